@@ -1,0 +1,69 @@
+using NUnit.Framework;
+using Vmm.Boot;
+using Vmm.Vhost.Memory;
+
+namespace Vmm.Tests.Boot;
+
+public sealed class BzImageTests
+{
+    [TestCaseSource(typeof(Packer), nameof(Packer.Formats))]
+    public void Load_EachFormat_PlacesEverySegment(string format)
+    {
+        byte[] elf = new ElfBuilder().Build();
+        using var file = new TempFile(new BzImageBuilder { Payload = Packer.Pack(format, elf) }.Build());
+        using GuestMemory memory = Guest.Memory();
+
+        BootEntry entry = Guest.Load(memory, file);
+
+        Assert.That(entry, Is.EqualTo(new BootEntry(BootMode.Long64, ElfBuilder.Text, BootLayout.BootParams)));
+        Guest.AssertKernelIsPlaced(memory, elf);
+    }
+
+    [TestCase(true, 0x1000000ul, 0x1000000ul)]
+    [TestCase(true, 0x1000001ul, 0x1200000ul)]
+    [TestCase(true, 0ul, 0x200000ul)]
+    [TestCase(false, 0x123000ul, 0x123000ul)]
+    public void Load_GuestDecompression_LoadsThePackedKernelAsTheHeaderWants(bool relocatable, ulong preferred, ulong expected)
+    {
+        byte[] image = new BzImageBuilder
+        {
+            Payload = Packer.Pack("lz4", new ElfBuilder().Build()),
+            Relocatable = relocatable,
+            PreferredAddress = preferred,
+        }.Build();
+        using var file = new TempFile(image);
+        using GuestMemory memory = Guest.Memory();
+
+        BootEntry entry = Guest.Load(memory, file, guestDecompression: true);
+
+        Assert.That(entry, Is.EqualTo(new BootEntry(BootMode.Long64, expected + 0x200, BootLayout.BootParams)));
+        Guest.AssertEqual(memory, expected, image.AsSpan(BzImageBuilder.KernelOffset), "the packed kernel");
+    }
+
+    [Test]
+    public void Load_FormatThatIsNotUnpackedHere_IsLeftToTheGuest()
+    {
+        using var file = new TempFile(new BzImageBuilder { Payload = [0x89, (byte)'L', (byte)'Z', (byte)'O', .. new byte[100]] }.Build());
+        using GuestMemory memory = Guest.Memory();
+
+        Assert.That(Guest.Load(memory, file).InstructionPointer, Is.EqualTo(0x1000200));
+    }
+
+    [TestCase(0x1FE, (byte)0, "boot_flag is 0xaa00")]
+    [TestCase(0x206, (byte)0x0B, "version is 2.11")]
+    [TestCase(0x207, (byte)0x01, "version is 1.15")]
+    [TestCase(0x236, (byte)0x7E, "xloadflags has no XLF_KERNEL_64")]
+    [TestCase(0x211, (byte)0, "loadflags has no LOADED_HIGH")]
+    [TestCase(0x201, (byte)0x10, "the jump at 0x200")]
+    [TestCase(0x24B, (byte)0xFF, "payload_offset")]
+    [TestCase(0x24F, (byte)0xFF, "payload_length")]
+    public void Load_BadHeaderField_IsNamed(int offset, byte value, string expected)
+    {
+        byte[] image = new BzImageBuilder { Payload = Packer.Pack("lz4", new ElfBuilder().Build()) }.Build();
+        image[offset] = value;
+        using var file = new TempFile(image);
+        using GuestMemory memory = Guest.Memory();
+
+        Assert.That(() => Guest.Load(memory, file), Throws.TypeOf<VmmException>().With.Message.Contains($"{file.Path}: ").And.Message.Contains(expected));
+    }
+}

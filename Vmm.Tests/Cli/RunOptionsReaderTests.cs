@@ -1,0 +1,71 @@
+using NUnit.Framework;
+using Vmm.Boot;
+using Vmm.Cli;
+using Vmm.Machine;
+using Vmm.Serial;
+
+namespace Vmm.Tests.Cli;
+
+public class RunOptionsReaderTests
+{
+    [Test]
+    public void Read_OnlyAKernel_HasTheDefaults()
+    {
+        MachineConfig config = Read("--kernel", "vmlinuz");
+        Assert.Multiple(() =>
+        {
+            Assert.That(config.Kernel.KernelPath, Is.EqualTo("vmlinuz"));
+            Assert.That(config.Kernel.InitramfsPath, Is.Null);
+            Assert.That(config.Kernel.CommandLine, Is.Empty);
+            Assert.That(config.Kernel.GuestDecompression, Is.False);
+            Assert.That(config.Kernel.Entry, Is.EqualTo(KernelEntry.Auto));
+            Assert.That(config.Cpus, Is.EqualTo(1));
+            Assert.That(config.MemorySize, Is.EqualTo(512UL << 20));
+            Assert.That(config.Memory.HugePageSize, Is.Zero);
+            Assert.That(config.Memory.Prefault, Is.False);
+            Assert.That(config.Serial, Is.EqualTo(new SerialConfig(SerialKind.Tty)));
+            Assert.That(config.OnReboot, Is.EqualTo(RebootAction.Restart));
+            Assert.That(config.OnPanic, Is.EqualTo(PanicAction.Exit));
+        });
+    }
+
+    [Test]
+    public void Read_EveryOption_IsTakenOver()
+    {
+        MachineConfig config = Read("--kernel=/boot/vm linuz", "--initramfs", "guest.cpio", "--cmdline", "console=ttyS0 root=/dev/vda,rw",
+            "--cpus", "boot=4", "--memory", "size=1G,hugepages=on,prefault=true", "--serial", "socket=/run/a,b=c", "--on-reboot", "exit",
+            "--on-panic", "halt", "--decompress", "guest", "--entry", "pvh");
+        Assert.Multiple(() =>
+        {
+            Assert.That(config.Kernel.KernelPath, Is.EqualTo("/boot/vm linuz"));
+            Assert.That(config.Kernel.InitramfsPath, Is.EqualTo("guest.cpio"));
+            Assert.That(config.Kernel.CommandLine, Is.EqualTo("console=ttyS0 root=/dev/vda,rw"));
+            Assert.That(config.Kernel.GuestDecompression, Is.True);
+            Assert.That(config.Kernel.Entry, Is.EqualTo(KernelEntry.Pvh));
+            Assert.That(config.Cpus, Is.EqualTo(4));
+            Assert.That(config.MemorySize, Is.EqualTo(1UL << 30));
+            Assert.That(config.Memory.HugePageSize, Is.EqualTo(2UL << 20));
+            Assert.That(config.Memory.Prefault, Is.True);
+            Assert.That(config.Serial, Is.EqualTo(new SerialConfig(SerialKind.Socket, "/run/a,b=c")));
+            Assert.That(config.OnReboot, Is.EqualTo(RebootAction.Exit));
+            Assert.That(config.OnPanic, Is.EqualTo(PanicAction.Halt));
+        });
+    }
+
+    [TestCase("-x", "--cmdline", "-x")]
+    [TestCase("-x", "--cmdline=-x")]
+    [TestCase("--quiet a=b", "--cmdline=--quiet a=b")]
+    [TestCase(" a ", "--cmdline= a ")]
+    [TestCase("", "--cmdline", "")]
+    [TestCase("", "--cmdline=")]
+    [TestCase("a\nb", "--cmdline=a\nb")]
+    [TestCase("dyndbg=\"file x +p\"", "--cmdline", "dyndbg=\"file x +p\"")]
+    public void Read_CommandLine_IsTakenAsItIs(string expected, params string[] args) =>
+        Assert.That(Read(["--kernel", "k", .. args]).Kernel.CommandLine, Is.EqualTo(expected));
+
+    [Test]
+    public void Parse_OptionThatLooksLikeAValue_IsTheValue() =>
+        Assert.That(Read("--kernel", "--cpus").Kernel.KernelPath, Is.EqualTo("--cpus"));
+
+    private static MachineConfig Read(params string[] args) => RunOptionsReader.Read((RunOptions)Verbs.Parse(["run", .. args]));
+}

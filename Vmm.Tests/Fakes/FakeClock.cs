@@ -1,0 +1,8 @@
+namespace Vmm.Tests.Fakes;
+
+internal sealed class FakeClock(DateTime utc) : TimeProvider
+{
+    public DateTime Utc { get; set; } = DateTime.SpecifyKind(utc, DateTimeKind.Utc);
+
+    public override DateTimeOffset GetUtcNow() => new(Utc);
+}

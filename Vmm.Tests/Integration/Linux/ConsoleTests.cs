@@ -1,0 +1,93 @@
+using System.Security.Cryptography;
+using System.Text;
+using NUnit.Framework;
+using Tmds.Linux;
+
+namespace Vmm.Tests.Integration.Linux;
+
+/// <summary>The console of a Linux guest, through pipes and on a terminal.</summary>
+public class ConsoleTests : LinuxTest
+{
+    private const int OutputSize = 1 << 20;
+    private const int InputSize = 100 << 10;
+    private const byte CtrlA = 1;
+
+    // A byte costs an exit or two, about 50 us each in the emulated host.
+    private static readonly TimeSpan s_transferDeadline = TimeSpan.FromMinutes(5);
+
+    [Test]
+    public void Output_Mebibyte_ArrivesUnchanged()
+    {
+        VmmProcess process = Boot(new LinuxGuest
+        {
+            Script = $"""
+                head -c {OutputSize} /dev/urandom > /tmp/data
+                set -- $(sha256sum /tmp/data)
+                echo "sum=$1"
+                cat /tmp/data
+                """,
+        });
+        VmmResult result = process.WaitForEnd(s_transferDeadline);
+
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        string output = result.Output[result.Output.IndexOf("sum=", StringComparison.Ordinal)..];
+        string sum = output["sum=".Length..output.IndexOf('\n', StringComparison.Ordinal)];
+        string data = output[(output.IndexOf('\n', StringComparison.Ordinal) + 1)..output.LastIndexOf(LinuxGuest.Ended(0), StringComparison.Ordinal)];
+        Assert.That(data, Has.Length.EqualTo(OutputSize), result.Errors);
+        Assert.That(Convert.ToHexStringLower(SHA256.HashData(Encoding.Latin1.GetBytes(data))), Is.EqualTo(sum), result.Errors);
+    }
+
+    [Test]
+    public void Input_Large_ReachesTheGuestUnchanged()
+    {
+        VmmProcess process = Boot(new LinuxGuest
+        {
+            Interactive = true,
+            Script = $"""
+                echo "line?"
+                read -r line
+                echo "read: $line"
+                stty raw -echo
+                echo "data?"
+                head -c {InputSize} | sha256sum
+                """,
+        });
+        process.WaitForOutput("line?");
+        process.Send("some words\n"u8);
+        process.WaitForOutput("read: some words");
+        process.WaitForOutput("data?");
+        byte[] data = RandomNumberGenerator.GetBytes(InputSize);
+        process.Send(data);
+        VmmResult result = process.WaitForEnd(s_transferDeadline);
+
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(result.Output, Does.Contain(Convert.ToHexStringLower(SHA256.HashData(data))), result.Summary);
+    }
+
+    [Test]
+    public void Terminal_Shell_CanBeUsedAndLeftByCtrlAX()
+    {
+        VmmOnTerminal vmm = BootOnTerminal(new LinuxGuest());
+        vmm.WaitForScreen("guest:~# ");
+        Assert.That(vmm.IsRaw, Is.True);
+
+        vmm.Type("echo $((6 * 7)) $(tty)\r"u8);
+        vmm.WaitForScreen("42 /dev/ttyS0");
+        vmm.Type(CtrlA, (byte)'x');
+
+        vmm.WaitForEnd(0);
+    }
+
+    [Test]
+    public void Terminal_SignalWhileBooting_IsRestored()
+    {
+        VmmOnTerminal vmm = BootOnTerminal(new LinuxGuest());
+        Assert.That(() => vmm.IsRaw, Is.True.After((int)VmmProcess.Deadline.TotalMilliseconds, 50), vmm.Screen);
+
+        Assert.That(LibC.kill(vmm.Id, LibC.SIGTERM), Is.Zero);
+
+        vmm.WaitForEnd(128 + LibC.SIGTERM);
+    }
+
+    private VmmOnTerminal BootOnTerminal(LinuxGuest guest) => Keep(new VmmOnTerminal(guest.Prepare(Scratch)));
+}

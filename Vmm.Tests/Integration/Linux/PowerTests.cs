@@ -1,0 +1,84 @@
+using NUnit.Framework;
+using Tmds.Linux;
+
+namespace Vmm.Tests.Integration.Linux;
+
+/// <summary>The ways in which Linux ends or restarts its machine. That it powers off is in every other test.</summary>
+public class PowerTests : LinuxTest
+{
+    private static readonly TimeSpan s_longEnough = TimeSpan.FromSeconds(3);
+
+    [Test]
+    public void Reboot_Default_StartsAgain()
+    {
+        VmmProcess process = Boot(new LinuxGuest
+        {
+            Interactive = true,
+            Script = """
+                echo ready
+                read -r answer
+                [ "$answer" != reboot ] || reboot -f
+                echo "answer: $answer"
+                """,
+        });
+        process.WaitForOutput("ready");
+        process.Send("reboot\n"u8);
+        process.WaitForOutput("ready", times: 2);
+        process.Send("go on\n"u8);
+        VmmResult result = process.WaitForEnd();
+
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(result.Output, Does.Contain("answer: go on\r\n"), result.Summary);
+        Assert.That(result.Errors, Is.Empty, result.Summary);
+    }
+
+    // reboot=: Linux Documentation/admin-guide/kernel-parameters.txt. By itself Linux asks the BIOS; the last way it tries is the triple fault.
+    [TestCase("reboot -f", "", false)]
+    [TestCase("echo b > /proc/sysrq-trigger", "reboot=a", false)]
+    [TestCase("echo b > /proc/sysrq-trigger", "reboot=k", false)]
+    [TestCase("echo b > /proc/sysrq-trigger", "reboot=t", true)]
+    public void Reboot_OnRebootExit_Exits0(string script, string commandLine, bool tripleFault)
+    {
+        VmmResult result = Run(new LinuxGuest
+        {
+            Script = $"echo ready; {script}; sleep 10",
+            CommandLine = commandLine,
+            Options = ["--on-reboot", "exit", "--log-level", "info"],
+        });
+
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(result.Output, Does.Contain("ready").And.Not.Contain(LinuxGuest.Ended(0)), result.Summary);
+        Assert.That(result.Errors, tripleFault ? Does.Contain("triple fault") : Does.Not.Contain("triple fault"), result.Summary);
+    }
+
+    [Test]
+    public void Panic_Default_Exits3()
+    {
+        VmmResult result = Run(new LinuxGuest { Cpus = 2, Script = "echo c > /proc/sysrq-trigger" });
+
+        Assert.That(result.ExitCode, Is.EqualTo(3), result.Summary);
+        Assert.That(result.Output, Does.Contain("Kernel panic - not syncing: sysrq triggered crash"), result.Summary);
+    }
+
+    [Test]
+    public void Panic_OnPanicHalt_IsHeldUntilASignal()
+    {
+        VmmProcess process = Boot(new LinuxGuest { Cpus = 2, Script = "echo c > /proc/sysrq-trigger", Options = ["--on-panic", "halt"] });
+        process.WaitForErrors("the guest is held as it panicked");
+        Assert.That(process.EndsWithin(s_longEnough), Is.False, "the VMM ended");
+        process.Signal(LibC.SIGTERM);
+        VmmResult result = process.WaitForEnd();
+
+        Assert.That(result.ExitCode, Is.EqualTo(128 + LibC.SIGTERM), result.Summary);
+    }
+
+    [Test]
+    public void Halt_AllCpusStopped_Exits0()
+    {
+        VmmResult result = Run(new LinuxGuest { Cpus = 2, Script = "echo ready; halt -f", Options = ["--log-level", "info"] });
+
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(result.Output, Does.Contain("ready").And.Not.Contain(LinuxGuest.Ended(0)), result.Summary);
+        Assert.That(result.Errors, Does.Contain("the guest has halted"), result.Summary);
+    }
+}

@@ -1,0 +1,37 @@
+using System.Diagnostics;
+using NUnit.Framework;
+using Tmds.Linux;
+
+namespace Vmm.Tests.Integration.Linux;
+
+/// <summary>The VMM's end at any moment of a boot.</summary>
+public class StopTests : LinuxTest
+{
+    private const int Cycles = 5;
+
+    private static readonly TimeSpan s_step = TimeSpan.FromSeconds(LinuxHost.IsEmulated ? 0.7 : 0.1);
+    private static readonly TimeSpan s_promptly = TimeSpan.FromSeconds(15);
+
+    [Test]
+    public void Signal_WhileBooting_EndsPromptlyAndLeavesNothing()
+    {
+        string socket = Path.Combine(Scratch, "serial.sock");
+        var guest = new LinuxGuest { Cpus = 2, Options = ["--serial", $"socket={socket}"], Script = "sleep 1000" };
+        for (int i = 1; i <= Cycles; i++)
+        {
+            VmmProcess process = Boot(guest);
+            Assert.That(() => File.Exists(socket), Is.True.After((int)VmmProcess.Deadline.TotalMilliseconds, 10), $"cycle {i}: the socket");
+            Assert.That(process.EndsWithin(i * s_step), Is.False, $"cycle {i}: ended by itself");
+            long start = Stopwatch.GetTimestamp();
+            process.Signal(LibC.SIGTERM);
+            VmmResult result = process.WaitForEnd();
+            TimeSpan time = Stopwatch.GetElapsedTime(start);
+
+            Assert.That(result, Is.EqualTo(new VmmResult(128 + LibC.SIGTERM, "", "")), $"cycle {i}");
+            Assert.That(time, Is.LessThan(s_promptly), $"cycle {i}");
+            Assert.That(File.Exists(socket), Is.False, $"cycle {i}: the socket is left");
+        }
+        Assert.That(ProcFs.ProcessesWithEnvironment(VmmProcess.Mark), Is.Empty, "processes are left");
+        Assert.That(Directory.GetFileSystemEntries(Temporary), Is.Empty, "files are left");
+    }
+}

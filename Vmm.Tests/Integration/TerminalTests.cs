@@ -1,0 +1,118 @@
+using NUnit.Framework;
+using Tmds.Linux;
+
+namespace Vmm.Tests.Integration;
+
+/// <summary>vmm on a terminal: raw while the guest runs, and as it was before on every way out.</summary>
+public class TerminalTests : KvmTest
+{
+    private const byte CtrlA = 1;
+    private const byte CtrlC = 3;
+    private const byte CtrlD = 4;
+
+    [TestCase("hello", "", 0)]
+    [TestCase("halt", "", 0)]
+    [TestCase("panic", "", 3)]
+    [TestCase("badinsn", "", 1)]
+    [TestCase("hello", "--cpus nonsense", 2)]
+    [TestCase("hello", "--initramfs /nowhere/initramfs", 1)]
+    public void Ends_ByItself_RestoresTheTerminal(string payload, string options, int status)
+    {
+        StartOnTerminal(payload, options.Split(' ', StringSplitOptions.RemoveEmptyEntries)).WaitForEnd(status);
+    }
+
+    [Test]
+    public void Screen_GuestWrites_ShowsThatOnly()
+    {
+        const string line = "hello from the guest\r\n";
+        VmmOnTerminal vmm = StartOnTerminal("hello");
+
+        vmm.WaitForEnd(0);
+        vmm.WaitForScreen(line);
+        // Run by the JIT, the option parser's look at the window's width makes the runtime set up the keypad first.
+        Assert.That(vmm.Screen, VmmProcess.IsNative ? Is.EqualTo(line) : Does.EndWith(line));
+    }
+
+    [TestCase("SIGTERM")]
+    [TestCase("SIGINT")]
+    [TestCase("SIGHUP")]
+    public void Ends_BySignal_RestoresTheTerminal(string name)
+    {
+        int signal = name switch { "SIGTERM" => LibC.SIGTERM, "SIGINT" => LibC.SIGINT, _ => LibC.SIGHUP };
+        VmmOnTerminal vmm = StartOnTerminal("spin");
+        vmm.WaitForScreen("spin");
+        Assert.That(vmm.IsRaw, Is.True);
+
+        Assert.That(LibC.kill(vmm.Id, signal), Is.Zero);
+
+        vmm.WaitForEnd(128 + signal);
+    }
+
+    [Test]
+    public void Ends_ByCtrlAX_RestoresTheTerminal()
+    {
+        VmmOnTerminal vmm = StartOnTerminal("spin");
+        vmm.WaitForScreen("spin");
+
+        vmm.Type(CtrlA, (byte)'x');
+
+        vmm.WaitForEnd(0);
+    }
+
+    [Test]
+    public void Resets_TerminalStaysRaw_UntilTheEnd()
+    {
+        VmmOnTerminal vmm = StartOnTerminal("reset", "--cmdline", "acpi");
+        vmm.WaitForScreen("start");
+        vmm.Type((byte)'r');
+        vmm.WaitForScreen("start", times: 2);
+        Assert.That(vmm.IsRaw, Is.True);
+        vmm.Type((byte)'p');
+
+        vmm.WaitForEnd(0);
+    }
+
+    [Test]
+    public void HangUp_TerminalGone_EndsTheRun()
+    {
+        VmmOnTerminal vmm = StartOnTerminal("spin");
+        vmm.WaitForScreen("spin");
+
+        vmm.HangUp();
+
+        vmm.WaitForExit(128 + LibC.SIGHUP);
+    }
+
+    [Test]
+    public void Keys_CtrlC_GoesToTheGuest()
+    {
+        VmmOnTerminal vmm = StartOnTerminal("echo");
+        vmm.WaitForScreen("ready");
+
+        vmm.Type((byte)'a', CtrlC, (byte)'b');
+        vmm.WaitForScreen("a\x03" + "b");
+        vmm.Type(CtrlD);
+
+        vmm.WaitForScreen("bytes: 0x3");
+        vmm.WaitForEnd(0);
+    }
+
+    [Test]
+    public void Keys_CtrlA_IsTheVmmsOwn()
+    {
+        VmmOnTerminal vmm = StartOnTerminal("echo");
+        vmm.WaitForScreen("ready");
+
+        vmm.Type(CtrlA, (byte)'h');
+        vmm.WaitForScreen("Ctrl-A x");
+        vmm.Type(CtrlA, (byte)'a');
+        vmm.WaitForScreen("\x01");
+        vmm.Type(CtrlD);
+
+        vmm.WaitForScreen("bytes: 0x1");
+        vmm.WaitForEnd(0);
+    }
+
+    private VmmOnTerminal StartOnTerminal(string payload, params string[] options) =>
+        Keep(new VmmOnTerminal(["run", "--kernel", Payloads.Path(payload), .. options]));
+}

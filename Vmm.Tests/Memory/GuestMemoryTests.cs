@@ -1,0 +1,143 @@
+using NUnit.Framework;
+using Vmm.Vhost.Memory;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Tests.Memory;
+
+public class GuestMemoryTests
+{
+    private const ulong MiB = 1 << 20;
+    private const ulong GiB = 1 << 30;
+
+    [Test]
+    public void Create_TwoRegions_LayThemOneAfterAnotherInTheFile()
+    {
+        using GuestMemory memory = GuestMemory.Create([(new(0), 3 * GiB), (new(4 * GiB), 64 * MiB)]);
+
+        Assert.That(memory.Regions.Length, Is.EqualTo(2));
+        Assert.That(memory.Size, Is.EqualTo(3 * GiB + 64 * MiB));
+        Assert.That(memory.Regions[1].FileOffset, Is.EqualTo(3 * GiB));
+        Assert.That((ulong)(memory.Regions[1].HostAddress - memory.Regions[0].HostAddress), Is.EqualTo(3 * GiB));
+    }
+
+    [Test]
+    public void Create_MoreThanTheHostHas_IsBackedLazily()
+    {
+        using GuestMemory memory = GuestMemory.Create([(new(0), 3 * GiB), (new(4 * GiB), 1024 * GiB)]);
+
+        memory.Write(new GuestAddress(1000 * GiB), 42UL);
+
+        Assert.That(memory.Read<ulong>(new GuestAddress(1000 * GiB)), Is.EqualTo(42));
+    }
+
+    [TestCase(0UL, 8, true)]
+    [TestCase(3 * GiB - 8, 8, true)]
+    [TestCase(3 * GiB - 7, 8, false, Description = "ends in the hole")]
+    [TestCase(3 * GiB, 1, false, Description = "in the hole")]
+    [TestCase(4 * GiB - 1, 2, false, Description = "begins in the hole")]
+    [TestCase(4 * GiB, 8, true)]
+    [TestCase(4 * GiB + 64 * MiB - 8, 8, true)]
+    [TestCase(4 * GiB + 64 * MiB - 7, 8, false, Description = "past the end")]
+    [TestCase(ulong.MaxValue, 1, false)]
+    [TestCase(ulong.MaxValue - 6, 8, false, Description = "wraps")]
+    [TestCase(0UL, int.MaxValue, true)]
+    public void TrySlice_AnyRange_OnlyInsideOneRegion(ulong address, int length, bool inside)
+    {
+        using GuestMemory memory = GuestMemory.Create([(new(0), 3 * GiB), (new(4 * GiB), 64 * MiB)]);
+
+        Assert.That(memory.TrySlice(new GuestAddress(address), (ulong)length, out Span<byte> span), Is.EqualTo(inside));
+        Assert.That(span.Length, Is.EqualTo(inside ? length : 0));
+        if (!inside)
+            Assert.Throws<GuestMemoryException>(() => memory.Slice(new GuestAddress(address), length));
+    }
+
+    [TestCase(ulong.MaxValue)]
+    [TestCase((ulong)int.MaxValue + 1)]
+    public void TrySlice_HugeLength_IsRefused(ulong length)
+    {
+        using GuestMemory memory = GuestMemory.Create([(new(0), 3 * GiB)]);
+
+        Assert.That(memory.TrySlice(new GuestAddress(0), length, out _), Is.False);
+    }
+
+    [Test]
+    public void File_Truncated_IsRefusedByItsSeals()
+    {
+        using GuestMemory memory = GuestMemory.Create([(new(0), MiB)]);
+
+        string path = $"/proc/self/fd/{memory.File.Number}";
+        Assert.Throws<UnauthorizedAccessException>(() => File.OpenWrite(path).SetLength(0));
+        Assert.That(new FileInfo(path).LinkTarget, Does.Contain("guest-memory"));
+    }
+
+    [Test]
+    public void Clear_WrittenMemory_ReadsAsZero()
+    {
+        using GuestMemory memory = GuestMemory.Create([(new(0), MiB)]);
+        memory.Write(new GuestAddress(0x1234), 0x55);
+
+        memory.Clear();
+
+        Assert.That(memory.Read<int>(new GuestAddress(0x1234)), Is.Zero);
+    }
+
+    [Test]
+    public void TryUseHugePages_WrittenMemory_KeepsItsContents()
+    {
+        using GuestMemory memory = GuestMemory.Create([(new(0), 8 * MiB + 4096)]);
+        memory.Write(new GuestAddress(3 * MiB), 0x55);
+
+        bool possible = memory.TryUseHugePages(new GuestAddress(MiB), 7 * MiB + 4096);
+
+        Assert.That(memory.Read<int>(new GuestAddress(3 * MiB)), Is.EqualTo(0x55));
+        Assert.That(memory.Read<int>(new GuestAddress(5 * MiB)), Is.Zero);
+        if (!possible)
+            Assert.Ignore("this host cannot gather pages into huge pages (MADV_COLLAPSE, Linux 6.1)");
+        string map = File.ReadAllText("/proc/self/smaps");
+        Assert.That(map[map.IndexOf("guest-memory", StringComparison.Ordinal)..], Does.Match(@"ShmemPmdMapped: +8192 kB"));
+    }
+
+    [Test]
+    public void TryUseHugePages_OutsideOfRam_IsRefused()
+    {
+        using GuestMemory memory = GuestMemory.Create([(new(0), 4 * MiB)]);
+
+        Assert.Throws<GuestMemoryException>(() => memory.TryUseHugePages(new GuestAddress(2 * MiB), 2 * MiB + 1));
+        Assert.Throws<GuestMemoryException>(() => memory.TryUseHugePages(new GuestAddress(ulong.MaxValue), 1));
+    }
+
+    [Test]
+    public void Create_Prefaulted_IsResident()
+    {
+        using GuestMemory memory = GuestMemory.Create([(new(0), 16 * MiB)], new GuestMemoryOptions { Prefault = true });
+
+        string status = File.ReadAllText("/proc/self/status");
+        long shmem = long.Parse(status.Split("RssShmem:")[1].Split("kB")[0], System.Globalization.CultureInfo.InvariantCulture);
+        Assert.That(shmem, Is.GreaterThanOrEqualTo(16 * 1024));
+    }
+
+    [Test]
+    public void Create_HugePagesThatTheHostLacks_SaysHowToReserveThem()
+    {
+        if (File.Exists("/proc/sys/vm/nr_hugepages") && File.ReadAllText("/proc/sys/vm/nr_hugepages").Trim() != "0")
+            Assert.Ignore("this host has huge pages reserved");
+
+        GuestMemoryException error = Assert.Throws<GuestMemoryException>(
+            () => GuestMemory.Create([(new(0), 64 * MiB)], new GuestMemoryOptions { HugePageSize = 2 * MiB }))!;
+
+        Assert.That(error.Message, Does.Contain("64 MiB").And.Contain("echo 32 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"));
+        Assert.That(error.Message, Does.Not.Contain("\n"));
+        Assert.That(error.InnerException, Is.TypeOf<ErrnoException>());
+    }
+
+    [Test]
+    public void Create_BadRanges_AreTheCallersMistake()
+    {
+        Assert.Throws<ArgumentException>(() => GuestMemory.Create([]));
+        Assert.Throws<ArgumentException>(() => GuestMemory.Create([(new(0), 0)]));
+        Assert.Throws<ArgumentException>(() => GuestMemory.Create([(new(0), 4095)]));
+        Assert.Throws<ArgumentException>(() => GuestMemory.Create([(new(1), 4096)]));
+        Assert.Throws<ArgumentException>(() => GuestMemory.Create([(new(0), 8192), (new(4096), 4096)]));
+        Assert.Throws<ArgumentException>(() => GuestMemory.Create(new (GuestAddress, ulong)[9]));
+    }
+}

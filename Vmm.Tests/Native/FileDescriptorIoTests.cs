@@ -1,0 +1,35 @@
+using NUnit.Framework;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Tests.Native;
+
+public class FileDescriptorIoTests
+{
+    [Test]
+    public void WriteAll_File_HoldsEverythingInOrder()
+    {
+        string path = Path.GetTempFileName();
+        try
+        {
+            using (FileDescriptor fd = FileDescriptor.Open(path, OpenMode.CreateTruncate))
+            {
+                fd.WriteAll("one "u8, "a file");
+                fd.WriteAll([], "a file");
+                fd.WriteAll("two"u8, "a file");
+            }
+            Assert.That(File.ReadAllText(path), Is.EqualTo("one two"));
+        }
+        finally
+        {
+            File.Delete(path);
+        }
+    }
+
+    [Test]
+    public void WriteAll_FullDevice_NamesItInTheError()
+    {
+        using FileDescriptor fd = FileDescriptor.Open("/dev/full", OpenMode.ReadWrite);
+        Assert.That(() => fd.WriteAll("x"u8, "a full device"),
+            Throws.TypeOf<ErrnoException>().With.Message.StartsWith("cannot write to a full device: "));
+    }
+}

@@ -1,0 +1,192 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Vhost.Memory;
+
+/// <summary>A guest's RAM: one sealed memfd, mapped once and shared, seen by the guest as a few large regions.
+/// This class is the only place where a guest-physical range becomes host memory, and it checks the whole range.</summary>
+public sealed class GuestMemory : IDisposable
+{
+    /// <summary>At most this many regions, so that any vhost-user back-end takes them in one SET_MEM_TABLE
+    /// (vhost-user.rst, "Memory region description").</summary>
+    public const int MaxRegions = 8;
+
+    private const ulong PageSize = 4096;
+    private const ulong HugePageSize = 2 << 20;   // what a page directory entry maps
+
+    private readonly MemoryMapping _mapping;
+    private readonly GuestRegion[] _regions;
+
+    private GuestMemory(FileDescriptor file, MemoryMapping mapping, GuestRegion[] regions)
+    {
+        File = file;
+        _mapping = mapping;
+        _regions = regions;
+    }
+
+    /// <summary>The memfd that holds all of it, region after region; handed to back-ends.</summary>
+    public FileDescriptor File { get; }
+
+    /// <summary>The regions, by rising guest-physical address.</summary>
+    public ReadOnlySpan<GuestRegion> Regions => _regions;
+
+    /// <summary>All regions together, in bytes.</summary>
+    public ulong Size => _mapping.Length;
+
+    /// <summary>Makes memory for the given <paramref name="ranges"/> of guest-physical addresses.</summary>
+    /// <param name="ranges">1 to 8 ranges, rising and apart; starts and sizes are multiples of the page size (4 KiB, or the huge page size).</param>
+    /// <param name="options">How the memory is backed; normal pages on demand when null.</param>
+    /// <exception cref="GuestMemoryException">The host cannot give this memory; the message says why and what to do.</exception>
+    /// <exception cref="ArgumentException">The ranges overlap, are unaligned or too many: a mistake of the caller.</exception>
+    public static GuestMemory Create(ReadOnlySpan<(GuestAddress Start, ulong Size)> ranges, GuestMemoryOptions? options = null)
+    {
+        options ??= new GuestMemoryOptions();
+        ulong total = CheckRanges(ranges, Math.Max(options.HugePageSize, PageSize));
+        FileDescriptor? file = null;
+        MemoryMapping? mapping = null;
+        try
+        {
+            file = MemFd.Create("guest-memory", total, options.HugePageSize);
+            // Huge pages are reserved by mmap, so that a host with too few of them says so here and not by SIGBUS later.
+            mapping = MemoryMapping.MapAligned(
+                file,
+                total,
+                options.HugePageSize == 0 ? MappingAccess.SharedReadWriteLazy : MappingAccess.SharedReadWrite,
+                Math.Max(options.HugePageSize, HugePageSize));
+            if (options.HugePageSize == 0)
+                mapping.PreferHugePages();
+            if (options.Prefault)
+                mapping.Populate();
+            return new GuestMemory(file, mapping, Lay(ranges, mapping));
+        }
+        catch (Exception e)
+        {
+            mapping?.Dispose();
+            file?.Dispose();
+            if (e is ErrnoException error)
+                throw new GuestMemoryException(Explain(total, options, error), error);
+            throw;
+        }
+    }
+
+    /// <summary>The bytes at <paramref name="address"/>, all in one region.</summary>
+    /// <exception cref="GuestMemoryException">Some of the range is not guest RAM, or it crosses regions.</exception>
+    public Span<byte> Slice(GuestAddress address, int length) =>
+        TrySlice(address, (ulong)length, out Span<byte> span)
+            ? span
+            : throw OutOfRange(address, (ulong)length);
+
+    /// <summary>The bytes at <paramref name="address"/>, if all of them lie in one region and there are at most 2 GiB - 1 of them.</summary>
+    public unsafe bool TrySlice(GuestAddress address, ulong length, out Span<byte> span)
+    {
+        foreach (ref readonly GuestRegion region in _regions.AsSpan())
+        {
+            // Unsigned: an address below the region gives a huge offset; compared by subtraction, so nothing can wrap.
+            ulong offset = address.Value - region.Start.Value;
+            if (offset < region.Size && length <= region.Size - offset && length <= int.MaxValue)
+            {
+                // SAFETY: the whole range was just checked to lie inside this mapped region.
+                span = new Span<byte>((byte*)region.HostAddress + offset, (int)length);
+                return true;
+            }
+        }
+        span = default;
+        return false;
+    }
+
+    /// <summary>Reads a <typeparamref name="T"/> at <paramref name="address"/>, whatever its alignment.</summary>
+    /// <exception cref="GuestMemoryException">Not all of it is guest RAM.</exception>
+    public T Read<T>(GuestAddress address)
+        where T : unmanaged => MemoryMarshal.Read<T>(Slice(address, Unsafe.SizeOf<T>()));
+
+    /// <summary>Writes <paramref name="value"/> at <paramref name="address"/>, whatever its alignment.</summary>
+    /// <exception cref="GuestMemoryException">Not all of it is guest RAM.</exception>
+    public void Write<T>(GuestAddress address, in T value)
+        where T : unmanaged => MemoryMarshal.Write(Slice(address, Unsafe.SizeOf<T>()), in value);
+
+    /// <summary>Has the host back a range by huge pages, as far as it can: worth it for what is about to be filled in full, such as a
+    /// kernel. One page fault instead of 512, for the host and for the guest.</summary>
+    /// <param name="start">Where the range begins; it is widened to whole huge pages inside the region.</param>
+    /// <param name="length">Bytes; the range must lie in one region.</param>
+    /// <returns>False when the host cannot: it is older than Linux 6.1, or has no huge page free.</returns>
+    /// <exception cref="GuestMemoryException">Some of the range is not guest RAM.</exception>
+    public unsafe bool TryUseHugePages(GuestAddress start, ulong length)
+    {
+        foreach (ref readonly GuestRegion region in _regions.AsSpan())
+        {
+            ulong offset = start.Value - region.Start.Value;
+            if (offset >= region.Size || length > region.Size - offset)
+                continue;
+            ulong first = AlignDown(offset);
+            ulong last = Math.Min(AlignDown(offset + length + HugePageSize - 1), AlignDown(region.Size));
+            for (ulong page = region.FileOffset + first; page < region.FileOffset + last; page += HugePageSize)
+            {
+                // A huge page is gathered from what is there, and where nothing is there is nothing to gather: touch one page.
+                // SAFETY: inside the mapping.
+                _ = Volatile.Read(ref *(_mapping.Pointer + page));
+                if (!_mapping.TryCollapse(page, HugePageSize))
+                    return false;
+            }
+            return true;
+        }
+        throw OutOfRange(start, length);
+
+        static ulong AlignDown(ulong value) => value & ~(HugePageSize - 1);
+    }
+
+    /// <summary>Zeroes all of it and gives its pages back to the host: what a guest finds after a cold start.</summary>
+    public void Clear() => _mapping.Discard();
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _mapping.Dispose();
+        File.Dispose();
+    }
+
+    private static GuestMemoryException OutOfRange(GuestAddress address, ulong length) =>
+        new($"guest-physical range {address}+0x{length:x} is not inside one region of guest memory");
+
+    private static ulong CheckRanges(ReadOnlySpan<(GuestAddress Start, ulong Size)> ranges, ulong alignment)
+    {
+        if (ranges.Length is 0 or > MaxRegions)
+            throw new ArgumentException($"guest memory takes 1 to {MaxRegions} ranges, not {ranges.Length}", nameof(ranges));
+        ulong total = 0;
+        var next = new GuestAddress(0);
+        foreach ((GuestAddress start, ulong size) in ranges)
+        {
+            if (size == 0 || size % alignment != 0 || start.Value % alignment != 0 || start < next)
+                throw new ArgumentException($"bad range of guest memory {start}+0x{size:x} (alignment 0x{alignment:x})", nameof(ranges));
+            next = start + size;
+            total = checked(total + size);
+        }
+        return total;
+    }
+
+    private static unsafe GuestRegion[] Lay(ReadOnlySpan<(GuestAddress Start, ulong Size)> ranges, MemoryMapping mapping)
+    {
+        var regions = new GuestRegion[ranges.Length];
+        ulong offset = 0;
+        for (int i = 0; i < ranges.Length; i++)
+        {
+            regions[i] = new GuestRegion(ranges[i].Start, ranges[i].Size, offset, (nint)(mapping.Pointer + offset));
+            offset += ranges[i].Size;
+        }
+        return regions;
+    }
+
+    private static string Explain(ulong total, GuestMemoryOptions options, ErrnoException error)
+    {
+        string what = $"cannot allocate {total >> 20} MiB of guest memory";
+        if (options.HugePageSize != 0)
+        {
+            ulong kib = options.HugePageSize >> 10;
+            return $"{what} in huge pages of {kib} KiB: {error.Message}: reserve them with "
+                + $"echo {(total + options.HugePageSize - 1) / options.HugePageSize} > /sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages, or leave hugepages off";
+        }
+        return options.Prefault
+            ? $"{what} at once: {error.Message}: give the guest less memory, or leave prefault off"
+            : $"{what}: {error.Message}: give the guest less memory";
+    }
+}

@@ -1,0 +1,52 @@
+using Tmds.Linux;
+
+namespace Vmm.Vhost.Native;
+
+/// <summary>The error numbers that code above this folder decides by (errno(3)); Linux numbers, the same on x86-64 and arm64.</summary>
+public static class Errnos
+{
+    /// <summary>Operation not permitted.</summary>
+    public const int Eperm = 1;
+
+    /// <summary>No such file or directory.</summary>
+    public const int Enoent = 2;
+
+    /// <summary>Interrupted system call.</summary>
+    public const int Eintr = 4;
+
+    /// <summary>No such device or address.</summary>
+    public const int Enxio = 6;
+
+    /// <summary>Bad file descriptor.</summary>
+    public const int Ebadf = 9;
+
+    /// <summary>Resource temporarily unavailable.</summary>
+    public const int Eagain = 11;
+
+    /// <summary>Out of memory.</summary>
+    public const int Enomem = 12;
+
+    /// <summary>Permission denied.</summary>
+    public const int Eacces = 13;
+
+    /// <summary>Device or resource busy.</summary>
+    public const int Ebusy = 16;
+
+    /// <summary>File exists.</summary>
+    public const int Eexist = 17;
+
+    /// <summary>No such device.</summary>
+    public const int Enodev = 19;
+
+    /// <summary>Invalid argument.</summary>
+    public const int Einval = 22;
+
+    /// <summary>Inappropriate ioctl for device.</summary>
+    public const int Enotty = 25;
+
+    /// <summary>Broken pipe.</summary>
+    public const int Epipe = 32;
+
+    /// <summary>errno as the last call through Tmds.LibC on this thread left it.</summary>
+    internal static int Last => LibC.errno;
+}

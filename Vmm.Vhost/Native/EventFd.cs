@@ -1,0 +1,53 @@
+using Tmds.Linux;
+
+namespace Vmm.Vhost.Native;
+
+/// <summary>An eventfd(2) counter: the currency of kicks (ioeventfd) and calls (irqfd). Non-blocking, close-on-exec.</summary>
+public sealed class EventFd : FileDescriptor
+{
+    /// <summary>Makes a counter at zero.</summary>
+    /// <exception cref="ErrnoException">eventfd(2) failed.</exception>
+    public EventFd()
+        : base(Create())
+    {
+    }
+
+    /// <summary>Adds one: wakes whoever polls, or pulses the interrupt line bound to it. Never blocks (a full counter is already a wake-up).</summary>
+    /// <exception cref="ErrnoException">write(2) failed.</exception>
+    public unsafe void Signal()
+    {
+        ulong one = 1;
+        // SAFETY: eight bytes on the stack.
+        while (LibC.write(Number, &one, sizeof(ulong)) < 0)
+        {
+            int errno = Errnos.Last;
+            if (errno == Errnos.Eagain)
+                return;
+            if (errno != Errnos.Eintr)
+                throw new ErrnoException("write(eventfd)", errno);
+        }
+    }
+
+    /// <summary>Takes the counter back to zero.</summary>
+    /// <returns>What it was; 0 when nothing was signalled.</returns>
+    public unsafe ulong Drain()
+    {
+        ulong value = 0;
+        // SAFETY: eight bytes on the stack.
+        while (LibC.read(Number, &value, sizeof(ulong)) < 0)
+        {
+            int errno = Errnos.Last;
+            if (errno == Errnos.Eagain)
+                return 0;
+            if (errno != Errnos.Eintr)
+                throw new ErrnoException("read(eventfd)", errno);
+        }
+        return value;
+    }
+
+    private static int Create()
+    {
+        int fd = LibC.eventfd(0, LibC.EFD_CLOEXEC | LibC.EFD_NONBLOCK);
+        return fd >= 0 ? fd : throw ErrnoException.FromLastError("eventfd");
+    }
+}

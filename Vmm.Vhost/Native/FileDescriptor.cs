@@ -1,0 +1,69 @@
+using System.Runtime.InteropServices;
+using System.Text;
+using Tmds.Linux;
+
+namespace Vmm.Vhost.Native;
+
+/// <summary>An open file descriptor, closed when disposed or collected. Every descriptor made here is close-on-exec.</summary>
+public class FileDescriptor : SafeHandle
+{
+    /// <summary>Adopts <paramref name="fd"/>: from now on this object closes it.</summary>
+    public FileDescriptor(int fd)
+        : base(-1, ownsHandle: true) => SetHandle(fd);
+
+    /// <summary>Adopts <paramref name="fd"/>, and closes it only if <paramref name="ownsHandle"/> is set (0, 1 and 2 belong to the process).</summary>
+    public FileDescriptor(int fd, bool ownsHandle)
+        : base(-1, ownsHandle) => SetHandle(fd);
+
+    /// <inheritdoc/>
+    public override bool IsInvalid => handle < 0;
+
+    /// <summary>The number, for a system call or a message. It stays valid only as long as this object is not disposed.</summary>
+    public int Number => (int)handle;
+
+    /// <summary>Opens a device or file by open(2). Unlike File.OpenHandle it takes no advisory lock, which devices refuse or misread.</summary>
+    /// <param name="path">The path.</param>
+    /// <param name="mode">How the file is opened; close-on-exec is always added.</param>
+    /// <param name="advice">What the user can do if this fails; appended to the error.</param>
+    /// <exception cref="ErrnoException">open(2) failed.</exception>
+    public static unsafe FileDescriptor Open(string path, OpenMode mode, string? advice = null)
+    {
+        int flags = LibC.O_CLOEXEC | mode switch
+        {
+            OpenMode.ReadOnly => LibC.O_RDONLY,
+            OpenMode.ReadWrite => LibC.O_RDWR,
+            OpenMode.CreateTruncate => LibC.O_WRONLY | LibC.O_CREAT | LibC.O_TRUNC,
+            _ => throw new ArgumentOutOfRangeException(nameof(mode)),
+        };
+        byte[] name = NullTerminated(path);
+        fixed (byte* pointer = name)
+        {
+            // SAFETY: the buffer is null-terminated and pinned for the call.
+            int fd = LibC.open(pointer, flags, 0x1A4 /* 0644 */);
+            return fd >= 0 ? new FileDescriptor(fd) : throw ErrnoException.FromLastError($"cannot open {path}", advice);
+        }
+    }
+
+    /// <inheritdoc/>
+    protected override bool ReleaseHandle() => LibC.close((int)handle) == 0;
+
+    internal static byte[] NullTerminated(string text)
+    {
+        byte[] bytes = new byte[Encoding.UTF8.GetByteCount(text) + 1];
+        Encoding.UTF8.GetBytes(text, bytes);
+        return bytes;
+    }
+}
+
+/// <summary>How <see cref="FileDescriptor.Open"/> opens a file.</summary>
+public enum OpenMode
+{
+    /// <summary>For reading.</summary>
+    ReadOnly,
+
+    /// <summary>For reading and writing.</summary>
+    ReadWrite,
+
+    /// <summary>For writing; created if missing, emptied if not.</summary>
+    CreateTruncate,
+}

@@ -1,0 +1,65 @@
+using Tmds.Linux;
+
+namespace Vmm.Vhost.Native;
+
+/// <summary>read(2) and write(2). The forms that report errors as numbers are for threads on which a failure is part of normal operation.</summary>
+public static unsafe class FileDescriptorIo
+{
+    /// <summary>Reads what is there, at most <paramref name="buffer"/> bytes. An interrupted call is repeated.</summary>
+    /// <returns>Bytes read, 0 at the end; less: the negated error number.</returns>
+    public static int TryRead(this FileDescriptor fd, Span<byte> buffer)
+    {
+        fixed (byte* pointer = buffer)
+        {
+            while (true)
+            {
+                // SAFETY: the span is pinned and its length is what the kernel may fill.
+                long result = (long)LibC.read(fd.Number, pointer, buffer.Length);
+                if (result >= 0)
+                    return (int)result;
+                int errno = Errnos.Last;
+                if (errno != Errnos.Eintr)
+                    return -errno;
+            }
+        }
+    }
+
+    /// <summary>Writes some of <paramref name="data"/>. An interrupted call is repeated.</summary>
+    /// <returns>Bytes written; less than 0: the negated error number.</returns>
+    public static int TryWrite(this FileDescriptor fd, ReadOnlySpan<byte> data)
+    {
+        fixed (byte* pointer = data)
+        {
+            while (true)
+            {
+                // SAFETY: the span is pinned and its length is what the kernel may read.
+                long result = (long)LibC.write(fd.Number, pointer, data.Length);
+                if (result >= 0)
+                    return (int)result;
+                int errno = Errnos.Last;
+                if (errno != Errnos.Eintr)
+                    return -errno;
+            }
+        }
+    }
+
+    /// <summary>Writes all of <paramref name="data"/>, however often write(2) takes only a part; waits where the descriptor is
+    /// non-blocking and full.</summary>
+    /// <param name="fd">An open descriptor.</param>
+    /// <param name="data">What to write.</param>
+    /// <param name="name">What the descriptor is called in the error.</param>
+    /// <exception cref="ErrnoException">write(2) failed.</exception>
+    public static void WriteAll(this FileDescriptor fd, ReadOnlySpan<byte> data, string name)
+    {
+        while (!data.IsEmpty)
+        {
+            int result = fd.TryWrite(data);
+            if (result >= 0)
+                data = data[result..];
+            else if (result == -Errnos.Eagain)
+                Poll.Wait([new PollEntry(fd, PollEvents.Writable)], -1);
+            else
+                throw new ErrnoException($"cannot write to {name}", -result);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+using System.Runtime.InteropServices;
+using Tmds.Linux;
+
+namespace Vmm.Vhost.Native;
+
+/// <summary>A mapping made by mmap(2), unmapped when disposed or collected.</summary>
+public sealed unsafe class MemoryMapping : SafeHandle
+{
+    private const int MadvPopulateWrite = 23;   // linux/mman.h, Linux 5.14
+    private const int MadvCollapse = 25;        // linux/mman.h, Linux 6.1
+
+    private MemoryMapping(nint address, ulong length)
+        : base(-1, ownsHandle: true)
+    {
+        SetHandle(address);
+        Length = length;
+    }
+
+    /// <inheritdoc/>
+    public override bool IsInvalid => handle == -1;
+
+    /// <summary>Bytes mapped.</summary>
+    public ulong Length { get; }
+
+    /// <summary>The first byte. Valid until disposed.</summary>
+    public byte* Pointer => (byte*)handle;
+
+    /// <summary>Maps <paramref name="length"/> bytes of <paramref name="fd"/> from <paramref name="offset"/>.</summary>
+    /// <exception cref="ErrnoException">mmap(2) failed.</exception>
+    public static MemoryMapping Map(FileDescriptor fd, ulong length, MappingAccess access, ulong offset = 0) =>
+        new((nint)Map(null, length, access, fd.Number, 0, offset), length);
+
+    /// <summary>Maps <paramref name="length"/> bytes of <paramref name="fd"/> at a multiple of <paramref name="alignment"/>, so that huge
+    /// pages of that size fit both the file and the mapping.</summary>
+    /// <param name="fd">The file, mapped from its start.</param>
+    /// <param name="length">Bytes; a multiple of the page size.</param>
+    /// <param name="access">What the mapping is for.</param>
+    /// <param name="alignment">A power of two, at least the page size.</param>
+    /// <exception cref="ErrnoException">mmap(2) failed.</exception>
+    public static MemoryMapping MapAligned(FileDescriptor fd, ulong length, MappingAccess access, ulong alignment)
+    {
+        ulong room = checked(length + alignment);
+        // SAFETY: the room is reserved first, the file is mapped over a part of it, and the rest is given back: only addresses
+        // that belong to this call are touched.
+        byte* reserved = (byte*)Map(null, room, MappingAccess.Reserved, -1, LibC.MAP_ANONYMOUS, 0);
+        byte* aligned = (byte*)(((ulong)reserved + alignment - 1) & ~(alignment - 1));
+        try
+        {
+            Map(aligned, length, access, fd.Number, LibC.MAP_FIXED, 0);
+        }
+        catch
+        {
+            _ = LibC.munmap(reserved, (size_t)room);
+            throw;
+        }
+        ulong before = (ulong)(aligned - reserved);
+        if (before > 0)
+            _ = LibC.munmap(reserved, (size_t)before);
+        if (alignment > before)
+            _ = LibC.munmap(aligned + length, (size_t)(alignment - before));
+        return new MemoryMapping((nint)aligned, length);
+    }
+
+    /// <summary>Backs the whole mapping with pages now (MADV_POPULATE_WRITE; an error and not a SIGBUS when pages run out).</summary>
+    /// <exception cref="ErrnoException">Not enough memory, or a kernel before 5.14.</exception>
+    public void Populate()
+    {
+        // SAFETY: the range is this mapping.
+        while (LibC.madvise(Pointer, (size_t)Length, MadvPopulateWrite) < 0)
+        {
+            if (Errnos.Last != Errnos.Eintr)
+                throw ErrnoException.FromLastError("madvise(MADV_POPULATE_WRITE)");
+        }
+    }
+
+    /// <summary>Asks for huge pages on first use (MADV_HUGEPAGE). For shared memory the host decides: only with "advise" in
+    /// /sys/kernel/mm/transparent_hugepage/shmem_enabled does it listen.</summary>
+    public void PreferHugePages() =>
+        // SAFETY: the range is this mapping. A kernel without huge pages refuses, and then there are none.
+        _ = LibC.madvise(Pointer, (size_t)Length, LibC.MADV_HUGEPAGE);
+
+    /// <summary>Gathers a part of the mapping into huge pages (MADV_COLLAPSE), as far as this kernel can. Contents stay.</summary>
+    /// <param name="offset">Where it begins; a multiple of the huge page size, as is the mapping.</param>
+    /// <param name="length">Bytes; a multiple of the huge page size.</param>
+    /// <returns>Whether all of it is in huge pages now.</returns>
+    public bool TryCollapse(ulong offset, ulong length)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(offset, Length);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(length, Length - offset);
+        // SAFETY: the range is inside this mapping.
+        return LibC.madvise(Pointer + offset, (size_t)length, MadvCollapse) == 0;
+    }
+
+    /// <summary>Gives the pages of the whole mapping back to the kernel; it reads as zeros afterwards.</summary>
+    /// <exception cref="ErrnoException">madvise(2) failed.</exception>
+    public void Discard()
+    {
+        // SAFETY: the range is this mapping; nobody holds a span over it while the machine is being reset.
+        if (LibC.madvise(Pointer, (size_t)Length, LibC.MADV_REMOVE) < 0)
+            throw ErrnoException.FromLastError("madvise(MADV_REMOVE)");
+    }
+
+    private static void* Map(void* address, ulong length, MappingAccess access, int fd, int flags, ulong offset)
+    {
+        flags |= access switch
+        {
+            MappingAccess.SharedReadWriteLazy => LibC.MAP_SHARED | LibC.MAP_NORESERVE,
+            MappingAccess.SharedReadWrite => LibC.MAP_SHARED,
+            MappingAccess.Reserved => LibC.MAP_PRIVATE | LibC.MAP_NORESERVE,
+            _ => LibC.MAP_PRIVATE,
+        };
+        int protection = access switch
+        {
+            MappingAccess.Reserved => LibC.PROT_NONE,
+            MappingAccess.PrivateReadOnly => LibC.PROT_READ,
+            _ => LibC.PROT_READ | LibC.PROT_WRITE,
+        };
+        // SAFETY: without MAP_FIXED a new mapping, at an address of the kernel's choice, touches no memory of ours; with it, the caller
+        // owns the range.
+        void* result = LibC.mmap(address, (size_t)length, protection, flags, fd, (long)offset);
+        return result != LibC.MAP_FAILED ? result : throw ErrnoException.FromLastError($"mmap({length} bytes)");
+    }
+
+    /// <inheritdoc/>
+    protected override bool ReleaseHandle() => LibC.munmap((void*)handle, (size_t)Length) == 0;
+}
+
+/// <summary>What a mapping may be used for.</summary>
+public enum MappingAccess
+{
+    /// <summary>Reading; a private view of a file.</summary>
+    PrivateReadOnly,
+
+    /// <summary>Reading and writing, shared with whoever maps the same file.</summary>
+    SharedReadWrite,
+
+    /// <summary>Nothing: addresses kept free.</summary>
+    Reserved,
+
+    /// <summary>As <see cref="SharedReadWrite"/>, without reserving memory ahead: more may be mapped than the host has.</summary>
+    SharedReadWriteLazy,
+}

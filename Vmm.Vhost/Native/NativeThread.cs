@@ -1,0 +1,31 @@
+using System.Runtime.InteropServices;
+using Tmds.Linux;
+
+namespace Vmm.Vhost.Native;
+
+/// <summary>A thread as the kernel knows it, by its thread id (gettid(2)).</summary>
+public static unsafe partial class NativeThread
+{
+    /// <summary>The calling thread's id.</summary>
+    public static int CurrentId => GetTid();
+
+    /// <summary>The processor time that thread <paramref name="id"/> of this process has used, in nanoseconds; 0 once it has ended.</summary>
+    public static long CpuTime(int id)
+    {
+        // The clock of one thread, as linux/posix-timers_types.h lays clock numbers out: ~id << 3, per thread (4), scheduled time (2).
+        timespec time;
+        // SAFETY: fills a struct on the stack.
+        return ClockGetTime((~id << 3) | 4 | 2, &time) == 0 ? (long)time.tv_sec * 1_000_000_000 + (long)time.tv_nsec : 0;
+    }
+
+    internal static void Send(int id, int signal) => _ = TgKill((int)LibC.getpid(), id, signal);
+
+    [LibraryImport("libc", EntryPoint = "gettid")]
+    private static partial int GetTid();
+
+    [LibraryImport("libc", EntryPoint = "tgkill")]
+    private static partial int TgKill(int process, int thread, int signal);
+
+    [LibraryImport("libc", EntryPoint = "clock_gettime")]
+    private static partial int ClockGetTime(int clock, timespec* time);
+}

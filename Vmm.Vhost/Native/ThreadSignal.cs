@@ -1,0 +1,41 @@
+using Tmds.Linux;
+
+namespace Vmm.Vhost.Native;
+
+/// <summary>A signal that interrupts one thread inside one system call and never runs a handler: the thread keeps it
+/// blocked, the system call unblocks it (KVM_SET_SIGNAL_MASK), and the thread takes it off again afterwards.</summary>
+/// <remarks>SIGUSR1, because the runtime uses SIGRTMIN, and an ordinary signal does not queue up.</remarks>
+public static unsafe class ThreadSignal
+{
+    /// <summary>The signal's number.</summary>
+    public static int Number => LibC.SIGUSR1;
+
+    /// <summary>Blocks the signal on the calling thread; before anybody may <see cref="Send"/> it there.</summary>
+    /// <exception cref="ErrnoException">pthread_sigmask(3) failed.</exception>
+    public static void Block()
+    {
+        sigset_t set = Set();
+        int errno = LibC.pthread_sigmask(LibC.SIG_BLOCK, &set, null);
+        if (errno != 0)
+            throw new ErrnoException("pthread_sigmask", errno);
+    }
+
+    /// <summary>Sends the signal to a thread of this process (<see cref="NativeThread.CurrentId"/>); without effect once it has ended.</summary>
+    public static void Send(int threadId) => NativeThread.Send(threadId, Number);
+
+    /// <summary>Takes a pending signal off the calling thread, if there is one.</summary>
+    public static void Consume()
+    {
+        sigset_t set = Set();
+        timespec now = default;
+        _ = LibC.sigtimedwait(&set, null, &now);   // EAGAIN: there was none
+    }
+
+    private static sigset_t Set()
+    {
+        sigset_t set;
+        _ = LibC.sigemptyset(&set);
+        _ = LibC.sigaddset(&set, LibC.SIGUSR1);
+        return set;
+    }
+}

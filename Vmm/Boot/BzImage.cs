@@ -1,0 +1,73 @@
+using NLog;
+using Vmm.Boot.Payload;
+using Vmm.Machine;
+using Vmm.Vhost.Memory;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Boot;
+
+/// <summary>Loads a bzImage by the 64-bit boot protocol (Linux Documentation/arch/x86/boot.rst). The kernel inside is unpacked here,
+/// which is several times faster than its own decompressor is in a guest; that one is used if asked for, or if the format is unknown.</summary>
+internal static class BzImage
+{
+    private const ulong Entry64 = 0x200;    // the 64-bit entry point, from the load address
+    private const uint MinPayload = 32;     // more than the header of any format, and the size at the end
+    private const uint Truncatable = 16;    // syssize is rounded up, the file need not be
+
+    private static readonly Logger Log = LogManager.GetLogger("Vmm.Boot");
+
+    /// <summary>Loads the file that begins with <paramref name="head"/>.</summary>
+    /// <exception cref="VmmException">The file is not a kernel for this machine, is corrupt, or the guest is too small for it.</exception>
+    public static LoadedKernel Load(GuestMemory memory, ImageFile file, ReadOnlySpan<byte> head, KernelOptions options)
+    {
+        SetupHeader header = SetupHeader.Read(file, head);
+        KernelCommandLine.Check(options.CommandLine, header.CommandLineLimit);
+        ulong kernelEnd = (ulong)header.KernelOffset + header.KernelSize;
+        if (kernelEnd - Math.Min(kernelEnd, Truncatable) >= (ulong)file.Length || header.KernelOffset >= file.Length)
+            throw file.Error($"truncated: setup_sects and syssize say {kernelEnd} bytes, the file has {file.Length}");
+        if (options.GuestDecompression)
+            return LoadPacked(memory, file, header, options);
+
+        ulong payload = (ulong)header.KernelOffset + header.PayloadOffset;
+        if (payload + header.PayloadLength > (ulong)file.Length)
+        {
+            throw file.Error(
+                $"truncated: payload_offset 0x{header.PayloadOffset:x} and payload_length 0x{header.PayloadLength:x} reach beyond its {file.Length} bytes");
+        }
+        if (header.PayloadLength < MinPayload)
+            throw file.Error($"payload_length is {header.PayloadLength}: too short for a compressed kernel");
+        using MappedFile view = file.Map();
+        var packed = new MappedRange(view, (int)payload, (int)header.PayloadLength);
+        if (PayloadDecoder.For(packed.Bytes) is not PayloadDecoder decoder)
+        {
+            Log.Info("The kernel's compression is not one that is undone here: it unpacks itself in the guest");
+            return LoadPacked(memory, file, header, options);
+        }
+        return UnpackedKernel.Load(memory, file, header, packed, decoder, options.Entry);
+    }
+
+    private static LoadedKernel LoadPacked(GuestMemory memory, ImageFile file, SetupHeader header, KernelOptions options)
+    {
+        if (options.Entry == KernelEntry.Pvh)
+            throw file.Error("the PVH entry is in the unpacked kernel: not possible when the guest unpacks it");
+        int size = (int)Math.Min(header.KernelSize, (ulong)(file.Length - header.KernelOffset));
+        ulong address = LoadAddress(file, header);
+        ulong room = Math.Max(header.InitSize, (ulong)size);
+        var ram = new LowRam(memory);
+        ram.CheckFits(file, address, room);
+        file.ReadExactly(ram.Slice(file, address, (ulong)size), header.KernelOffset);
+        return new LoadedKernel(BootMode.Long64, address + Entry64, address + room, header);
+    }
+
+    private static ulong LoadAddress(ImageFile file, SetupHeader header)
+    {
+        ulong preferred = header.PreferredAddress;
+        if (!header.IsRelocatable)
+            return preferred;
+        ulong alignment = header.Alignment;
+        if (!ulong.IsPow2(alignment))
+            throw file.Error($"kernel_alignment is 0x{alignment:x}: not a power of two");
+        ulong wanted = Math.Clamp(preferred, BootLayout.KernelStart, AddressMap.LowRamEnd);
+        return (wanted + alignment - 1) & ~(alignment - 1);
+    }
+}

@@ -1,0 +1,168 @@
+using System.Buffers.Binary;
+using Vmm.Machine;
+
+namespace Vmm.Boot;
+
+/// <summary>A PT_LOAD segment that occupies memory.</summary>
+/// <param name="FileOffset">Where its bytes begin in the file.</param>
+/// <param name="Address">The guest-physical address for them.</param>
+/// <param name="FileSize">How many bytes there are; the rest of the memory is zero.</param>
+/// <param name="MemorySize">The memory it takes in bytes.</param>
+internal readonly record struct ElfSegment(ulong FileOffset, ulong Address, ulong FileSize, ulong MemorySize)
+{
+    /// <summary>The first address after it.</summary>
+    public ulong End => Address + MemorySize;
+}
+
+/// <summary>The headers of an x86-64 ELF kernel, checked (System V ABI 4.1, "Object Files"; AMD64 supplement 1.0).</summary>
+internal sealed class ElfKernel
+{
+    /// <summary>The headers must lie within so many bytes; every linker puts them first.</summary>
+    public const int HeadSize = 4096;
+
+    private const int HeaderSize = 64;
+    private const int ProgramHeaderSize = 56;
+    private const byte Class64 = 2;
+    private const byte LittleEndian = 1;
+    private const ushort TypeExecutable = 2;
+    private const ushort TypeShared = 3;
+    private const ushort MachineX64 = 62;
+    private const uint SegmentLoad = 1;
+    private const uint SegmentNote = 4;
+
+    private ElfKernel(ulong entry, ElfSegment[] segments, (int Offset, int Size, int Alignment)[] notes)
+    {
+        Entry = entry;
+        Segments = segments;
+        Notes = notes;
+    }
+
+    /// <summary>The guest-physical address of the 64-bit entry point (e_entry); inside a segment.</summary>
+    public ulong Entry { get; }
+
+    /// <summary>What to load, by rising address; they do not overlap and lie between 1 MiB and 3 GiB.</summary>
+    public IReadOnlyList<ElfSegment> Segments { get; }
+
+    /// <summary>Where notes are in the file.</summary>
+    public IReadOnlyList<(int Offset, int Size, int Alignment)> Notes { get; }
+
+    /// <summary>The first address after the last segment.</summary>
+    public ulong End => Segments[^1].End;
+
+    /// <summary>Whether a file that begins with <paramref name="head"/> is an ELF file.</summary>
+    public static bool IsElf(ReadOnlySpan<byte> head) => head is [0x7F, (byte)'E', (byte)'L', (byte)'F', ..];
+
+    /// <summary>Reads and checks the headers.</summary>
+    /// <param name="file">The file, for errors.</param>
+    /// <param name="head">The first bytes of the ELF file, or of the one inside a bzImage; <see cref="HeadSize"/>, or all there are.</param>
+    /// <param name="length">The length of the ELF file in bytes.</param>
+    /// <exception cref="VmmException">Not a kernel for this machine; the message names the field.</exception>
+    public static ElfKernel Parse(ImageFile file, ReadOnlySpan<byte> head, int length)
+    {
+        if (!IsElf(head))
+            throw file.Error("the unpacked kernel is not an ELF file");
+        if (head.Length < HeaderSize)
+            throw file.Error($"truncated: {head.Length} bytes, but an ELF header has {HeaderSize}");
+        ushort machine = U16(head, 18);
+        if (head[4] != Class64 || head[5] != LittleEndian || machine != MachineX64)
+        {
+            throw file.Error(
+                $"an ELF file for {MachineName(machine)} ({(head[4] == Class64 ? "64" : "32")}-bit); a 64-bit x86 kernel is needed");
+        }
+        ushort type = U16(head, 16);
+        if (type is not TypeExecutable and not TypeShared)
+            throw file.Error($"e_type is {type}: not an executable; a vmlinux is needed");
+        ushort size = U16(head, 54);
+        if (size != ProgramHeaderSize)
+            throw file.Error($"e_phentsize is {size} instead of {ProgramHeaderSize}");
+        ulong table = U64(head, 32);
+        int count = U16(head, 56);
+        if (table > (ulong)head.Length || (ulong)(count * ProgramHeaderSize) > (ulong)head.Length - table)
+            throw file.Error($"e_phoff 0x{table:x} and e_phnum {count}: the program headers are not within the first {head.Length} bytes");
+        return ParseSegments(file, head.Slice((int)table, count * ProgramHeaderSize), U64(head, 24), length);
+    }
+
+    private static ElfKernel ParseSegments(ImageFile file, ReadOnlySpan<byte> table, ulong entry, int length)
+    {
+        var segments = new List<ElfSegment>();
+        var notes = new List<(int, int, int)>();
+        for (int i = 0; i * ProgramHeaderSize < table.Length; i++)
+        {
+            ReadOnlySpan<byte> header = table.Slice(i * ProgramHeaderSize, ProgramHeaderSize);
+            uint type = U32(header, 0);
+            if (type is not SegmentLoad and not SegmentNote)
+                continue;
+            var segment = new ElfSegment(U64(header, 8), U64(header, 24), U64(header, 32), U64(header, 40));
+            if (segment.FileOffset > (ulong)length || segment.FileSize > (ulong)length - segment.FileOffset)
+            {
+                throw file.Error(
+                    $"truncated: program header {i} has p_offset 0x{segment.FileOffset:x} and p_filesz 0x{segment.FileSize:x}, but the ELF file ends at 0x{length:x}");
+            }
+            if (type == SegmentNote)
+            {
+                notes.Add(((int)segment.FileOffset, (int)segment.FileSize, U64(header, 48) == 8 ? 8 : 4));
+                continue;
+            }
+            if (segment.FileSize > segment.MemorySize)
+                throw file.Error($"program header {i}: p_filesz 0x{segment.FileSize:x} is more than p_memsz 0x{segment.MemorySize:x}");
+            if (segment.MemorySize == 0)
+                continue;
+            if (segment.Address is < BootLayout.KernelStart or > AddressMap.LowRamEnd
+                || segment.MemorySize > AddressMap.LowRamEnd - segment.Address)
+            {
+                throw file.Error(
+                    $"program header {i}: p_paddr 0x{segment.Address:x} and p_memsz 0x{segment.MemorySize:x} are not between 1 MiB and 3 GiB");
+            }
+            segments.Add(segment);
+        }
+        segments.Sort(static (a, b) => a.Address.CompareTo(b.Address));
+        CheckPlaces(file, segments, entry);
+        return new ElfKernel(entry, segments.ToArray(), notes.ToArray());
+    }
+
+    private static void CheckPlaces(ImageFile file, List<ElfSegment> segments, ulong entry)
+    {
+        if (segments.Count == 0)
+            throw file.Error("e_phnum: no PT_LOAD segment, nothing to load");
+        for (int i = 1; i < segments.Count; i++)
+        {
+            if (segments[i].Address < segments[i - 1].End)
+                throw file.Error($"two PT_LOAD segments overlap at p_paddr 0x{segments[i].Address:x}");
+        }
+        if (!Contains(segments, entry))
+            throw file.Error($"e_entry 0x{entry:x} is not the physical address of a loaded byte");
+    }
+
+    /// <summary>Whether <paramref name="address"/> holds a byte of the file once it is loaded.</summary>
+    public bool Contains(ulong address) => Contains(Segments, address);
+
+    private static bool Contains(IReadOnlyList<ElfSegment> segments, ulong address)
+    {
+        for (int i = 0; i < segments.Count; i++)
+        {
+            if (address >= segments[i].Address && address - segments[i].Address < segments[i].FileSize)
+                return true;
+        }
+        return false;
+    }
+
+    private static string MachineName(ushort machine) => machine switch
+    {
+        3 => "i386",
+        8 => "MIPS",
+        20 or 21 => "PowerPC",
+        22 => "s390",
+        40 => "arm",
+        MachineX64 => "x86-64",
+        183 => "arm64",
+        243 => "RISC-V",
+        258 => "LoongArch",
+        _ => $"another machine (e_machine {machine})",
+    };
+
+    private static ushort U16(ReadOnlySpan<byte> bytes, int offset) => BinaryPrimitives.ReadUInt16LittleEndian(bytes[offset..]);
+
+    private static uint U32(ReadOnlySpan<byte> bytes, int offset) => BinaryPrimitives.ReadUInt32LittleEndian(bytes[offset..]);
+
+    private static ulong U64(ReadOnlySpan<byte> bytes, int offset) => BinaryPrimitives.ReadUInt64LittleEndian(bytes[offset..]);
+}

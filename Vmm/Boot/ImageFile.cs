@@ -1,0 +1,87 @@
+using Vmm.Vhost.Native;
+
+namespace Vmm.Boot;
+
+/// <summary>A kernel or initramfs file, with errors that name it.</summary>
+internal sealed class ImageFile : IDisposable
+{
+    private const ulong MaxLength = 1UL << 30;   // far more than any kernel or initramfs, and any offset in it fits an int
+
+    private readonly RegularFile _file;
+    private readonly string _name;
+
+    private ImageFile(RegularFile file, string name)
+    {
+        _file = file;
+        _name = name;
+    }
+
+    /// <summary>Its size in bytes: 1 byte to 1 GiB.</summary>
+    public int Length => (int)_file.Length;
+
+    /// <summary>Opens the file that the option <paramref name="option"/> names.</summary>
+    /// <param name="path">Its path.</param>
+    /// <param name="what">What it is, for messages: "kernel".</param>
+    /// <param name="option">The option, for advice: "--kernel".</param>
+    /// <exception cref="VmmException">There is no such file, or it cannot be an image.</exception>
+    public static ImageFile Open(string path, string what, string option)
+    {
+        string name = $"{what} {path}";
+        RegularFile file;
+        try
+        {
+            file = RegularFile.OpenRead(path);
+        }
+        catch (ErrnoException e)
+        {
+            throw new VmmException($"{what}: {e.Message}: check {option}", e);
+        }
+        catch (InvalidDataException e)
+        {
+            throw new VmmException($"{name} {e.Message}, not a file: check {option}", e);
+        }
+        string? problem = file.Length switch
+        {
+            0 => "is empty",
+            > MaxLength => $"has {file.Length >> 20} MiB; at most {MaxLength >> 20} MiB are possible",
+            _ => null,
+        };
+        if (problem is null)
+            return new ImageFile(file, name);
+        file.Dispose();
+        throw new VmmException($"{name} {problem}: check {option}");
+    }
+
+    /// <summary>The failure to throw for what is wrong with this file.</summary>
+    public VmmException Error(string problem, Exception? inner = null) => new($"{_name}: {problem}", inner);
+
+    /// <summary>Reads at most all of <paramref name="target"/> from <paramref name="offset"/>.</summary>
+    /// <returns>The bytes read: fewer only at the end of the file.</returns>
+    /// <exception cref="VmmException">The file cannot be read.</exception>
+    public int Read(Span<byte> target, int offset)
+    {
+        try
+        {
+            return _file.Read(target, (ulong)offset);
+        }
+        catch (ErrnoException e)
+        {
+            throw Error(e.Message, e);
+        }
+    }
+
+    /// <summary>Fills <paramref name="target"/> from <paramref name="offset"/>.</summary>
+    /// <exception cref="VmmException">The file cannot be read, or has become shorter.</exception>
+    public void ReadExactly(Span<byte> target, int offset)
+    {
+        int read = Read(target, offset);
+        if (read != target.Length)
+            throw Error($"ends at byte {offset + read} while it is read: it must not change while a guest starts");
+    }
+
+    /// <summary>Maps the file; its pages count as ours until the view is disposed.</summary>
+    public MappedFile Map() => _file.Map();
+
+    /// <inheritdoc/>
+    public void Dispose() => _file.Dispose();
+}

@@ -1,0 +1,35 @@
+using System.Text;
+using Vmm.Vhost.Memory;
+
+namespace Vmm.Boot;
+
+/// <summary>The kernel's command line in guest memory.</summary>
+internal static class KernelCommandLine
+{
+    /// <summary>What x86 kernels take when their file does not say (COMMAND_LINE_SIZE 2048 with its null).</summary>
+    public const uint DefaultLimit = 2047;
+
+    /// <summary>Refuses what the kernel would cut or misread.</summary>
+    /// <param name="text">The command line.</param>
+    /// <param name="limit">The longest the kernel takes, in bytes without the null (cmdline_size).</param>
+    /// <exception cref="VmmException">Too long, or not plain ASCII.</exception>
+    public static void Check(string text, uint limit)
+    {
+        ulong room = Math.Min(limit, BootLayout.CommandLineRoom - 1);
+        if ((ulong)text.Length > room)
+            throw new VmmException($"--cmdline: {text.Length} characters, but this kernel takes at most {room} (cmdline_size): shorten it");
+        for (int i = 0; i < text.Length; i++)
+        {
+            if (text[i] is '\0' or > '\x7e' or (< ' ' and not '\t' and not '\n'))
+                throw new VmmException($"--cmdline: character U+{(int)text[i]:X4} at position {i}: only printable ASCII can be passed on");
+        }
+    }
+
+    /// <summary>Writes the checked <paramref name="text"/> with its null to <see cref="BootLayout.CommandLine"/>.</summary>
+    public static void Write(GuestMemory memory, string text)
+    {
+        Span<byte> target = memory.Slice(new(BootLayout.CommandLine), text.Length + 1);
+        Encoding.ASCII.GetBytes(text, target);
+        target[^1] = 0;
+    }
+}

@@ -1,0 +1,51 @@
+using Vmm.Vhost.Memory;
+
+namespace Vmm.Boot;
+
+/// <summary>What a kernel loader has put into memory.</summary>
+/// <param name="Mode">How it is entered.</param>
+/// <param name="Entry">Where.</param>
+/// <param name="End">The first address that it does not need.</param>
+/// <param name="Header">The setup header to hand to it.</param>
+internal readonly record struct LoadedKernel(BootMode Mode, ulong Entry, ulong End, SetupHeader Header);
+
+/// <summary>Puts a kernel, its initramfs, its command line and the description of the machine into guest memory.</summary>
+internal static class KernelLoader
+{
+    /// <summary>Loads everything, by the content of the files and not by their names.</summary>
+    /// <param name="memory">Guest memory, all zero: new, or cleared.</param>
+    /// <param name="options">What to boot.</param>
+    /// <param name="rsdp">Where the ACPI RSDP is.</param>
+    /// <returns>Where and how the first vCPU begins.</returns>
+    /// <exception cref="VmmException">A file is missing, foreign, truncated, corrupt or too large for this guest; one line that names
+    /// the file and the field.</exception>
+    public static BootEntry Load(GuestMemory memory, KernelOptions options, GuestAddress rsdp)
+    {
+        using ImageFile file = ImageFile.Open(options.KernelPath, "kernel", "--kernel");
+        using ImageFile? initramfs = options.InitramfsPath is string path ? ImageFile.Open(path, "initramfs", "--initramfs") : null;
+
+        Span<byte> head = stackalloc byte[ElfKernel.HeadSize];
+        head = head[..file.Read(head, 0)];
+        LoadedKernel kernel;
+        if (ElfKernel.IsElf(head))
+            kernel = ElfLoader.Load(memory, file, head, options);
+        else if (SetupHeader.IsPresent(head))
+            kernel = BzImage.Load(memory, file, head, options);
+        else
+        {
+            throw file.Error(
+                $"{(ForeignFile.Describe(head) is string kind ? "is " + kind : "is of an unknown kind")}; a 64-bit x86 bzImage or ELF vmlinux is needed for --kernel");
+        }
+
+        KernelCommandLine.Write(memory, options.CommandLine);
+        InitramfsRange range = initramfs is null ? default : Initramfs.Load(memory, initramfs, kernel.End, kernel.Header.InitrdLimit);
+        E820Entry[] map = E820Entry.MapOf(memory);
+        if (kernel.Mode == BootMode.Pvh32)
+        {
+            Pvh.Write(memory, range, map, rsdp);
+            return new BootEntry(BootMode.Pvh32, kernel.Entry, BootLayout.StartInfo);
+        }
+        BootParams.Write(memory, kernel.Header, range, map, rsdp);
+        return new BootEntry(BootMode.Long64, kernel.Entry, BootLayout.BootParams);
+    }
+}

@@ -1,0 +1,56 @@
+using Vmm.Machine;
+using Vmm.Vhost.Memory;
+
+namespace Vmm.Boot;
+
+/// <summary>The RAM from 1 MiB to the hole below 4 GiB, where a kernel and its initramfs go.</summary>
+internal readonly struct LowRam
+{
+    private const ulong MiB = 1 << 20;
+
+    private readonly GuestMemory _memory;
+
+    /// <summary>The low RAM of <paramref name="memory"/>.</summary>
+    public LowRam(GuestMemory memory)
+    {
+        _memory = memory;
+        GuestRegion first = memory.Regions[0];
+        End = first.Start.Value == 0 ? Math.Min(first.Size, AddressMap.LowRamEnd) : 0;
+    }
+
+    /// <summary>The first address after it.</summary>
+    public ulong End { get; }
+
+    /// <summary>The bytes at <paramref name="address"/>.</summary>
+    /// <exception cref="VmmException">They do not fit in; the message says how much memory the guest needs at least.</exception>
+    public Span<byte> Slice(ImageFile file, ulong address, ulong length)
+    {
+        CheckFits(file, address, length);
+        return _memory.TrySlice(new(address), length, out Span<byte> span)
+            ? span
+            : throw file.Error($"the {length >> 20} MiB at 0x{address:x} are more than can be loaded in one piece (2 GiB)");
+    }
+
+    /// <summary>As <see cref="Slice"/>, for a kernel: what is written as a whole and used all along is better backed by huge pages.</summary>
+    /// <exception cref="VmmException">They do not fit in; the message says how much memory the guest needs at least.</exception>
+    public Span<byte> SliceForKernel(ImageFile file, ulong address, ulong length)
+    {
+        Span<byte> span = Slice(file, address, length);
+        _memory.TryUseHugePages(new(address), length);
+        return span;
+    }
+
+    /// <summary>Refuses a range that is not inside.</summary>
+    /// <exception cref="VmmException">It is not; the message says how much memory the guest needs at least.</exception>
+    public void CheckFits(ImageFile file, ulong address, ulong length)
+    {
+        if (address < BootLayout.KernelStart || length > AddressMap.LowRamEnd || address > AddressMap.LowRamEnd - length)
+            throw file.Error($"it wants 0x{length:x} bytes at 0x{address:x}, which is not between 1 MiB and 3 GiB");
+        if (address + length > End)
+            throw NeedsMore(file, address + length);
+    }
+
+    /// <summary>The failure to throw when all of <paramref name="file"/> would fit if the low RAM reached to <paramref name="end"/>.</summary>
+    public VmmException NeedsMore(ImageFile file, ulong end) =>
+        file.Error($"needs at least {(end + MiB - 1) / MiB} MiB of guest memory, but the guest has {_memory.Size / MiB} MiB: raise --memory");
+}

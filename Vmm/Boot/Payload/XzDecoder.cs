@@ -1,0 +1,75 @@
+using SharpCompress.Compressors.LZMA;
+
+namespace Vmm.Boot.Payload;
+
+/// <summary>xz (The .xz File Format 1.2.1). The container and the x86 branch filter are read here and only LZMA2 by the library: its own
+/// xz reader filters each read by itself, and so damages what lies across two.</summary>
+internal sealed class XzDecoder : PayloadDecoder
+{
+    private const int StreamHeaderSize = 12;
+    private const int CheckTypeOffset = 7;
+    private const int LookAhead = 16;   // the branch filter of a byte depends on the few that follow it
+
+    /// <inheritdoc/>
+    public override string Format => "xz";
+
+    /// <inheritdoc/>
+    public override void DecodeHead(in MappedRange packed, Span<byte> head)
+    {
+        StrictStream source = Open(packed, out _);
+        XzBlockHeader block = XzBlockHeader.Read(source) ?? throw new InvalidDataException("no block");
+        byte[] buffer = new byte[head.Length + LookAhead];
+        int count = FillBlock(source, block, buffer);
+        if (count < head.Length)
+            throw new InvalidDataException($"the first block has only {count} bytes");
+        if (block.HasX86Filter)
+            X86BranchFilter.Decode(buffer.AsSpan(0, count));
+        buffer.AsSpan(0, head.Length).CopyTo(head);
+    }
+
+    private const int MaxBlocks = 64;
+
+    /// <inheritdoc/>
+    public override void Decode(in MappedRange packed, Span<byte> target)
+    {
+        StrictStream source = Open(packed, out XzCheck check);
+        int blocks = 0;
+        while (XzBlockHeader.Read(source) is XzBlockHeader block)
+        {
+            // The kernel's build makes one. Each costs the set-up of a decoder, so a file of tiny ones would take hours.
+            if (++blocks > MaxBlocks)
+                throw new InvalidDataException($"more than {MaxBlocks} blocks");
+            Span<byte> data = target[..FillBlock(source, block, target, toTheEnd: true)];
+            if (block.HasX86Filter)
+                X86BranchFilter.Decode(data);
+            source.SkipTo4();
+            check.Verify(source, data);
+            target = target[data.Length..];
+        }
+        if (!target.IsEmpty)
+            throw new InvalidDataException($"{target.Length} bytes are missing");
+    }
+
+    private static StrictStream Open(in MappedRange packed, out XzCheck check)
+    {
+        var source = new StrictStream(packed.Slice(0, packed.Length - SizeTrailer).OpenStream());
+        Span<byte> header = stackalloc byte[StreamHeaderSize];
+        source.ReadExactly(header);
+        check = new XzCheck(header[CheckTypeOffset]);
+        return source;
+    }
+
+    /// <summary>Decodes a block until it ends or <paramref name="target"/> is full; if <paramref name="toTheEnd"/>, it must have ended by then.</summary>
+    private static int FillBlock(StrictStream source, in XzBlockHeader block, Span<byte> target, bool toTheEnd = false)
+    {
+        int count;
+        using (LzmaStream stream = LzmaStream.Create([block.DictionaryProperty], source, -1, -1, null, isLzma2: true, leaveOpen: true))
+        {
+            count = StreamDecoder.FillSome(stream, target);
+            if (toTheEnd && count == target.Length && stream.ReadByte() >= 0)
+                throw new InvalidDataException("more bytes than it should unpack to");
+        }
+        LzmaDictionary.Release(block.DictionarySize);
+        return count;
+    }
+}

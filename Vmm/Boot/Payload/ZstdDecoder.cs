@@ -1,0 +1,27 @@
+using ZstdSharp;
+
+namespace Vmm.Boot.Payload;
+
+/// <summary>Zstandard (RFC 8878). Decoded in one call, which needs no window beside the target.</summary>
+internal sealed class ZstdDecoder : PayloadDecoder
+{
+    /// <inheritdoc/>
+    public override string Format => "zstd";
+
+    /// <inheritdoc/>
+    public override void DecodeHead(in MappedRange packed, Span<byte> head)
+    {
+        using Stream source = packed.Slice(0, packed.Length - SizeTrailer).OpenStream();
+        using var stream = new DecompressionStream(source);
+        stream.ReadExactly(head);
+    }
+
+    /// <inheritdoc/>
+    public override void Decode(in MappedRange packed, Span<byte> target)
+    {
+        using var decompressor = new Decompressor();
+        int size = decompressor.Unwrap(packed.Bytes[..^SizeTrailer], target);
+        if (size != target.Length)
+            throw new InvalidDataException($"{size} bytes instead of {target.Length}");
+    }
+}

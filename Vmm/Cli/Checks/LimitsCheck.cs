@@ -1,0 +1,47 @@
+using System.Globalization;
+
+namespace Vmm.Cli.Checks;
+
+/// <summary>The limits of this process (getrlimit(2)), as /proc/self/limits shows them.</summary>
+internal static class LimitsCheck
+{
+    private const ulong EnoughFiles = 1024;
+    private const int ValueColumn = 26;   // the name is padded to 25 characters (Linux fs/proc/base.c, proc_pid_limits)
+
+    /// <summary>Looks.</summary>
+    public static IEnumerable<Finding> Run(HostView host)
+    {
+        string limits = host.ReadText("/proc/self/limits");
+
+        ulong? files = SoftLimit(limits, "Max open files");
+        yield return files >= EnoughFiles
+            ? Finding.Ok("open files", Show(files))
+            : Finding.MissingOptional("open files", $"{Show(files)}, and a machine with many devices needs more: ulimit -n {EnoughFiles}");
+
+        ulong? locked = SoftLimit(limits, "Max locked memory");
+        yield return locked == ulong.MaxValue
+            ? Finding.Ok("locked memory", Show(locked))
+            : Finding.MissingOptional("locked memory", $"{Show(locked)} bytes, and vhost-vdpa pins all guest memory: ulimit -l unlimited");
+    }
+
+    private static ulong? SoftLimit(string limits, string name)
+    {
+        foreach (string line in limits.Split('\n'))
+        {
+            if (!line.StartsWith(name, StringComparison.Ordinal) || line.Length <= ValueColumn)
+                continue;
+            string value = line[ValueColumn..].Split(' ')[0];
+            if (value == "unlimited")
+                return ulong.MaxValue;
+            return ulong.TryParse(value, NumberStyles.None, CultureInfo.InvariantCulture, out ulong number) ? number : null;
+        }
+        return null;
+    }
+
+    private static string Show(ulong? limit) => limit switch
+    {
+        null => "unknown",
+        ulong.MaxValue => "unlimited",
+        _ => $"{limit}",
+    };
+}

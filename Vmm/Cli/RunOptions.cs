@@ -1,0 +1,49 @@
+using CommandLine;
+
+namespace Vmm.Cli;
+
+/// <summary>The options of <c>vmm run</c>, as the user wrote them; <see cref="RunOptionsReader"/> makes sense of them.</summary>
+[Verb("run", HelpText = "Boot a Linux guest and run it until it powers off.")]
+internal sealed class RunOptions : IVerbOptions
+{
+    [Option("kernel", Required = true, MetaValue = "PATH", HelpText = "The kernel: a bzImage or an ELF vmlinux.")]
+    public string Kernel { get; set; } = "";
+
+    [Option("initramfs", MetaValue = "PATH", HelpText = "The initial RAM file system.")]
+    public string? Initramfs { get; set; }
+
+    [Option("cmdline", MetaValue = "TEXT", HelpText = "The kernel's command line (default: empty).")]
+    public string? CommandLine { get; set; }
+
+    [Option("cpus", MetaValue = "N", HelpText = "Number of CPUs, 1 to 254, also as boot=N (default: 1).")]
+    public string? Cpus { get; set; }
+
+    [Option("memory", MetaValue = "SIZE", HelpText = "Guest memory, 64M to 64T (K, M, G, T: powers of 1024), or "
+        + "size=SIZE[,hugepages=on|off][,hugepage_size=SIZE][,prefault=on|off] (default: 512M on normal pages, given when touched; "
+        + "huge pages are of 2M unless said otherwise).")]
+    public string? Memory { get; set; }
+
+    [Option("serial", MetaValue = "WHERE", HelpText = "The serial port ttyS0: tty (this terminal), null, off, file=PATH or socket=PATH "
+        + "(default: tty).")]
+    public string? Serial { get; set; }
+
+    [Option("on-reboot", MetaValue = "ACTION", HelpText = "When the guest reboots: restart, or exit with status 0 (default: restart).")]
+    public string? OnReboot { get; set; }
+
+    [Option("on-panic", MetaValue = "ACTION", HelpText = "When the guest panics: exit with status 3, or halt (default: exit).")]
+    public string? OnPanic { get; set; }
+
+    [Option("decompress", MetaValue = "WHO", HelpText = "Who unpacks a bzImage: host (fast), or guest, which also randomises the kernel's "
+        + "address (default: host).")]
+    public string? Decompress { get; set; }
+
+    [Option("entry", MetaValue = "HOW", HelpText = "How an ELF kernel is entered: auto, linux64 or pvh (default: auto).")]
+    public string? Entry { get; set; }
+
+    [Option("log-level", MetaValue = "LEVEL", HelpText = "What is logged to standard error: off, error, warn, info, debug or trace "
+        + "(default: warn).")]
+    public string? LogLevel { get; set; }
+
+    [Value(0, Hidden = true)]
+    public IEnumerable<string> Rest { get; set; } = [];
+}

@@ -1,0 +1,50 @@
+using NLog;
+using Vmm.Boot;
+using Vmm.Machine;
+using Vmm.Vhost.Memory;
+
+namespace Vmm.Cli;
+
+/// <summary>Turns the words of <see cref="RunOptions"/> into a <see cref="MachineConfig"/>.</summary>
+internal static class RunOptionsReader
+{
+    /// <summary>The machine that <paramref name="options"/> ask for.</summary>
+    /// <exception cref="UsageException">A value is wrong; the message names its option, the value and what is allowed.</exception>
+    public static MachineConfig Read(RunOptions options)
+    {
+        (ulong memorySize, GuestMemoryOptions memory) = MemoryOption.Parse(options.Memory ?? "512M");
+        return new MachineConfig
+        {
+            Kernel = new KernelOptions
+            {
+                KernelPath = FilePath("--kernel", options.Kernel)!,
+                InitramfsPath = FilePath("--initramfs", options.Initramfs),
+                CommandLine = options.CommandLine ?? "",
+                GuestDecompression = Choice.Parse(
+                    new OptionValue("--decompress", null, options.Decompress ?? "host"), ("host", false), ("guest", true)),
+                Entry = Choice.Parse(
+                    new OptionValue("--entry", null, options.Entry ?? "auto"),
+                    ("auto", KernelEntry.Auto), ("linux64", KernelEntry.Linux64), ("pvh", KernelEntry.Pvh)),
+            },
+            Cpus = CpusOption.Parse(options.Cpus ?? "1"),
+            MemorySize = memorySize,
+            Memory = memory,
+            Serial = SerialOption.Parse(options.Serial ?? "tty"),
+            OnReboot = Choice.Parse(
+                new OptionValue("--on-reboot", null, options.OnReboot ?? "restart"),
+                ("restart", RebootAction.Restart), ("exit", RebootAction.Exit)),
+            OnPanic = Choice.Parse(
+                new OptionValue("--on-panic", null, options.OnPanic ?? "exit"), ("exit", PanicAction.Exit), ("halt", PanicAction.Halt)),
+        };
+    }
+
+    /// <summary>What <paramref name="options"/> want logged.</summary>
+    /// <exception cref="UsageException">The value is no log level.</exception>
+    public static LogLevel ReadLogLevel(RunOptions options) => Choice.Parse(
+        new OptionValue("--log-level", null, options.LogLevel ?? "warn"),
+        ("off", LogLevel.Off), ("error", LogLevel.Error), ("warn", LogLevel.Warn),
+        ("info", LogLevel.Info), ("debug", LogLevel.Debug), ("trace", LogLevel.Trace));
+
+    private static string? FilePath(string option, string? path) =>
+        path is not "" ? path : throw new OptionValue(option, null, path).Refuse("is not a path");
+}

@@ -1,0 +1,34 @@
+using System.Text;
+using Vmm.Serial;
+
+namespace Vmm.Cli;
+
+/// <summary>The value of <c>--serial</c>: <c>tty</c>, <c>null</c>, <c>off</c>, <c>file=PATH</c> or <c>socket=PATH</c>.</summary>
+internal static class SerialOption
+{
+    /// <summary>The option's name.</summary>
+    public const string Name = "--serial";
+
+    private const int MaxSocketPath = 107;   // sun_path of unix(7) is 108 bytes with its terminating zero
+
+    /// <summary>What the serial port is connected to.</summary>
+    /// <exception cref="UsageException">It is none of the above, or the path cannot be one.</exception>
+    public static SerialConfig Parse(string text)
+    {
+        // A path is the whole rest, with whatever commas and quotes it has.
+        (SerialKind kind, string? path) = text switch
+        {
+            "tty" => (SerialKind.Tty, null),
+            "null" => (SerialKind.Null, null),
+            "off" => (SerialKind.Off, null),
+            _ when text.StartsWith("file=", StringComparison.Ordinal) => (SerialKind.File, text["file=".Length..]),
+            _ when text.StartsWith("socket=", StringComparison.Ordinal) => (SerialKind.Socket, text["socket=".Length..]),
+            _ => throw new OptionValue(Name, null, text).Refuse("is not allowed: choose one of tty, null, off, file=PATH, socket=PATH"),
+        };
+        if (path is "")
+            throw new OptionValue(Name, null, text).Refuse("has no path");
+        if (kind == SerialKind.Socket && Encoding.UTF8.GetByteCount(path!) > MaxSocketPath)
+            throw new OptionValue(Name, null, text).Refuse($"is too long: the path of a socket has at most {MaxSocketPath} bytes");
+        return new SerialConfig(kind, path);
+    }
+}

@@ -1,0 +1,52 @@
+using Vmm.Kvm;
+
+namespace Vmm.Machine;
+
+/// <summary>What this host can give a machine at the most: checked before anything is made, for errors that name the option.</summary>
+internal static class HostLimits
+{
+    private const ulong MaxSlotSize = ((1UL << 31) - 1) * 4096;   // KVM_MEM_MAX_NR_PAGES: a region is one memory slot
+    private const uint AddressSizeLeaf = 0x8000_0008;             // CPUID: EAX[7:0] physical address bits
+    private const int DefaultAddressBits = 36;                    // where the leaf is missing (Intel SDM vol. 3A §4.1.4)
+
+    /// <summary>Refuses a machine that this host cannot run.</summary>
+    /// <exception cref="VmmException">It cannot; the message names the option and the limit.</exception>
+    public static void Check(MachineConfig config, KvmSystem kvm)
+    {
+        if (config.Cpus > kvm.MaxVcpus)
+            throw new VmmException($"--cpus {config.Cpus}: this host's KVM runs at most {kvm.MaxVcpus} vCPUs in a VM");
+
+        ulong addressEnd = 1UL << AddressBits(kvm.GetSupportedCpuid());
+        ulong limit = addressEnd - AddressMap.HighRamStart + AddressMap.LowRamEnd;
+        limit = Math.Min(limit, AddressMap.LowRamEnd + MaxSlotSize);
+        if (config.MemorySize > limit)
+            throw new VmmException($"--memory: {config.MemorySize >> 20} MiB are more than a guest can address on this host: at most {limit >> 20} MiB");
+
+        // Pages that are not there would not fail: they would call the kernel's out-of-memory killer.
+        if (config.Memory is { Prefault: true, HugePageSize: 0 } && AvailableMemory() is ulong available && config.MemorySize > available)
+            throw new VmmException($"--memory: prefault=on needs {config.MemorySize >> 20} MiB at once, and this host has {available >> 20} MiB available");
+    }
+
+    private static int AddressBits(ReadOnlySpan<KvmCpuidEntry2> cpuid)
+    {
+        foreach (KvmCpuidEntry2 entry in cpuid)
+        {
+            if (entry.Function == AddressSizeLeaf)
+                return Math.Clamp((int)(entry.Eax & 0xFF), DefaultAddressBits, 52);
+        }
+        return DefaultAddressBits;
+    }
+
+    private static ulong? AvailableMemory()
+    {
+        foreach (string line in File.ReadLines("/proc/meminfo"))
+        {
+            if (line.StartsWith("MemAvailable:", StringComparison.Ordinal)
+                && ulong.TryParse(line.AsSpan(13).TrimEnd("kB").Trim(), out ulong kib))
+            {
+                return kib << 10;
+            }
+        }
+        return null;
+    }
+}

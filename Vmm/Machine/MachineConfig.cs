@@ -1,0 +1,50 @@
+using Vmm.Boot;
+using Vmm.Serial;
+using Vmm.Vhost.Memory;
+
+namespace Vmm.Machine;
+
+/// <summary>A machine as the user asked for it: checked as far as the command line alone allows, not yet against the host.</summary>
+internal sealed record MachineConfig
+{
+    /// <summary>The kernel, and how it is booted.</summary>
+    public required KernelOptions Kernel { get; init; }
+
+    /// <summary>Number of vCPUs, 1 to 254.</summary>
+    public int Cpus { get; init; } = 1;
+
+    /// <summary>Guest RAM in bytes, a multiple of the page size that backs it.</summary>
+    public ulong MemorySize { get; init; } = 512UL << 20;
+
+    /// <summary>How guest RAM is backed.</summary>
+    public GuestMemoryOptions Memory { get; init; } = new();
+
+    /// <summary>What the first serial port is connected to.</summary>
+    public SerialConfig Serial { get; init; } = new(SerialKind.Tty);
+
+    /// <summary>What happens when the guest asks for a reset.</summary>
+    public RebootAction OnReboot { get; init; }
+
+    /// <summary>What happens when the guest panics.</summary>
+    public PanicAction OnPanic { get; init; }
+}
+
+/// <summary>What happens when the guest asks for a reset, or falls into a triple fault.</summary>
+internal enum RebootAction
+{
+    /// <summary>The machine starts again from its kernel.</summary>
+    Restart,
+
+    /// <summary>The VMM ends with exit status 0.</summary>
+    Exit,
+}
+
+/// <summary>What happens when the guest reports a panic.</summary>
+internal enum PanicAction
+{
+    /// <summary>The VMM ends with exit status 3.</summary>
+    Exit,
+
+    /// <summary>The guest is left as it is, for a debugger or its own panic= timer.</summary>
+    Halt,
+}

@@ -1,0 +1,70 @@
+using Vmm.Devices.Bus;
+using Vmm.Devices.Platform;
+using Vmm.Kvm;
+using Vmm.Serial;
+
+namespace Vmm.Machine;
+
+/// <summary>The devices that every machine has, on their buses, with their interrupt lines. They outlive a reset.</summary>
+internal sealed class Platform : IDisposable
+{
+    private readonly List<IrqFd> _lines = [];
+    private readonly ISerialBackend? _serial;
+    private readonly Uart16550? _uart;
+
+    /// <summary>Puts the devices on the buses; the console is opened, but nothing is read or written yet.</summary>
+    /// <param name="serial">What the serial port is connected to.</param>
+    /// <param name="events">Where devices report power-off, reset and panic.</param>
+    /// <param name="quit">Called when the user leaves the console.</param>
+    /// <exception cref="UsageException">The console cannot be what the user asked for.</exception>
+    /// <exception cref="VmmException">The console cannot be opened.</exception>
+    public Platform(SerialConfig serial, IMachineEvents events, Action quit)
+    {
+        var i8042 = new I8042Reset(events);
+        Ports.Attach(AddressMap.I8042DataPort, 1, i8042.DataPort);
+        Ports.Attach(AddressMap.I8042CommandPort, 1, i8042.CommandPort);
+        Ports.Attach(AddressMap.RtcPort, Rtc.PortCount, new Rtc(TimeProvider.System));
+        Ports.Attach(AddressMap.PvpanicPort, 1, new PvPanic(events));
+        Ports.Attach(AddressMap.SleepControlPort, AcpiPower.RegisterCount, new AcpiPower(events));
+
+        _serial = SerialBackends.Create(serial, quit);
+        if (_serial is not null)
+        {
+            var line = new IrqFd(AddressMap.SerialGsi);
+            _lines.Add(line);
+            _uart = new Uart16550(line, _serial);
+            Ports.Attach(AddressMap.SerialPort, Uart16550.RegisterCount, _uart);
+        }
+    }
+
+    /// <summary>The port I/O space.</summary>
+    public IoBus Ports { get; } = new("port");
+
+    /// <summary>The memory-mapped I/O space.</summary>
+    public IoBus Mmio { get; } = new("MMIO");
+
+    /// <summary>The interrupt lines, to be bound to each new VM.</summary>
+    public IReadOnlyList<IrqFd> Lines => _lines;
+
+    /// <summary>Begins to pass console input and output; a terminal becomes raw. Once.</summary>
+    public void StartConsole()
+    {
+        if (_uart is not null)
+            _serial?.Start(_uart);
+    }
+
+    /// <summary>Takes every device to its power-on state.</summary>
+    public void Reset()
+    {
+        Ports.Reset();
+        Mmio.Reset();
+    }
+
+    /// <summary>Writes out what the guest has sent, restores the terminal and frees the lines.</summary>
+    public void Dispose()
+    {
+        _serial?.Dispose();
+        foreach (IrqFd line in _lines)
+            line.Dispose();
+    }
+}

@@ -1,0 +1,89 @@
+using Vmm.Acpi;
+using Vmm.Boot;
+using Vmm.Devices.Bus;
+using Vmm.Kvm;
+using Vmm.Serial;
+using Vmm.Vhost.Memory;
+
+namespace Vmm.Machine;
+
+/// <summary>The machine between power-on and power-off: KVM's VM with its vCPUs and their threads. A reset makes a new one,
+/// so that no state of processors, interrupt controllers or timers is ever left over.</summary>
+internal sealed class PowerCycle : IDisposable
+{
+    private readonly KvmVm _vm;
+    private readonly List<VcpuThread> _vcpus = [];
+
+    private PowerCycle(KvmVm vm) => _vm = vm;
+
+    /// <summary>The vCPUs; the first is the boot processor.</summary>
+    public IReadOnlyList<VcpuThread> Vcpus => _vcpus;
+
+    /// <summary>Makes the VM, loads the kernel and sets the boot processor at its entry. Nothing runs yet.</summary>
+    /// <exception cref="VmmException">The kernel or the host cannot do it.</exception>
+    public static PowerCycle Prepare(
+        KvmSystem kvm, MachineConfig config, GuestMemory memory, IoBus ports, IoBus mmio, IReadOnlyList<IrqFd> lines, IVcpuEvents events)
+    {
+        var cycle = new PowerCycle(kvm.CreateVm());
+        try
+        {
+            KvmVm vm = cycle._vm;
+            vm.SetReservedPages(new GuestAddress(AddressMap.KvmTssAddress), new GuestAddress(AddressMap.KvmIdentityMapAddress));
+            vm.CreateInterruptControllers();
+            vm.MapMemory(memory);
+            foreach (IrqFd line in lines)
+                line.Bind(vm);
+
+            GuestAddress rsdp = AcpiTables.Write(memory, new AcpiConfig { Cpus = config.Cpus, HasSerial = config.Serial.Kind != SerialKind.Off });
+            ResetVector.Write(memory);
+            BootEntry entry = KernelLoader.Load(memory, config.Kernel, rsdp);
+            KvmCpuidEntry2[] cpuid = CpuId.ForMachine(
+                kvm.GetSupportedCpuid(), config.Cpus, tscDeadline: kvm.Check(KvmCapability.TscDeadlineTimer) != 0);
+            for (int i = 0; i < config.Cpus; i++)
+            {
+                KvmVcpu vcpu = vm.CreateVcpu(i);
+                cycle._vcpus.Add(new VcpuThread(i, vcpu, ports, mmio, events));
+                CpuId.ForVcpu(cpuid, i);
+                vcpu.SetCpuid(cpuid);
+                CpuState.Initialize(vcpu);
+                if (i == 0)
+                    CpuState.Enter(vcpu, memory, entry);
+            }
+            return cycle;
+        }
+        catch
+        {
+            cycle.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Lets the guest run.</summary>
+    public void Start()
+    {
+        foreach (VcpuThread vcpu in _vcpus)
+            vcpu.Start();
+    }
+
+    /// <summary>Asks every vCPU to leave the guest; from any thread, also from a vCPU's own.</summary>
+    public void RequestStop()
+    {
+        foreach (VcpuThread vcpu in _vcpus)
+            vcpu.RequestStop();
+    }
+
+    /// <summary>Waits until every vCPU has stopped.</summary>
+    public void Join()
+    {
+        foreach (VcpuThread vcpu in _vcpus)
+            vcpu.Join();
+    }
+
+    /// <summary>Frees KVM's side. The vCPUs have stopped, or were never started.</summary>
+    public void Dispose()
+    {
+        foreach (VcpuThread vcpu in _vcpus)
+            vcpu.Dispose();
+        _vm.Dispose();
+    }
+}

@@ -1,0 +1,173 @@
+using Vmm.Devices.Bus;
+using Vmm.Kvm;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Machine;
+
+/// <summary>A vCPU and the thread it runs on: guest code, and between two exits the devices' register accesses.</summary>
+internal sealed class VcpuThread : IDisposable
+{
+    private const int StackSize = 256 * 1024;
+
+    private readonly KvmVcpu _vcpu;
+    private readonly IoBus _ports;
+    private readonly IoBus _mmio;
+    private readonly IVcpuEvents _events;
+    private readonly Thread _thread;
+    private readonly ManualResetEventSlim _ready = new();
+    private volatile int _threadId;   // 0 before the thread can be kicked and after it has ended
+    private volatile bool _stop;
+    private volatile bool _askHalted;
+    private volatile bool _halted;
+
+    public VcpuThread(int index, KvmVcpu vcpu, IoBus ports, IoBus mmio, IVcpuEvents events)
+    {
+        Index = index;
+        _vcpu = vcpu;
+        _ports = ports;
+        _mmio = mmio;
+        _events = events;
+        _thread = new Thread(Main, StackSize) { Name = $"vcpu{index}", IsBackground = true };
+    }
+
+    /// <summary>Its number, which is its local APIC id.</summary>
+    public int Index { get; }
+
+    /// <summary>The processor time used so far, in nanoseconds.</summary>
+    public long CpuTime => NativeThread.CpuTime(_threadId);
+
+    /// <summary>Whether the vCPU, when last asked by <see cref="AskHalted"/>, had halted for ever: it waits for an interrupt
+    /// with interrupts off, or was never started.</summary>
+    public bool Halted => _halted;
+
+    /// <summary>Starts the thread, and returns once it can be kicked.</summary>
+    public void Start()
+    {
+        _thread.Start();
+        _ready.Wait();
+    }
+
+    /// <summary>Asks the thread to end; at once if it is running guest code.</summary>
+    public void RequestStop()
+    {
+        _stop = true;
+        Kick();
+    }
+
+    /// <summary>Has the thread find out about <see cref="Halted"/>; the answer comes a moment later.</summary>
+    public void AskHalted()
+    {
+        _halted = false;
+        _askHalted = true;
+        Kick();
+    }
+
+    /// <summary>Waits until the thread has ended.</summary>
+    public void Join() => _thread.Join();
+
+    /// <summary>Frees the vCPU; after <see cref="Join"/>.</summary>
+    public void Dispose()
+    {
+        _vcpu.Dispose();
+        _ready.Dispose();
+    }
+
+    private void Kick()
+    {
+        // The flag stops a KVM_RUN that is about to begin, the signal one that has begun.
+        _vcpu.RequestImmediateExit();
+        int id = _threadId;
+        if (id != 0)
+            ThreadSignal.Send(id);
+    }
+
+    private void Main()
+    {
+        try
+        {
+            ThreadSignal.Block();
+            _vcpu.AllowOnlySignal(ThreadSignal.Number);
+            _threadId = NativeThread.CurrentId;
+            _ready.Set();
+            while (!_stop)
+                RunOnce();
+        }
+        catch (Exception e)
+        {
+            // Nothing above this frame could report it; the machine must not go on with a vCPU missing.
+            _ready.Set();
+            _events.Failed(e);
+        }
+        finally
+        {
+            _threadId = 0;
+        }
+    }
+
+    private void RunOnce()
+    {
+        int result = _vcpu.Run();
+        if (result < 0)
+        {
+            if (-result is not (Errnos.Eintr or Errnos.Eagain))
+                throw Failure($"cannot run: {new ErrnoException("ioctl(KVM_RUN)", -result).Message}");
+            Interrupted();
+            return;
+        }
+        ref KvmRun exit = ref _vcpu.State;
+        switch (exit.ExitReason)
+        {
+            case KvmExitReason.Io:
+                PortAccess(in exit);
+                break;
+            case KvmExitReason.Mmio when exit.MmioIsWrite != 0:
+                _mmio.Write(exit.MmioPhysAddr, _vcpu.MmioData);
+                break;
+            case KvmExitReason.Mmio:
+                _mmio.Read(exit.MmioPhysAddr, _vcpu.MmioData);
+                break;
+            case KvmExitReason.Intr or KvmExitReason.IrqWindowOpen or KvmExitReason.Unknown when exit.HardwareReason == 0:
+                break;
+            case KvmExitReason.Shutdown:
+                // A triple fault: the processor shuts down, and a PC's chipset resets it.
+                _stop = true;
+                _events.TripleFault(Index, VcpuReport.Place(_vcpu));
+                break;
+            case KvmExitReason.SystemEvent:
+                _stop = true;
+                _events.SystemEvent((KvmSystemEvent)exit.SystemEventType);
+                break;
+            default:
+                throw Failure($"left the guest with {VcpuReport.Reason(in exit)}");
+        }
+    }
+
+    private VmmException Failure(string what) => new($"vCPU {Index} {what}") { Details = VcpuReport.Registers(_vcpu) };
+
+    private void PortAccess(ref readonly KvmRun exit)
+    {
+        Span<byte> data = _vcpu.IoData;
+        int size = exit.IoSize;
+        for (; data.Length >= size; data = data[size..])   // string instructions bring several items, all for the same port
+        {
+            if (exit.IoDirection == KvmRun.IoOut)
+                _ports.Write(exit.IoPort, data[..size]);
+            else
+                _ports.Read(exit.IoPort, data[..size]);
+        }
+    }
+
+    private void Interrupted()
+    {
+        ThreadSignal.Consume();
+        _vcpu.ClearImmediateExit();
+        if (_askHalted)
+        {
+            _askHalted = false;
+            const ulong interruptsEnabled = 1 << 9;
+            uint state = _vcpu.GetMpState();
+            _halted = state == KvmMpState.Uninitialized
+                || (state == KvmMpState.Halted && (_vcpu.GetRegs().Rflags & interruptsEnabled) == 0);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+using NLog;
+using Vmm.Devices.Platform;
+using Vmm.Kvm;
+using Vmm.Vhost.Memory;
+
+namespace Vmm.Machine;
+
+/// <summary>A virtual machine: guest memory, buses, devices and the console, which outlive a reset of the guest.</summary>
+internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
+{
+    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Machine");
+    private static readonly TimeSpan s_haltInterval = TimeSpan.FromSeconds(1);
+
+    private readonly MachineConfig _config;
+    private readonly KvmSystem _kvm;
+    private readonly GuestMemory _memory;
+    private readonly Platform _platform;
+    private readonly EndOfRun _end = new();
+    private readonly Lock _cycleLock = new();   // held to kick vCPUs, so that they are not freed meanwhile
+    private PowerCycle? _cycle;
+
+    /// <summary>Opens what the host gives: KVM, guest memory, the console. Nothing runs yet.</summary>
+    /// <exception cref="VmmException">The host cannot give it; the message says why.</exception>
+    /// <exception cref="GuestMemoryException">There is not that much memory.</exception>
+    public VirtualMachine(MachineConfig config)
+    {
+        _config = config;
+        _kvm = new KvmSystem();
+        try
+        {
+            HostLimits.Check(config, _kvm);
+            _memory = GuestMemory.Create(AddressMap.RamRanges(config.MemorySize), config.Memory);
+            _platform = new Platform(config.Serial, this, quit: () => Stop(new MachineEnd(MachineEndKind.Quit)));
+        }
+        catch
+        {
+            _memory?.Dispose();
+            _kvm.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Runs the guest until it ends or <see cref="Stop"/> is called, restarting it as configured.</summary>
+    /// <exception cref="VmmException">The guest could not be started or could not go on.</exception>
+    public MachineEnd Run()
+    {
+        _platform.StartConsole();
+        while (true)
+        {
+            MachineEnd end = RunOnce();
+            switch (end.Kind)
+            {
+                case MachineEndKind.Failure:
+                    throw end.Failure as VmmException ?? new VmmException($"a vCPU thread failed: {end.Failure?.Message}", end.Failure);
+                case MachineEndKind.Reset when _config.OnReboot == RebootAction.Restart:
+                    s_log.Info("the guest restarts");
+                    EndCycle();
+                    _platform.Reset();
+                    _memory.Clear();
+                    _end.ForgetGuest();
+                    break;
+                case MachineEndKind.Panic when _config.OnPanic == PanicAction.Halt:
+                    s_log.Warn("the guest is held as it panicked: end the VMM by a signal or Ctrl-A x");
+                    _end.ForgetGuest();
+                    MachineEnd? last = _end.Wait(Timeout.InfiniteTimeSpan);
+                    return last?.Kind == MachineEndKind.Signal ? last : end;
+                default:
+                    return end;
+            }
+        }
+    }
+
+    /// <summary>Ends the run from outside the guest; from any thread, at any time.</summary>
+    public void Stop(MachineEnd end)
+    {
+        _end.SetByHost(end);
+        StopVcpus();
+    }
+
+    /// <inheritdoc/>
+    public void Raise(MachineEvent machineEvent)
+    {
+        if (machineEvent == MachineEvent.Panic)
+            s_log.Warn("the guest's kernel panicked");
+        EndByGuest(new MachineEnd(machineEvent switch
+        {
+            MachineEvent.PowerOff => MachineEndKind.PowerOff,
+            MachineEvent.Reset => MachineEndKind.Reset,
+            _ => MachineEndKind.Panic,
+        }));
+    }
+
+    /// <inheritdoc/>
+    public void TripleFault(int index, string place)
+    {
+        s_log.Info("vCPU {Index} shut down by a triple fault at {Place}", index, place);
+        EndByGuest(new MachineEnd(MachineEndKind.Reset));
+    }
+
+    /// <inheritdoc/>
+    public void SystemEvent(KvmSystemEvent systemEvent) => EndByGuest(new MachineEnd(systemEvent switch
+    {
+        KvmSystemEvent.Shutdown => MachineEndKind.PowerOff,
+        KvmSystemEvent.Reset => MachineEndKind.Reset,
+        _ => MachineEndKind.Panic,
+    }));
+
+    /// <inheritdoc/>
+    public void Failed(Exception reason) => EndByGuest(new MachineEnd(MachineEndKind.Failure, Failure: reason));
+
+    /// <summary>Frees everything; what the guest has sent to the console is written out, and the terminal restored.</summary>
+    public void Dispose()
+    {
+        // To destroy a VM is mostly to wait for grace periods of the kernel's: the rest is done meanwhile.
+        var destroyer = new Thread(EndCycle, maxStackSize: 64 * 1024) { Name = "vm destroyer" };
+        destroyer.Start();
+        _platform.Dispose();
+        _memory.Dispose();
+        destroyer.Join();
+        _kvm.Dispose();
+    }
+
+    private MachineEnd RunOnce()
+    {
+        PowerCycle cycle = PowerCycle.Prepare(
+            _kvm, _config, _memory, _platform.Ports, _platform.Mmio, _platform.Lines, this);
+        lock (_cycleLock)
+            _cycle = cycle;
+        try
+        {
+            cycle.Start();
+            var haltWatch = new HaltWatch(cycle.Vcpus);
+            MachineEnd? end;
+            while ((end = _end.Wait(s_haltInterval)) is null)
+            {
+                if (haltWatch.Tick())
+                {
+                    s_log.Info("the guest has halted");
+                    _end.SetByGuest(new MachineEnd(MachineEndKind.PowerOff));
+                }
+            }
+            return end;
+        }
+        finally
+        {
+            StopVcpus();
+            cycle.Join();
+        }
+    }
+
+    private void EndCycle()
+    {
+        lock (_cycleLock)
+        {
+            _cycle?.Dispose();
+            _cycle = null;
+        }
+    }
+
+    private void EndByGuest(MachineEnd end)
+    {
+        _end.SetByGuest(end);
+        StopVcpus();
+    }
+
+    private void StopVcpus()
+    {
+        lock (_cycleLock)
+            _cycle?.RequestStop();
+    }
+}

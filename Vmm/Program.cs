@@ -1,0 +1,70 @@
+using System.Diagnostics.CodeAnalysis;
+using NLog;
+using Vmm.Cli;
+using Vmm.Cli.Checks;
+using Vmm.Vhost.Memory;
+using Vmm.Vhost.Native;
+
+namespace Vmm;
+
+/// <summary><c>vmm</c>: verbs, exit statuses, and the one place where every exception ends.</summary>
+internal static class Program
+{
+    // The command line parser sees the options only by reflection: without these lines the native binary has none.
+    [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(RunOptions))]
+    [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(CheckOptions))]
+    internal static int Main(string[] args) => Run(args, StandardWriter.Output(), StandardWriter.Error());
+
+    /// <summary>Does what <paramref name="args"/> say.</summary>
+    /// <returns>The exit status; see <see cref="ExitCode"/>.</returns>
+    internal static int Run(string[] args, TextWriter output, TextWriter error)
+    {
+        try
+        {
+            return Execute(args, output);
+        }
+        catch (Exception e)
+        {
+            return Report(e, error);
+        }
+    }
+
+    /// <summary>Tells the user what went wrong, in one line.</summary>
+    /// <returns>The exit status.</returns>
+    internal static int Report(Exception exception, TextWriter error)
+    {
+        bool isForeseen = exception is UsageException or VmmException or GuestMemoryException or ErrnoException;
+        string message = isForeseen
+            ? exception.Message
+            : $"{exception.GetType().Name}: {exception.Message}: this is a bug; run again with --log-level debug for the stack trace";
+        try
+        {
+            error.WriteLine($"vmm: {OneLine.Of(message)}");
+            if (exception is VmmException { Details: string details })
+                error.WriteLine(details);
+            if (!isForeseen && Logging.Level <= LogLevel.Debug)
+                error.WriteLine(exception.ToString());
+        }
+        catch (ErrnoException)
+        {
+            // Standard error is gone; the exit status still tells.
+        }
+        return exception is UsageException ? ExitCode.Usage : ExitCode.Failure;
+    }
+
+    private static int Execute(string[] args, TextWriter output)
+    {
+        object request = Verbs.Parse(args);
+        if (request is string text)
+        {
+            output.Write(text);
+            return ExitCode.Success;
+        }
+        return request switch
+        {
+            RunOptions options => RunCommand.Run(options),
+            CheckOptions => CheckCommand.Run(HostView.Real, output),
+            _ => throw new InvalidOperationException($"no command for {request.GetType().Name}"),
+        };
+    }
+}

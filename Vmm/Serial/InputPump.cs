@@ -1,0 +1,120 @@
+using NLog;
+using Vmm.Devices.Platform;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Serial;
+
+/// <summary>Moves what is typed or piped into standard input to a serial port, on a thread of its own. When the port and a small
+/// buffer are full it stops reading, so that nothing is lost; at the end of input it stops for good.</summary>
+/// <remarks>A terminal is made raw while this process is the shell's foreground job. In the background it is neither read nor changed,
+/// for which the kernel would stop the process (SIGTTIN, SIGTTOU); it is taken up within a second of coming to the foreground.</remarks>
+internal sealed class InputPump : IDisposable
+{
+    private const int StackSize = 256 * 1024;
+    private const int BackgroundPollMilliseconds = 1000;
+
+    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Serial");
+
+    private readonly FileDescriptor _input;
+    private readonly Terminal? _terminal;
+    private readonly EscapeFilter? _escapes;
+    private readonly WakeUp _wakeUp = new();
+    private readonly StopSignal _stop;
+    private readonly PendingInput _pending = new();
+    private Thread? _thread;
+    private Uart16550? _uart;
+    private bool _foreground;
+    private bool _ended;
+    private int _disposed;
+
+    /// <summary>Reads <paramref name="input"/>, which stays the caller's to close after this. Only if it is a terminal,
+    /// <paramref name="escapes"/> filters it.</summary>
+    public InputPump(FileDescriptor input, EscapeFilter escapes)
+    {
+        _input = input;
+        _terminal = Terminal.TryOpen(input);
+        _escapes = _terminal is null ? null : escapes;
+        _stop = new StopSignal(_wakeUp);
+    }
+
+    /// <summary>How often the thread was woken: a test of idleness.</summary>
+    internal int Wakes { get; private set; }
+
+    /// <summary>Makes a terminal raw, and starts to read for <paramref name="uart"/>.</summary>
+    public void Start(Uart16550 uart)
+    {
+        _uart = uart;
+        uart.InputReady += _wakeUp.Signal;
+        if (!HoldsTerminal())
+            s_log.Warn("a background job has no console input: bring it to the foreground to type");
+        _thread = new Thread(Run, StackSize) { IsBackground = true, Name = "serial input" };
+        _thread.Start();
+    }
+
+    /// <summary>Stops reading.</summary>
+    public void Dispose()
+    {
+        if (Interlocked.Exchange(ref _disposed, 1) != 0)
+            return;
+        if (_uart is { } uart)
+            uart.InputReady -= _wakeUp.Signal;
+        if (_stop.StopAndJoin(_thread))
+            _wakeUp.Dispose();
+    }
+
+    /// <summary>Gives a terminal its settings back. As often as wanted, from any thread.</summary>
+    public void RestoreTerminal() => _terminal?.Restore();
+
+    private void Run()
+    {
+        try
+        {
+            while (!_stop.IsSet && !(_ended && _pending.IsEmpty))
+                WaitAndMove(_uart!);
+        }
+        catch (ErrnoException error)
+        {
+            s_log.Warn("{Error}: no more console input", error.Message);   // the terminal is gone
+        }
+    }
+
+    private void WaitAndMove(Uart16550 uart)
+    {
+        bool reads = !_ended && _pending.HasRoom;
+        int timeout = -1;
+        if (reads && !HoldsTerminal())
+            (reads, timeout) = (false, BackgroundPollMilliseconds);
+        Span<PollEntry> entries = [new(reads ? _input : null, PollEvents.Readable), new(_wakeUp.Descriptor, PollEvents.Readable)];
+        Poll.Wait(entries, timeout);
+        Wakes++;
+        if (entries[1].Happened != PollEvents.None)
+            _wakeUp.Drain();
+        if (entries[0].Happened != PollEvents.None && HoldsTerminal())
+            ReadInput();
+        _pending.DeliverTo(uart);
+    }
+
+    private void ReadInput()
+    {
+        Span<byte> room = _pending.Room;
+        int count = _input.TryRead(room);
+        if (count == -Errnos.Eagain)
+            return;   // somebody else reads the same pipe
+        if (count <= 0)
+        {
+            _ended = true;   // the end, or an error that would only repeat itself
+            return;
+        }
+        _pending.Append(_escapes?.Filter(room[..count]) ?? count);
+    }
+
+    private bool HoldsTerminal()
+    {
+        if (_terminal is null)
+            return true;
+        bool foreground = _terminal.IsForeground;
+        if (foreground && !_foreground)
+            _terminal.SetRaw();
+        return _foreground = foreground;
+    }
+}

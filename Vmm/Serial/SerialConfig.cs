@@ -1,0 +1,24 @@
+namespace Vmm.Serial;
+
+/// <summary>What the guest's serial port is connected to.</summary>
+internal enum SerialKind
+{
+    /// <summary>Standard input and output.</summary>
+    Tty,
+
+    /// <summary>Nothing: output is dropped, there is no input.</summary>
+    Null,
+
+    /// <summary>There is no serial port.</summary>
+    Off,
+
+    /// <summary>A file that takes the output.</summary>
+    File,
+
+    /// <summary>A Unix socket that the VMM listens on.</summary>
+    Socket,
+}
+
+/// <summary>The option <c>--serial</c>. <paramref name="Path"/> belongs to <see cref="SerialKind.File"/> and
+/// <see cref="SerialKind.Socket"/>.</summary>
+internal sealed record SerialConfig(SerialKind Kind, string? Path = null);

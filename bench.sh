@@ -1,0 +1,18 @@
+#!/bin/bash
+# Measures, from a fresh clone on:
+#   ./bench.sh boot [-n RUNS]    start, exits, memory and end of a guest, beside QEMU's microvm (5 to 10 minutes)
+# Tables go to stdout, raw results to artifacts/bench. What the figures mean is in docs/measurements.md.
+set -euo pipefail
+repo=$(cd "$(dirname "$0")" && pwd)
+
+case ${1:-} in
+    boot)
+        shift
+        exec "$repo/scripts/bench-boot" "$@"
+        ;;
+    '') sed -n '2,/^set/{/^# /s/^# //p}' "$0" ;;
+    *)
+        echo "bench: no benchmark '$1'; ./bench.sh lists them" >&2
+        exit 2
+        ;;
+esac

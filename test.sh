@@ -1,0 +1,129 @@
+#!/bin/bash
+# Runs every check and test, from a fresh clone on: ./test.sh
+# Tests that boot Linux run on this machine's KVM if it can, else in the emulated KVM host (firmware/kvm-host).
+# Logs are in artifacts/logs. The last line is "N passed, N failed"; skipped tests stand above it, each with its reason.
+# With CI set, a test that boots Linux and was skipped is a failure. VMM_TESTS=full boots every kind of machine; see
+# docs/testing.md.
+set -uo pipefail
+cd "$(dirname "$0")" || exit 1
+repo=$PWD
+logs=$repo/artifacts/logs
+vmm=$repo/artifacts/vmm/vmm
+passed=0 failed=0 skipped=()
+mkdir -p "$logs"
+# No build server may stay behind.
+export MSBUILDDISABLENODEREUSE=1 UseSharedCompilation=false DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1
+export VMM_ARTIFACTS=$repo/artifacts
+
+finish() {
+    local line
+    if [ ${#skipped[@]} != 0 ]; then
+        echo "skipped:"
+        for line in "${skipped[@]}"; do echo "  $line"; done
+    fi
+    echo "$passed passed, $failed failed"
+    [ "$failed" = 0 ] && [ "$passed" != 0 ]
+    exit
+}
+
+check() { # NAME SECONDS COMMAND [ARG...]: one check, its output in a log
+    local name=$1 limit=$2 log=$logs/${1//[^a-z0-9]/-}.log start=$SECONDS status
+    shift 2
+    timeout -k 10 "$limit" "$@" > "$log" 2>&1 < /dev/null
+    status=$?
+    if [ "$status" = 0 ]; then
+        passed=$((passed + 1))
+        echo "ok    $name ($((SECONDS - start)) s)"
+        return 0
+    fi
+    failed=$((failed + 1))
+    echo "FAIL  $name (status $status after $((SECONDS - start)) s, log $log):"
+    grep -E '(error|warning) [A-Z]+[0-9]+' "$log" | sort -u | head -n 20 | grep . || tail -n 20 "$log"
+    return 1
+}
+
+run_tests() { # NAME SECONDS COMMAND [ARG...]: a run of the test program, whose own counts are added
+    local name=$1 limit=$2 log=$logs/${1//[^a-z0-9]/-}.log start=$SECONDS status good bad unrun
+    shift 2
+    timeout -k 10 "$limit" "$@" > "$log" 2>&1 < /dev/null
+    status=$?
+    count() { sed -n "s/^  $1: \([0-9]*\)\$/\1/p" "$log" | tail -n 1; }
+    good=$(count succeeded) bad=$(count failed) unrun=$(count skipped)
+    echo "tests $name: ${good:-0} passed, ${bad:-0} failed, ${unrun:-0} skipped ($((SECONDS - start)) s, log $log)"
+    passed=$((passed + ${good:-0})) failed=$((failed + ${bad:-0}))
+    awk '/^failed /{ lines = 12 } /^(passed|skipped) /{ lines = 0 } lines-- > 0' "$log"
+    if [ "$status" != 0 ] && [ "${bad:-0}" = 0 ]; then # crashed, ran past its time, or no test there
+        failed=$((failed + 1))
+        echo "FAIL  $name ended with status $status:"
+        tail -n 20 "$log"
+    fi
+    # "skipped NAME (time)", then the reason's first line.
+    mapfile -t -O "${#skipped[@]}" skipped < <(sed -n '/^skipped /{s/^skipped \(.*\) ([^)]*)$/\1/;N;s/\n */: /;p}' "$log")
+    if [ -n "${CI-}" ] && [ "$name" = linux ] && [ "${unrun:-0}" != 0 ]; then
+        failed=$((failed + unrun))
+        echo "FAIL  $unrun tests that boot Linux did not run"
+    fi
+}
+
+publish() {
+    rm -rf Vmm/obj/Release/*/linux-x64/native "$vmm" # an incremental publish would not repeat the warnings
+    scripts/publish-vmm || return
+    ! grep -E 'warning [A-Z]+[0-9]+' "$logs/publish.log" | grep -v IL2104
+}
+
+one_line_error() { # STATUS COMMAND [ARG...]: fails with that status and one line on stderr
+    local expected=$1 errors status
+    shift
+    errors=$("$@" 2>&1 > /dev/null)
+    status=$?
+    echo "status $status, errors: $errors"
+    [ "$status" = "$expected" ] && [ "$(printf '%s\n' "$errors" | wc -l)" = 1 ] && [ -n "$errors" ]
+}
+
+same_answer() { # vmm check must say what scripts/can-run-linux says
+    local status expected=1
+    "$vmm" check
+    status=$?
+    ! "$repo/scripts/can-run-linux" || expected=0
+    echo "status $status, expected $expected"
+    [ "$status" = "$expected" ]
+}
+
+guest_status() { # STATUS OUTPUT COMMAND [ARG...]: what demo.sh makes of a command in the guest
+    local expected=$1 output status
+    shift
+    output=$("$repo/demo.sh" -- "${@:2}")
+    status=$?
+    echo "status $status, output: $output"
+    [ "$status" = "$expected" ] && [ "$output" = "$1" ]
+}
+
+export repo vmm logs
+export -f publish one_line_error same_answer guest_status
+in_bash() { check "$1" "$2" bash -c '"$@"' bash "${@:3}"; }
+
+scripts/setup test || finish
+check "format" 300 dotnet format Vmm.sln --verify-no-changes
+check "build" 300 dotnet build Vmm.sln -c Release || finish
+in_bash "publish" 600 publish || finish
+check "vmm help" 30 "$vmm" --help
+in_bash "vmm with a missing kernel" 30 one_line_error 1 "$vmm" run --kernel /nonexistent/vmlinuz
+in_bash "vmm with a wrong option" 30 one_line_error 2 "$vmm" run --nonsense
+in_bash "vmm check" 30 same_answer
+export VMM_BINARY=$vmm
+run_tests "unit" 900 dotnet Vmm.Tests/bin/Release/net10.0/Vmm.Tests.dll --filter 'TestCategory!=Linux' \
+    --output Detailed --no-ansi --progress off --results-directory "$logs/unit"
+
+check "test guests" 120 bash -c 'firmware/guest/build cloud && firmware/guest/build generic'
+release=$(cat artifacts/kernels/cloud/release)
+in_bash "demo uname" 180 guest_status 0 "$release" uname -r
+in_bash "demo status" 180 guest_status 3 "it's \"quoted\"" sh -c 'echo "$1"; exit 3' sh "it's \"quoted\""
+# Compiled ahead of time, because the emulated host has no time for the JIT.
+check "publish tests" 300 dotnet publish Vmm.Tests -c Release -r linux-x64 --no-self-contained \
+    -p:PublishReadyToRun=true -p:ValidateExecutableReferencesMatchSelfContained=false -o artifacts/tests || finish
+limit=1500
+[ "${VMM_TESTS-}" != full ] || limit=3600
+run_tests "linux" $((limit + 30)) scripts/on-kvm-host -t "$limit" -e VMM_ARTIFACTS -e VMM_BINARY -e VMM_TESTS -e DOTNET_TieredPGO=0 \
+    -e DOTNET_CLI_TELEMETRY_OPTOUT=1 -- artifacts/tests/Vmm.Tests \
+    --filter 'TestCategory=Linux' --output Detailed --no-ansi --progress off --results-directory /tmp/results
+finish
