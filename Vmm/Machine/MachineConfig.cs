@@ -1,4 +1,5 @@
 using Vmm.Boot;
+using Vmm.Devices.Virtio;
 using Vmm.Serial;
 using Vmm.Vhost.Memory;
 
@@ -21,6 +22,12 @@ internal sealed record MachineConfig
 
     /// <summary>What the first serial port is connected to.</summary>
     public SerialConfig Serial { get; init; } = new(SerialKind.Tty);
+
+    /// <summary>The virtio devices, at most <see cref="AddressMap.VirtioMmioSlots"/>, in the order of their slots.</summary>
+    public IReadOnlyList<VirtioDeviceOptions> Devices { get; init; } = [];
+
+    /// <summary>How the guest finds them.</summary>
+    public VirtioDiscovery Discovery { get; init; }
 
     /// <summary>What happens when the guest asks for a reset.</summary>
     public RebootAction OnReboot { get; init; }
@@ -47,4 +54,14 @@ internal enum PanicAction
 
     /// <summary>The guest is left as it is, for a debugger or its own panic= timer.</summary>
     Halt,
+}
+
+/// <summary>How the guest is told of its virtio devices: always in one way only, since each would make a device of its own.</summary>
+internal enum VirtioDiscovery
+{
+    /// <summary>By the ACPI tables.</summary>
+    Acpi,
+
+    /// <summary>By <c>virtio_mmio.device=</c> on the kernel's command line, for kernels without ACPI.</summary>
+    CommandLine,
 }

@@ -1,0 +1,110 @@
+using Vmm.Vhost;
+using Vmm.Vhost.Memory;
+
+namespace Vmm.Devices.Virtio;
+
+/// <summary>A virtio device, whatever its transport: what it offers, and what it does once a driver has set it up.</summary>
+/// <remarks>The transport calls every member with <see cref="Sync"/> held. A device that has something to say by itself (its
+/// configuration changed, its back-end died) takes <see cref="Sync"/> too, and then calls <see cref="Host"/>.</remarks>
+public abstract class VirtioDevice : IDisposable
+{
+    /// <summary>Guards the device and its transport.</summary>
+    public Lock Sync { get; } = new();
+
+    /// <summary>The transport; set before anything else is called.</summary>
+    public IVirtioHost Host { get; set; } = null!;
+
+    /// <summary>What the device is called in messages: its option and what tells it from others, such as "--net tap=vmtap0".</summary>
+    public abstract string Name { get; }
+
+    /// <summary>The device type (VIRTIO 1.2 §5).</summary>
+    public abstract VirtioDeviceType Type { get; }
+
+    /// <summary>The features a driver may accept.</summary>
+    public abstract ulong Features { get; }
+
+    /// <summary>How many queues there are, 1 to 256.</summary>
+    public abstract int QueueCount { get; }
+
+    /// <summary>Bytes of configuration space (VIRTIO 1.2 §2.5), at most 0xF00.</summary>
+    public abstract int ConfigSize { get; }
+
+    /// <summary>The largest size the driver may give a queue: a power of two up to 32768.</summary>
+    public abstract int MaxQueueSize(int queue);
+
+    /// <summary>Whether a back-end works the queue, so that kicks go to an eventfd. If not, <see cref="Notify"/> is called.</summary>
+    public virtual bool IsDelegated(int queue) => true;
+
+    /// <summary>Fills <paramref name="config"/>, <see cref="ConfigSize"/> bytes, with the configuration space as it is now.</summary>
+    public abstract void ReadConfig(Span<byte> config);
+
+    /// <summary>The driver writes to the configuration space. The range is inside it.</summary>
+    public virtual void WriteConfig(int offset, ReadOnlySpan<byte> data)
+    {
+    }
+
+    /// <summary>The driver is ready (DRIVER_OK): the device begins to work its queues.</summary>
+    /// <param name="features">What the driver accepted: a subset of <see cref="Features"/>.</param>
+    /// <param name="memory">The guest's memory.</param>
+    /// <param name="queues">The queues that the driver set up, by rising index; all values are checked.</param>
+    /// <exception cref="VhostException">The device cannot; it is stopped, and its driver will see DEVICE_NEEDS_RESET.</exception>
+    public abstract void Start(ulong features, GuestMemory memory, IReadOnlyList<VringConfig> queues);
+
+    /// <summary>The device is reset: when this returns, nothing touches guest memory any more, and all state is as at power-on.
+    /// Also called for a device that was never started.</summary>
+    public abstract void Stop();
+
+    /// <summary>The driver set up a queue again that <see cref="StopQueue"/> stopped. Only where RING_RESET was accepted.</summary>
+    /// <exception cref="VhostException">The device cannot.</exception>
+    public virtual void StartQueue(in VringConfig queue) => throw new VhostException($"{Name}: queues cannot be reset");
+
+    /// <summary>The driver resets one queue (VIRTIO 1.2 §2.6.1). Only where RING_RESET was accepted.</summary>
+    public virtual void StopQueue(int queue) => throw new VhostException($"{Name}: queues cannot be reset");
+
+    /// <summary>The driver has put something into a queue that is not delegated. On a vCPU's thread.</summary>
+    public virtual void Notify(int queue)
+    {
+    }
+
+    /// <summary>Frees what the device holds; after <see cref="Stop"/>.</summary>
+    public abstract void Dispose();
+}
+
+/// <summary>What a device may ask of its transport, with <see cref="VirtioDevice.Sync"/> held.</summary>
+public interface IVirtioHost
+{
+    /// <summary>The configuration space changed: the driver sees all of the change at once, and is interrupted.</summary>
+    void ConfigChanged();
+
+    /// <summary>A queue that is not delegated has used buffers.</summary>
+    void InterruptQueue();
+
+    /// <summary>The device cannot go on until its driver resets it (VIRTIO 1.2 §2.1.2). It is stopped.</summary>
+    /// <param name="reason">For the log: one line.</param>
+    void NeedsReset(string reason);
+}
+
+/// <summary>Device types (VIRTIO 1.2 §5).</summary>
+public enum VirtioDeviceType : uint
+{
+    /// <summary>Network device.</summary>
+    Net = 1,
+
+    /// <summary>Block device.</summary>
+    Block = 2,
+
+    /// <summary>Console.</summary>
+    Console = 3,
+
+    /// <summary>Entropy source.</summary>
+    Rng = 4,
+
+    /// <summary>SCSI host.</summary>
+    Scsi = 8,
+
+    /// <summary>Socket device.</summary>
+    Vsock = 19,
+
+    /// <summary>File system.</summary>
+    FileSystem = 26,
+}

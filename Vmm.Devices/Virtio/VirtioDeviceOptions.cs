@@ -1,0 +1,13 @@
+using Vmm.Vhost;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Devices.Virtio;
+
+/// <summary>A device as the user asked for it.</summary>
+public abstract record VirtioDeviceOptions
+{
+    /// <summary>Opens everything the device needs of the host, so that what is missing shows before the guest boots.</summary>
+    /// <param name="events">Where the device waits for what its back-end or the host has to say.</param>
+    /// <exception cref="VhostException">The host cannot give it; the message names the option, says why and what to do.</exception>
+    public abstract VirtioDevice Open(EventLoop events);
+}

@@ -1,0 +1,36 @@
+using Vmm.Vhost.Memory;
+
+namespace Vmm.Vhost;
+
+/// <summary>A data plane: it works the rings of a device without the VMM, woken by the rings' kick eventfds and answering through
+/// their call eventfds. The kernel is one (<c>Vmm.Vhost.Kernel</c>), a process behind a Unix socket another.</summary>
+/// <remarks>The order is: <see cref="SetFeatures"/>, <see cref="SetMemory"/>, <see cref="Start"/>, <see cref="Stop"/> for each ring; and
+/// from the beginning again when the driver has reset its device. Not thread-safe: a device calls it under its own lock.</remarks>
+public interface IVhostBackend : IDisposable
+{
+    /// <summary>What it is called in messages, such as "/dev/vhost-net".</summary>
+    string Name { get; }
+
+    /// <summary>The virtio feature bits that the data plane offers: those a driver may accept, without vhost's own.</summary>
+    ulong Features { get; }
+
+    /// <summary>How many rings it works at most.</summary>
+    int RingCount { get; }
+
+    /// <summary>Says what the driver accepted: a subset of <see cref="Features"/>. No ring runs.</summary>
+    /// <exception cref="VhostException">The back-end refused.</exception>
+    void SetFeatures(ulong features);
+
+    /// <summary>Shows it all of <paramref name="memory"/>, which must outlive the back-end's use of it. No ring runs.</summary>
+    /// <exception cref="VhostException">The back-end refused.</exception>
+    void SetMemory(GuestMemory memory);
+
+    /// <summary>Starts <paramref name="rings"/>: configures every one of them, then lets them run. A ring that runs already is left alone.</summary>
+    /// <exception cref="VhostException">The back-end refused a step; none of <paramref name="rings"/> runs.</exception>
+    void Start(ReadOnlySpan<VringConfig> rings);
+
+    /// <summary>Stops ring <paramref name="index"/>; when this returns, the back-end touches neither the ring nor the buffers in it.
+    /// Stopping a stopped ring does nothing. It never throws: what cannot be stopped is warned of.</summary>
+    /// <returns>Where to begin again (<see cref="VringConfig.Base"/>); the last known if the ring was stopped.</returns>
+    uint Stop(int index);
+}

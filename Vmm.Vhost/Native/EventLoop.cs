@@ -1,0 +1,85 @@
+namespace Vmm.Vhost.Native;
+
+/// <summary>One thread that waits for many descriptors and calls back when one is readable: for what happens rarely (a configuration
+/// changed, a connection broke), never for what a data plane does. The thread begins with the first descriptor.</summary>
+public sealed class EventLoop : IDisposable
+{
+    private readonly Lock _lock = new();
+    private readonly EventFd _wake = new();
+    private readonly List<Entry> _entries = [];
+    private Thread? _thread;
+    private bool _stopping;
+
+    /// <summary>Calls <paramref name="ready"/> whenever <paramref name="fd"/> is readable, hung up or in error. It must make that state go
+    /// away (read, drain) or remove the descriptor, and must not throw.</summary>
+    public void Add(FileDescriptor fd, Action ready)
+    {
+        lock (_lock)
+        {
+            ObjectDisposedException.ThrowIf(_stopping, this);
+            _entries.Add(new Entry(fd, ready));
+            if (_thread is null)
+            {
+                _thread = new Thread(Run, maxStackSize: 256 * 1024) { Name = "device events", IsBackground = true };
+                _thread.Start();
+            }
+        }
+        _wake.Signal();
+    }
+
+    /// <summary>Forgets <paramref name="fd"/>; before it is disposed. A call back that has begun may still be running when this returns,
+    /// so that a caller may hold the lock which that call waits for.</summary>
+    public void Remove(FileDescriptor fd)
+    {
+        lock (_lock)
+            _entries.RemoveAll(entry => ReferenceEquals(entry.Descriptor, fd));
+        _wake.Signal();
+    }
+
+    /// <summary>Ends the thread. Not from a call back.</summary>
+    public void Dispose()
+    {
+        Thread? thread;
+        lock (_lock)
+        {
+            _stopping = true;
+            thread = _thread;
+        }
+        _wake.Signal();
+        thread?.Join();
+        _wake.Dispose();
+    }
+
+    private void Run()
+    {
+        while (true)
+        {
+            Entry[] entries;
+            lock (_lock)
+            {
+                if (_stopping)
+                    return;
+                entries = [.. _entries];
+            }
+            var waiting = new PollEntry[entries.Length + 1];
+            for (int i = 0; i < entries.Length; i++)
+                waiting[i] = new PollEntry(entries[i].Descriptor, PollEvents.Readable);
+            waiting[^1] = new PollEntry(_wake, PollEvents.Readable);
+            Poll.Wait(waiting, timeout: -1);
+            _wake.Drain();
+            for (int i = 0; i < entries.Length; i++)
+            {
+                if (waiting[i].Happened != PollEvents.None && IsStillThere(entries[i]))
+                    entries[i].Ready();
+            }
+        }
+    }
+
+    private bool IsStillThere(Entry entry)
+    {
+        lock (_lock)
+            return _entries.Contains(entry);
+    }
+
+    private sealed record Entry(FileDescriptor Descriptor, Action Ready);
+}
