@@ -2,6 +2,7 @@ using System.Diagnostics.CodeAnalysis;
 using NLog;
 using Vmm.Cli;
 using Vmm.Cli.Checks;
+using Vmm.Vhost;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
 
@@ -33,7 +34,7 @@ internal static class Program
     /// <returns>The exit status.</returns>
     internal static int Report(Exception exception, TextWriter error)
     {
-        bool isForeseen = exception is UsageException or VmmException or GuestMemoryException or ErrnoException;
+        bool isForeseen = exception is UsageException or VmmException or GuestMemoryException or VhostException or ErrnoException;
         string message = isForeseen
             ? exception.Message
             : $"{exception.GetType().Name}: {exception.Message}: this is a bug; run again with --log-level debug for the stack trace";

@@ -43,6 +43,9 @@ public abstract class VirtioDevice : IDisposable
     {
     }
 
+    /// <summary>Where shared-memory region <paramref name="id"/> (VIRTIO 1.2 §2.10) is in the guest, or null if there is none.</summary>
+    public virtual (GuestAddress Start, ulong Length)? FindSharedMemory(uint id) => null;
+
     /// <summary>The driver is ready (DRIVER_OK): the device begins to work its queues.</summary>
     /// <param name="features">What the driver accepted: a subset of <see cref="Features"/>.</param>
     /// <param name="memory">The guest's memory.</param>

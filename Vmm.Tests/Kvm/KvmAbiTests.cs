@@ -18,6 +18,7 @@ public partial class KvmAbiTests
         (typeof(KvmUserspaceMemoryRegion), "kvm_userspace_memory_region", ["GuestPhysAddr=guest_phys_addr"]),
         (typeof(KvmPitConfig), "kvm_pit_config", []),
         (typeof(KvmIrqfd), "kvm_irqfd", ["ResampleFd=resamplefd", "Pad0=pad", "Pad1="]),
+        (typeof(KvmIoeventfd), "kvm_ioeventfd", []),
         (typeof(KvmRegs), "kvm_regs", []),
         (typeof(KvmSegment), "kvm_segment", []),
         (typeof(KvmDtable), "kvm_dtable", ["Padding0=padding", "Padding1=", "Padding2="]),

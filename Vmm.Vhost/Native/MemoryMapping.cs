@@ -100,6 +100,14 @@ public sealed unsafe class MemoryMapping : SafeHandle
             throw ErrnoException.FromLastError("madvise(MADV_REMOVE)");
     }
 
+    /// <summary>Maps another part of the file at the same addresses, at one stroke: whoever reads meanwhile sees the old page or the new.</summary>
+    /// <param name="fd">The file.</param>
+    /// <param name="offset">Where the part begins; a multiple of the page size. It is as long as this mapping.</param>
+    /// <exception cref="ErrnoException">mmap(2) failed; the mapping is as it was.</exception>
+    public void Replace(FileDescriptor fd, ulong offset) =>
+        // SAFETY: MAP_FIXED over exactly the range that this mapping owns.
+        Map(Pointer, Length, MappingAccess.SharedReadWrite, fd.Number, LibC.MAP_FIXED, offset);
+
     private static void* Map(void* address, ulong length, MappingAccess access, int fd, int flags, ulong offset)
     {
         flags |= access switch

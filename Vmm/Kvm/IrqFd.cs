@@ -19,9 +19,6 @@ internal sealed class IrqFd(uint gsi) : IInterruptLine, IDisposable
         vm.BindIrqFd(_signal, gsi);
     }
 
-    /// <summary>Disconnects the line from <paramref name="vm"/>.</summary>
-    public void Unbind(KvmVm vm) => vm.UnbindIrqFd(_signal, gsi);
-
     /// <inheritdoc/>
     public void Dispose() => _signal.Dispose();
 }

@@ -10,6 +10,9 @@ namespace Vmm.Kvm;
 [StructLayout(LayoutKind.Sequential)]
 internal struct KvmUserspaceMemoryRegion
 {
+    /// <summary>KVM_MEM_READONLY: the guest's writes leave it, as to a device.</summary>
+    public const uint FlagReadOnly = 1 << 1;
+
     public uint Slot;
     public uint Flags;
     public ulong GuestPhysAddr;
@@ -44,6 +47,27 @@ internal struct KvmIrqfd
     public uint ResampleFd;
     public ulong Pad0;
     public ulong Pad1;
+}
+
+/// <summary>struct kvm_ioeventfd.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct KvmIoeventfd
+{
+    /// <summary>KVM_IOEVENTFD_FLAG_DATAMATCH: only a write of <see cref="Datamatch"/> counts.</summary>
+    public const uint FlagDatamatch = 1 << 0;
+
+    public ulong Datamatch;
+    public ulong Addr;
+    public uint Len;
+    public int Fd;
+    public uint Flags;
+    public Bytes36 Pad;
+
+    [InlineArray(36)]
+    public struct Bytes36
+    {
+        private byte _element;
+    }
 }
 
 /// <summary>struct kvm_regs.</summary>

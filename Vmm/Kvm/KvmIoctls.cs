@@ -22,6 +22,7 @@ internal static class KvmIoctls
     public static readonly IoctlRequest CreateIrqchip = IoctlRequest.Io(Kvmio, 0x60, "KVM_CREATE_IRQCHIP");
     public static readonly IoctlRequest Irqfd = IoctlRequest.Iow<KvmIrqfd>(Kvmio, 0x76, "KVM_IRQFD");
     public static readonly IoctlRequest CreatePit2 = IoctlRequest.Iow<KvmPitConfig>(Kvmio, 0x77, "KVM_CREATE_PIT2");
+    public static readonly IoctlRequest Ioeventfd = IoctlRequest.Iow<KvmIoeventfd>(Kvmio, 0x79, "KVM_IOEVENTFD");
 
     // on a vCPU
     public static readonly IoctlRequest Run = IoctlRequest.Io(Kvmio, 0x80, "KVM_RUN");

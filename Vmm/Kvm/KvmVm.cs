@@ -6,7 +6,7 @@ namespace Vmm.Kvm;
 /// <summary>A virtual machine of KVM's: its memory slots, interrupt controllers and vCPUs.</summary>
 internal sealed class KvmVm(FileDescriptor fd, int runSize) : IDisposable
 {
-    private const uint IrqfdFlagDeassign = 1;   // KVM_IRQFD_FLAG_DEASSIGN
+    private uint _slots;
 
     /// <summary>Gives KVM the pages it needs in the guest's address space on Intel hosts without unrestricted guest: three
     /// for a task state segment and one for an identity map. Before any vCPU (Linux Documentation/virt/kvm/api.rst, 4.29, 4.40).</summary>
@@ -28,31 +28,34 @@ internal sealed class KvmVm(FileDescriptor fd, int runSize) : IDisposable
     /// <summary>Shows all of <paramref name="memory"/> to the guest, a slot for each region. It must outlive the VM.</summary>
     public void MapMemory(GuestMemory memory)
     {
-        uint slot = 0;
         foreach (ref readonly GuestRegion region in memory.Regions)
+            AddSlot(region.Start, region.Size, region.HostAddress, flags: 0);
+    }
+
+    /// <summary>Shows memory of this process to the guest, for reading: a write leaves the guest, as to a device (or signals the eventfd
+    /// bound there). It must outlive the VM.</summary>
+    public void MapReadOnly(GuestAddress start, ulong size, nint hostAddress) =>
+        AddSlot(start, size, hostAddress, KvmUserspaceMemoryRegion.FlagReadOnly);
+
+    /// <summary>From now on a 32-bit write of <paramref name="value"/> to <paramref name="address"/> signals <paramref name="signal"/>, in
+    /// the kernel, and does not leave the guest.</summary>
+    public void BindIoEventFd(EventFd signal, GuestAddress address, uint value)
+    {
+        var argument = new KvmIoeventfd
         {
-            var argument = new KvmUserspaceMemoryRegion
-            {
-                Slot = slot++,
-                GuestPhysAddr = region.Start.Value,
-                MemorySize = region.Size,
-                UserspaceAddr = (ulong)region.HostAddress,
-            };
-            Ioctl.Call(fd, KvmIoctls.SetUserMemoryRegion, ref argument);
-        }
+            Datamatch = value,
+            Addr = address.Value,
+            Len = sizeof(uint),
+            Fd = signal.Number,
+            Flags = KvmIoeventfd.FlagDatamatch,
+        };
+        Ioctl.Call(fd, KvmIoctls.Ioeventfd, ref argument);
     }
 
     /// <summary>From now on <paramref name="signal"/> pulses interrupt line <paramref name="gsi"/>, in the kernel.</summary>
     public void BindIrqFd(EventFd signal, uint gsi)
     {
         var argument = new KvmIrqfd { Fd = (uint)signal.Number, Gsi = gsi };
-        Ioctl.Call(fd, KvmIoctls.Irqfd, ref argument);
-    }
-
-    /// <summary>Undoes <see cref="BindIrqFd"/>.</summary>
-    public void UnbindIrqFd(EventFd signal, uint gsi)
-    {
-        var argument = new KvmIrqfd { Fd = (uint)signal.Number, Gsi = gsi, Flags = IrqfdFlagDeassign };
         Ioctl.Call(fd, KvmIoctls.Irqfd, ref argument);
     }
 
@@ -73,4 +76,17 @@ internal sealed class KvmVm(FileDescriptor fd, int runSize) : IDisposable
 
     /// <inheritdoc/>
     public void Dispose() => fd.Dispose();
+
+    private void AddSlot(GuestAddress start, ulong size, nint hostAddress, uint flags)
+    {
+        var argument = new KvmUserspaceMemoryRegion
+        {
+            Slot = _slots++,
+            Flags = flags,
+            GuestPhysAddr = start.Value,
+            MemorySize = size,
+            UserspaceAddr = (ulong)hostAddress,
+        };
+        Ioctl.Call(fd, KvmIoctls.SetUserMemoryRegion, ref argument);
+    }
 }

@@ -1,6 +1,5 @@
 using Vmm.Acpi;
 using Vmm.Boot;
-using Vmm.Devices.Bus;
 using Vmm.Kvm;
 using Vmm.Serial;
 using Vmm.Vhost.Memory;
@@ -22,7 +21,7 @@ internal sealed class PowerCycle : IDisposable
     /// <summary>Makes the VM, loads the kernel and sets the boot processor at its entry. Nothing runs yet.</summary>
     /// <exception cref="VmmException">The kernel or the host cannot do it.</exception>
     public static PowerCycle Prepare(
-        KvmSystem kvm, MachineConfig config, GuestMemory memory, IoBus ports, IoBus mmio, IReadOnlyList<IrqFd> lines, IVcpuEvents events)
+        KvmSystem kvm, MachineConfig config, GuestMemory memory, Platform platform, VirtioSlots slots, IVcpuEvents events)
     {
         var cycle = new PowerCycle(kvm.CreateVm());
         try
@@ -31,18 +30,24 @@ internal sealed class PowerCycle : IDisposable
             vm.SetReservedPages(new GuestAddress(AddressMap.KvmTssAddress), new GuestAddress(AddressMap.KvmIdentityMapAddress));
             vm.CreateInterruptControllers();
             vm.MapMemory(memory);
-            foreach (IrqFd line in lines)
+            foreach (IrqFd line in platform.Lines)
                 line.Bind(vm);
+            slots.Bind(vm);
 
-            GuestAddress rsdp = AcpiTables.Write(memory, new AcpiConfig { Cpus = config.Cpus, HasSerial = config.Serial.Kind != SerialKind.Off });
+            GuestAddress rsdp = AcpiTables.Write(memory, new AcpiConfig
+            {
+                Cpus = config.Cpus,
+                HasSerial = config.Serial.Kind != SerialKind.Off,
+                VirtioSlots = config.Discovery == VirtioDiscovery.Acpi ? slots.Occupied : [],
+            });
             ResetVector.Write(memory);
-            BootEntry entry = KernelLoader.Load(memory, config.Kernel, rsdp);
+            BootEntry entry = KernelLoader.Load(memory, KernelOf(config, slots), rsdp);
             KvmCpuidEntry2[] cpuid = CpuId.ForMachine(
                 kvm.GetSupportedCpuid(), config.Cpus, tscDeadline: kvm.Check(KvmCapability.TscDeadlineTimer) != 0);
             for (int i = 0; i < config.Cpus; i++)
             {
                 KvmVcpu vcpu = vm.CreateVcpu(i);
-                cycle._vcpus.Add(new VcpuThread(i, vcpu, ports, mmio, events));
+                cycle._vcpus.Add(new VcpuThread(i, vcpu, platform.Ports, platform.Mmio, events));
                 CpuId.ForVcpu(cpuid, i);
                 vcpu.SetCpuid(cpuid);
                 CpuState.Initialize(vcpu);
@@ -57,6 +62,12 @@ internal sealed class PowerCycle : IDisposable
             throw;
         }
     }
+
+    // The parameters stand first: what follows a "--" on the command line is not the kernel's.
+    private static KernelOptions KernelOf(MachineConfig config, VirtioSlots slots) =>
+        config.Discovery == VirtioDiscovery.CommandLine
+            ? config.Kernel with { CommandLine = $"{slots.KernelParameters} {config.Kernel.CommandLine}" }
+            : config.Kernel;
 
     /// <summary>Lets the guest run.</summary>
     public void Start()

@@ -15,13 +15,15 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     private readonly KvmSystem _kvm;
     private readonly GuestMemory _memory;
     private readonly Platform _platform;
+    private readonly VirtioSlots _slots;
     private readonly EndOfRun _end = new();
     private readonly Lock _cycleLock = new();   // held to kick vCPUs, so that they are not freed meanwhile
     private PowerCycle? _cycle;
 
-    /// <summary>Opens what the host gives: KVM, guest memory, the console. Nothing runs yet.</summary>
+    /// <summary>Opens what the host gives: KVM, guest memory, the console, the devices' back-ends. Nothing runs yet.</summary>
     /// <exception cref="VmmException">The host cannot give it; the message says why.</exception>
     /// <exception cref="GuestMemoryException">There is not that much memory.</exception>
+    /// <exception cref="Vhost.VhostException">A device cannot have its back-end; the message says why.</exception>
     public VirtualMachine(MachineConfig config)
     {
         _config = config;
@@ -31,9 +33,11 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
             HostLimits.Check(config, _kvm);
             _memory = GuestMemory.Create(AddressMap.RamRanges(config.MemorySize), config.Memory);
             _platform = new Platform(config.Serial, this, quit: () => Stop(new MachineEnd(MachineEndKind.Quit)));
+            _slots = new VirtioSlots(config.Devices, _memory, _platform.Mmio, _kvm);
         }
         catch
         {
+            _platform?.Dispose();
             _memory?.Dispose();
             _kvm.Dispose();
             throw;
@@ -114,6 +118,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         // To destroy a VM is mostly to wait for grace periods of the kernel's: the rest is done meanwhile.
         var destroyer = new Thread(EndCycle, maxStackSize: 64 * 1024) { Name = "vm destroyer" };
         destroyer.Start();
+        _slots.Dispose();
         _platform.Dispose();
         _memory.Dispose();
         destroyer.Join();
@@ -122,8 +127,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
 
     private MachineEnd RunOnce()
     {
-        PowerCycle cycle = PowerCycle.Prepare(
-            _kvm, _config, _memory, _platform.Ports, _platform.Mmio, _platform.Lines, this);
+        PowerCycle cycle = PowerCycle.Prepare(_kvm, _config, _memory, _platform, _slots, this);
         lock (_cycleLock)
             _cycle = cycle;
         try

@@ -1,0 +1,472 @@
+using System.Buffers.Binary;
+using NLog;
+using Vmm.Devices.Bus;
+using Vmm.Vhost;
+using Vmm.Vhost.Memory;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Devices.Virtio;
+
+/// <summary>virtio over MMIO, version 2 (VIRTIO 1.2 §4.2): a page of registers through which a driver finds its device, agrees on
+/// features, sets up queues and starts it.</summary>
+/// <remarks>Reading has no side effects, so all that can be read is kept in <see cref="Registers"/>; only writes do something, and what
+/// they may do depends on the status. The driver is the guest's: a write that makes no sense has no effect but a line in the log
+/// at Debug.</remarks>
+public sealed class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisposable
+{
+    private const uint Magic = 0x7472_6976;             // "virt"
+    private const uint InterfaceVersion = 2;
+    private const uint Vendor = 0x204D_4D56;            // "VMM "
+    private const uint UsedBufferInterrupt = 1;
+    private const uint ConfigurationInterrupt = 2;
+    private const int MaxWarnings = 16;                 // bounds what a guest that fails again and again makes us write
+    private const int MaxConfigSize = RegisterPage.Size - VirtioMmioRegister.Config;
+
+    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Virtio");
+
+    private readonly VirtioDevice _device;
+    private readonly GuestMemory _memory;
+    private readonly QueueRegisters[] _queues;
+    private readonly EventFd _acknowledged = new();
+    private VirtioStatus _status;
+    private ulong _driverFeatures;
+    private uint _deviceFeaturesSel;
+    private uint _driverFeaturesSel;
+    private uint _queueSel;
+    private uint _interruptStatus;
+    private uint _generation;
+    private int _warnings;
+
+    /// <summary>Puts <paramref name="device"/>, which from now on belongs to the transport, behind a page of registers.</summary>
+    /// <exception cref="ErrnoException">There is no memory or descriptor left for it.</exception>
+    public VirtioMmioTransport(VirtioDevice device, GuestMemory memory)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(device.ConfigSize, MaxConfigSize, nameof(device));
+        _device = device;
+        _memory = memory;
+        _queues = new QueueRegisters[device.QueueCount];
+        try
+        {
+            Registers = new RegisterPage();
+            Interrupt = new EventFd();
+            for (int i = 0; i < _queues.Length; i++)
+                _queues[i] = new QueueRegisters(i, device.MaxQueueSize(i));
+            device.Host = this;
+            Reset();
+        }
+        catch
+        {
+            Free();
+            throw;
+        }
+    }
+
+    /// <summary>The registers as the driver reads them; may be mapped into the guest, for reading.</summary>
+    public RegisterPage Registers { get; } = null!;
+
+    /// <summary>Signalled for each interrupt, by the back-end too: to be made an edge of the device's interrupt line.</summary>
+    public EventFd Interrupt { get; } = null!;
+
+    /// <summary>The device, for messages.</summary>
+    public string Name => _device.Name;
+
+    /// <summary>Where a 32-bit write of <c>Value</c> at <c>Offset</c> needs to do nothing but signal: what KVM can do by itself.</summary>
+    public IEnumerable<(int Offset, uint Value, EventFd Signal)> Notifications
+    {
+        get
+        {
+            for (int i = 0; i < _queues.Length; i++)
+            {
+                if (_device.IsDelegated(i))
+                    yield return (VirtioMmioRegister.QueueNotify, (uint)i, _queues[i].Kick);
+            }
+            // Every interrupt is acknowledged. While that of used buffers counts as always pending, there is nothing to do, and
+            // nobody listens.
+            yield return (VirtioMmioRegister.InterruptAck, UsedBufferInterrupt, _acknowledged);
+        }
+    }
+
+    // KVM compares the whole value that is written, and these put more into it than the queue's index.
+    private ulong OfferedFeatures => _device.Features & ~(VirtioFeatures.NotificationData | VirtioFeatures.NotificationConfigData);
+
+    /// <inheritdoc/>
+    public void Read(ulong offset, Span<byte> data)
+    {
+        lock (_device.Sync)
+        {
+            if (offset < RegisterPage.Size && (ulong)data.Length <= RegisterPage.Size - offset)
+                Registers.Current.Slice((int)offset, data.Length).CopyTo(data);
+            else
+                data.Fill(0xFF);
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Write(ulong offset, ReadOnlySpan<byte> data)
+    {
+        lock (_device.Sync)
+        {
+            try
+            {
+                if (offset >= VirtioMmioRegister.Config)
+                    WriteConfig(offset - VirtioMmioRegister.Config, data);
+                else if (data.Length != sizeof(uint) || offset % sizeof(uint) != 0)
+                    Ignore((int)offset, "is not 32 bits wide and aligned");   // VIRTIO 1.2 §4.2.2.2
+                else
+                    WriteRegister((int)offset, BinaryPrimitives.ReadUInt32LittleEndian(data));
+            }
+            catch (Exception e) when (e is IOException or GuestMemoryException)
+            {
+                // The driver, a back-end or the host failed in the middle of it.
+                NeedsReset(e.Message);
+            }
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Reset()
+    {
+        lock (_device.Sync)
+        {
+            _device.Stop();
+            _status = VirtioStatus.None;
+            _driverFeatures = 0;
+            _deviceFeaturesSel = _driverFeaturesSel = _queueSel = 0;
+            _interruptStatus = 0;
+            foreach (QueueRegisters queue in _queues)
+                queue.Reset();
+            PublishAll();
+        }
+    }
+
+    /// <inheritdoc/>
+    public void ConfigChanged()
+    {
+        if (UpdateConfig() && (_status & VirtioStatus.DriverOk) != 0)
+            RaiseConfigurationInterrupt();
+    }
+
+    /// <inheritdoc/>
+    public void InterruptQueue() => Interrupt.Signal();
+
+    /// <inheritdoc/>
+    public void NeedsReset(string reason)
+    {
+        if ((_status & VirtioStatus.NeedsReset) != 0)
+            return;
+        if (_warnings++ < MaxWarnings)
+            s_log.Warn("{Device}: {Reason}: it stands still until its driver resets it", Name, reason);
+        _device.Stop();
+        SetStatus(_status | VirtioStatus.NeedsReset);
+        if ((_status & VirtioStatus.DriverOk) != 0)
+            RaiseConfigurationInterrupt();   // VIRTIO 1.2 §2.1.2
+    }
+
+    /// <summary>Stops and frees the device.</summary>
+    public void Dispose()
+    {
+        lock (_device.Sync)
+        {
+            _device.Stop();
+            Free();
+        }
+    }
+
+    private void Free()
+    {
+        _device.Dispose();
+        foreach (QueueRegisters? queue in _queues)
+            queue?.Dispose();
+        Interrupt?.Dispose();
+        _acknowledged.Dispose();
+        Registers?.Dispose();
+    }
+
+    private void WriteRegister(int offset, uint value)
+    {
+        switch (offset)
+        {
+            case VirtioMmioRegister.DeviceFeaturesSel:
+                _deviceFeaturesSel = value;
+                ShowDeviceFeatures();
+                break;
+            case VirtioMmioRegister.DriverFeaturesSel:
+                _driverFeaturesSel = value;
+                break;
+            case VirtioMmioRegister.DriverFeatures:
+                WriteDriverFeatures(value);
+                break;
+            case VirtioMmioRegister.QueueSel:
+                _queueSel = value;
+                ShowQueue();
+                break;
+            case VirtioMmioRegister.QueueNotify:
+                Notify(value);
+                break;
+            case VirtioMmioRegister.InterruptAck:
+                _interruptStatus &= ~value;
+                ShowInterruptStatus();
+                break;
+            case VirtioMmioRegister.Status:
+                WriteStatus((VirtioStatus)value);
+                break;
+            case VirtioMmioRegister.ShmSel:
+                ShowSharedMemory(value);
+                break;
+            case VirtioMmioRegister.QueueNum:
+            case VirtioMmioRegister.QueueReady:
+            case VirtioMmioRegister.QueueReset:
+            case >= VirtioMmioRegister.QueueDescLow and <= VirtioMmioRegister.QueueDeviceHigh:
+                WriteQueue(offset, value);
+                break;
+            default:
+                Ignore(offset, "is to a register that cannot be written");
+                break;
+        }
+    }
+
+    private void WriteStatus(VirtioStatus value)
+    {
+        if (value == VirtioStatus.None)
+        {
+            Reset();
+            return;
+        }
+        const VirtioStatus ofDriver = VirtioStatus.Acknowledge | VirtioStatus.Driver | VirtioStatus.FeaturesOk
+            | VirtioStatus.DriverOk | VirtioStatus.Failed;
+        VirtioStatus now = _status & ofDriver;
+        VirtioStatus added = value & ofDriver & ~now;
+        // Only a reset clears a bit, and after FAILED there is nothing else (VIRTIO 1.2 §2.1.1).
+        if ((now & ~value) != 0 || (now & VirtioStatus.Failed) != 0)
+        {
+            Ignore(VirtioMmioRegister.Status, "clears status bits, which only a reset may");
+            return;
+        }
+        if ((added & VirtioStatus.Acknowledge) != 0)
+            SetStatus(_status | VirtioStatus.Acknowledge);
+        AddAfter(VirtioStatus.Acknowledge, VirtioStatus.Driver);
+        if (AreFeaturesGood())
+            AddAfter(VirtioStatus.Driver, VirtioStatus.FeaturesOk);
+        if ((added & VirtioStatus.DriverOk) != 0 && (_status & (VirtioStatus.FeaturesOk | VirtioStatus.NeedsReset)) == VirtioStatus.FeaturesOk)
+            Start();
+        if ((added & VirtioStatus.Failed) != 0)
+            SetStatus(_status | VirtioStatus.Failed);
+
+        void AddAfter(VirtioStatus before, VirtioStatus bit)
+        {
+            if ((added & bit) != 0 && (_status & before) != 0)
+                SetStatus(_status | bit);
+        }
+    }
+
+    private void Start()
+    {
+        // Before the device may speak: what it says of itself counts only from here on.
+        SetStatus(_status | VirtioStatus.DriverOk);
+        var rings = new List<VringConfig>();
+        foreach (QueueRegisters queue in _queues)
+        {
+            if (queue.Ready)
+                rings.Add(queue.Check(_memory, _driverFeatures, Interrupt));
+        }
+        _device.Start(_driverFeatures, _memory, rings);
+        s_log.Debug("{Device}: started with features 0x{Features:x} and {Queues} queues", Name, _driverFeatures, rings.Count);
+    }
+
+    private void SetStatus(VirtioStatus status)
+    {
+        _status = status;
+        Registers.Set(VirtioMmioRegister.Status, (uint)status);
+        ShowInterruptStatus();
+    }
+
+    private bool AreFeaturesGood() =>
+        (_driverFeatures & ~OfferedFeatures) == 0 && (_driverFeatures & VirtioFeatures.Version1) != 0;
+
+    private void WriteDriverFeatures(uint value)
+    {
+        if ((_status & (VirtioStatus.Driver | VirtioStatus.FeaturesOk | VirtioStatus.Failed)) != VirtioStatus.Driver || _driverFeaturesSel > 1)
+        {
+            Ignore(VirtioMmioRegister.DriverFeatures, "comes when features cannot be accepted");
+            return;
+        }
+        int shift = 32 * (int)_driverFeaturesSel;
+        _driverFeatures = (_driverFeatures & ~(0xFFFF_FFFFUL << shift)) | ((ulong)value << shift);
+    }
+
+    private void WriteQueue(int offset, uint value)
+    {
+        if (_queueSel >= _queues.Length)
+        {
+            Ignore(offset, "is for a queue that is not there");
+            return;
+        }
+        QueueRegisters queue = _queues[_queueSel];
+        if (offset == VirtioMmioRegister.QueueReset)
+        {
+            ResetQueue(queue, value);
+            return;
+        }
+        // The values are final from QueueReady and from DRIVER_OK on: a back-end has its own copy of them.
+        bool isRunning = (_status & VirtioStatus.DriverOk) != 0;
+        if ((_status & (VirtioStatus.FeaturesOk | VirtioStatus.Failed | VirtioStatus.NeedsReset)) != VirtioStatus.FeaturesOk
+            || (isRunning && !queue.WasReset) || (queue.Ready && offset != VirtioMmioRegister.QueueReady))
+        {
+            Ignore(offset, "comes when the queue cannot be set up");
+            return;
+        }
+        switch (offset)
+        {
+            case VirtioMmioRegister.QueueNum:
+                queue.Size = value;
+                break;
+            case VirtioMmioRegister.QueueReady:
+                queue.Ready = value == 1;
+                if (queue.Ready && isRunning)
+                {
+                    _device.StartQueue(queue.Check(_memory, _driverFeatures, Interrupt));
+                    queue.WasReset = false;
+                }
+                ShowQueue();
+                break;
+            case VirtioMmioRegister.QueueDescLow:
+                queue.Descriptors = WithLow(queue.Descriptors, value);
+                break;
+            case VirtioMmioRegister.QueueDescHigh:
+                queue.Descriptors = WithHigh(queue.Descriptors, value);
+                break;
+            case VirtioMmioRegister.QueueDriverLow:
+                queue.Driver = WithLow(queue.Driver, value);
+                break;
+            case VirtioMmioRegister.QueueDriverHigh:
+                queue.Driver = WithHigh(queue.Driver, value);
+                break;
+            case VirtioMmioRegister.QueueDeviceLow:
+                queue.Device = WithLow(queue.Device, value);
+                break;
+            case VirtioMmioRegister.QueueDeviceHigh:
+                queue.Device = WithHigh(queue.Device, value);
+                break;
+            default:
+                Ignore(offset, "is to a register that cannot be written");
+                break;
+        }
+
+        static ulong WithLow(ulong whole, uint low) => (whole & ~0xFFFF_FFFFUL) | low;
+        static ulong WithHigh(ulong whole, uint high) => (whole & 0xFFFF_FFFFUL) | ((ulong)high << 32);
+    }
+
+    private void ResetQueue(QueueRegisters queue, uint value)
+    {
+        if (value != 1 || !queue.Ready || (_driverFeatures & VirtioFeatures.RingReset) == 0
+            || (_status & (VirtioStatus.DriverOk | VirtioStatus.Failed | VirtioStatus.NeedsReset)) != VirtioStatus.DriverOk)
+        {
+            Ignore(VirtioMmioRegister.QueueReset, "comes when the queue cannot be reset");
+            return;
+        }
+        _device.StopQueue((int)_queueSel);
+        queue.Reset();
+        queue.WasReset = true;
+        ShowQueue();
+    }
+
+    private void Notify(uint value)
+    {
+        // Only what KVM does not turn into a signal comes here: a queue of the VMM's own, or a VMM without ioeventfds.
+        uint index = (_driverFeatures & VirtioFeatures.NotificationData) != 0 ? value & 0xFFFF : value;
+        if (index >= _queues.Length || !_queues[index].Ready
+            || (_status & (VirtioStatus.DriverOk | VirtioStatus.Failed | VirtioStatus.NeedsReset)) != VirtioStatus.DriverOk)
+        {
+            Ignore(VirtioMmioRegister.QueueNotify, "is for a queue that does not run");
+        }
+        else if (_device.IsDelegated((int)index))
+        {
+            _queues[index].Kick.Signal();
+        }
+        else
+        {
+            _device.Notify((int)index);
+        }
+    }
+
+    private void WriteConfig(ulong offset, ReadOnlySpan<byte> data)
+    {
+        int size = _device.ConfigSize;
+        if ((_status & (VirtioStatus.Driver | VirtioStatus.Failed | VirtioStatus.NeedsReset)) != VirtioStatus.Driver
+            || offset > (ulong)size || (ulong)data.Length > (ulong)size - offset)
+        {
+            Ignore(VirtioMmioRegister.Config, "is outside the configuration, or there is no driver yet");
+            return;
+        }
+        _device.WriteConfig((int)offset, data);
+        UpdateConfig();
+    }
+
+    /// <summary>Shows the device's configuration as it is now.</summary>
+    /// <returns>Whether anything changed.</returns>
+    private bool UpdateConfig()
+    {
+        Span<byte> next = Registers.Prepare();
+        Span<byte> config = next.Slice(VirtioMmioRegister.Config, _device.ConfigSize);
+        _device.ReadConfig(config);
+        if (config.SequenceEqual(Registers.Current.Slice(VirtioMmioRegister.Config, config.Length)))
+            return false;
+        BinaryPrimitives.WriteUInt32LittleEndian(next[VirtioMmioRegister.ConfigGeneration..], ++_generation);
+        Registers.Publish();
+        return true;
+    }
+
+    private void RaiseConfigurationInterrupt()
+    {
+        _interruptStatus |= ConfigurationInterrupt;
+        ShowInterruptStatus();
+        Interrupt.Signal();
+    }
+
+    private void PublishAll()
+    {
+        Registers.Set(VirtioMmioRegister.MagicValue, Magic);
+        Registers.Set(VirtioMmioRegister.Version, InterfaceVersion);
+        Registers.Set(VirtioMmioRegister.DeviceId, (uint)_device.Type);
+        Registers.Set(VirtioMmioRegister.VendorId, Vendor);
+        SetStatus(_status);
+        ShowDeviceFeatures();
+        ShowQueue();
+        ShowSharedMemory(selector: 0);
+        UpdateConfig();
+    }
+
+    // Back-ends interrupt without the VMM, so nobody could say when buffers were used: as long as the device runs, they may have been.
+    private void ShowInterruptStatus() => Registers.Set(
+        VirtioMmioRegister.InterruptStatus,
+        _interruptStatus | ((_status & VirtioStatus.DriverOk) != 0 ? UsedBufferInterrupt : 0));
+
+    private void ShowDeviceFeatures() => Registers.Set(
+        VirtioMmioRegister.DeviceFeatures,
+        _deviceFeaturesSel > 1 ? 0 : (uint)(OfferedFeatures >> (32 * (int)_deviceFeaturesSel)));
+
+    private void ShowQueue()
+    {
+        QueueRegisters? queue = _queueSel < _queues.Length ? _queues[_queueSel] : null;
+        Registers.Set(VirtioMmioRegister.QueueNumMax, (uint)(queue?.MaxSize ?? 0));
+        Registers.Set(VirtioMmioRegister.QueueReady, queue is { Ready: true } ? 1U : 0);
+    }
+
+    private void ShowSharedMemory(uint selector)
+    {
+        // A region that is not there has the length -1 (VIRTIO 1.2 §4.2.2).
+        (ulong address, ulong length) = _device.FindSharedMemory(selector) is { } region
+            ? (region.Start.Value, region.Length)
+            : (ulong.MaxValue, ulong.MaxValue);
+        Registers.Set(VirtioMmioRegister.ShmLenLow, (uint)length);
+        Registers.Set(VirtioMmioRegister.ShmLenHigh, (uint)(length >> 32));
+        Registers.Set(VirtioMmioRegister.ShmBaseLow, (uint)address);
+        Registers.Set(VirtioMmioRegister.ShmBaseHigh, (uint)(address >> 32));
+    }
+
+    private void Ignore(int offset, string why)
+    {
+        if (s_log.IsDebugEnabled)
+            s_log.Debug("{Device}: a write at {Offset} {Why}: ignored", Name, $"0x{offset:x3}", why);
+    }
+}

@@ -1,0 +1,87 @@
+using NLog;
+using Vmm.Acpi;
+using Vmm.Devices.Bus;
+using Vmm.Devices.Virtio;
+using Vmm.Kvm;
+using Vmm.Vhost.Memory;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Machine;
+
+/// <summary>The virtio devices, each in a slot: a page of registers, an interrupt, and an eventfd for each kick that a back-end waits
+/// for. They outlive a reset.</summary>
+internal sealed class VirtioSlots : IDisposable
+{
+    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Machine");
+
+    private readonly EventLoop _events = new();
+    private readonly List<VirtioMmioTransport> _transports = [];
+    private readonly bool _mapRegisters;
+
+    /// <summary>Opens <paramref name="devices"/> and puts them on the bus.</summary>
+    /// <param name="devices">The devices, at most <see cref="AddressMap.VirtioMmioSlots"/>.</param>
+    /// <param name="memory">The guest's memory.</param>
+    /// <param name="mmio">The bus.</param>
+    /// <param name="kvm">What it cannot do is done without.</param>
+    /// <exception cref="Vhost.VhostException">The host cannot give a device what it needs; the message says what to do.</exception>
+    public VirtioSlots(IReadOnlyList<VirtioDeviceOptions> devices, GuestMemory memory, IoBus mmio, KvmSystem kvm)
+    {
+        _mapRegisters = kvm.Check(KvmCapability.ReadonlyMem) != 0;
+        if (!_mapRegisters && devices.Count > 0)
+            s_log.Info("no {Capability}: reading a device register leaves the guest", KvmCapability.ReadonlyMem.Name);
+        try
+        {
+            foreach (VirtioDeviceOptions options in devices)
+            {
+                var transport = new VirtioMmioTransport(options.Open(_events), memory);
+                _transports.Add(transport);
+                VirtioMmioSlot slot = SlotOf(_transports.Count - 1);
+                mmio.Attach(slot.Address.Value, slot.Length, transport);
+                s_log.Debug("{Device} is at {Address}, GSI {Gsi}", transport.Name, slot.Address, slot.Gsi);
+            }
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>The slots that hold a device.</summary>
+    public IReadOnlyList<VirtioMmioSlot> Occupied => [.. _transports.Select((_, i) => SlotOf(i))];
+
+    /// <summary>Connects all devices to a new VM.</summary>
+    public void Bind(KvmVm vm)
+    {
+        for (int i = 0; i < _transports.Count; i++)
+        {
+            VirtioMmioTransport transport = _transports[i];
+            VirtioMmioSlot slot = SlotOf(i);
+            transport.Interrupt.Drain();
+            vm.BindIrqFd(transport.Interrupt, slot.Gsi);
+            if (_mapRegisters)
+                vm.MapReadOnly(slot.Address, RegisterPage.Size, transport.Registers.Address);
+            foreach ((int offset, uint value, EventFd signal) in transport.Notifications)
+                vm.BindIoEventFd(signal, slot.Address + (ulong)offset, value);
+        }
+    }
+
+    /// <summary>What tells a kernel without ACPI of the devices: words for its command line (Linux
+    /// Documentation/admin-guide/kernel-parameters.txt, "virtio_mmio.device=").</summary>
+    public string KernelParameters => string.Join(
+        ' ', Occupied.Select(slot => $"virtio_mmio.device=0x{slot.Length:x}@0x{slot.Address.Value:x}:{slot.Gsi}:{slot.Uid}"));
+
+    /// <summary>Stops and frees all devices.</summary>
+    public void Dispose()
+    {
+        foreach (VirtioMmioTransport transport in _transports)
+            transport.Dispose();
+        _events.Dispose();
+    }
+
+    private static VirtioMmioSlot SlotOf(int index) => new(
+        (byte)index,
+        new GuestAddress(AddressMap.VirtioMmioStart + (ulong)index * AddressMap.VirtioMmioSlotSize),
+        AddressMap.VirtioMmioSlotSize,
+        AddressMap.VirtioMmioFirstGsi + (uint)index);
+}
