@@ -242,6 +242,11 @@ public sealed class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisposable
             Ignore(VirtioMmioRegister.Status, "clears status bits, which only a reset may");
             return;
         }
+        if ((added & VirtioStatus.Failed) != 0)
+        {
+            SetStatus(_status | VirtioStatus.Failed);   // whatever comes with it, the driver has given up
+            return;
+        }
         if ((added & VirtioStatus.Acknowledge) != 0)
             SetStatus(_status | VirtioStatus.Acknowledge);
         AddAfter(VirtioStatus.Acknowledge, VirtioStatus.Driver);
@@ -249,8 +254,6 @@ public sealed class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisposable
             AddAfter(VirtioStatus.Driver, VirtioStatus.FeaturesOk);
         if ((added & VirtioStatus.DriverOk) != 0 && (_status & (VirtioStatus.FeaturesOk | VirtioStatus.NeedsReset)) == VirtioStatus.FeaturesOk)
             Start();
-        if ((added & VirtioStatus.Failed) != 0)
-            SetStatus(_status | VirtioStatus.Failed);
 
         void AddAfter(VirtioStatus before, VirtioStatus bit)
         {
