@@ -324,12 +324,12 @@ public sealed class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisposable
                 queue.Size = value;
                 break;
             case VirtioMmioRegister.QueueReady:
-                queue.Ready = value == 1;
-                if (queue.Ready && isRunning)
+                if (value == 1 && isRunning)
                 {
                     _device.StartQueue(queue.Check(_memory, _driverFeatures, Interrupt));
                     queue.WasReset = false;
                 }
+                queue.Ready = value == 1;
                 ShowQueue();
                 break;
             case VirtioMmioRegister.QueueDescLow:

@@ -63,13 +63,16 @@ internal sealed class TransportModel
 
     private void SetReady(uint value)
     {
-        Selected!.Ready = value == 1;
-        if (value != 1 || (_status & 4) == 0)
-            return;
-        if (Selected.IsGood)
+        if (value == 1 && (_status & 4) != 0)
+        {
+            if (!Selected!.IsGood)
+            {
+                NeedReset();
+                return;
+            }
             Selected.WasReset = false;
-        else
-            NeedReset();
+        }
+        Selected!.Ready = value == 1;
     }
 
     private void WriteStatus(uint value)
