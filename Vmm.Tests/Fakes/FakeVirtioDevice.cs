@@ -50,7 +50,11 @@ internal sealed class FakeVirtioDevice : VirtioDevice
             throw new VhostException(FailStart);
     }
 
-    public override void Stop() => Calls.Add("stop");
+    public override void Stop()
+    {
+        Queues = [];
+        Calls.Add("stop");
+    }
 
     public override void StartQueue(in VringConfig queue) => Calls.Add($"start queue {queue.Index}");
 
