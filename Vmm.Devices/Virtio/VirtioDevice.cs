@@ -8,6 +8,9 @@ namespace Vmm.Devices.Virtio;
 /// configuration changed, its back-end died) takes <see cref="Sync"/> too, and then calls <see cref="Host"/>.</remarks>
 public abstract class VirtioDevice : IDisposable
 {
+    /// <summary>The most bytes of configuration space that a transport shows.</summary>
+    public const int MaxConfigSize = 0xF00;
+
     /// <summary>Guards the device and its transport.</summary>
     public Lock Sync { get; } = new();
 
@@ -26,7 +29,7 @@ public abstract class VirtioDevice : IDisposable
     /// <summary>How many queues there are, 1 to 256.</summary>
     public abstract int QueueCount { get; }
 
-    /// <summary>Bytes of configuration space (VIRTIO 1.2 §2.5), at most 0xF00.</summary>
+    /// <summary>Bytes of configuration space (VIRTIO 1.2 §2.5), at most <see cref="MaxConfigSize"/>.</summary>
     public abstract int ConfigSize { get; }
 
     /// <summary>The largest size the driver may give a queue: a power of two up to 32768.</summary>

@@ -20,7 +20,6 @@ public sealed class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisposable
     private const uint UsedBufferInterrupt = 1;
     private const uint ConfigurationInterrupt = 2;
     private const int MaxWarnings = 16;                 // bounds what a guest that fails again and again makes us write
-    private const int MaxConfigSize = RegisterPage.Size - VirtioMmioRegister.Config;
 
     private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Virtio");
 
@@ -41,7 +40,7 @@ public sealed class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisposable
     /// <exception cref="ErrnoException">There is no memory or descriptor left for it.</exception>
     public VirtioMmioTransport(VirtioDevice device, GuestMemory memory)
     {
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(device.ConfigSize, MaxConfigSize, nameof(device));
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(device.ConfigSize, VirtioDevice.MaxConfigSize, nameof(device));
         _device = device;
         _memory = memory;
         _queues = new QueueRegisters[device.QueueCount];

@@ -95,6 +95,15 @@ public sealed class GuestMemory : IDisposable
         return false;
     }
 
+    /// <summary>Where the <paramref name="length"/> bytes at <paramref name="address"/> are in this process: for the kernel, which works on them itself.</summary>
+    /// <exception cref="GuestMemoryException">Some of the range is not guest RAM, or it crosses regions.</exception>
+    public unsafe nint HostAddress(GuestAddress address, int length)
+    {
+        // SAFETY: no managed memory, so nothing moves.
+        fixed (byte* pointer = Slice(address, length))
+            return (nint)pointer;
+    }
+
     /// <summary>Reads a <typeparamref name="T"/> at <paramref name="address"/>, whatever its alignment.</summary>
     /// <exception cref="GuestMemoryException">Not all of it is guest RAM.</exception>
     public T Read<T>(GuestAddress address)

@@ -47,6 +47,12 @@ public static class Errnos
     /// <summary>Broken pipe.</summary>
     public const int Epipe = 32;
 
+    /// <summary>Address already in use.</summary>
+    public const int Eaddrinuse = 98;
+
+    /// <summary>No buffer space available.</summary>
+    public const int Enobufs = 105;
+
     /// <summary>errno as the last call through Tmds.LibC on this thread left it.</summary>
     internal static int Last => LibC.errno;
 }

@@ -27,6 +27,23 @@ internal sealed class RunOptions : IVerbOptions
         + "(default: tty).")]
     public string? Serial { get; set; }
 
+    [Option(NetOption.Option, MetaValue = "DEVICE", HelpText = "A network device: tap=NAME, fd=N[:N...] for inherited tap or macvtap "
+        + "descriptors, or tap for one that is made, then [,mac=MAC][,queues=PAIRS][,queue_size=N][,mtu=N][,vhost=on]. Repeatable.")]
+    public string? Net { get; set; }
+
+    [Option(VsockOption.Option, MetaValue = "DEVICE", HelpText = "Sockets between host and guest: cid=N, the guest's address, 3 or more.")]
+    public string? Vsock { get; set; }
+
+    [Option(ScsiOption.Option, MetaValue = "DEVICE", HelpText = "The LUNs of a vhost target in configfs: wwpn=naa.HEX[,queues=N]. Repeatable.")]
+    public string? Scsi { get; set; }
+
+    [Option(VdpaOption.Option, MetaValue = "DEVICE", HelpText = "A vDPA device: path=/dev/vhost-vdpa-N[,queues=N]. Repeatable.")]
+    public string? Vdpa { get; set; }
+
+    [Option("virtio-discovery", MetaValue = "HOW", HelpText = "How the guest finds virtio devices: acpi, or cmdline (virtio_mmio.device=) for kernels "
+        + "without ACPI (default: acpi).")]
+    public string? VirtioDiscovery { get; set; }
+
     [Option("on-reboot", MetaValue = "ACTION", HelpText = "When the guest reboots: restart, or exit with status 0 (default: restart).")]
     public string? OnReboot { get; set; }
 

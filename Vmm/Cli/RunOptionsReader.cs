@@ -1,5 +1,6 @@
 using NLog;
 using Vmm.Boot;
+using Vmm.Devices.Virtio;
 using Vmm.Machine;
 using Vmm.Vhost.Memory;
 
@@ -30,6 +31,10 @@ internal static class RunOptionsReader
             MemorySize = memorySize,
             Memory = memory,
             Serial = SerialOption.Parse(options.Serial ?? "tty"),
+            Devices = ReadDevices(options),
+            Discovery = Choice.Parse(
+                new OptionValue("--virtio-discovery", null, options.VirtioDiscovery ?? "acpi"),
+                ("acpi", VirtioDiscovery.Acpi), ("cmdline", VirtioDiscovery.CommandLine)),
             OnReboot = Choice.Parse(
                 new OptionValue("--on-reboot", null, options.OnReboot ?? "restart"),
                 ("restart", RebootAction.Restart), ("exit", RebootAction.Exit)),
@@ -44,6 +49,20 @@ internal static class RunOptionsReader
         new OptionValue("--log-level", null, options.LogLevel ?? "warn"),
         ("off", LogLevel.Off), ("error", LogLevel.Error), ("warn", LogLevel.Warn),
         ("info", LogLevel.Info), ("debug", LogLevel.Debug), ("trace", LogLevel.Trace));
+
+    private static VirtioDeviceOptions[] ReadDevices(RunOptions options)
+    {
+        VirtioDeviceOptions[] devices =
+        [
+            .. RepeatableOptions.Values(options.Net).Select(NetOption.Parse),
+            .. options.Vsock is string vsock ? [VsockOption.Parse(vsock)] : Array.Empty<VirtioDeviceOptions>(),
+            .. RepeatableOptions.Values(options.Scsi).Select(ScsiOption.Parse),
+            .. RepeatableOptions.Values(options.Vdpa).Select(VdpaOption.Parse),
+        ];
+        return devices.Length <= AddressMap.VirtioMmioSlots
+            ? devices
+            : throw new UsageException($"{devices.Length} virtio devices are more than a machine has slots for, {AddressMap.VirtioMmioSlots}");
+    }
 
     private static string? FilePath(string option, string? path) =>
         path is not "" ? path : throw new OptionValue(option, null, path).Refuse("is not a path");

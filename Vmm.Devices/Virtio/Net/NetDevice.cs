@@ -1,0 +1,294 @@
+using System.Buffers.Binary;
+using System.Runtime.InteropServices;
+using Vmm.Vhost;
+using Vmm.Vhost.Kernel;
+using Vmm.Vhost.Memory;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.Virtqueue;
+
+namespace Vmm.Devices.Virtio.Net;
+
+/// <summary>A network device (VIRTIO 1.2 §5.1) on a tap. Packets are the kernel's business, a vhost-net for each pair of queues;
+/// the control queue is worked here, on the thread of the vCPU that kicks it.</summary>
+internal sealed class NetDevice : VirtioDevice, INetControl
+{
+    private const int ControlQueueSize = 64;
+    private const ushort LinkUp = 1;        // of the configuration's status (VIRTIO 1.2 §5.1.4)
+    private const ushort Announce = 2;
+
+    private const ulong Transport =
+        VirtioFeatures.Version1 | VirtioFeatures.IndirectDescriptors | VirtioFeatures.EventIndex | NetFeatures.MrgRxbuf;
+
+    private const ulong Offloads = NetFeatures.Csum | NetFeatures.HostTso4 | NetFeatures.HostTso6 | NetFeatures.HostEcn
+        | NetFeatures.GuestCsum | NetFeatures.GuestTso4 | NetFeatures.GuestTso6 | NetFeatures.GuestEcn;
+
+    private const ulong Control = NetFeatures.CtrlVq | NetFeatures.CtrlRx | NetFeatures.CtrlVlan | NetFeatures.CtrlMacAddr
+        | NetFeatures.CtrlGuestOffloads | NetFeatures.GuestAnnounce;
+
+    private readonly NetOptions _options;
+    private readonly EventLoop _events;
+    private readonly Tap _tap;
+    private readonly VhostNet[] _pairs;
+    private readonly NetworkSocket _linkChanges = null!;
+    private readonly EventFd _ringError = new();
+    private readonly MacAddress _ownMac;
+    private MacAddress _mac;
+    private ulong _features;
+    private bool _linkIsUp;
+    private bool _announce;
+    private int _pairsInUse;
+    private VringConfig?[] _rings = [];
+    private NetControlQueue? _control;
+    private EventFd? _controlKick;
+
+    /// <summary>Opens the interface and vhost-net.</summary>
+    /// <exception cref="VhostException">One of them cannot be had.</exception>
+    public NetDevice(NetOptions options, EventLoop events)
+    {
+        _options = options;
+        _events = events;
+        _mac = _ownMac = options.Mac ?? MacAddress.Random();
+        _pairs = new VhostNet[options.QueuePairs];
+        _tap = options.Fds.Count > 0 ? Tap.Adopt(options.Fds) : Tap.Open(options.Tap, options.QueuePairs);
+        try
+        {
+            for (int i = 0; i < _pairs.Length; i++)
+                _pairs[i] = new VhostNet(_tap.Queues[i]);
+            if (options.Mtu is int mtu)
+                _tap.SetMtu(mtu);
+            HasUfo = _tap.TrySetOffloads(NetFeatures.GuestOffloads);
+            _linkChanges = NetworkSocket.ForLinkChanges();
+            _linkIsUp = _tap.IsUp;
+            Stop();
+            events.Add(_linkChanges, LinkMayHaveChanged);
+            events.Add(_ringError, RingFailed);
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    /// <inheritdoc/>
+    public override string Name => $"--net tap={_tap.Name}";
+
+    /// <inheritdoc/>
+    public override VirtioDeviceType Type => VirtioDeviceType.Net;
+
+    /// <inheritdoc/>
+    public override ulong Features => (_pairs[0].Features & Transport) | Offloads | Control | NetFeatures.Mac | NetFeatures.Status
+        | (HasUfo ? NetFeatures.GuestUfo | NetFeatures.HostUfo : 0)
+        | (_pairs.Length > 1 ? NetFeatures.Mq : 0)
+        | (_options.Mtu is null ? 0 : NetFeatures.Mtu);
+
+    /// <inheritdoc/>
+    public override int QueueCount => 2 * _pairs.Length + 1;
+
+    /// <inheritdoc/>
+    public override int ConfigSize => 12;
+
+    private bool HasUfo { get; }
+
+    /// <inheritdoc/>
+    public override int MaxQueueSize(int queue) => IsDelegated(queue) ? _options.QueueSize : ControlQueueSize;
+
+    /// <inheritdoc/>
+    public override bool IsDelegated(int queue) => queue < 2 * _pairs.Length;
+
+    /// <inheritdoc/>
+    public override void ReadConfig(Span<byte> config)
+    {
+        // struct virtio_net_config: mac, status, max_virtqueue_pairs, mtu.
+        _mac.CopyTo(config);
+        BinaryPrimitives.WriteUInt16LittleEndian(config[6..], (ushort)((_linkIsUp ? LinkUp : 0) | (_announce ? Announce : 0)));
+        BinaryPrimitives.WriteUInt16LittleEndian(config[8..], (ushort)_pairs.Length);
+        BinaryPrimitives.WriteUInt16LittleEndian(config[10..], (ushort)(_options.Mtu ?? 0));
+    }
+
+    /// <inheritdoc/>
+    public override void Start(ulong features, GuestMemory memory, IReadOnlyList<VringConfig> queues)
+    {
+        _features = features;
+        if (!_tap.TrySetOffloads(features & NetFeatures.GuestOffloads))
+            throw new VhostException("the tap refuses the offloads that the driver has accepted");
+        _rings = new VringConfig?[2 * _pairs.Length];
+        // Without MQ the control queue comes after the first pair (VIRTIO 1.2 §5.1.2).
+        int control = (features & NetFeatures.Mq) != 0 ? 2 * _pairs.Length : 2;
+        foreach (VringConfig queue in queues)
+        {
+            if (queue.Index == control && (features & NetFeatures.CtrlVq) != 0)
+                StartControl(memory, queue, features);
+            else if (queue.Index < _rings.Length)
+                _rings[queue.Index] = queue with { Index = queue.Index % 2, Error = _ringError };
+        }
+        foreach (VhostNet pair in _pairs)
+        {
+            pair.SetFeatures(features & pair.Features);
+            pair.SetMemory(memory);
+        }
+        StartPair(0);
+        _pairsInUse = 1;
+    }
+
+    /// <inheritdoc/>
+    public override void Stop()
+    {
+        for (int i = 0; i < _pairs.Length; i++)
+            StopPair(i);
+        if (_controlKick is not null)
+            _events.Remove(_controlKick);
+        _controlKick = null;
+        _control = null;
+        _rings = [];
+        _ringError.Drain();
+        for (int i = 1; i < _pairs.Length; i++)
+            _tap.TryUseQueue(i, use: false);
+        _tap.TrySetOffloads(0);
+        _tap.SetFilter(new ReceiveFilter(), _mac);
+        _pairsInUse = 0;
+        _announce = false;
+        _mac = _ownMac;
+        _features = 0;
+    }
+
+    /// <inheritdoc/>
+    public override void Notify(int queue)
+    {
+        if (_control is null)
+            return;
+        try
+        {
+            if (_control.Process())
+                Host.InterruptQueue();
+        }
+        catch (VhostException e)
+        {
+            Host.NeedsReset($"control queue: {e.Message}");
+        }
+    }
+
+    /// <inheritdoc/>
+    public bool TrySetQueuePairs(int count)
+    {
+        if (count < 1 || count > _pairs.Length || (count > 1 && (_features & NetFeatures.Mq) == 0))
+            return false;
+        for (int i = _pairsInUse; i < count; i++)
+        {
+            if (!_tap.TryUseQueue(i, use: true))
+                return false;
+            StartPair(i);
+            _pairsInUse = i + 1;
+        }
+        for (; _pairsInUse > count; _pairsInUse--)
+        {
+            // First the interface spreads packets over fewer queues, then nobody takes them from the rest.
+            _tap.TryUseQueue(_pairsInUse - 1, use: false);
+            StopPair(_pairsInUse - 1);
+        }
+        return true;
+    }
+
+    /// <inheritdoc/>
+    public bool TrySetOffloads(ulong offloads) =>
+        (offloads & ~(_features & NetFeatures.GuestOffloads)) == 0 && _tap.TrySetOffloads(offloads);
+
+    /// <inheritdoc/>
+    public void SetMac(MacAddress address)
+    {
+        _mac = address;
+        Host.ConfigChanged();
+    }
+
+    /// <inheritdoc/>
+    public void SetReceiveFilter(ReceiveFilter filter) => _tap.SetFilter(filter, _mac);
+
+    /// <inheritdoc/>
+    public void AcknowledgeAnnounce()
+    {
+        _announce = false;
+        Host.ConfigChanged();
+    }
+
+    /// <inheritdoc/>
+    public override void Dispose()
+    {
+        if (_linkChanges is not null)
+        {
+            _events.Remove(_linkChanges);
+            _linkChanges.Dispose();
+        }
+        _events.Remove(_ringError);
+        foreach (VhostNet? pair in _pairs)
+            pair?.Dispose();
+        _tap.Dispose();
+        _ringError.Dispose();
+    }
+
+    private void StartControl(GuestMemory memory, VringConfig queue, ulong features)
+    {
+        _control = new NetControlQueue(new SplitVirtqueue(memory, queue, features), this);
+        if (!IsDelegated(queue.Index))
+            return;
+        // A driver without MQ has it where a data queue would be, whose kicks do not come by Notify.
+        _controlKick = queue.Kick;
+        _events.Add(queue.Kick, () =>
+        {
+            lock (Sync)
+            {
+                if (_controlKick is null)
+                    return;
+                _controlKick.Drain();
+                Notify(queue.Index);
+            }
+        });
+    }
+
+    private void StartPair(int pair)
+    {
+        var rings = new List<VringConfig>(2);
+        foreach (VringConfig? ring in _rings.AsSpan(2 * pair, 2))
+        {
+            if (ring is { } config)
+                rings.Add(config);
+        }
+        _pairs[pair].Start(CollectionsMarshal.AsSpan(rings));
+    }
+
+    private void StopPair(int pair)
+    {
+        for (int ring = 0; ring < 2; ring++)
+        {
+            uint next = _pairs[pair].Stop(ring);
+            int index = 2 * pair + ring;
+            if (index < _rings.Length && _rings[index] is { } config)
+                _rings[index] = config with { Base = next };
+        }
+    }
+
+    private void LinkMayHaveChanged()
+    {
+        lock (Sync)
+        {
+            if (_linkChanges.IsClosed)
+                return;
+            _linkChanges.Drain();
+            bool isUp = _tap.IsUp;
+            if (isUp == _linkIsUp)
+                return;
+            _linkIsUp = isUp;
+            // Whoever is on the other side of a link that was down may have forgotten where this address is.
+            _announce = isUp && (_features & NetFeatures.GuestAnnounce) != 0;
+            Host.ConfigChanged();
+        }
+    }
+
+    private void RingFailed()
+    {
+        lock (Sync)
+        {
+            if (!_ringError.IsClosed && _ringError.Drain() > 0)
+                Host.NeedsReset("vhost-net cannot go on with a ring: the driver has put something into it that is not in memory");
+        }
+    }
+}

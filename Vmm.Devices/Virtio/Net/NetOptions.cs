@@ -1,0 +1,31 @@
+using Vmm.Vhost.Native;
+
+namespace Vmm.Devices.Virtio.Net;
+
+/// <summary>A network device on a tap or macvtap interface, its packets moved by the kernel's vhost-net.</summary>
+public sealed record NetOptions : VirtioDeviceOptions
+{
+    /// <summary>The largest <see cref="QueuePairs"/>: with the control queue, no device has more queues than 256.</summary>
+    public const int MaxQueuePairs = 127;
+
+    /// <summary>The tap's name, or null: the interface of <see cref="Fds"/>, or else one that is made.</summary>
+    public string? Tap { get; init; }
+
+    /// <summary>Inherited descriptors of one tap or macvtap interface, one for each pair of queues; empty where there are none.</summary>
+    public IReadOnlyList<int> Fds { get; init; } = [];
+
+    /// <summary>The guest's address; null for a random one.</summary>
+    public MacAddress? Mac { get; init; }
+
+    /// <summary>Pairs of a receive and a transmit queue, 1 to <see cref="MaxQueuePairs"/>.</summary>
+    public int QueuePairs { get; init; } = 1;
+
+    /// <summary>Descriptors in each queue at most: a power of two up to 32768.</summary>
+    public int QueueSize { get; init; } = 256;
+
+    /// <summary>The largest packet without Ethernet's header, told to the guest and set on the interface; null to leave both alone.</summary>
+    public int? Mtu { get; init; }
+
+    /// <inheritdoc/>
+    public override VirtioDevice Open(EventLoop events) => new NetDevice(this, events);
+}

@@ -1,0 +1,91 @@
+using Vmm.Vhost;
+using Vmm.Vhost.Kernel;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Devices.Virtio.Vdpa;
+
+/// <summary>A device of the host's, shown as it is: type, features, queues and configuration are its own.</summary>
+internal sealed class VdpaDevice : KernelVhostDevice
+{
+    private const ulong NetMq = 1UL << 22;      // VIRTIO_NET_F_MQ
+    private const ulong BlockMq = 1UL << 12;    // VIRTIO_BLK_F_MQ
+
+    private readonly EventLoop _events;
+    private readonly VhostVdpa _vdpa;
+    private readonly int? _queues;
+    private readonly EventFd _configChanged = new();
+
+    /// <summary>Opens the device node.</summary>
+    /// <exception cref="VhostException">It cannot be had, or it has fewer queues than asked for.</exception>
+    public VdpaDevice(VdpaOptions options, EventLoop events)
+        : base($"--vdpa path={options.Path}", () => new VhostVdpa(options.Path), events)
+    {
+        _events = events;
+        _vdpa = (VhostVdpa)Backend;
+        _queues = options.Queues;
+        try
+        {
+            if (_queues > _vdpa.RingCount)
+                throw new VhostException($"{Name}: queues={_queues} are more than the device has, {_vdpa.RingCount}");
+            _vdpa.SetConfigCall(_configChanged);
+            events.Add(_configChanged, ConfigMayHaveChanged);
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    /// <inheritdoc/>
+    public override VirtioDeviceType Type => (VirtioDeviceType)_vdpa.DeviceType;
+
+    /// <inheritdoc/>
+    // A driver that is shown fewer queues must not be told of all of them.
+    public override ulong Features => _vdpa.Features & ~(QueueCount == _vdpa.RingCount ? 0UL : Type switch
+    {
+        VirtioDeviceType.Net => NetMq,
+        VirtioDeviceType.Block => BlockMq,
+        _ => 0UL,
+    });
+
+    /// <inheritdoc/>
+    public override int QueueCount => _queues ?? _vdpa.RingCount;
+
+    /// <inheritdoc/>
+    public override int ConfigSize => (int)Math.Min(_vdpa.ConfigSize, MaxConfigSize);
+
+    /// <inheritdoc/>
+    public override int MaxQueueSize(int queue) => _vdpa.MaxRingSize;
+
+    /// <inheritdoc/>
+    public override void ReadConfig(Span<byte> config) => _vdpa.ReadConfig(config);
+
+    /// <inheritdoc/>
+    public override void WriteConfig(int offset, ReadOnlySpan<byte> data) => _vdpa.WriteConfig(offset, data);
+
+    /// <inheritdoc/>
+    public override void Dispose()
+    {
+        _events.Remove(_configChanged);
+        base.Dispose();
+        _configChanged.Dispose();
+    }
+
+    private void ConfigMayHaveChanged()
+    {
+        lock (Sync)
+        {
+            if (_configChanged.IsClosed || _configChanged.Drain() == 0)
+                return;
+            try
+            {
+                Host.ConfigChanged();
+            }
+            catch (VhostException e)
+            {
+                Host.NeedsReset(e.Message);
+            }
+        }
+    }
+}

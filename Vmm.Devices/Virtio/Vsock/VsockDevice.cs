@@ -1,0 +1,32 @@
+using System.Buffers.Binary;
+using Vmm.Vhost.Kernel;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Devices.Virtio.Vsock;
+
+/// <summary>A socket device (VIRTIO 1.2 §5.10). The kernel works the receive and transmit queues. The event queue, after them, is the
+/// VMM's: its only event tells that all connections are gone because the guest was moved, so the driver's buffers wait in it.</summary>
+internal sealed class VsockDevice(VsockOptions options, EventLoop events)
+    : KernelVhostDevice($"--vsock cid={options.Cid}", () => new VhostVsock(options.Cid), events)
+{
+    private const int QueueSize = 256;
+    private const int EventQueues = 1;
+
+    /// <inheritdoc/>
+    public override VirtioDeviceType Type => VirtioDeviceType.Vsock;
+
+    /// <inheritdoc/>
+    public override ulong Features => Backend.Features;
+
+    /// <inheritdoc/>
+    public override int QueueCount => Backend.RingCount + EventQueues;
+
+    /// <inheritdoc/>
+    public override int ConfigSize => sizeof(ulong);
+
+    /// <inheritdoc/>
+    public override int MaxQueueSize(int queue) => QueueSize;
+
+    /// <inheritdoc/>
+    public override void ReadConfig(Span<byte> config) => BinaryPrimitives.WriteUInt64LittleEndian(config, options.Cid);
+}

@@ -1,0 +1,37 @@
+using Vmm.Vhost.Native;
+
+namespace Vmm.Vhost.Kernel;
+
+/// <summary>vhost-net: one pair of queues of a network device, ring 0 for what the guest receives and ring 1 for what it sends. The
+/// other side is a tap or macvtap queue, or a packet socket.</summary>
+/// <remarks>Each packet's virtio_net_hdr is made and read by the tap, which was opened with IFF_VNET_HDR: so
+/// VHOST_NET_F_VIRTIO_NET_HDR is never accepted. The tap must use headers of 12 bytes (TUNSETVNETHDRSZ).</remarks>
+public sealed class VhostNet : VhostKernelBackend
+{
+    /// <summary>The device node, unless another is given.</summary>
+    public const string DefaultPath = "/dev/vhost-net";
+
+    private readonly FileDescriptor _tap;
+
+    /// <summary>Opens the device. <paramref name="tap"/> still belongs to the caller, and must stay open while rings run.</summary>
+    /// <exception cref="VhostException">The device is not there or not ours.</exception>
+    public VhostNet(FileDescriptor tap, string path = DefaultPath)
+        : base(path, "vhost_net", ringCount: 2) => _tap = tap;
+
+    /// <inheritdoc/>
+    private protected override void Run(IReadOnlyList<VringConfig> rings)
+    {
+        foreach (VringConfig ring in rings)
+        {
+            var backend = new VhostVringFile { Index = (uint)ring.Index, Fd = _tap.Number };
+            Call(VhostIoctls.NetSetBackend, ref backend, "the network side must be a tap or macvtap device");
+        }
+    }
+
+    /// <inheritdoc/>
+    private protected override void Halt(int index)
+    {
+        var backend = new VhostVringFile { Index = (uint)index, Fd = VhostVringFile.Unbind };
+        CallOrWarn(VhostIoctls.NetSetBackend, ref backend);
+    }
+}

@@ -1,0 +1,67 @@
+using System.Text;
+
+namespace Vmm.Vhost.Kernel;
+
+/// <summary>vhost-scsi: the LUNs of a target in the kernel, which is found by the name of its port and was made in configfs. Ring 0 is for
+/// control, ring 1 for events, the others for requests.</summary>
+public sealed class VhostScsi : VhostKernelBackend
+{
+    /// <summary>The device node, unless another is given.</summary>
+    public const string DefaultPath = "/dev/vhost-scsi";
+
+    /// <summary>Rings that are not for requests.</summary>
+    public const int FixedRings = 2;
+
+    /// <summary>The most request rings that the kernel works (module parameter max_io_vqs, 128 by default).</summary>
+    public const int MaxRequestRings = 128;
+
+    private readonly VhostScsiTarget _target;
+
+    /// <summary>Opens the device and makes sure that the target is there and free.</summary>
+    /// <param name="wwpn">The name of the target's port: a directory under /sys/kernel/config/target/vhost.</param>
+    /// <param name="tpgt">The number of the target portal group, N of its directory tpgt_N.</param>
+    /// <param name="requestRings">How many request rings.</param>
+    /// <param name="path">The device node.</param>
+    /// <exception cref="VhostException">The device is not there or not ours, or there is no such target that is free.</exception>
+    public VhostScsi(string wwpn, ushort tpgt, int requestRings, string path = DefaultPath)
+        : base(path, "vhost_scsi", FixedRings + requestRings)
+    {
+        _target = new VhostScsiTarget { AbiVersion = VhostScsiTarget.CurrentAbi, VhostTpgt = tpgt };
+        Encoding.ASCII.GetBytes(wwpn, _target.VhostWwpn);
+        try
+        {
+            int version = 0;
+            Call(VhostIoctls.ScsiGetAbiVersion, ref version);
+            if (version < VhostScsiTarget.CurrentAbi)
+                throw new VhostException($"{Name}: speaks version {version} of its interface, and {VhostScsiTarget.CurrentAbi} is needed");
+            SetEndpoint();
+            ClearEndpoint();
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    /// <inheritdoc/>
+    private protected override bool RunsAsWhole => true;
+
+    /// <inheritdoc/>
+    private protected override void Run(IReadOnlyList<VringConfig> rings) => SetEndpoint();
+
+    /// <inheritdoc/>
+    private protected override void Halt(int index) => ClearEndpoint();
+
+    private void SetEndpoint()
+    {
+        VhostScsiTarget target = _target;
+        Call(VhostIoctls.ScsiSetEndpoint, ref target, "there is no such target, it has no nexus, or another guest has it: see docs/scsi.md");
+    }
+
+    private void ClearEndpoint()
+    {
+        VhostScsiTarget target = _target;
+        CallOrWarn(VhostIoctls.ScsiClearEndpoint, ref target);
+    }
+}

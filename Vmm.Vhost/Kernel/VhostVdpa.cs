@@ -1,0 +1,224 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Vmm.Vhost.Memory;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Vhost.Kernel;
+
+/// <summary>vhost-vdpa: a whole virtio device behind a device node, in hardware or simulated, whose rings work on guest-physical
+/// addresses. The kernel maps guest memory for it, and keeps it in place, while the device runs.</summary>
+public sealed class VhostVdpa : VhostKernelBackend
+{
+    private const int MaxRings = 256;
+    private const byte Acknowledge = 1;     // the device status (VIRTIO 1.2 §2.1)
+    private const byte Driver = 2;
+    private const byte DriverOk = 4;
+    private const byte FeaturesOk = 8;
+
+    private readonly ulong _backendFeatures;
+    private readonly VhostVdpaIovaRange _iovaRange;
+    private bool _isMapped;
+
+    /// <summary>Opens the device node and resets the device.</summary>
+    /// <exception cref="VhostException">The device is not there, not ours, or no vDPA device.</exception>
+    public VhostVdpa(string path)
+        : base(path, "vhost_vdpa", MaxRings)
+    {
+        try
+        {
+            uint type = 0;
+            Call(VhostIoctls.VdpaGetDeviceId, ref type, "it is no vDPA device");
+            DeviceType = type;
+            SetStatus(0);
+            uint rings = 0;
+            Call(VhostIoctls.VdpaGetVqsCount, ref rings, "Linux 5.18 or later is needed");
+            RingCount = (int)Math.Min(rings, MaxRings);
+            ushort size = 0;
+            Call(VhostIoctls.VdpaGetVringNum, ref size);
+            MaxRingSize = size;
+            uint configSize = 0;
+            Call(VhostIoctls.VdpaGetConfigSize, ref configSize);
+            ConfigSize = configSize;
+            Call(VhostIoctls.VdpaGetIovaRange, ref _iovaRange);
+            Call(VhostIoctls.GetBackendFeatures, ref _backendFeatures);
+            _backendFeatures &= VhostBackendFeatures.IotlbMsgV2 | VhostBackendFeatures.IotlbBatch | VhostBackendFeatures.Suspend;
+            if ((_backendFeatures & VhostBackendFeatures.IotlbMsgV2) == 0)
+                throw new VhostException($"{Name}: takes no memory by VHOST_IOTLB_MSG_V2: use a current Linux kernel");
+            ulong accepted = _backendFeatures;
+            Call(VhostIoctls.SetBackendFeatures, ref accepted);
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>The virtio device type (VIRTIO 1.2 §5).</summary>
+    public uint DeviceType { get; }
+
+    /// <inheritdoc/>
+    public override int RingCount { get; }
+
+    /// <summary>The largest size of a ring.</summary>
+    public int MaxRingSize { get; }
+
+    /// <summary>Bytes of the device's configuration space.</summary>
+    public uint ConfigSize { get; }
+
+    /// <inheritdoc/>
+    private protected override ulong HiddenFeatures => VirtioFeatures.NotifyOnEmpty | VirtioFeatures.AnyLayout;
+
+    /// <inheritdoc/>
+    private protected override bool RunsAsWhole => true;
+
+    /// <summary>Reads the configuration space from its start.</summary>
+    /// <exception cref="VhostException">The device refused.</exception>
+    public void ReadConfig(Span<byte> target)
+    {
+        byte[] argument = ConfigArgument(0, target.Length);
+        Call(VhostIoctls.VdpaGetConfig, ref argument[0]);
+        argument.AsSpan(Unsafe.SizeOf<VhostVdpaConfig>()).CopyTo(target);
+    }
+
+    /// <summary>Writes to the configuration space.</summary>
+    /// <exception cref="VhostException">The device refused.</exception>
+    public void WriteConfig(int offset, ReadOnlySpan<byte> data)
+    {
+        byte[] argument = ConfigArgument(offset, data.Length);
+        data.CopyTo(argument.AsSpan(Unsafe.SizeOf<VhostVdpaConfig>()));
+        Call(VhostIoctls.VdpaSetConfig, ref argument[0]);
+    }
+
+    /// <summary>Has <paramref name="changed"/> signalled when the device changes its configuration; null for nobody.</summary>
+    /// <exception cref="VhostException">The device refused.</exception>
+    public void SetConfigCall(EventFd? changed)
+    {
+        int fd = changed?.Number ?? VhostVringFile.Unbind;
+        Call(VhostIoctls.VdpaSetConfigCall, ref fd);
+    }
+
+    /// <inheritdoc/>
+    private protected override void ApplyFeatures()
+    {
+        SetStatus(0);
+        SetStatus(Acknowledge);
+        SetStatus(Acknowledge | Driver);
+        // The device works on mapped addresses, also for a driver that has not heard of that: to it they are physical ones.
+        ulong features = AcceptedFeatures | (OfferedFeatures & VirtioFeatures.AccessPlatform);
+        Call(VhostIoctls.SetFeatures, ref features);
+        SetStatus(Acknowledge | Driver | FeaturesOk);
+        byte status = 0;
+        Call(VhostIoctls.VdpaGetStatus, ref status);
+        if ((status & FeaturesOk) == 0)
+            throw new VhostException($"{Name}: the device refuses the features 0x{features:x}");
+    }
+
+    /// <inheritdoc/>
+    private protected override void ApplyMemory(GuestMemory memory)
+    {
+        // Mapped when rings start: a mapping pins the pages, and between two starts they may be given back.
+    }
+
+    /// <inheritdoc/>
+    private protected override void Prepare()
+    {
+        if (_isMapped || Memory is null)
+            return;
+        _isMapped = true;
+        SendBatch(VhostIotlbMsg.Update);
+    }
+
+    /// <inheritdoc/>
+    private protected override VhostVringAddr Locate(in VringConfig ring, GuestMemory memory) => new()
+    {
+        Index = (uint)ring.Index,
+        DescUserAddr = ring.DescriptorArea.Value,
+        AvailUserAddr = ring.DriverArea.Value,
+        UsedUserAddr = ring.DeviceArea.Value,
+    };
+
+    /// <inheritdoc/>
+    private protected override void Run(IReadOnlyList<VringConfig> rings)
+    {
+        foreach (VringConfig ring in rings)
+        {
+            var enable = new VhostVringState { Index = (uint)ring.Index, Num = 1 };
+            Call(VhostIoctls.VdpaSetVringEnable, ref enable);
+        }
+        SetStatus(Acknowledge | Driver | FeaturesOk | DriverOk);
+    }
+
+    /// <inheritdoc/>
+    private protected override void Halt(int index)
+    {
+        // Else only the reset stops it, which is about to come.
+        if ((_backendFeatures & VhostBackendFeatures.Suspend) != 0)
+            Ioctl.TryCall(Device, VhostIoctls.VdpaSuspend);
+    }
+
+    /// <inheritdoc/>
+    private protected override void Release()
+    {
+        byte reset = 0;
+        CallOrWarn(VhostIoctls.VdpaSetStatus, ref reset);
+        if (!_isMapped)
+            return;
+        _isMapped = false;
+        try
+        {
+            SendBatch(VhostIotlbMsg.Invalidate);
+        }
+        catch (VhostException e)
+        {
+            Warn(e.Message);
+        }
+    }
+
+    private void SendBatch(byte type)
+    {
+        bool isBatched = (_backendFeatures & VhostBackendFeatures.IotlbBatch) != 0;
+        if (isBatched)
+            Send(new VhostIotlbMsg { Type = VhostIotlbMsg.BatchBegin });
+        foreach (ref readonly GuestRegion region in Memory!.Regions)
+        {
+            if (region.Start.Value < _iovaRange.First || region.End.Value - 1 > _iovaRange.Last)
+            {
+                throw new VhostException($"{Name}: reaches addresses 0x{_iovaRange.First:x} to 0x{_iovaRange.Last:x} only, "
+                    + "and guest memory has others: give the guest less memory");
+            }
+            Send(new VhostIotlbMsg
+            {
+                Iova = region.Start.Value,
+                Size = region.Size,
+                Uaddr = (ulong)region.HostAddress,
+                Perm = VhostIotlbMsg.AccessReadWrite,
+                Type = type,
+            });
+        }
+        if (isBatched)
+            Send(new VhostIotlbMsg { Type = VhostIotlbMsg.BatchEnd });
+    }
+
+    private void Send(VhostIotlbMsg iotlb)
+    {
+        var message = new VhostMsgV2 { Type = VhostMsgV2.IotlbMessage, Iotlb = iotlb };
+        int result = Device.TryWrite(MemoryMarshal.AsBytes(new ReadOnlySpan<VhostMsgV2>(in message)));
+        if (result >= 0)
+            return;
+        string? advice = -result is Errnos.Enomem or Errnos.Eperm
+            ? "guest memory is pinned for it: raise the limit of locked memory (ulimit -l unlimited)"
+            : null;
+        var inner = new ErrnoException("write(VHOST_IOTLB_MSG_V2)", -result, advice);
+        throw new VhostException($"{Name}: {inner.Message}", inner);
+    }
+
+    private void SetStatus(byte status) => Call(VhostIoctls.VdpaSetStatus, ref status);
+
+    private static byte[] ConfigArgument(int offset, int length)
+    {
+        byte[] argument = new byte[Unsafe.SizeOf<VhostVdpaConfig>() + length];
+        MemoryMarshal.Write(argument, new VhostVdpaConfig { Off = (uint)offset, Len = (uint)length });
+        return argument;
+    }
+}

@@ -1,0 +1,80 @@
+namespace Vmm.Vhost.Virtqueue;
+
+/// <summary>A request: the buffers that a driver has chained, those to read and those to write (VIRTIO 1.2 §2.7.4). Valid until the
+/// next one is taken from the same queue.</summary>
+public readonly ref struct DescriptorChain
+{
+    internal DescriptorChain(ushort head, ReadOnlySpan<GuestBuffer> readable, ReadOnlySpan<GuestBuffer> writable)
+    {
+        Head = head;
+        Readable = readable;
+        Writable = writable;
+    }
+
+    /// <summary>The number by which the chain is given back.</summary>
+    public ushort Head { get; }
+
+    /// <summary>What the device reads.</summary>
+    public ReadOnlySpan<GuestBuffer> Readable { get; }
+
+    /// <summary>What the device writes.</summary>
+    public ReadOnlySpan<GuestBuffer> Writable { get; }
+
+    /// <summary>Bytes to read.</summary>
+    public ulong ReadableLength => Length(Readable);
+
+    /// <summary>Bytes to write.</summary>
+    public ulong WritableLength => Length(Writable);
+
+    /// <summary>Copies what the device reads, from byte <paramref name="offset"/> on, however the driver has cut it up.</summary>
+    /// <returns>Bytes copied: fewer than asked for at the end.</returns>
+    public int Read(ulong offset, Span<byte> target)
+    {
+        int copied = 0;
+        foreach (GuestBuffer buffer in Readable)
+        {
+            if (offset >= buffer.Length)
+            {
+                offset -= buffer.Length;
+                continue;
+            }
+            int count = (int)Math.Min(buffer.Length - offset, (ulong)(target.Length - copied));
+            buffer.Span.Slice((int)offset, count).CopyTo(target[copied..]);
+            copied += count;
+            offset = 0;
+            if (copied == target.Length)
+                break;
+        }
+        return copied;
+    }
+
+    /// <summary>Copies <paramref name="source"/> to where the device writes, from byte <paramref name="offset"/> on.</summary>
+    /// <returns>Bytes copied: fewer than given where there is no more room.</returns>
+    public int Write(ulong offset, ReadOnlySpan<byte> source)
+    {
+        int copied = 0;
+        foreach (GuestBuffer buffer in Writable)
+        {
+            if (offset >= buffer.Length)
+            {
+                offset -= buffer.Length;
+                continue;
+            }
+            int count = (int)Math.Min(buffer.Length - offset, (ulong)(source.Length - copied));
+            source.Slice(copied, count).CopyTo(buffer.Span[(int)offset..]);
+            copied += count;
+            offset = 0;
+            if (copied == source.Length)
+                break;
+        }
+        return copied;
+    }
+
+    private static ulong Length(ReadOnlySpan<GuestBuffer> buffers)
+    {
+        ulong length = 0;
+        foreach (GuestBuffer buffer in buffers)
+            length += buffer.Length;
+        return length;
+    }
+}

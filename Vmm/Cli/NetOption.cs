@@ -1,0 +1,81 @@
+using System.Text;
+using Vmm.Devices.Virtio.Net;
+
+namespace Vmm.Cli;
+
+/// <summary>The value of <c>--net</c>: <c>[tap=NAME|fd=N[:N…]][,mac=MAC][,queues=N][,queue_size=N][,mtu=N][,vhost=on]</c>, or <c>tap</c> alone
+/// for a tap that is made.</summary>
+internal static class NetOption
+{
+    /// <summary>The option's name.</summary>
+    public const string Name = "--" + Option;
+
+    /// <summary>The same without its dashes.</summary>
+    public const string Option = "net";
+
+    private const int MaxInterfaceName = 15;    // IFNAMSIZ less its terminating zero (linux/if.h)
+    private const int FirstFreeFd = 3;
+    private const int MinMtu = 68;              // VIRTIO 1.2 §5.1.4.1
+    private const int MaxMtu = 65535;
+
+    /// <summary>The device that <paramref name="text"/> describes.</summary>
+    /// <exception cref="UsageException">The value is malformed or contradicts itself.</exception>
+    public static NetOptions Parse(string text)
+    {
+        if (text == "tap")
+            return new NetOptions();
+        KeyValueList list = KeyValueList.Parse(Name, text, "tap", "fd", "mac", "queues", "queue_size", "mtu", "vhost");
+        if (list.Find("vhost") is { } vhost && !Choice.ParseSwitch(vhost))
+            throw vhost.Refuse("is not possible: packets are always the kernel's vhost-net's; leave it out");
+        int[] fds = list.Find("fd") is { } fd ? ParseFds(fd) : [];
+        if (fds.Length > 0 && list.Find("tap") is { } both)
+            throw both.Refuse("cannot stand beside fd=: an interface is given by name or by descriptors");
+        int pairs = Math.Max(fds.Length, 1);
+        if (list.Find("queues") is { } queues)
+        {
+            pairs = (int)NumberValue.Parse(queues, 1, NetOptions.MaxQueuePairs);
+            if (fds.Length > 0 && pairs != fds.Length)
+                throw queues.Refuse($"is not the number of descriptors, {fds.Length}: fd= wants one for each pair of queues");
+        }
+        return new NetOptions
+        {
+            Tap = list.Find("tap") is { } tap ? ParseInterface(tap) : null,
+            Fds = fds,
+            Mac = list.Find("mac") is { } mac ? ParseMac(mac) : null,
+            QueuePairs = pairs,
+            QueueSize = list.Find("queue_size") is { } size ? NumberValue.ParseQueueSize(size) : 256,
+            Mtu = list.Find("mtu") is { } mtu ? (int)NumberValue.Parse(mtu, MinMtu, MaxMtu) : null,
+        };
+    }
+
+    private static string ParseInterface(OptionValue value)
+    {
+        if (Encoding.UTF8.GetByteCount(value.Text) > MaxInterfaceName)
+            throw value.Refuse($"is too long for an interface: at most {MaxInterfaceName} bytes");
+        foreach (char character in value.Text)
+        {
+            // dev_valid_name (Linux net/core/dev.c); a % would be a pattern for a name.
+            if (character is '/' or ':' or '%' || char.IsWhiteSpace(character) || char.IsControl(character))
+                throw value.Refuse("is not the name of an interface");
+        }
+        return value.Text is not ("." or "..") ? value.Text : throw value.Refuse("is not the name of an interface");
+    }
+
+    private static int[] ParseFds(OptionValue value)
+    {
+        string[] parts = value.Text.Split(':');
+        if (parts.Length > NetOptions.MaxQueuePairs)
+            throw value.Refuse($"has more than {NetOptions.MaxQueuePairs} descriptors");
+        int[] fds = Array.ConvertAll(parts, part => (int)NumberValue.Parse(value with { Text = part }, FirstFreeFd, int.MaxValue));
+        return fds.Distinct().Count() == fds.Length ? fds : throw value.Refuse("names a descriptor twice");
+    }
+
+    private static MacAddress ParseMac(OptionValue value)
+    {
+        if (!MacAddress.TryParse(value.Text, out MacAddress address))
+            throw value.Refuse("is not an Ethernet address: write it as 02:00:00:12:34:56");
+        if (address.IsMulticast || address.IsZero)
+            throw value.Refuse("cannot be an interface's: the first byte must be even, and not all may be zero");
+        return address;
+    }
+}

@@ -1,0 +1,46 @@
+namespace Vmm.Cli;
+
+/// <summary>Options that may be given several times, once for each device. The parser knows of one value only, so theirs are put together
+/// before it, with a character between them that no argument holds by chance.</summary>
+internal static class RepeatableOptions
+{
+    private const char Separator = '\x1f';
+
+    /// <summary>Puts the values of each repeatable option into its first place.</summary>
+    /// <param name="args">The verb and its options, each of which has a value.</param>
+    /// <param name="names">The repeatable options, with their dashes.</param>
+    public static string[] Join(string[] args, params ReadOnlySpan<string> names)
+    {
+        var joined = new List<string>(args.Length);
+        var places = new Dictionary<string, int>();
+        for (int i = 0; i < args.Length; i++)
+        {
+            (string name, string? value) = Split(args[i]);
+            bool takesNext = value is null && args[i].StartsWith("--", StringComparison.Ordinal) && i + 1 < args.Length;
+            if (takesNext)
+                value = args[++i];
+            if (value is null || !names.Contains(name))
+                joined.AddRange(takesNext ? [name, value!] : [args[i]]);
+            else if (places.TryGetValue(name, out int place))
+                joined[place] += Separator + value;
+            else
+                places[name] = Add(joined, $"{name}={value}");
+        }
+        return [.. joined];
+    }
+
+    /// <summary>The values that <see cref="Join"/> put together; none for an option that was not given.</summary>
+    public static string[] Values(string? joined) => joined is null ? [] : joined.Split(Separator);
+
+    private static int Add(List<string> list, string item)
+    {
+        list.Add(item);
+        return list.Count - 1;
+    }
+
+    private static (string Name, string? Value) Split(string arg)
+    {
+        int equals = arg.StartsWith("--", StringComparison.Ordinal) ? arg.IndexOf('=') : -1;
+        return equals < 0 ? (arg, null) : (arg[..equals], arg[(equals + 1)..]);
+    }
+}
