@@ -21,7 +21,7 @@ internal static class ScsiOption
         KeyValueList list = KeyValueList.Parse(Name, text, "wwpn", "queues");
         OptionValue wwpn = list.Find("wwpn") ?? throw new UsageException($"{Name}: '{text}' names no target: write wwpn=naa.HEX");
         if (!wwpn.Text.StartsWith(Prefix, StringComparison.Ordinal) || wwpn.Text.Length != Prefix.Length + Digits
-            || !wwpn.Text.AsSpan(Prefix.Length).ToArray().All(char.IsAsciiHexDigit))
+            || !wwpn.Text[Prefix.Length..].All(char.IsAsciiHexDigit))
         {
             throw wwpn.Refuse($"is not a port name: write {Prefix} and {Digits} hexadecimal digits, as in /sys/kernel/config/target/vhost");
         }

@@ -1,0 +1,130 @@
+using NUnit.Framework;
+using Vmm.Devices.Virtio.Net;
+using Vmm.Tests.Fakes;
+using Vmm.Vhost;
+using Vmm.Vhost.Virtqueue;
+
+namespace Vmm.Tests.Devices.Virtio;
+
+[FixtureLifeCycle(LifeCycle.InstancePerTestCase)]
+public sealed class NetControlQueueTests : IDisposable
+{
+    private readonly RingDriver _driver = new();
+    private readonly FakeControl _control = new();
+    private readonly NetControlQueue _queue;
+
+    public NetControlQueueTests() =>
+        _queue = new NetControlQueue(new SplitVirtqueue(_driver.Memory, _driver.Config, VirtioFeatures.Version1), _control);
+
+    public void Dispose() => _driver.Dispose();
+
+    [TestCase(new byte[] { 0, 0, 0 }, "filter promiscuous=False")]
+    [TestCase(new byte[] { 0, 0, 1 }, "filter promiscuous=True")]
+    [TestCase(new byte[] { 0, 1, 1 }, "filter promiscuous=True all")]
+    [TestCase(new byte[] { 0, 5, 1 }, "filter promiscuous=True")]
+    [TestCase(new byte[] { 1, 1, 2, 0, 0, 1, 2, 3 }, "mac 02:00:00:01:02:03")]
+    [TestCase(new byte[] { 2, 0, 0xFF, 0x0F }, "")]
+    [TestCase(new byte[] { 2, 1, 1, 0 }, "")]
+    [TestCase(new byte[] { 3, 0 }, "announced")]
+    [TestCase(new byte[] { 4, 0, 3, 0 }, "pairs 3")]
+    [TestCase(new byte[] { 5, 0, 2, 0, 0, 0, 0, 0, 0, 0 }, "offloads 2")]
+    public void Process_Command_IsDoneAndAcknowledged(byte[] command, string expected)
+    {
+        Assert.That(Send(command), Is.Zero);
+        Assert.That(string.Join("; ", _control.Calls), Is.EqualTo(expected));
+    }
+
+    [TestCase(new byte[0])]
+    [TestCase(new byte[] { 0 })]
+    [TestCase(new byte[] { 0, 0 }, Description = "no data")]
+    [TestCase(new byte[] { 0, 0, 1, 1 }, Description = "too much data")]
+    [TestCase(new byte[] { 0, 6, 1 }, Description = "an unknown mode")]
+    [TestCase(new byte[] { 1, 0 }, Description = "no tables")]
+    [TestCase(new byte[] { 1, 0, 1, 0, 0, 0, 2, 0, 0, 1, 2 }, Description = "a table cut short")]
+    [TestCase(new byte[] { 1, 0, 0, 0, 0, 0 }, Description = "one table only")]
+    [TestCase(new byte[] { 1, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0 }, Description = "a huge table")]
+    [TestCase(new byte[] { 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9 }, Description = "more after the tables")]
+    [TestCase(new byte[] { 1, 1, 3, 0, 0, 1, 2, 3 }, Description = "a group's address")]
+    [TestCase(new byte[] { 1, 1, 0, 0, 0, 0, 0, 0 }, Description = "no address")]
+    [TestCase(new byte[] { 1, 1, 2, 0, 0, 1, 2 }, Description = "5 bytes")]
+    [TestCase(new byte[] { 2, 0, 0, 0x10 }, Description = "VLAN 4096")]
+    [TestCase(new byte[] { 4, 0, 9, 0 }, Description = "more pairs than there are")]
+    [TestCase(new byte[] { 4, 1, 1, 0 }, Description = "an unknown command")]
+    [TestCase(new byte[] { 5, 0, 2, 0 }, Description = "offloads cut short")]
+    [TestCase(new byte[] { 9, 0 }, Description = "an unknown class")]
+    public void Process_BadCommand_IsRefused(byte[] command)
+    {
+        Assert.That(Send(command), Is.EqualTo(1));
+        Assert.That(_control.Calls, Is.Empty);
+    }
+
+    [Test]
+    public void Process_AddressTables_MakeTheFilter()
+    {
+        Send([0, 0, 0]);
+        Assert.That(Send([1, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0x33, 0x33, 0, 0, 0, 1]), Is.Zero);
+        Assert.That(_control.Calls[^1], Is.EqualTo("filter promiscuous=False 02:00:00:00:00:01 33:33:00:00:00:01"));
+    }
+
+    [Test]
+    public void Process_MoreAddressesThanAreLookedAt_OpensTheFilter()
+    {
+        byte[] command = new byte[2 + 4 + 65 * 6 + 4];
+        command[0] = 1;
+        command[2] = 65;
+        Assert.That(Send(command), Is.Zero);
+        Assert.That(_control.Calls[^1], Is.EqualTo("filter promiscuous=True too many"));
+    }
+
+    [Test]
+    public void Process_NoRoomForTheAnswer_ReturnsTheRequest()
+    {
+        _driver.PublishRequest([3, 0], room: 0);
+        _queue.Process();
+        Assert.That(_driver.UsedIndex, Is.EqualTo(1));
+        Assert.That(_control.Calls, Is.Empty);
+    }
+
+    private byte Send(byte[] command)
+    {
+        if (command.Length > 0)
+        {
+            _driver.PublishRequest(command, room: 1);
+        }
+        else
+        {
+            _driver.SetDescriptor(0, RingDriver.RoomAddress, 1, RingDriver.Write);
+            _driver.Publish(0);
+        }
+        _driver.Memory.Write(new(RingDriver.RoomAddress), (byte)0xEE);
+        Assert.That(_queue.Process(), Is.True, "an interrupt");
+        return _driver.Memory.Read<byte>(new(RingDriver.RoomAddress));
+    }
+
+    private sealed class FakeControl : INetControl
+    {
+        public List<string> Calls { get; } = [];
+
+        public bool TrySetQueuePairs(int count)
+        {
+            if (count > 4)
+                return false;
+            Calls.Add($"pairs {count}");
+            return true;
+        }
+
+        public bool TrySetOffloads(ulong offloads)
+        {
+            Calls.Add($"offloads {offloads}");
+            return true;
+        }
+
+        public void SetMac(MacAddress address) => Calls.Add($"mac {address}");
+
+        public void SetReceiveFilter(ReceiveFilter filter) => Calls.Add(string.Join(' ',
+            [$"filter promiscuous={filter.Promiscuous}", .. filter.AllMulticast ? ["all"] : Array.Empty<string>(),
+            .. filter.Addresses?.Select(address => address.ToString()) ?? ["too many"]]));
+
+        public void AcknowledgeAnnounce() => Calls.Add("announced");
+    }
+}

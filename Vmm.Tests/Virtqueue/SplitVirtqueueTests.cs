@@ -1,0 +1,211 @@
+using FsCheck;
+using FsCheck.Fluent;
+using NUnit.Framework;
+using Vmm.Tests.Fakes;
+using Vmm.Vhost;
+using Vmm.Vhost.Virtqueue;
+
+namespace Vmm.Tests.Virtqueue;
+
+[FixtureLifeCycle(LifeCycle.InstancePerTestCase)]
+public sealed class SplitVirtqueueTests : IDisposable
+{
+    private const ulong AllFeatures = VirtioFeatures.Version1 | VirtioFeatures.IndirectDescriptors;
+    private const ulong Table = 0x10000;
+
+    private readonly RingDriver _driver = new();
+
+    public void Dispose() => _driver.Dispose();
+
+    private SplitVirtqueue Queue(ulong features = AllFeatures) => new(_driver.Memory, _driver.Config, features);
+
+    [Test]
+    public void TryTake_NothingAvailable_IsFalse() => Assert.That(Queue().TryTake(out _), Is.False);
+
+    [Test]
+    public void TryTake_CutUpRequest_ReadsAndWritesItAsOne()
+    {
+        _driver.Memory.Write(new(0x8000), 0x0807060504030201UL);
+        _driver.SetDescriptor(3, 0x8000, 3, RingDriver.Next, 1);
+        _driver.SetDescriptor(1, 0x8003, 5, RingDriver.Next, 6);
+        _driver.SetDescriptor(6, 0x9000, 2, RingDriver.Next | RingDriver.Write, 7);
+        _driver.SetDescriptor(7, 0x9002, 4, RingDriver.Write);
+        _driver.Publish(3);
+        SplitVirtqueue queue = Queue();
+
+        Assert.That(queue.TryTake(out DescriptorChain chain));
+        byte[] read = new byte[6];
+        Assert.That(chain.ReadableLength, Is.EqualTo(8));
+        Assert.That(chain.Read(1, read), Is.EqualTo(6));
+        Assert.That(read, Is.EqualTo(new byte[] { 2, 3, 4, 5, 6, 7 }));
+        Assert.That(chain.Read(6, read), Is.EqualTo(2), "at the end");
+        Assert.That(chain.WritableLength, Is.EqualTo(6));
+        Assert.That(chain.Write(1, [9, 8, 7]), Is.EqualTo(3));
+        Assert.That(_driver.Memory.Read<uint>(new(0x9000)), Is.EqualTo(0x07080900));
+        Assert.That(chain.Write(5, [1, 2]), Is.EqualTo(1), "no more room");
+
+        queue.Return(chain.Head, 4);
+        Assert.That(_driver.UsedIndex, Is.EqualTo(1));
+        Assert.That(_driver.UsedEntry(0), Is.EqualTo((3U, 4U)));
+        Assert.That(queue.Base, Is.EqualTo(1));
+    }
+
+    [Test]
+    public void TryTake_IndirectTable_IsFollowed()
+    {
+        _driver.SetDescriptor(0, 0x8000, 4, RingDriver.Next, 1, Table);
+        _driver.SetDescriptor(1, 0x9000, 8, RingDriver.Write, 0, Table);
+        _driver.SetDescriptor(5, Table, 32, RingDriver.Indirect);
+        _driver.Publish(5);
+
+        Assert.That(Queue().TryTake(out DescriptorChain chain));
+        Assert.That(chain.Head, Is.EqualTo(5));
+        Assert.That(chain.ReadableLength, Is.EqualTo(4));
+        Assert.That(chain.WritableLength, Is.EqualTo(8));
+    }
+
+    [TestCase(0x8000UL, 8U, RingDriver.Next, (ushort)0, Description = "a loop")]
+    [TestCase(0x8000UL, 8U, RingDriver.Next, (ushort)8, Description = "a descriptor outside the ring")]
+    [TestCase(RingDriver.MemorySize, 8U, (ushort)0, (ushort)0, Description = "an address outside memory")]
+    [TestCase(RingDriver.MemorySize - 4, 8U, (ushort)0, (ushort)0, Description = "across the end of memory")]
+    [TestCase(ulong.MaxValue - 3, 8U, (ushort)0, (ushort)0, Description = "wraps")]
+    [TestCase(0x8000UL, uint.MaxValue, (ushort)0, (ushort)0, Description = "a huge length")]
+    [TestCase(Table, 16U, RingDriver.Indirect | RingDriver.Next, (ushort)1, Description = "an indirect table in the middle")]
+    [TestCase(Table, 16U, RingDriver.Indirect | RingDriver.Write, (ushort)0, Description = "a writable indirect table")]
+    [TestCase(Table, 0U, RingDriver.Indirect, (ushort)0, Description = "an empty indirect table")]
+    [TestCase(Table, 24U, RingDriver.Indirect, (ushort)0, Description = "half a descriptor")]
+    [TestCase(Table, 16U * 9, RingDriver.Indirect, (ushort)0, Description = "an indirect table longer than the ring")]
+    [TestCase(RingDriver.MemorySize - 16, 32U, RingDriver.Indirect, (ushort)0, Description = "an indirect table across the end")]
+    public void TryTake_BadDescriptor_IsBroken(ulong address, uint length, int flags, ushort next)
+    {
+        _driver.SetDescriptor(0, address, length, (ushort)flags, next);
+        _driver.Publish(0);
+        Assert.That(() => Queue().TryTake(out _), Throws.TypeOf<VirtqueueException>());
+    }
+
+    [Test]
+    public void TryTake_TableInATable_IsBroken()
+    {
+        _driver.SetDescriptor(0, Table, 16, RingDriver.Indirect, 0, Table);
+        _driver.SetDescriptor(0, Table, 16, RingDriver.Indirect);
+        _driver.Publish(0);
+        Assert.That(() => Queue().TryTake(out _), Throws.TypeOf<VirtqueueException>());
+    }
+
+    [Test]
+    public void TryTake_IndirectNotNegotiated_IsBroken()
+    {
+        _driver.SetDescriptor(0, 0x8000, 4, 0, 0, Table);
+        _driver.SetDescriptor(0, Table, 16, RingDriver.Indirect);
+        _driver.Publish(0);
+        Assert.That(() => Queue(VirtioFeatures.Version1).TryTake(out _), Throws.TypeOf<VirtqueueException>());
+    }
+
+    [Test]
+    public void TryTake_ReadableAfterWritable_IsBroken()
+    {
+        _driver.SetDescriptor(0, 0x8000, 4, RingDriver.Next | RingDriver.Write, 1);
+        _driver.SetDescriptor(1, 0x8000, 4, 0);
+        _driver.Publish(0);
+        Assert.That(() => Queue().TryTake(out _), Throws.TypeOf<VirtqueueException>());
+    }
+
+    [TestCase((ushort)8, true)]
+    [TestCase((ushort)9, false)]
+    [TestCase((ushort)0xFFFF, false)]
+    public void TryTake_AvailableIndexJumps_IsBrokenBeyondTheRing(ushort index, bool isGood)
+    {
+        for (int i = 0; i < 8; i++)
+            _driver.SetDescriptor(i, 0x8000, 4, 0);
+        _driver.SetAvailableIndex(index);
+        if (isGood)
+            Assert.That(Queue().TryTake(out _));
+        else
+            Assert.That(() => Queue().TryTake(out _), Throws.TypeOf<VirtqueueException>());
+    }
+
+    [Test]
+    public void Queue_IndicesWrap_GoesOn()
+    {
+        SplitVirtqueue queue = Queue();
+        for (int i = 0; i < 0x10010; i++)
+        {
+            _driver.PublishRequest([1], 1);
+            Assert.That(queue.TryTake(out DescriptorChain chain), $"request {i}");
+            queue.Return(chain.Head, 1);
+        }
+        Assert.That(_driver.UsedIndex, Is.EqualTo(0x10));
+    }
+
+    [Test]
+    public void ShouldCall_NoInterruptFlag_IsFalse()
+    {
+        SplitVirtqueue queue = Queue();
+        Assert.That(TakeOne(queue), Is.True);
+        _driver.SetFlags(1);
+        Assert.That(TakeOne(queue), Is.False);
+    }
+
+    [Test]
+    public void ShouldCall_NothingReturned_IsFalse() => Assert.That(Queue().ShouldCall(), Is.False);
+
+    [TestCase((ushort)0, true)]
+    [TestCase((ushort)1, false)]
+    [TestCase((ushort)0xFFFF, false)]
+    public void ShouldCall_EventIndex_IsTrueOnceThatIsUsed(ushort wanted, bool expected)
+    {
+        _driver.SetUsedEvent(wanted);
+        Assert.That(TakeOne(Queue(AllFeatures | VirtioFeatures.EventIndex)), Is.EqualTo(expected));
+    }
+
+    [Test]
+    public void TryTake_EmptyWithEventIndex_AsksForAKickAtTheNext()
+    {
+        SplitVirtqueue queue = Queue(AllFeatures | VirtioFeatures.EventIndex);
+        TakeOne(queue);
+        Assert.That(queue.TryTake(out _), Is.False);
+        Assert.That(_driver.AvailableEvent, Is.EqualTo(1));
+    }
+
+    [Test]
+    public void TryTake_AnyRing_GivesBuffersInMemoryOrIsBroken()
+    {
+        int good = 0, broken = 0;
+        // Mostly plausible values, so that many chains get far.
+        Gen<int[]> ring = Gen.OneOf(Gen.Choose(0, 9), Gen.Elements(0, 1, 2, 16, 32, 0x8000, 0x10000, 0xFFFF0, -1), Gen.Choose(int.MinValue, int.MaxValue))
+            .ArrayOf(8 * 4 + 1);
+        Prop.ForAll(ring.ToArbitrary(), values =>
+        {
+            using var driver = new RingDriver();
+            for (int i = 0; i < 8; i++)
+                driver.SetDescriptor(i, (ulong)(uint)values[4 * i], (uint)values[4 * i + 1], (ushort)values[4 * i + 2], (ushort)values[4 * i + 3]);
+            driver.SetAvailableIndex((ushort)(values[^1] & 15));
+            var queue = new SplitVirtqueue(driver.Memory, driver.Config, AllFeatures);
+            try
+            {
+                for (int i = 0; i < 16 && queue.TryTake(out DescriptorChain chain); i++)
+                {
+                    good++;
+                    foreach (GuestBuffer buffer in chain.Writable)
+                        buffer.Span.Fill(0xAA);
+                    Assert.That(chain.Readable.Length + chain.Writable.Length, Is.InRange(1, 8));
+                    queue.Return(chain.Head, 0);
+                }
+            }
+            catch (VirtqueueException)
+            {
+                broken++;
+            }
+        }).Check(Config.QuickThrowOnFailure.WithMaxTest(500));
+        Assert.That(good, Is.GreaterThan(10));
+        Assert.That(broken, Is.GreaterThan(10));
+    }
+
+    private bool TakeOne(SplitVirtqueue queue)
+    {
+        _driver.PublishRequest([1], 1);
+        Assert.That(queue.TryTake(out DescriptorChain chain));
+        queue.Return(chain.Head, 1);
+        return queue.ShouldCall();
+    }
+}
