@@ -34,6 +34,9 @@ internal sealed record LinuxGuest
     /// <summary>Whether the script has the console as its terminal. If not, its output is passed on unchanged.</summary>
     public bool Interactive { get; init; }
 
+    /// <summary>Whether the guest has the tools too: iperf3, ethtool, mkfs.ext4, e2fsck, sfdisk.</summary>
+    public bool HasTools { get; init; }
+
     /// <summary>The release of the kernel that boots.</summary>
     public string Release => File.ReadAllText(Artifact("kernels", Flavour, "release")).Trim();
 
@@ -45,9 +48,14 @@ internal sealed record LinuxGuest
     {
         string initramfs = Path.Combine(directory, "initramfs");
         File.Copy(Artifact("guest", $"{Flavour}.cpio"), initramfs, overwrite: true);
+        using FileStream end = new(initramfs, FileMode.Append);
+        if (HasTools)
+        {
+            using FileStream tools = File.OpenRead(Artifact("guest", "tools.cpio"));
+            tools.CopyTo(end);
+        }
         if (Script is not null)
         {
-            using FileStream end = new(initramfs, FileMode.Append);
             var job = new CpioArchive(end);
             job.AddDirectory("job");
             job.AddFile("job/settings", $"marker={Marker} interactive={(Interactive ? 1 : 0)}\n");
@@ -71,8 +79,11 @@ internal sealed record LinuxGuest
             if (!File.Exists(Artifact("guest", $"{flavour}.cpio")))
                 return $"the {flavour} guest is missing: run firmware/guest/build {flavour}";
         }
+        if (!File.Exists(Artifact("guest", "tools.cpio")))
+            return "the guest's tools are missing: run firmware/guest/build tools";
         return null;
     }
 
-    private static string Artifact(params string[] parts) => Path.Combine([s_artifacts, .. parts]);
+    /// <summary>A file that the scripts have made.</summary>
+    public static string Artifact(params string[] parts) => Path.Combine([s_artifacts, .. parts]);
 }

@@ -1,0 +1,253 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Text.RegularExpressions;
+using NUnit.Framework;
+using Tmds.Linux;
+
+namespace Vmm.Tests.Integration.Linux.Devices;
+
+/// <summary>Network devices: taps and vhost-net.</summary>
+public partial class NetworkTests : DeviceTest
+{
+    private const int TransferSize = 64 << 20;
+
+    // A transfer and three reinitialisations, in the emulated host.
+    private static readonly TimeSpan s_deadline = TimeSpan.FromMinutes(3);
+
+    [Test]
+    public void Traffic_OneQueue_ArrivesUnchangedAndSurvivesRebinding()
+    {
+        using var tap = new HostTap(0);
+        using var jumbo = new HostTap(1);
+        using var transfer = new TransferServer(tap.Address, TransferSize);
+        VmmProcess process = Boot(GuestWith(
+            $"""
+            ip link set lo up
+            up() (
+                ip addr add {tap.GuestAddress}/24 dev eth0
+                ip link set eth0 up
+                ping -q -c 2 -A -W 2 {tap.Address} > /dev/null
+            )
+            up
+            ip addr add {jumbo.GuestAddress}/24 dev eth1
+            ip link set eth1 mtu 9000
+            ip link set eth1 up
+            echo mac=$(cat /sys/class/net/eth0/address)
+            echo loss=$(ping -q -c 100 -A -W 5 {tap.Address} | grep loss)
+            echo jumbo=$(ping -q -c 5 -A -W 5 -s 8972 {jumbo.Address} | grep loss)
+            echo mtu=$(cat /sys/class/net/eth1/mtu)
+            nc {tap.Address} {transfer.SourcePort} > /tmp/data < /dev/null
+            echo data=$(sha256sum < /tmp/data)
+            nc {tap.Address} {transfer.SinkPort} < /tmp/data > /dev/null
+            rm /tmp/data
+            ip link set eth0 down
+            ip link set eth0 up
+            echo again=$(ping -q -c 5 -A -W 5 {tap.Address} | grep loss)
+            echo LNRO0005:00 > /sys/bus/platform/drivers/virtio-mmio/unbind
+            echo unbound=$(ls /sys/class/net | tr '\n' ' ')
+            echo LNRO0005:00 > /sys/bus/platform/drivers/virtio-mmio/bind
+            sleep 1
+            up
+            echo rebound=$(ping -q -c 5 -A -W 5 {tap.Address} | grep loss)
+            """,
+            "--net", $"tap={tap.Name},mac=02:00:00:00:00:77", "--net", $"tap={jumbo.Name},mtu=9000") with
+        { Memory = "512M" });
+        VmmResult result = process.WaitForEnd(s_deadline);
+
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(ValueOf(result, "mac"), Is.EqualTo("02:00:00:00:00:77"));
+        Assert.That(ValueOf(result, "loss"), Does.Contain("100 packets received, 0% packet loss"));
+        Assert.That(ValueOf(result, "mtu"), Is.EqualTo("9000"));
+        Assert.That(ValueOf(result, "jumbo"), Does.Contain(" 0% packet loss"));
+        Assert.That(ValueOf(result, "data"), Does.StartWith(transfer.Hash), "what the guest received");
+        Assert.That(transfer.TakenHash, Is.EqualTo(transfer.Hash), "what the guest sent");
+        Assert.That(ValueOf(result, "again"), Does.Contain(" 0% packet loss"));
+        Assert.That(ValueOf(result, "unbound"), Does.Not.Contain("eth0"));
+        Assert.That(ValueOf(result, "rebound"), Does.Contain(" 0% packet loss"));
+    }
+
+    [Test]
+    public void Reboot_WithNetwork_WorksAgain()
+    {
+        using var tap = new HostTap(2);
+        LinuxGuest guest = GuestWith(
+            $"""
+            ip addr add {tap.GuestAddress}/24 dev eth0
+            ip link set eth0 up
+            echo loss=$(ping -q -c 5 -A -W 5 {tap.Address} | grep loss)
+            read -r what
+            [ "$what" != reboot ] || reboot -f
+            """,
+            "--net", $"tap={tap.Name}");
+        VmmProcess process = Boot(guest with { Options = ["--net", $"tap={tap.Name}"] });
+        for (int boot = 1; boot <= 2; boot++)
+        {
+            process.WaitForOutput(" 0% packet loss", boot);
+            process.Send(boot == 1 ? "reboot\n"u8 : "end\n"u8);
+        }
+        VmmResult result = process.WaitForEnd();
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+    }
+
+    [Test]
+    public void Multiqueue_FourPairs_AreAllUsed()
+    {
+        using var tap = new HostTap(3, multiQueue: true);
+        using Process server = HostCommand.Start("iperf3", "-s", "-B", tap.Address);
+        try
+        {
+            VmmProcess process = Boot(GuestWith(
+                $"""
+                ip addr add {tap.GuestAddress}/24 dev eth0
+                ip link set eth0 up
+                sleep 1
+                echo before=$(ethtool -l eth0 | grep Combined | tr '\n\t' '  ')
+                ethtool -L eth0 combined 4
+                echo after=$(ethtool -l eth0 | grep Combined | tr '\n\t' '  ')
+                for cpu in 0 1 2 3; do
+                    taskset $((1 << cpu)) ping -q -c 20 -A -W 5 {tap.Address} > /dev/null
+                done
+                iperf3 -c {tap.Address} -P 8 -t 3 -R > /dev/null && echo "reverse=done"
+                ethtool -S eth0 > /tmp/counters
+                echo tx=$(awk '/tx_queue_[0-3]_packets/ {"{ print $2 }"}' /tmp/counters | tr '\n' ' ')
+                echo rx=$(awk '/rx_queue_[0-3]_packets/ {"{ print $2 }"}' /tmp/counters | tr '\n' ' ')
+                grep -c '[1-9].*virtio' /proc/interrupts
+                """,
+                "--net", $"tap={tap.Name},queues=4") with
+            { Cpus = 4, HasTools = true, Memory = "512M" });
+            VmmResult result = process.WaitForEnd(s_deadline);
+
+            Assert.That(result.ExitCode, Is.Zero, result.Summary);
+            Assert.That(ValueOf(result, "after"), Does.Match(@"Combined: +4 +Combined: +4"), result.Summary);
+            Assert.That(ValueOf(result, "reverse"), Is.EqualTo("done"));
+            Assert.That(Numbers(ValueOf(result, "tx")), Has.Length.EqualTo(4).And.All.GreaterThan(0), "packets sent, queue by queue");
+            Assert.That(Numbers(ValueOf(result, "rx")), Has.Length.EqualTo(4).And.All.GreaterThan(0), "packets received, queue by queue");
+        }
+        finally
+        {
+            server.Kill();
+        }
+    }
+
+    [Test]
+    public void Traffic_Iperf3_CostsTheVmmNoSystemCallAPacket()
+    {
+        using var tap = new HostTap(4);
+        using Process server = HostCommand.Start("iperf3", "-s", "-B", tap.Address);
+        try
+        {
+            VmmProcess process = Boot(GuestWith(
+                $"""
+                ip addr add {tap.GuestAddress}/24 dev eth0
+                ip link set eth0 up
+                ping -q -c 2 -A -W 2 {tap.Address} > /dev/null
+                echo "ready"
+                read -r go
+                iperf3 -c {tap.Address} -t 8 > /dev/null && echo "forward=done"
+                iperf3 -c {tap.Address} -t 2 -R > /dev/null && echo "reverse=done"
+                """,
+                "--net", $"tap={tap.Name}") with
+            { HasTools = true });
+            process.WaitForOutput("ready");
+            process.Send("go\n"u8);
+            Thread.Sleep(TimeSpan.FromSeconds(3));   // iperf3 has begun
+
+            string summary = Path.Combine(Scratch, "strace");
+            long packets = tap.Packets;
+            using (Process strace = HostCommand.Start("strace", "-f", "-c", "-o", summary, "-p", $"{process.Id}"))
+            {
+                Thread.Sleep(TimeSpan.FromSeconds(3));
+                Assert.That(LibC.kill(strace.Id, LibC.SIGINT), Is.Zero);
+                Assert.That(strace.WaitForExit(VmmProcess.Deadline));
+            }
+            packets = tap.Packets - packets;
+            VmmResult result = process.WaitForEnd(s_deadline);
+
+            string calls = File.ReadAllText(summary);
+            TestContext.Out.WriteLine($"{packets} packets\n{calls}");
+            Assert.That(result.ExitCode, Is.Zero, result.Summary);
+            Assert.That(ValueOf(result, "forward"), Is.EqualTo("done"));
+            Assert.That(ValueOf(result, "reverse"), Is.EqualTo("done"));
+            Assert.That(packets, Is.GreaterThan(1000));
+            Match total = Total().Match(calls);
+            int count = total.Success ? int.Parse(total.Groups[1].Value, CultureInfo.InvariantCulture) : 0;
+            Assert.That(count, Is.LessThan(packets / 50), calls);
+        }
+        finally
+        {
+            server.Kill();
+        }
+    }
+
+    [Test]
+    public void Link_TapSetDownAndUp_IsSeenByTheGuest()
+    {
+        using var tap = new HostTap(5);
+        VmmProcess process = Boot(GuestWith(
+            """
+            ip link set eth0 up
+            carrier() { until [ "$(cat /sys/class/net/eth0/carrier)" = $1 ]; do sleep 0.1; done; }
+            carrier 1
+            echo "up 1"
+            carrier 0
+            echo "down"
+            carrier 1
+            echo "up 2"
+            """,
+            "--net", $"tap={tap.Name}"));
+        process.WaitForOutput("up 1");
+        HostCommand.Run("ip", "link", "set", tap.Name, "down");
+        process.WaitForOutput("down");
+        HostCommand.Run("ip", "link", "set", tap.Name, "up");
+        process.WaitForOutput("up 2");
+        VmmResult result = process.WaitForEnd();
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+    }
+
+    [Test]
+    public void Rebind_HundredTimes_LeavesNothingBehind()
+    {
+        using var tap = new HostTap(6);
+        VmmProcess process = Boot(GuestWith(
+            """
+            rebind() {
+                for i in $(seq $1); do
+                    echo LNRO0005:00 > /sys/bus/platform/drivers/virtio-mmio/unbind
+                    echo LNRO0005:00 > /sys/bus/platform/drivers/virtio-mmio/bind
+                    ip link set eth0 up
+                done
+            }
+            rebind 3
+            echo "warm"
+            read -r go
+            rebind 100
+            echo "done"
+            read -r go
+            """,
+            "--net", $"tap={tap.Name}"));
+        process.WaitForOutput("warm");
+        (int Descriptors, long Memory) before = Use(process.Id);
+        process.Send("go\n"u8);
+        process.WaitForOutput("done");
+        (int Descriptors, long Memory) after = Use(process.Id);
+        process.Send("go\n"u8);
+        VmmResult result = process.WaitForEnd();
+
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(after.Descriptors, Is.EqualTo(before.Descriptors));
+        Assert.That(after.Memory - before.Memory, Is.LessThan(4 << 10), "KiB of the VMM's own");
+    }
+
+    // What is open, and the memory that is no file's and not shared (guest memory is).
+    private static (int Descriptors, long Memory) Use(int id)
+    {
+        string anonymous = File.ReadLines($"/proc/{id}/status").First(line => line.StartsWith("RssAnon:", StringComparison.Ordinal));
+        return (Directory.GetFiles($"/proc/{id}/fd").Length, long.Parse(anonymous["RssAnon:".Length..^"kB".Length], CultureInfo.InvariantCulture));
+    }
+
+    private static long[] Numbers(string text) =>
+        [.. text.Split(' ', StringSplitOptions.RemoveEmptyEntries).Select(number => long.Parse(number, CultureInfo.InvariantCulture))];
+
+    [GeneratedRegex(@"^\s*100\.00\s+\S+\s+\S*\s+(\d+)\s.*total", RegexOptions.Multiline)]
+    private static partial Regex Total();
+}

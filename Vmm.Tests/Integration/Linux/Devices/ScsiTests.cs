@@ -1,0 +1,64 @@
+using NUnit.Framework;
+
+namespace Vmm.Tests.Integration.Linux.Devices;
+
+/// <summary>SCSI devices: vhost-scsi with a target of the kernel's.</summary>
+public class ScsiTests : DeviceTest
+{
+    private const long DiskSize = 128 << 20;
+
+    private static readonly TimeSpan s_deadline = TimeSpan.FromMinutes(2);
+
+    [Test]
+    public void Disk_PartitionedAndWritten_IsTheSameAfterARestart()
+    {
+        using var target = new LioTarget(1, Path.Combine(Scratch, "disk"), DiskSize);
+        LinuxGuest guest = GuestWith("", "--scsi", $"wwpn={target.Wwpn},queues=2") with { HasTools = true };
+        const string wait = "until [ -b /dev/sda ]; do sleep 0.1; done\n";
+        VmmResult first = Boot(guest with
+        {
+            Script = guest.Script + wait + """
+                echo 'start=2048, type=83' | sfdisk -q /dev/sda
+                mkfs.ext4 -q /dev/sda1
+                mkdir /disk
+                mount /dev/sda1 /disk
+                mkdir /disk/bin /disk/proc
+                cp /bin/busybox /disk/bin/
+                head -c 32M /dev/urandom > /disk/data
+                echo sum=$(sha256sum < /disk/data)
+                umount /disk
+                e2fsck -f -n /dev/sda1 && echo "check=clean"
+                mount /dev/sda1 /disk
+                echo again=$(sha256sum < /disk/data)
+                umount /disk
+                """,
+        }).WaitForEnd(s_deadline);
+        Assert.That(first.ExitCode, Is.Zero, first.Summary);
+        Assert.That(ValueOf(first, "check"), Is.EqualTo("clean"), first.Summary);
+        Assert.That(ValueOf(first, "again"), Is.EqualTo(ValueOf(first, "sum")));
+
+        // The next guest lives on that disk: root, programs and data.
+        VmmResult second = Boot(guest with
+        {
+            Script = guest.Script + wait + """
+                until [ -b /dev/sda1 ]; do sleep 0.1; done
+                mkdir /disk
+                mount /dev/sda1 /disk
+                chroot /disk /bin/busybox sh -c 'echo root=$(/bin/busybox sha256sum < /data)'
+                umount /disk
+                """,
+        }).WaitForEnd(s_deadline);
+        Assert.That(second.ExitCode, Is.Zero, second.Summary);
+        Assert.That(ValueOf(second, "root"), Is.EqualTo(ValueOf(first, "sum")));
+    }
+
+    [Test]
+    public void Target_NotThere_FailsBeforeTheGuestBoots()
+    {
+        VmmResult result = Boot(GuestWith("", "--scsi", "wwpn=naa.5001405deadbeef0")).WaitForEnd();
+        Assert.That(result.ExitCode, Is.EqualTo(1));
+        Assert.That(result.Output, Is.Empty);
+        Assert.That(result.Errors, Does.StartWith("vmm: --scsi wwpn=naa.5001405deadbeef0: /dev/vhost-scsi: ioctl(VHOST_SCSI_SET_ENDPOINT):")
+            .And.EndsWith("see docs/scsi.md\n"));
+    }
+}
