@@ -1,10 +1,10 @@
-using System.Diagnostics;
 using System.Reflection;
 using System.Runtime.InteropServices;
 using System.Text;
 using System.Text.RegularExpressions;
 using NUnit.Framework;
 using Vmm.Kvm;
+using Vmm.Tests.Fakes;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Tests.Kvm;
@@ -98,7 +98,7 @@ public partial class KvmAbiTests
             var capability = (KvmCapability)field.GetValue(null)!;
             AssertConstant(capability.Name, capability.Number);
         }
-        Compile(c.ToString());
+        CCompiler.Check(c.ToString());
         NUnit.Framework.Assert.That(assertions, Is.GreaterThan(100));
     }
 
@@ -110,32 +110,6 @@ public partial class KvmAbiTests
 
     private static int SizeOf(Type type) =>
         (int)typeof(System.Runtime.CompilerServices.Unsafe).GetMethod("SizeOf")!.MakeGenericMethod(type).Invoke(null, null)!;
-
-    private static void Compile(string source)
-    {
-        Process compiler;
-        try
-        {
-            compiler = Process.Start(new ProcessStartInfo("gcc", ["-std=gnu11", "-fsyntax-only", "-x", "c", "-"])
-            {
-                RedirectStandardInput = true,
-                RedirectStandardError = true,
-            })!;
-        }
-        catch (System.ComponentModel.Win32Exception)
-        {
-            NUnit.Framework.Assert.Ignore("no C compiler: apt-get install gcc libc6-dev");
-            return;
-        }
-        using (compiler)
-        {
-            compiler.StandardInput.Write(source);
-            compiler.StandardInput.Close();
-            string errors = compiler.StandardError.ReadToEnd();
-            compiler.WaitForExit();
-            NUnit.Framework.Assert.That(compiler.ExitCode, Is.Zero, errors);
-        }
-    }
 
     [GeneratedRegex("(?<=[a-z0-9])([A-Z])")]
     private static partial Regex WordStart();

@@ -34,6 +34,9 @@ public sealed class VhostScsi : VhostKernelBackend
             Call(VhostIoctls.ScsiGetAbiVersion, ref version);
             if (version < VhostScsiTarget.CurrentAbi)
                 throw new VhostException($"{Name}: speaks version {version} of its interface, and {VhostScsiTarget.CurrentAbi} is needed");
+            // The kernel takes no endpoint before it has been told of memory, though no ring is in it yet.
+            VhostMemory none = default;
+            Call(VhostIoctls.SetMemTable, ref none);
             SetEndpoint();
             ClearEndpoint();
         }

@@ -33,8 +33,8 @@ internal sealed class LioTarget : IDisposable
 
     public void Dispose()
     {
-        File.WriteAllText($"{_port}/tpgt_1/nexus", "NULL");
         File.Delete($"{_port}/tpgt_1/lun/lun_0/disk");
+        File.WriteAllText($"{_port}/tpgt_1/nexus", "NULL");   // refused while there is a LUN
         foreach (string directory in new[] { $"{_port}/tpgt_1/lun/lun_0", $"{_port}/tpgt_1", _port, _backstore, Path.GetDirectoryName(_backstore)! })
             HostCommand.Run("rmdir", directory);
     }
