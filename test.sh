@@ -9,14 +9,21 @@ cd "$(dirname "$0")" || exit 1
 repo=$PWD
 logs=$repo/artifacts/logs
 vmm=$repo/artifacts/vmm/vmm
-passed=0 failed=0 skipped=()
+passed=0 failed=0 skipped=() repeated=() child=
 mkdir -p "$logs"
+exec 8> "$repo/artifacts/.test.lock"
+flock -n 8 || { echo "test.sh: already running in this checkout" >&2; exit 1; }
+trap 'trap "" INT TERM; kill "$child" 2> /dev/null; wait; echo "test.sh: interrupted" >&2; exit 130' INT TERM
 # No build server may stay behind.
 export MSBUILDDISABLENODEREUSE=1 UseSharedCompilation=false DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1
 export VMM_ARTIFACTS=$repo/artifacts
 
 finish() {
     local line
+    if [ ${#repeated[@]} != 0 ]; then
+        echo "repeated once, because the emulated host is not always right:"
+        for line in "${repeated[@]}"; do echo "  $line"; done
+    fi
     if [ ${#skipped[@]} != 0 ]; then
         echo "skipped:"
         for line in "${skipped[@]}"; do echo "  $line"; done
@@ -26,10 +33,17 @@ finish() {
     exit
 }
 
+# Runs a command in the background, so that a signal to this script ends it too.
+bounded() { # SECONDS LOG COMMAND [ARG...]
+    timeout -k 10 "$1" "${@:3}" > "$2" 2>&1 < /dev/null 8>&- &
+    child=$!
+    wait "$child"
+}
+
 check() { # NAME SECONDS COMMAND [ARG...]: one check, its output in a log
     local name=$1 limit=$2 log=$logs/${1//[^a-z0-9]/-}.log start=$SECONDS status
     shift 2
-    timeout -k 10 "$limit" "$@" > "$log" 2>&1 < /dev/null
+    bounded "$limit" "$log" "$@"
     status=$?
     if [ "$status" = 0 ]; then
         passed=$((passed + 1))
@@ -42,27 +56,50 @@ check() { # NAME SECONDS COMMAND [ARG...]: one check, its output in a log
     return 1
 }
 
-run_tests() { # NAME SECONDS COMMAND [ARG...]: a run of the test program, whose own counts are added
-    local name=$1 limit=$2 log=$logs/${1//[^a-z0-9]/-}.log start=$SECONDS status good bad unrun
+run_tests() { # NAME SECONDS COMMAND [ARG...]: a run of the test program; sets status, good, bad, unrun and log
+    local name=$1 limit=$2 start=$SECONDS
+    log=$logs/${1//[^a-z0-9]/-}.log
     shift 2
-    timeout -k 10 "$limit" "$@" > "$log" 2>&1 < /dev/null
+    bounded "$limit" "$log" "$@"
     status=$?
     count() { sed -n "s/^  $1: \([0-9]*\)\$/\1/p" "$log" | tail -n 1; }
     good=$(count succeeded) bad=$(count failed) unrun=$(count skipped)
-    echo "tests $name: ${good:-0} passed, ${bad:-0} failed, ${unrun:-0} skipped ($((SECONDS - start)) s, log $log)"
-    passed=$((passed + ${good:-0})) failed=$((failed + ${bad:-0}))
-    awk '/^failed /{ lines = 12 } /^(passed|skipped) /{ lines = 0 } lines-- > 0' "$log"
-    if [ "$status" != 0 ] && [ "${bad:-0}" = 0 ]; then # crashed, ran past its time, or no test there
-        failed=$((failed + 1))
+    good=${good:-0} bad=${bad:-0} unrun=${unrun:-0}
+    if [ "$status" != 0 ] && [ "$bad" = 0 ]; then # crashed, ran past its time, or no test there
+        bad=1
         echo "FAIL  $name ended with status $status:"
         tail -n 20 "$log"
     fi
+    echo "tests $name: $good passed, $bad failed, $unrun skipped ($((SECONDS - start)) s, log $log)"
+    awk '/^failed /{ lines = 12 } /^(passed|skipped) /{ lines = 0 } lines-- > 0' "$log"
+}
+
+tally() { # adds up what run_tests has set
+    passed=$((passed + good)) failed=$((failed + bad))
     # "skipped NAME (time)", then the reason's first line.
     mapfile -t -O "${#skipped[@]}" skipped < <(sed -n '/^skipped /{s/^skipped \(.*\) ([^)]*)$/\1/;N;s/\n */: /;p}' "$log")
-    if [ -n "${CI-}" ] && [ "$name" = linux ] && [ "${unrun:-0}" != 0 ]; then
-        failed=$((failed + unrun))
-        echo "FAIL  $unrun tests that boot Linux did not run"
+}
+
+linux_tests() { # NAME FILTER
+    run_tests "$1" $((limit + 30)) scripts/on-kvm-host -t "$limit" -e VMM_ARTIFACTS -e VMM_BINARY -e VMM_TESTS \
+        -e DOTNET_TieredPGO=0 -e DOTNET_CLI_TELEMETRY_OPTOUT=1 -- artifacts/tests/Vmm.Tests \
+        --filter "$2" --output Detailed --no-ansi --progress off --results-directory /tmp/results
+}
+
+# QEMU's emulation of SVM now and then resets a guest, or its host (docs/testing.md): what failed in it is run once more, in
+# a new host. What fails twice has failed, and what was repeated is listed.
+repeat_failed() {
+    local first_good=$good first_bad=$bad names filter=TestCategory=Linux
+    names=$(sed -n 's/^failed \([A-Za-z0-9_]*\).*/\1/p' "$log" | sort -u)
+    if [ -n "$names" ] && [ "$status" -lt 124 ]; then
+        filter=$(sed 's/^/FullyQualifiedName~/' <<< "$names" | paste -s -d '|')
+        mapfile -t -O "${#repeated[@]}" repeated < <(sed -n '/^failed /{s/ ([^)]*)$//;N;s/\n */: /;p}' "$log")
+    else
+        repeated+=("all of them: the emulated host ended with status $status")
+        first_good=0 first_bad=0
     fi
+    linux_tests "linux-repeated" "$filter"
+    [ "$first_bad" = 0 ] || good=$((first_good + first_bad - (bad < first_bad ? bad : first_bad)))
 }
 
 publish() {
@@ -113,6 +150,7 @@ in_bash "vmm check" 30 same_answer
 export VMM_BINARY=$vmm
 run_tests "unit" 900 dotnet Vmm.Tests/bin/Release/net10.0/Vmm.Tests.dll --filter 'TestCategory!=Linux' \
     --output Detailed --no-ansi --progress off --results-directory "$logs/unit"
+tally
 
 check "test guests" 120 bash -c 'for what in cloud generic tools; do firmware/guest/build $what || exit; done'
 release=$(cat artifacts/kernels/cloud/release)
@@ -121,9 +159,13 @@ in_bash "demo status" 180 guest_status 3 "it's \"quoted\"" sh -c 'echo "$1"; exi
 # Compiled ahead of time, because the emulated host has no time for the JIT.
 check "publish tests" 300 dotnet publish Vmm.Tests -c Release -r linux-x64 --no-self-contained \
     -p:PublishReadyToRun=true -p:ValidateExecutableReferencesMatchSelfContained=false -o artifacts/tests || finish
-limit=1500
+limit=1800
 [ "${VMM_TESTS-}" != full ] || limit=3600
-run_tests "linux" $((limit + 30)) scripts/on-kvm-host -t "$limit" -e VMM_ARTIFACTS -e VMM_BINARY -e VMM_TESTS -e DOTNET_TieredPGO=0 \
-    -e DOTNET_CLI_TELEMETRY_OPTOUT=1 -- artifacts/tests/Vmm.Tests \
-    --filter 'TestCategory=Linux' --output Detailed --no-ansi --progress off --results-directory /tmp/results
+linux_tests "linux" 'TestCategory=Linux'
+[ "$status" = 0 ] || scripts/can-run-linux || repeat_failed
+tally
+if [ -n "${CI-}" ] && [ "$unrun" != 0 ]; then
+    failed=$((failed + unrun))
+    echo "FAIL  $unrun tests that boot Linux did not run"
+fi
 finish

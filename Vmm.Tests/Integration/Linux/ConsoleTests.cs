@@ -13,7 +13,7 @@ public class ConsoleTests : LinuxTest
     private const byte CtrlA = 1;
 
     // A byte costs an exit or two, about 50 us each in the emulated host.
-    private static readonly TimeSpan s_transferDeadline = TimeSpan.FromMinutes(5);
+    private static readonly TimeSpan s_transferDeadline = TimeSpan.FromMinutes(2);
 
     [Test]
     public void Output_Mebibyte_ArrivesUnchanged()
