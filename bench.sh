@@ -1,6 +1,8 @@
 #!/bin/bash
 # Measures, from a fresh clone on:
 #   ./bench.sh boot [-n RUNS]    start, exits, memory and end of a guest, beside QEMU's microvm (5 to 10 minutes)
+#   ./bench.sh net [-n RUNS]     packets: round trips, throughput, connections, exits, beside QEMU's microvm (3 minutes)
+#   ./bench.sh vsock [-n RUNS]   the same over virtual sockets (3 minutes)
 # Tables go to stdout, raw results to artifacts/bench. What the figures mean is in docs/measurements.md.
 set -euo pipefail
 repo=$(cd "$(dirname "$0")" && pwd)
@@ -10,6 +12,7 @@ case ${1:-} in
         shift
         exec "$repo/scripts/bench-boot" "$@"
         ;;
+    net | vsock) exec "$repo/scripts/bench-data" "$@" ;;
     '') sed -n '2,/^set/{/^# /s/^# //p}' "$0" ;;
     *)
         echo "bench: no benchmark '$1'; ./bench.sh lists them" >&2

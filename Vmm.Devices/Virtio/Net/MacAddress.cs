@@ -1,5 +1,4 @@
 using System.Globalization;
-using System.Security.Cryptography;
 
 namespace Vmm.Devices.Virtio.Net;
 
@@ -33,7 +32,7 @@ public readonly record struct MacAddress
     public static MacAddress Random()
     {
         Span<byte> bytes = stackalloc byte[Size];
-        RandomNumberGenerator.Fill(bytes);
+        System.Random.Shared.NextBytes(bytes);   // no secret, and the library's cryptography would want OpenSSL
         bytes[0] = (byte)((bytes[0] & ~1) | 2);
         return new MacAddress(bytes);
     }
