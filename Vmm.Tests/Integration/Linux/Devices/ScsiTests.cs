@@ -38,7 +38,7 @@ public class ScsiTests : DeviceTest
         Assert.That(ValueOf(first, "again"), Is.EqualTo(ValueOf(first, "sum")));
 
         // The next guest lives on that disk: root, programs and data.
-        VmmResult second = Boot(guest with
+        VmmProcess process = Boot(guest with
         {
             Script = guest.Script + wait + """
                 until [ -b /dev/sda1 ]; do sleep 0.1; done
@@ -46,8 +46,14 @@ public class ScsiTests : DeviceTest
                 mount /dev/sda1 /disk
                 chroot /disk /bin/busybox sh -c 'echo root=$(/bin/busybox sha256sum < /data)'
                 umount /disk
+                echo "one disk"
+                until [ -b /dev/sdb ]; do sleep 0.1; done
+                echo "two disks"
                 """,
-        }).WaitForEnd(s_deadline);
+        });
+        process.WaitForOutput("one disk");
+        target.AddDisk(Path.Combine(Scratch, "second"), DiskSize);
+        VmmResult second = process.WaitForEnd(s_deadline);
         Assert.That(second.ExitCode, Is.Zero, second.Summary);
         Assert.That(ValueOf(second, "root"), Is.EqualTo(ValueOf(first, "sum")));
     }

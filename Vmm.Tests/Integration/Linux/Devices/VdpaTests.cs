@@ -1,0 +1,55 @@
+using System.Globalization;
+using NUnit.Framework;
+
+namespace Vmm.Tests.Integration.Linux.Devices;
+
+/// <summary>vDPA devices: vhost-vdpa with the kernel's simulator.</summary>
+public class VdpaTests : DeviceTest
+{
+    [OneTimeSetUp]
+    public void LoadSimulator()
+    {
+        if (VdpaSimulator.Load() is string reason)
+            Assert.Ignore(reason);
+    }
+
+    [Test]
+    public void Devices_DiskAndNetwork_MoveData()
+    {
+        using var disk = new VdpaSimulator("blk");
+        using var network = new VdpaSimulator("net");
+        VmmResult result = Boot(GuestWith(
+            """
+            until [ -b /dev/vda ]; do sleep 0.1; done
+            echo size=$(cat /sys/block/vda/size)
+            head -c 16M /dev/urandom > /tmp/data
+            echo sum=$(sha256sum < /tmp/data)
+            dd if=/tmp/data of=/dev/vda bs=1M seek=3 conv=fsync 2> /dev/null
+            echo LNRO0005:00 > /sys/bus/platform/drivers/virtio-mmio/unbind
+            echo LNRO0005:00 > /sys/bus/platform/drivers/virtio-mmio/bind
+            until [ -b /dev/vda ]; do sleep 0.1; done
+            echo again=$(dd if=/dev/vda bs=1M skip=3 count=16 2> /dev/null | sha256sum)
+            ip addr add 10.8.0.1/24 dev eth0
+            ip link set eth0 up
+            arping -q -c 5 -I eth0 10.8.0.9
+            echo sent=$(cat /sys/class/net/eth0/statistics/tx_packets)
+            echo received=$(cat /sys/class/net/eth0/statistics/rx_packets)
+            """,
+            "--vdpa", $"path={disk.Path}", "--vdpa", $"path={network.Path}")).WaitForEnd();
+
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(ValueOf(result, "size"), Is.EqualTo("262144"), "sectors of the simulator's disk");
+        Assert.That(ValueOf(result, "again"), Is.EqualTo(ValueOf(result, "sum")));
+        // The simulator's network hands back what it gets.
+        Assert.That(int.Parse(ValueOf(result, "received"), CultureInfo.InvariantCulture), Is.GreaterThanOrEqualTo(5), result.Summary);
+    }
+
+    [Test]
+    public void Device_MoreQueuesThanItHas_FailsBeforeTheGuestBoots()
+    {
+        using var disk = new VdpaSimulator("blk");
+        VmmResult result = Boot(GuestWith("", "--vdpa", $"path={disk.Path},queues=9")).WaitForEnd();
+        Assert.That(result.ExitCode, Is.EqualTo(1));
+        Assert.That(result.Errors, Is.EqualTo($"vmm: --vdpa path={disk.Path}: queues=9 are more than the device has, 1\n"));
+    }
+}
