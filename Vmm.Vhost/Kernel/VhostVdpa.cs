@@ -126,6 +126,7 @@ public sealed class VhostVdpa : VhostKernelBackend
         if (_isMapped || Memory is null)
             return;
         _isMapped = true;
+        LockedMemory.RaiseLimit();
         SendBatch(VhostIotlbMsg.Update);
     }
 
@@ -206,9 +207,8 @@ public sealed class VhostVdpa : VhostKernelBackend
         int result = Device.TryWrite(MemoryMarshal.AsBytes(new ReadOnlySpan<VhostMsgV2>(in message)));
         if (result >= 0)
             return;
-        string? advice = -result is Errnos.Enomem or Errnos.Eperm
-            ? "guest memory is pinned for it: raise the limit of locked memory (ulimit -l unlimited)"
-            : null;
+        // Whatever the kernel's reason is, it says EFAULT.
+        const string advice = "guest memory is pinned for it: raise the limit of locked memory (ulimit -l unlimited)";
         var inner = new ErrnoException("write(VHOST_IOTLB_MSG_V2)", -result, advice);
         throw new VhostException($"{Name}: {inner.Message}", inner);
     }

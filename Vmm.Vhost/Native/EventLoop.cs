@@ -1,9 +1,13 @@
+using NLog;
+
 namespace Vmm.Vhost.Native;
 
 /// <summary>One thread that waits for many descriptors and calls back when one is readable: for what happens rarely (a configuration
 /// changed, a connection broke), never for what a data plane does. The thread begins with the first descriptor.</summary>
 public sealed class EventLoop : IDisposable
 {
+    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.Native");
+
     private readonly Lock _lock = new();
     private readonly EventFd _wake = new();
     private readonly List<Entry> _entries = [];
@@ -11,7 +15,7 @@ public sealed class EventLoop : IDisposable
     private bool _stopping;
 
     /// <summary>Calls <paramref name="ready"/> whenever <paramref name="fd"/> is readable, hung up or in error. It must make that state go
-    /// away (read, drain) or remove the descriptor, and must not throw.</summary>
+    /// away (read, drain) or remove the descriptor. One that throws is not called again.</summary>
     public void Add(FileDescriptor fd, Action ready)
     {
         lock (_lock)
@@ -70,8 +74,22 @@ public sealed class EventLoop : IDisposable
             for (int i = 0; i < entries.Length; i++)
             {
                 if (waiting[i].Happened != PollEvents.None && IsStillThere(entries[i]))
-                    entries[i].Ready();
+                    Call(entries[i]);
             }
+        }
+    }
+
+    private void Call(Entry entry)
+    {
+        try
+        {
+            entry.Ready();
+        }
+        catch (IOException e)
+        {
+            // Whoever waits for this descriptor hears no more of it; the others do.
+            s_log.Error("{Error}: the event is given up", e.Message);
+            Remove(entry.Descriptor);
         }
     }
 

@@ -53,7 +53,7 @@ internal sealed class NetDevice : VirtioDevice, INetControl
         try
         {
             for (int i = 0; i < _pairs.Length; i++)
-                _pairs[i] = new VhostNet(_tap.Queues[i]);
+                _pairs[i] = OpenPair(_tap.Queues[i]);
             if (options.Mtu is int mtu)
                 _tap.SetMtu(mtu);
             HasUfo = _tap.TrySetOffloads(NetFeatures.GuestOffloads);
@@ -223,6 +223,18 @@ internal sealed class NetDevice : VirtioDevice, INetControl
             pair?.Dispose();
         _tap.Dispose();
         _ringError.Dispose();
+    }
+
+    private static VhostNet OpenPair(FileDescriptor tapQueue)
+    {
+        try
+        {
+            return new VhostNet(tapQueue);
+        }
+        catch (VhostException e)
+        {
+            throw new VhostException($"--net: {e.Message}", e);
+        }
     }
 
     private void StartControl(GuestMemory memory, VringConfig queue, ulong features)

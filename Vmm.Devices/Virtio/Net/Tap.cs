@@ -30,13 +30,14 @@ internal sealed class Tap : IDisposable
     /// <summary>The queues, all in use at first.</summary>
     public IReadOnlyList<FileDescriptor> Queues => _queues;
 
-    /// <summary>Whether the interface is set up: what its administrator wants, whatever hangs on it.</summary>
+    /// <summary>Whether the interface is set up: what its administrator wants, whatever hangs on it. One that is out of sight, in another
+    /// network namespace, counts as up.</summary>
     public bool IsUp
     {
         get
         {
             var request = new IfReq { Name = Name };
-            return TryCall(_control, TunAbi.SiocGIfFlags, ref request) >= 0 && (request.Flags & TunAbi.IffUp) != 0;
+            return TryCall(_control, TunAbi.SiocGIfFlags, ref request) < 0 || (request.Flags & TunAbi.IffUp) != 0;
         }
     }
 

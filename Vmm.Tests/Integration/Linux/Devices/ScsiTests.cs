@@ -24,7 +24,7 @@ public class ScsiTests : DeviceTest
                 mount /dev/sda1 /disk
                 mkdir /disk/bin /disk/proc
                 cp /bin/busybox /disk/bin/
-                head -c 32M /dev/urandom > /disk/data
+                head -c $((32 << 20)) /dev/urandom > /disk/data
                 echo sum=$(sha256sum < /disk/data)
                 umount /disk
                 e2fsck -f -n /dev/sda1 && echo "check=clean"
@@ -35,6 +35,7 @@ public class ScsiTests : DeviceTest
         }).WaitForEnd(s_deadline);
         Assert.That(first.ExitCode, Is.Zero, first.Summary);
         Assert.That(ValueOf(first, "check"), Is.EqualTo("clean"), first.Summary);
+        Assert.That(ValueOf(first, "sum"), Does.Not.StartWith(HashOfNothing));
         Assert.That(ValueOf(first, "again"), Is.EqualTo(ValueOf(first, "sum")));
 
         // The next guest lives on that disk: root, programs and data.

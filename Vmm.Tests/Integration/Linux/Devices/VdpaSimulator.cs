@@ -9,7 +9,8 @@ internal sealed class VdpaSimulator : IDisposable
     public VdpaSimulator(string kind)
     {
         _name = $"vmtest-{kind}";
-        HostCommand.Run("vdpa", "dev", "add", "mgmtdev", $"vdpasim_{kind}", "name", _name);
+        string[] address = kind == "net" ? ["mac", "02:00:00:00:00:55"] : [];
+        HostCommand.Run("vdpa", ["dev", "add", "name", _name, "mgmtdev", $"vdpasim_{kind}", .. address]);
         Path = "/dev/" + System.IO.Path.GetFileName(Directory.GetDirectories($"/sys/bus/vdpa/devices/{_name}", "vhost-vdpa-*").Single());
     }
 

@@ -1,0 +1,59 @@
+using NUnit.Framework;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Tests.Native;
+
+public class EventLoopTests
+{
+    private static readonly TimeSpan s_deadline = TimeSpan.FromSeconds(10);
+
+    [Test]
+    public void Add_Signalled_IsCalledUntilRemoved()
+    {
+        using var loop = new EventLoop();
+        using EventFd first = new(), second = new();
+        using var called = new SemaphoreSlim(0);
+        loop.Add(first, () => { first.Drain(); called.Release(); });
+        loop.Add(second, () => { second.Drain(); called.Release(); });
+
+        first.Signal();
+        Assert.That(called.Wait(s_deadline));
+        second.Signal();
+        Assert.That(called.Wait(s_deadline));
+
+        loop.Remove(first);
+        first.Signal();
+        second.Signal();
+        Assert.That(called.Wait(s_deadline));
+        Assert.That(first.Drain(), Is.EqualTo(1), "nobody took it");
+    }
+
+    [Test]
+    public void CallBack_Throws_IsGivenUpAndTheOthersGoOn()
+    {
+        using var loop = new EventLoop();
+        using EventFd bad = new(), good = new();
+        using var called = new SemaphoreSlim(0);
+        int calls = 0;
+        loop.Add(bad, () => { calls++; throw new IOException("broken"); });
+        loop.Add(good, () => { good.Drain(); called.Release(); });
+        bad.Signal();
+        Assert.That(() => Volatile.Read(ref calls), Is.EqualTo(1).After((int)s_deadline.TotalMilliseconds, 5));
+        for (int i = 0; i < 3; i++)
+        {
+            good.Signal();
+            Assert.That(called.Wait(s_deadline));
+        }
+        Assert.That(calls, Is.EqualTo(1));
+    }
+
+    [Test]
+    public void Dispose_WithDescriptors_EndsTheThread()
+    {
+        using EventFd fd = new();
+        var loop = new EventLoop();
+        loop.Add(fd, () => { });
+        loop.Dispose();
+        Assert.That(() => loop.Add(fd, () => { }), Throws.TypeOf<ObjectDisposedException>());
+    }
+}
