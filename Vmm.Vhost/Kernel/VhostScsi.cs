@@ -39,6 +39,7 @@ public sealed class VhostScsi : VhostKernelBackend
             Call(VhostIoctls.SetMemTable, ref none);
             SetEndpoint();
             ClearEndpoint();
+            SpreadOverWorkers(FixedRings + 1);
         }
         catch
         {
@@ -51,7 +52,13 @@ public sealed class VhostScsi : VhostKernelBackend
     private protected override bool RunsAsWhole => true;
 
     /// <inheritdoc/>
-    private protected override void Run(IReadOnlyList<VringConfig> rings) => SetEndpoint();
+    private protected override void Run(IReadOnlyList<VringConfig> rings)
+    {
+        // Events that the last driver missed are none of the next one's.
+        uint missed = 0;
+        Call(VhostIoctls.ScsiSetEventsMissed, ref missed);
+        SetEndpoint();
+    }
 
     /// <inheritdoc/>
     private protected override void Halt(int index) => ClearEndpoint();

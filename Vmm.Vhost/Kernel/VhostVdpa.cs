@@ -67,7 +67,9 @@ public sealed class VhostVdpa : VhostKernelBackend
     public uint ConfigSize { get; }
 
     /// <inheritdoc/>
-    private protected override ulong HiddenFeatures => VirtioFeatures.NotifyOnEmpty | VirtioFeatures.AnyLayout;
+    // Where a packed ring begins is told in a form that not every kernel knows, and there is no way to reset one ring.
+    private protected override ulong HiddenFeatures =>
+        VirtioFeatures.NotifyOnEmpty | VirtioFeatures.AnyLayout | VirtioFeatures.RingPacked | VirtioFeatures.RingReset;
 
     /// <inheritdoc/>
     private protected override bool RunsAsWhole => true;
@@ -125,6 +127,7 @@ public sealed class VhostVdpa : VhostKernelBackend
     {
         if (_isMapped || Memory is null)
             return;
+        CheckRange(Memory);
         _isMapped = true;
         LockedMemory.RaiseLimit();
         SendBatch(VhostIotlbMsg.Update);
@@ -176,6 +179,18 @@ public sealed class VhostVdpa : VhostKernelBackend
         }
     }
 
+    private void CheckRange(GuestMemory memory)
+    {
+        foreach (ref readonly GuestRegion region in memory.Regions)
+        {
+            if (region.Start.Value < _iovaRange.First || region.End.Value - 1 > _iovaRange.Last)
+            {
+                throw new VhostException($"{Name}: reaches addresses 0x{_iovaRange.First:x} to 0x{_iovaRange.Last:x} only, "
+                    + "and guest memory has others: give the guest less memory");
+            }
+        }
+    }
+
     private void SendBatch(byte type)
     {
         bool isBatched = (_backendFeatures & VhostBackendFeatures.IotlbBatch) != 0;
@@ -183,11 +198,6 @@ public sealed class VhostVdpa : VhostKernelBackend
             Send(new VhostIotlbMsg { Type = VhostIotlbMsg.BatchBegin });
         foreach (ref readonly GuestRegion region in Memory!.Regions)
         {
-            if (region.Start.Value < _iovaRange.First || region.End.Value - 1 > _iovaRange.Last)
-            {
-                throw new VhostException($"{Name}: reaches addresses 0x{_iovaRange.First:x} to 0x{_iovaRange.Last:x} only, "
-                    + "and guest memory has others: give the guest less memory");
-            }
             Send(new VhostIotlbMsg
             {
                 Iova = region.Start.Value,

@@ -1,3 +1,4 @@
+using Vmm.Devices.Virtio.Net;
 using Vmm.Vhost;
 using Vmm.Vhost.Kernel;
 using Vmm.Vhost.Native;
@@ -7,8 +8,12 @@ namespace Vmm.Devices.Virtio.Vdpa;
 /// <summary>A device of the host's, shown as it is: type, features, queues and configuration are its own.</summary>
 internal sealed class VdpaDevice : KernelVhostDevice
 {
-    private const ulong NetMq = 1UL << 22;      // VIRTIO_NET_F_MQ
     private const ulong BlockMq = 1UL << 12;    // VIRTIO_BLK_F_MQ
+    private const int NetDataQueues = 2;
+
+    // What needs a network device's control queue.
+    private const ulong NetControl = NetFeatures.CtrlVq | NetFeatures.CtrlRx | NetFeatures.CtrlVlan | NetFeatures.CtrlRxExtra
+        | NetFeatures.GuestAnnounce | NetFeatures.CtrlMacAddr | NetFeatures.CtrlGuestOffloads;
 
     private readonly EventLoop _events;
     private readonly VhostVdpa _vdpa;
@@ -27,6 +32,8 @@ internal sealed class VdpaDevice : KernelVhostDevice
         {
             if (_queues > _vdpa.RingCount)
                 throw new VhostException($"{Name}: queues={_queues} are more than the device has, {_vdpa.RingCount}");
+            if (_queues < NetDataQueues && Type == VirtioDeviceType.Net)
+                throw new VhostException($"{Name}: queues={_queues} is too few: a network device has {NetDataQueues} for data");
             _vdpa.SetConfigCall(_configChanged);
             events.Add(_configChanged, ConfigMayHaveChanged);
         }
@@ -44,7 +51,7 @@ internal sealed class VdpaDevice : KernelVhostDevice
     // A driver that is shown fewer queues must not be told of all of them.
     public override ulong Features => _vdpa.Features & ~(QueueCount == _vdpa.RingCount ? 0UL : Type switch
     {
-        VirtioDeviceType.Net => NetMq,
+        VirtioDeviceType.Net => QueueCount > NetDataQueues ? NetFeatures.Mq : NetFeatures.Mq | NetControl,
         VirtioDeviceType.Block => BlockMq,
         _ => 0UL,
     });
