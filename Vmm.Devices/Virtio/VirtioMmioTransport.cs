@@ -12,7 +12,7 @@ namespace Vmm.Devices.Virtio;
 /// <remarks>Reading has no side effects, so all that can be read is kept in <see cref="Registers"/>; only writes do something, and what
 /// they may do depends on the status. The driver is the guest's: a write that makes no sense has no effect but a line in the log
 /// at Debug.</remarks>
-public sealed class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisposable
+public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisposable
 {
     private const uint Magic = 0x7472_6976;             // "virt"
     private const uint InterfaceVersion = 2;
@@ -296,101 +296,6 @@ public sealed class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisposable
         _driverFeatures = (_driverFeatures & ~(0xFFFF_FFFFUL << shift)) | ((ulong)value << shift);
     }
 
-    private void WriteQueue(int offset, uint value)
-    {
-        if (_queueSel >= _queues.Length)
-        {
-            Ignore(offset, "is for a queue that is not there");
-            return;
-        }
-        QueueRegisters queue = _queues[_queueSel];
-        if (offset == VirtioMmioRegister.QueueReset)
-        {
-            ResetQueue(queue, value);
-            return;
-        }
-        // The values are final from QueueReady and from DRIVER_OK on: a back-end has its own copy of them.
-        bool isRunning = (_status & VirtioStatus.DriverOk) != 0;
-        if ((_status & (VirtioStatus.FeaturesOk | VirtioStatus.Failed | VirtioStatus.NeedsReset)) != VirtioStatus.FeaturesOk
-            || (isRunning && !queue.WasReset) || (queue.Ready && offset != VirtioMmioRegister.QueueReady))
-        {
-            Ignore(offset, "comes when the queue cannot be set up");
-            return;
-        }
-        switch (offset)
-        {
-            case VirtioMmioRegister.QueueNum:
-                queue.Size = value;
-                break;
-            case VirtioMmioRegister.QueueReady:
-                if (value == 1 && isRunning)
-                {
-                    _device.StartQueue(queue.Check(_memory, _driverFeatures, Interrupt));
-                    queue.WasReset = false;
-                }
-                queue.Ready = value == 1;
-                ShowQueue();
-                break;
-            case VirtioMmioRegister.QueueDescLow:
-                queue.Descriptors = WithLow(queue.Descriptors, value);
-                break;
-            case VirtioMmioRegister.QueueDescHigh:
-                queue.Descriptors = WithHigh(queue.Descriptors, value);
-                break;
-            case VirtioMmioRegister.QueueDriverLow:
-                queue.Driver = WithLow(queue.Driver, value);
-                break;
-            case VirtioMmioRegister.QueueDriverHigh:
-                queue.Driver = WithHigh(queue.Driver, value);
-                break;
-            case VirtioMmioRegister.QueueDeviceLow:
-                queue.Device = WithLow(queue.Device, value);
-                break;
-            case VirtioMmioRegister.QueueDeviceHigh:
-                queue.Device = WithHigh(queue.Device, value);
-                break;
-            default:
-                Ignore(offset, "is to a register that cannot be written");
-                break;
-        }
-
-        static ulong WithLow(ulong whole, uint low) => (whole & ~0xFFFF_FFFFUL) | low;
-        static ulong WithHigh(ulong whole, uint high) => (whole & 0xFFFF_FFFFUL) | ((ulong)high << 32);
-    }
-
-    private void ResetQueue(QueueRegisters queue, uint value)
-    {
-        if (value != 1 || !queue.Ready || (_driverFeatures & VirtioFeatures.RingReset) == 0
-            || (_status & (VirtioStatus.DriverOk | VirtioStatus.Failed | VirtioStatus.NeedsReset)) != VirtioStatus.DriverOk)
-        {
-            Ignore(VirtioMmioRegister.QueueReset, "comes when the queue cannot be reset");
-            return;
-        }
-        _device.StopQueue((int)_queueSel);
-        queue.Reset();
-        queue.WasReset = true;
-        ShowQueue();
-    }
-
-    private void Notify(uint value)
-    {
-        // Only what KVM does not turn into a signal comes here: a queue of the VMM's own, or a VMM without ioeventfds.
-        uint index = (_driverFeatures & VirtioFeatures.NotificationData) != 0 ? value & 0xFFFF : value;
-        if (index >= _queues.Length || !_queues[index].Ready
-            || (_status & (VirtioStatus.DriverOk | VirtioStatus.Failed | VirtioStatus.NeedsReset)) != VirtioStatus.DriverOk)
-        {
-            Ignore(VirtioMmioRegister.QueueNotify, "is for a queue that does not run");
-        }
-        else if (_device.IsDelegated((int)index))
-        {
-            _queues[index].Kick.Signal();
-        }
-        else
-        {
-            _device.Notify((int)index);
-        }
-    }
-
     private void WriteConfig(ulong offset, ReadOnlySpan<byte> data)
     {
         int size = _device.ConfigSize;
@@ -446,13 +351,6 @@ public sealed class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisposable
     private void ShowDeviceFeatures() => Registers.Set(
         VirtioMmioRegister.DeviceFeatures,
         _deviceFeaturesSel > 1 ? 0 : (uint)(OfferedFeatures >> (32 * (int)_deviceFeaturesSel)));
-
-    private void ShowQueue()
-    {
-        QueueRegisters? queue = _queueSel < _queues.Length ? _queues[_queueSel] : null;
-        Registers.Set(VirtioMmioRegister.QueueNumMax, (uint)(queue?.MaxSize ?? 0));
-        Registers.Set(VirtioMmioRegister.QueueReady, queue is { Ready: true } ? 1U : 0);
-    }
 
     private void ShowSharedMemory(uint selector)
     {
