@@ -44,14 +44,26 @@ public static class Errnos
     /// <summary>Inappropriate ioctl for device.</summary>
     public const int Enotty = 25;
 
+    /// <summary>File name too long.</summary>
+    public const int Enametoolong = 36;
+
     /// <summary>Broken pipe.</summary>
     public const int Epipe = 32;
 
     /// <summary>Address already in use.</summary>
     public const int Eaddrinuse = 98;
 
+    /// <summary>Software caused connection abort.</summary>
+    public const int Econnaborted = 103;
+
+    /// <summary>Connection reset by peer.</summary>
+    public const int Econnreset = 104;
+
     /// <summary>No buffer space available.</summary>
     public const int Enobufs = 105;
+
+    /// <summary>Connection refused.</summary>
+    public const int Econnrefused = 111;
 
     /// <summary>errno as the last call through Tmds.LibC on this thread left it.</summary>
     internal static int Last => LibC.errno;

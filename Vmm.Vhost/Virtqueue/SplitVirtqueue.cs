@@ -15,7 +15,7 @@ public sealed unsafe class SplitVirtqueue
     private const int IndexOffset = 2;
     private const int RingOffset = 4;
 
-    private readonly GuestMemory _memory;
+    private readonly GuestAddressSpace _memory;
     private readonly int _index;
     private readonly int _size;
     private readonly bool _hasEventIndex;
@@ -33,7 +33,7 @@ public sealed unsafe class SplitVirtqueue
     /// <param name="ring">The ring.</param>
     /// <param name="features">What the driver accepted.</param>
     /// <exception cref="VirtqueueException">The ring is not in memory.</exception>
-    public SplitVirtqueue(GuestMemory memory, in VringConfig ring, ulong features)
+    public SplitVirtqueue(GuestAddressSpace memory, in VringConfig ring, ulong features)
     {
         _memory = memory;
         _index = ring.Index;

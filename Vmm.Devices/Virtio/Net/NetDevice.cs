@@ -239,7 +239,7 @@ internal sealed class NetDevice : VirtioDevice, INetControl
 
     private void StartControl(GuestMemory memory, VringConfig queue, ulong features)
     {
-        _control = new NetControlQueue(new SplitVirtqueue(memory, queue, features), this);
+        _control = new NetControlQueue(new SplitVirtqueue(memory.AddressSpace, queue, features), this);
         if (!IsDelegated(queue.Index))
             return;
         // A driver without MQ has it where a data queue would be, whose kicks do not come by Notify.
