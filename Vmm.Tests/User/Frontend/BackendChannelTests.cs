@@ -102,7 +102,7 @@ public class BackendChannelTests
     [TestCaseSource(nameof(Requests))]
     public void Request_WithMoreDescriptors_ClosesTheChannelAndThem(uint number, byte[] payload, int descriptors, string told)
     {
-        int before = OpenDescriptors.Count();
+        int before = PassedDescriptors.Count();
         using (Open())
         {
             Send(number, 9, payload, descriptors + 1);
@@ -110,7 +110,7 @@ public class BackendChannelTests
             Assert.That(_handler.Told, Is.Empty, told);
         }
         _channel!.Dispose();
-        OpenDescriptors.ReturnTo(before);
+        PassedDescriptors.ReturnTo(before);
     }
 
     [TestCase(2u, VhostUserProtocolFeatures.Config)]
@@ -174,7 +174,7 @@ public class BackendChannelTests
     [Test]
     public void Dispose_WhileServed_ClosesWhenItIsDone()
     {
-        int before = OpenDescriptors.Count();
+        int before = PassedDescriptors.Count();
         using (Open())
         {
             _handler.Before = _channel!.Dispose;
@@ -182,7 +182,7 @@ public class BackendChannelTests
             Assert.That(() => _channel.Serve(), Throws.Nothing);
             Assert.That(_channel.Socket.IsClosed);
         }
-        OpenDescriptors.ReturnTo(before);
+        PassedDescriptors.ReturnTo(before);
     }
 
     private UnixSocket Open(bool isDone = true, VhostUserProtocolFeatures agreed = All)

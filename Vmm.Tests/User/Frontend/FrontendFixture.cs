@@ -35,7 +35,7 @@ internal sealed class FrontendFixture : IVhostUserFrontendEvents, IDisposable
             ReplyTimeout = s_timeout,
             Sync = Sync,
         };
-        Rings = [new(Memory, new(0x1000), RingSize, 0), new(Memory, new(0x2000), RingSize, 1)];
+        Rings = MakeRings();
     }
 
     public Lock Sync { get; } = new();
@@ -46,7 +46,7 @@ internal sealed class FrontendFixture : IVhostUserFrontendEvents, IDisposable
 
     public GuestMemory Memory { get; } = GuestMemory.Create([(new(0), 1 << 20), (new(0x1000_0000), 1 << 20)]);
 
-    public SplitVirtqueueDriver[] Rings { get; }
+    public SplitVirtqueueDriver[] Rings { get; private set; }
 
     public ConcurrentQueue<string> Told { get; } = [];
 
@@ -71,6 +71,14 @@ internal sealed class FrontendFixture : IVhostUserFrontendEvents, IDisposable
             Frontend.SetMemory(Memory);
             Frontend.Start([Rings[0].Config, Rings[1].Config]);
         }
+    }
+
+    /// <summary>A new driver, whose rings are empty.</summary>
+    public void ClearRings()
+    {
+        foreach (SplitVirtqueueDriver ring in Rings)
+            ring.Dispose();
+        Rings = MakeRings();
     }
 
     /// <summary>The kicks and calls that were signalled up to now are forgotten.</summary>
@@ -117,6 +125,8 @@ internal sealed class FrontendFixture : IVhostUserFrontendEvents, IDisposable
         Memory.Dispose();
         File.Delete(Path);
     }
+
+    private SplitVirtqueueDriver[] MakeRings() => [new(Memory, new(0x1000), RingSize, 0), new(Memory, new(0x2000), RingSize, 1)];
 
     private void Tell(string what)
     {

@@ -199,11 +199,11 @@ public class FrontendTests
     [Test]
     public void Open_NobodyListens_SaysSoInTime()
     {
-        int before = OpenDescriptors.Count();
+        int before = PassedDescriptors.Count();
         _fixture.Options = _fixture.Options with { ConnectTimeout = TimeSpan.FromMilliseconds(60) };
         Assert.That(() => _fixture.Open(), Throws.TypeOf<VhostException>().With.Message.EqualTo(
             $"--test: {_fixture.Path}: no back-end within 0.1 s: nobody listens there: start the back-end, or is it another path?"));
-        OpenDescriptors.ReturnTo(before);
+        PassedDescriptors.ReturnTo(before);
     }
 
     [Test]
@@ -465,7 +465,7 @@ public class FrontendTests
     public void Dispose_WhileRunning_LeavesNothingOpen()
     {
         using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
-        int before = OpenDescriptors.Count();
+        int before = PassedDescriptors.Count();
         for (int i = 0; i < 10; i++)
         {
             _fixture.Open();
@@ -474,7 +474,7 @@ public class FrontendTests
                 _fixture.Frontend.Dispose();
             _fixture.Frontend.Dispose();
         }
-        OpenDescriptors.ReturnTo(before);
+        PassedDescriptors.ReturnTo(before);
         Assert.That(backend.All(1, VhostUserRequest.GetVringBase), Has.Length.EqualTo(2), "its rings are stopped");
     }
 }

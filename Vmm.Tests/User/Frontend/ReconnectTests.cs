@@ -203,6 +203,26 @@ public class ReconnectTests
     }
 
     [Test]
+    public void Back_WithTheConfigBeforeTheDriverWroteToIt_IsTakenAndToldOfIt()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Open();
+        _fixture.StartAll();
+        lock (_fixture.Sync)
+            _fixture.Frontend.WriteConfig(0, [0x11]);
+        backend.Config = [0x11, 2, 3, 4, 5, 6, 7, 0x99];
+        backend.Ask(VhostUserBackendRequest.ConfigChange, []);
+        _fixture.WaitFor("config changed");
+        backend.Config = [1, 2, 3, 4, 5, 6, 7, 0x99];
+        backend.Kill();
+        _fixture.WaitFor("restored");
+        Assert.That(backend.All(2, VhostUserRequest.SetConfig).Single().Payload[^1], Is.EqualTo(0x11));
+        byte[] config = new byte[8];
+        _fixture.Frontend.ReadConfig(config);
+        Assert.That(config, Is.EqualTo(new byte[] { 0x11, 2, 3, 4, 5, 6, 7, 0x99 }));
+    }
+
+    [Test]
     public void Back_WithoutInflight_IsRefused()
     {
         var first = new FakeBackend(_fixture.Path) { ProtocolFeatures = WithInflight }.Start();
@@ -297,7 +317,7 @@ public class ReconnectTests
     [Test]
     public void Dispose_WhileAway_EndsAtOnceAndLeavesNothingOpen()
     {
-        int before = OpenDescriptors.Count();
+        int before = PassedDescriptors.Count();
         using (FakeBackend backend = new FakeBackend(_fixture.Path).Start())
         {
             _fixture.Open();
@@ -308,13 +328,13 @@ public class ReconnectTests
         lock (_fixture.Sync)
             _fixture.Frontend.Dispose();
         Assert.That(Stopwatch.GetElapsedTime(start), Is.LessThan(TimeSpan.FromSeconds(5)));
-        OpenDescriptors.ReturnTo(before);
+        PassedDescriptors.ReturnTo(before);
     }
 
     [Test]
     public void Dispose_WhileTheNewBackendIsMute_EndsAtOnceAndLeavesNothingOpen()
     {
-        int before = OpenDescriptors.Count();
+        int before = PassedDescriptors.Count();
         _fixture.Options = _fixture.Options with { ReplyTimeout = TimeSpan.FromMinutes(5) };
         using (FakeBackend backend = new FakeBackend(_fixture.Path).Start())
         {
@@ -332,7 +352,7 @@ public class ReconnectTests
             }
             Assert.That(Stopwatch.GetElapsedTime(start), Is.LessThan(TimeSpan.FromSeconds(5)));
         }
-        OpenDescriptors.ReturnTo(before);
+        PassedDescriptors.ReturnTo(before);
     }
 
     [Test]
@@ -380,11 +400,11 @@ public class ReconnectTests
     [Test]
     public void Death_AtEachMessage_IsAnErrorWithoutReconnect([Range(1, 25)] int message)
     {
-        int before = OpenDescriptors.Count();
+        int before = PassedDescriptors.Count();
         using (FakeBackend backend = new FakeBackend(_fixture.Path) { ProtocolFeatures = WithInflight, DiesAt = _ => message }.Start())
         {
             _fixture.Options = _fixture.Options with { Reconnect = false };
-            VhostUserException error = Assert.Throws<VhostUserException>(() =>
+            VhostUserException? error = Assert.Throws<VhostUserException>(() =>
             {
                 _fixture.Open();
                 _fixture.StartAll();
@@ -395,18 +415,18 @@ public class ReconnectTests
                 4 => "GET_QUEUE_NUM",
                 _ => backend.Heard.Last().Request.WireName(),
             };
-            Assert.That(error.IsConnectionLost);
+            Assert.That(error!.IsConnectionLost);
             Assert.That(error.Message, Is.EqualTo($"--test: {_fixture.Path}: {named}: the peer closed the connection"));
             Assert.That(backend.Heard, Has.Count.EqualTo(message));
             _fixture.Dispose();
         }
-        OpenDescriptors.ReturnTo(before);
+        PassedDescriptors.ReturnTo(before);
     }
 
     [Test]
     public void Death_AtEachMessageOfTheFirstStart_IsMadeGoodByTheNext([Range(9, 25)] int message)
     {
-        int before = OpenDescriptors.Count();
+        int before = PassedDescriptors.Count();
         using (FakeBackend backend = new FakeBackend(_fixture.Path)
         {
             ProtocolFeatures = WithInflight,
@@ -419,7 +439,7 @@ public class ReconnectTests
             Assert.That(backend.All(2, VhostUserRequest.SetVringEnable).Select(said => said.State), Is.EqualTo(new[] { new VringState(0, 1), new VringState(1, 1) }));
             _fixture.Frontend.Dispose();
         }
-        OpenDescriptors.ReturnTo(before);
+        PassedDescriptors.ReturnTo(before);
     }
 
     [Test]
@@ -427,7 +447,7 @@ public class ReconnectTests
     {
         if (isServer)
             _fixture.Options = _fixture.Options with { Endpoint = VhostUserEndpoint.ListenOn(_fixture.Path) };
-        int before = OpenDescriptors.Count();
+        int before = PassedDescriptors.Count();
         // The second connection dies at its first message, the third at its second, and so on: 24 messages are a reconnect.
         using (FakeBackend backend = new FakeBackend(_fixture.Path, listens: !isServer)
         {
@@ -447,7 +467,7 @@ public class ReconnectTests
             Assert.That(_fixture.Told.Count(told => told == "restored"), Is.EqualTo(1));
             _fixture.Frontend.Dispose();
         }
-        OpenDescriptors.ReturnTo(before);
+        PassedDescriptors.ReturnTo(before);
     }
 
     [Test]

@@ -1,7 +1,7 @@
 namespace Vmm.Tests.Fakes;
 
 /// <summary>Counts what this process has open of the kinds that vhost-user passes around, to find what was not closed.</summary>
-internal static class OpenDescriptors
+internal static class PassedDescriptors
 {
     private static readonly string[] s_kinds = ["socket:", "anon_inode:[eventfd]", "anon_inode:[timerfd]", "/memfd:"];
 
