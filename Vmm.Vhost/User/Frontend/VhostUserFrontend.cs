@@ -204,7 +204,8 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
         _inflightFile = null;
         _connector.Dispose();
         _retry?.Dispose();
-        _news?.Dispose();
+        lock (_newsLock)
+            _news?.Dispose();
     }
 
     private VhostUserSession NewSession(UnixSocket socket) => new(socket, Name, _options.ReplyTimeout);
