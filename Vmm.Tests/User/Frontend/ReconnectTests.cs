@@ -424,6 +424,42 @@ public class ReconnectTests
     }
 
     [Test]
+    public void Nonsense_AtEachMessage_IsAnErrorThatNamesIt([Range(1, 25)] int message, [Values] bool hasDescriptors)
+    {
+        int before = PassedDescriptors.Count();
+        using (FakeBackend backend = new FakeBackend(_fixture.Path) { ProtocolFeatures = WithInflight }.Start())
+        {
+            backend.Script = (heard, connection) =>
+            {
+                if (backend.Heard.Count != message)
+                    return false;
+                // Of the right size for most, and with the wrong number or with what must not come with it.
+                using FileDescriptor file = MemFd.Create("hostile", 4096);
+                connection.Send(
+                    hasDescriptors ? heard.Header.Request : 99, VhostUserFlags.Reply, new byte[8], hasDescriptors ? [file, file] : [], TimeSpan.FromSeconds(10));
+                return true;
+            };
+            _fixture.Options = _fixture.Options with { Reconnect = false };
+            VhostUserException? error = Assert.Throws<VhostUserException>(() =>
+            {
+                _fixture.Open();
+                _fixture.StartAll();
+            });
+            // What is not acknowledged yet has no answer: this one is taken for that of the next.
+            string named = message switch
+            {
+                1 => "GET_FEATURES",
+                4 => "GET_QUEUE_NUM",
+                _ => backend.Heard.ElementAt(message - 1).Request.WireName(),
+            };
+            Assert.That(error!.IsConnectionLost);
+            Assert.That(error.Message, Does.StartWith($"--test: {_fixture.Path}: {named}: the peer"));
+            _fixture.Dispose();
+        }
+        PassedDescriptors.ReturnTo(before);
+    }
+
+    [Test]
     public void Death_AtEachMessageOfTheFirstStart_IsMadeGoodByTheNext([Range(9, 25)] int message)
     {
         int before = PassedDescriptors.Count();
