@@ -356,6 +356,29 @@ public class ReconnectTests
     }
 
     [Test]
+    public void Dispose_AtAnyMomentOfAReconnect_LeavesNothingOpen([Values] bool isServer)
+    {
+        if (isServer)
+            _fixture.Options = _fixture.Options with { Endpoint = VhostUserEndpoint.ListenOn(_fixture.Path) };
+        int before = PassedDescriptors.Count();
+        using (FakeBackend backend = new FakeBackend(_fixture.Path, listens: !isServer).Start())
+        {
+            for (int i = 0; i < 22; i++)
+            {
+                _fixture.Open();
+                _fixture.StartAll();
+                int heard = backend.Heard.Count;
+                backend.Kill();
+                // From before it has begun until after it is done.
+                Eventually.True(() => backend.Heard.Count >= heard + i, () => "it is not connected to again");
+                lock (_fixture.Sync)
+                    _fixture.Frontend.Dispose();
+            }
+        }
+        PassedDescriptors.ReturnTo(before);
+    }
+
+    [Test]
     public void Respawn_WhileAway_IsCalledWithoutTheLock()
     {
         FakeBackend? second = null;

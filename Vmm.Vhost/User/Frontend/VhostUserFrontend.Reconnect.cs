@@ -140,6 +140,10 @@ public sealed partial class VhostUserFrontend
             CountEnd();
             Complain(e.Message);
         }
+        catch (ObjectDisposedException)
+        {
+            return;   // the device went meanwhile
+        }
         catch (VhostException e)
         {
             // It answers, and is not the one that it was.
@@ -171,33 +175,37 @@ public sealed partial class VhostUserFrontend
             _monitor.Add(listener, Retry);
     }
 
-    // Without the lock: a back-end that takes its time holds up no vCPU.
+    // Mostly without the lock: a back-end that takes its time holds up no vCPU.
     private FrontendPeer? Reconnect(out bool isQuiet)
     {
-        UnixSocket? socket;
+        VhostUserSession session;
         isQuiet = false;
         try
         {
             _options.Respawn?.Invoke();
-            socket = _connector.TryConnect();
-            isQuiet = socket is null;
+            lock (_options.Sync)
+            {
+                if (_disposed || _connector.TryConnect() is not { } socket)
+                {
+                    isQuiet = true;
+                    return null;
+                }
+                session = _connecting = NewSession(socket);
+            }
         }
         catch (IOException e)
         {
-            Complain($"{Name}: {e.Message}");
+            Complain(e.Message.StartsWith(Name, StringComparison.Ordinal) ? e.Message : $"{Name}: {e.Message}");
             return null;
         }
-        if (socket is null)
-            return null;
-        VhostUserSession session = NewSession(socket);
-        Volatile.Write(ref _connecting, session);
         try
         {
             return FrontendPeer.Negotiate(session, _options, this, _requests);
         }
         finally
         {
-            Volatile.Write(ref _connecting, null);
+            lock (_options.Sync)
+                _connecting = null;
         }
     }
 
