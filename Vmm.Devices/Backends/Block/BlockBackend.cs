@@ -45,7 +45,7 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     public override int QueueCount => _queues;
 
     /// <inheritdoc/>
-    public override int MaxQueueSize => IoUring.MaxEntries;
+    public override int MaxQueueSize => 1024;
 
     /// <inheritdoc/>
     public override int ConfigSize => BlockConfigSpace.Size;
@@ -109,7 +109,7 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
         if (!_image.UpdateCapacity())
             return;
         s_log.Info("{Path} has {Sectors} sectors now", _image.Path, _image.Capacity);
-        FrontEnd?.ConfigChanged();
+        FrontEnd?.ConfigurationChanged();
     }
 
     /// <inheritdoc/>
