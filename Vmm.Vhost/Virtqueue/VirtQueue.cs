@@ -54,6 +54,9 @@ public abstract unsafe class VirtQueue
     /// <summary>Where the next request will be taken from: <see cref="RingLayout.Base"/> of a later start.</summary>
     public abstract uint Base { get; }
 
+    /// <summary>Requests that wait in the ring, as far as it says how many: of a packed ring only whether there is one.</summary>
+    public abstract int Waiting { get; }
+
     private protected bool HasEventIndex { get; }
 
     private protected bool HasIndirect { get; }
