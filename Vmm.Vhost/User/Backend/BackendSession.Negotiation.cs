@@ -13,7 +13,7 @@ internal sealed partial class BackendSession
     private ulong OfferedFeatures =>
         _device.Features
         | VirtioFeatures.Version1 | VirtioFeatures.IndirectDescriptors | VirtioFeatures.EventIndex | VirtioFeatures.RingPacked
-        | VirtioFeatures.RingReset | VirtioFeatures.VhostUserProtocolFeatures
+        | VirtioFeatures.RingReset | VirtioFeatures.LogAll | VirtioFeatures.VhostUserProtocolFeatures
         | (_device.IsInOrder ? VirtioFeatures.InOrder : 0);
 
     private VhostUserProtocolFeatures OfferedProtocolFeatures
@@ -23,9 +23,14 @@ internal sealed partial class BackendSession
             VhostUserProtocolFeatures features = (_device.ProtocolFeatures & DevicesOwn)
                 | VhostUserProtocolFeatures.Mq | VhostUserProtocolFeatures.ReplyAck | VhostUserProtocolFeatures.BackendReq
                 | VhostUserProtocolFeatures.BackendSendFd | VhostUserProtocolFeatures.ResetDevice
-                | VhostUserProtocolFeatures.ConfigureMemSlots | VhostUserProtocolFeatures.Status;
+                | VhostUserProtocolFeatures.ConfigureMemSlots | VhostUserProtocolFeatures.Status | VhostUserProtocolFeatures.LogShmFd;
             if (_device.ConfigSize > 0)
                 features |= VhostUserProtocolFeatures.Config;
+            if (_device.TracksInflight)
+            {
+                features |= VhostUserProtocolFeatures.InflightShmFd | VhostUserProtocolFeatures.GetVringBaseInflight
+                    | VhostUserProtocolFeatures.GetVringBaseSkipDrain;
+            }
             return features;
         }
     }
