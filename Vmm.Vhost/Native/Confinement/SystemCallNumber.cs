@@ -104,10 +104,10 @@ public enum SystemCallNumber
     Pwritev2 = 328,
     Statx = 332,
     Rseq = 334,
-    PidfdGetfd = 438,
     IoUringSetup = 425,
     IoUringEnter = 426,
     IoUringRegister = 427,
     Clone3 = 435,
+    PidfdGetfd = 438,
 #pragma warning restore CS1591
 }
