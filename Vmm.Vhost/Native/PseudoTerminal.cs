@@ -9,9 +9,11 @@ public sealed unsafe partial class PseudoTerminal : FileDescriptor
 {
     private const int Flags = 0x80902;   // O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC
 
+    /// <summary>The request by which <see cref="Size"/> is found out.</summary>
+    public static readonly IoctlRequest SizeRequest = new(0x5413, "TIOCGWINSZ");
+
     private static readonly IoctlRequest s_unlock = new(0x40045431, "TIOCSPTLCK");
     private static readonly IoctlRequest s_number = new(0x80045430, "TIOCGPTN");
-    private static readonly IoctlRequest s_windowSize = new(0x5413, "TIOCGWINSZ");
 
     private FileDescriptor? _terminal;
 
@@ -59,7 +61,7 @@ public sealed unsafe partial class PseudoTerminal : FileDescriptor
         {
             WindowSize size = default;
             // SAFETY: TIOCGWINSZ fills one struct winsize, on the stack.
-            return Ioctl.TryCall(this, s_windowSize, (nuint)(&size)) < 0 ? default : (size.Columns, size.Rows);
+            return Ioctl.TryCall(this, SizeRequest, (nuint)(&size)) < 0 ? default : (size.Columns, size.Rows);
         }
     }
 

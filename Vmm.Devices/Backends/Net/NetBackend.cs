@@ -10,6 +10,9 @@ namespace Vmm.Devices.Backends.Net;
 /// <summary>A network device (VIRTIO 1.2 §5.1) on a tap, or on a wire of UDP datagrams. Its control queue is the front-end's.</summary>
 public sealed class NetBackend : VhostUserDevice, IDisposable
 {
+    /// <summary>The requests of ioctl(2) that a device on a tap makes while it is served.</summary>
+    public static readonly IReadOnlyList<IoctlRequest> TapRequests = [TunAbi.TunSetOffload, TunAbi.TunSetQueue, TunAbi.SiocGIfFlags];
+
     private const ushort LinkUp = 1;            // VIRTIO_NET_S_LINK_UP
     private const int HeaderSize = IFramePort.HeaderSize, OldHeaderSize = 10;
 
