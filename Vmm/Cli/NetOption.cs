@@ -13,10 +13,14 @@ internal static class NetOption
     /// <summary>The same without its dashes.</summary>
     public const string Option = "net";
 
+    /// <summary>The smallest MTU (VIRTIO 1.2 §5.1.4.1).</summary>
+    public const int MinMtu = 68;
+
+    /// <summary>The largest.</summary>
+    public const int MaxMtu = 65535;
+
     private const int MaxInterfaceName = 15;    // IFNAMSIZ less its terminating zero (linux/if.h)
     private const int FirstFreeFd = 3;
-    private const int MinMtu = 68;              // VIRTIO 1.2 §5.1.4.1
-    private const int MaxMtu = 65535;
 
     /// <summary>The device that <paramref name="text"/> describes.</summary>
     /// <exception cref="UsageException">The value is malformed or contradicts itself.</exception>
@@ -48,7 +52,9 @@ internal static class NetOption
         };
     }
 
-    private static string ParseInterface(OptionValue value)
+    /// <summary>The interface that <paramref name="value"/> names.</summary>
+    /// <exception cref="UsageException">It cannot be the name of one.</exception>
+    public static string ParseInterface(OptionValue value)
     {
         if (Encoding.UTF8.GetByteCount(value.Text) > MaxInterfaceName)
             throw value.Refuse($"is too long for an interface: at most {MaxInterfaceName} bytes");

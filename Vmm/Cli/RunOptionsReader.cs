@@ -45,10 +45,7 @@ internal static class RunOptionsReader
 
     /// <summary>What <paramref name="options"/> want logged.</summary>
     /// <exception cref="UsageException">The value is no log level.</exception>
-    public static LogLevel ReadLogLevel(RunOptions options) => Choice.Parse(
-        new OptionValue("--log-level", null, options.LogLevel ?? "warn"),
-        ("off", LogLevel.Off), ("error", LogLevel.Error), ("warn", LogLevel.Warn),
-        ("info", LogLevel.Info), ("debug", LogLevel.Debug), ("trace", LogLevel.Trace));
+    public static LogLevel ReadLogLevel(RunOptions options) => LogLevelOption.Parse(options.LogLevel);
 
     private static VirtioDeviceOptions[] ReadDevices(RunOptions options)
     {

@@ -1,6 +1,7 @@
 using NLog;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.Confinement;
 using Vmm.Vhost.User.Backend;
 
 namespace Vmm.Devices.Backends.Block;
@@ -8,6 +9,14 @@ namespace Vmm.Devices.Backends.Block;
 /// <summary>A block device (VIRTIO 1.2 §5.2) served as a vhost-user back-end, from a raw image or a block device of the host's.</summary>
 public sealed class BlockBackend : VhostUserDevice, IDisposable
 {
+    /// <summary>The system calls that it makes while it is served, besides those of every back-end.</summary>
+    public static readonly IReadOnlyList<SystemCallNumber> SystemCalls =
+    [
+        SystemCallNumber.Preadv, SystemCallNumber.Pwritev, SystemCallNumber.Preadv2, SystemCallNumber.Pwritev2, SystemCallNumber.Pread64,
+        SystemCallNumber.Pwrite64, SystemCallNumber.Fdatasync, SystemCallNumber.Fsync, SystemCallNumber.Fallocate,
+        SystemCallNumber.SyncFileRange, SystemCallNumber.IoUringSetup, SystemCallNumber.IoUringEnter, SystemCallNumber.IoUringRegister,
+    ];
+
     private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Backends.Block");
 
     private readonly BlockImage _image;
