@@ -10,7 +10,6 @@ namespace Vmm.Devices.Backends.Block;
 /// rings but the image.</summary>
 internal sealed class BlockRing : IRingHandler
 {
-    private const int MaxTurn = 4096;           // requests before the ring's thread looks what else it has to do
     private const int Batch = 8;                // completions before it is considered to call the driver
     private const int ZerosSize = 64 * 1024;
     private const int MaxInterruptions = 16;
@@ -74,18 +73,16 @@ internal sealed class BlockRing : IRingHandler
     {
         Disarm();
         _poll.Begin();
-        for (int turn = 0; turn < MaxTurn;)
+        while (true)
         {
-            int done = Turn(ring);
-            turn += done;
+            int done = Work(ring);
+            if (ring.IsTurnOver)
+                return;
             if (done > 0)
                 _poll.Restart();
             else if (!_poll.ShouldGoOn() && TrySleep())
                 return;
         }
-        // Others want the thread too: it comes back at once.
-        _isArmed = true;
-        _ready.Signal();
     }
 
     /// <inheritdoc/>
@@ -119,7 +116,7 @@ internal sealed class BlockRing : IRingHandler
     }
 
     // How much was done: requests begun and operations ended.
-    private int Turn(BackendRing ring)
+    private int Work(BackendRing ring)
     {
         int done = Reap(ring);
         while (ring.TryTake(out DescriptorChain chain))

@@ -18,13 +18,14 @@ internal sealed class BusyPoll
     private int _failures;
     private int _pause;
 
-    /// <summary>A sleep has ended.</summary>
+    /// <summary>There may be something to do; a sleep has ended, if one had begun.</summary>
     public void Begin()
     {
         _idleSince = 0;
         if (_sleptAt == 0)
             return;
         bool wasShort = Stopwatch.GetTimestamp() - _sleptAt < s_longest;
+        _sleptAt = 0;
         if (!wasShort)
             _window = 0;
         else if (_pause > 0)

@@ -48,6 +48,9 @@ public sealed class BackendRing
     /// <summary>Whether the ring stands still because it, or the device, has failed.</summary>
     public bool HasFailed { get; private set; }
 
+    /// <summary>Whether others want their turn: nothing more can be taken in this <see cref="IRingHandler.Process"/>, and another one follows.</summary>
+    public bool IsTurnOver => _wasCut;
+
     internal VirtQueue Queue => _queue;
 
     internal EventFd? Kick { get; set; }
@@ -77,7 +80,8 @@ public sealed class BackendRing
         {
             bool taken = _queue.TryTake(out chain);
             _sawEmpty = !taken;
-            _turnLeft--;
+            if (taken)
+                _turnLeft--;
             return taken;
         }
         catch (VirtqueueException e)

@@ -45,7 +45,7 @@ internal sealed class BlockDriver : IDisposable
         ulong features = (Device.Features & ~without) | VirtioFeatures.Version1 | VirtioFeatures.IndirectDescriptors;
         Device.FeaturesAccepted(features);
         _queue = DriverQueue.Create(_memory.AddressSpace, 0, size, features);
-        Ring = new BackendRing("blk", 0, features, VirtQueue.Create(_memory.AddressSpace, _queue.Layout, features));
+        Ring = new BackendRing(Device, 0, features, VirtQueue.Create(_memory.AddressSpace, _queue.Layout, features));
         _handler = Device.StartRing(Ring);
     }
 
