@@ -222,9 +222,6 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
         _inflight = inflight;
     }
 
-    /// <inheritdoc/>
-    internal override void ForgetInflight() => _inflight?.Forget();
-
     private protected override void LogRingAt(ulong? usedRing) => _logRing = usedRing is null ? null : _ringAddress;
 
     // The ring may have forgotten it; the log has not.

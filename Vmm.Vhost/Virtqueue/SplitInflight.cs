@@ -17,9 +17,6 @@ internal sealed unsafe class SplitInflight(byte* area, int capacity)
 
     private Entry* Entries => (Entry*)(area + sizeof(Header));
 
-    /// <summary>Forgets what there was: the ring is stopped with nothing in flight, and begins anew where it is told to.</summary>
-    public void Forget() => TheHeader->Version = 0;
-
     /// <summary>Begins, or goes on where a predecessor ended.</summary>
     /// <param name="features">What the driver accepted.</param>
     /// <param name="used">The used ring's index.</param>

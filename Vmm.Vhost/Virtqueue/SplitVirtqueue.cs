@@ -19,7 +19,7 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     private ushort _seenAvailable;   // as far as requests are known to be there
     private ushort _nextUsed;
     private ushort _calledUsed;
-    private bool _isSuppressed;
+    private bool? _isSuppressed;     // not known at first: a predecessor may have left it either way
     private SplitInflight? _inflight;
     private ushort[] _left = [];     // by a predecessor, to be taken first
     private int _nextLeft;
@@ -136,7 +136,7 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
             Volatile.Write(ref *(ushort*)AvailableEvent, _nextAvailable);
             LogRing(RingOffset + sizeof(UsedElement) * Size, sizeof(ushort));
         }
-        else if (_isSuppressed)
+        else if (_isSuppressed != false)
         {
             Volatile.Write(ref *(ushort*)_used, 0);
             LogRing(0, sizeof(ushort));
@@ -151,7 +151,7 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     public override void SuppressKicks()
     {
         // With an event index, one that is left where it was says the same.
-        if (HasEventIndex || _isSuppressed)
+        if (HasEventIndex || _isSuppressed == true)
             return;
         Volatile.Write(ref *(ushort*)_used, UsedNoNotify);
         LogRing(0, sizeof(ushort));
@@ -177,9 +177,6 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
         }
         _inflight = inflight;
     }
-
-    /// <inheritdoc/>
-    internal override void ForgetInflight() => _inflight?.Forget();
 
     private protected override void LogRingAt(ulong? usedRing) => _logAddress = usedRing;
 

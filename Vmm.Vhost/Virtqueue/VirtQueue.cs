@@ -20,6 +20,8 @@ public abstract unsafe class VirtQueue
     /// <summary>Bytes of a descriptor, in a split ring, in a packed one and in an indirect table.</summary>
     private protected const int DescriptorSize = 16;
 
+    private const int InflightVersionOffset = 8;
+
     private readonly GuestAddressSpace _memory;
     private readonly GuestBuffer[] _buffers;
     private readonly bool[] _isTaken;
@@ -121,8 +123,9 @@ public abstract unsafe class VirtQueue
     /// <exception cref="VirtqueueException">It is no such log.</exception>
     internal abstract void TrackInflight(byte* area, int capacity, ulong features);
 
-    /// <summary>Ends that for good: nothing is taken, and the next start is where it is told to.</summary>
-    internal abstract void ForgetInflight();
+    /// <summary>Has a log begin anew: nothing of its ring is in flight, and the next start is where it is told to.</summary>
+    /// <param name="area">The memory of the log, of either kind of ring.</param>
+    internal static void ForgetInflight(byte* area) => Volatile.Write(ref *(ushort*)(area + InflightVersionOffset), 0);
 
     /// <summary>Bytes that <see cref="TrackInflight"/> needs.</summary>
     internal static ulong InflightSizeOf(bool isPacked, int capacity) =>

@@ -87,10 +87,10 @@ internal sealed partial class BackendSession
     private void GetBase(VhostUserRequest request, VringState state, bool mayLeave)
     {
         RingSetup ring = RingAt(state.Index);
-        RingRunner? runner = ring.Runner;
         Stop(ring, mayLeave);
-        if (runner?.Ring.InFlight == 0)
-            runner.Ring.Queue.ForgetInflight();
+        // With nothing left, there is nothing to remember: the ring begins where it is told to, which after a reset is somewhere else.
+        if (!ring.HasLeft)
+            _inflight?.Forget(ring.Index, IsPacked);
         ring.IsStarted = false;
         ring.SetKick(null);
         var reply = new VringState(state.Index, ring.Base);
@@ -160,21 +160,28 @@ internal sealed partial class BackendSession
         ring.Runner = runner;
     }
 
-    private static void Stop(RingSetup ring, bool mayLeave)
+    private void Stop(RingSetup ring, bool mayLeave)
     {
         if (ring.Runner is not RingRunner runner)
             return;
         ring.Runner = null;
         ring.Loop!.Invoke(() =>
         {
-            runner.Pause(mayLeave);
+            runner.Pause(mayLeave && _inflight is not null);
             ring.Loop.Remove(runner);
             runner.Close();
         });
         ring.Base = runner.Ring.Queue.Base;
+        ring.HasLeft = runner.Ring.InFlight > 0;
     }
 
     private void StopAll()
+    {
+        foreach (RingSetup ring in _rings)
+            Stop(ring, mayLeave: false);
+    }
+
+    private void ResetRings()
     {
         foreach (RingSetup ring in _rings)
         {

@@ -44,9 +44,13 @@ internal sealed partial class BackendSession : IDisposable
                     Handle(message);
             }
         }
-        catch (VhostUserException e) when (e.IsConnectionLost)
+        catch (VhostUserException e) when (e.IsEnd)
         {
             s_log.Info("{Device}: {Reason}", _device.Name, e.Message);
+        }
+        catch (VhostUserException e)
+        {
+            s_log.Warn("{Device}: {Reason}: the connection is closed", _device.Name, e.Message);
         }
         catch (Exception e) when (e is ViolationException or RefusedException)
         {
@@ -157,7 +161,7 @@ internal sealed partial class BackendSession : IDisposable
             case VhostUserRequest.SetOwner:
                 break;   // there is one front-end at a time anyway
             case VhostUserRequest.ResetOwner:
-                StopAll();
+                ResetRings();
                 break;
             case VhostUserRequest.SetMemTable:
                 SetMemoryTable(message);

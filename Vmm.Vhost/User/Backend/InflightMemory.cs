@@ -41,5 +41,13 @@ internal sealed unsafe class InflightMemory : IDisposable
         queue.TrackInflight(_mapping.Pointer + _start + size * (ulong)queue.Index, _payload.QueueSize, features);
     }
 
+    /// <summary>Has a ring begin anew: nothing of it is in flight.</summary>
+    public void Forget(int index, bool isPacked)
+    {
+        ulong size = VirtQueue.InflightSizeOf(isPacked, _payload.QueueSize);
+        if (index < _payload.QueueCount && size * _payload.QueueCount <= _payload.MmapSize)
+            VirtQueue.ForgetInflight(_mapping.Pointer + _start + size * (ulong)index);
+    }
+
     public void Dispose() => _mapping.Dispose();
 }
