@@ -38,6 +38,8 @@ internal sealed class EchoDevice : VhostUserDevice
     /// <summary>What is kept may be left behind when a ring stops.</summary>
     public bool Leaves { get; set; }
 
+    public bool Throws { get; set; }
+
     public byte[]? State { get; set; } = [1, 2, 3];
 
     public IReadOnlyList<string> Events
@@ -59,7 +61,12 @@ internal sealed class EchoDevice : VhostUserDevice
         return true;
     }
 
-    public override void FeaturesAccepted(ulong features) => Note($"features 0x{features:x}");
+    public override void FeaturesAccepted(ulong features)
+    {
+        if (Throws)
+            throw new InvalidOperationException("on purpose");
+        Note($"features 0x{features:x}");
+    }
 
     public override void Reset() => Note("reset");
 

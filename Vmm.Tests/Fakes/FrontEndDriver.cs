@@ -155,7 +155,7 @@ internal sealed class FrontEndRing(FrontEndDriver frontEnd, int index, DriverQue
 {
     private static readonly TimeSpan s_deadline = TimeSpan.FromSeconds(20);
 
-    private readonly Dictionary<ushort, ulong> _buffers = [];
+    private Dictionary<ushort, ulong> _buffers = [];
 
     public int Index => index;
 
@@ -178,6 +178,9 @@ internal sealed class FrontEndRing(FrontEndDriver frontEnd, int index, DriverQue
         FrontEndDriver.User(queue.Layout.DeviceArea),
         FrontEndDriver.User(queue.Layout.DriverArea),
         queue.Layout.DeviceArea.Value);
+
+    /// <summary>The same ring and its driver, over another connection.</summary>
+    public FrontEndRing On(FrontEndDriver other) => new(other, index, queue, features) { _buffers = _buffers };
 
     /// <summary>Everything but ENABLE.</summary>
     public void SetUp(uint? start = null)
@@ -234,6 +237,9 @@ internal sealed class FrontEndRing(FrontEndDriver frontEnd, int index, DriverQue
 
     /// <summary>The pages of the request that was used: of the data, and of the room.</summary>
     public ulong PageOf(ushort id) => _buffers[id];
+
+    /// <summary>What was used is looked at by nobody.</summary>
+    public void Forget(ushort id) => _buffers.Remove(id);
 
     public bool WaitForCall(TimeSpan? timeout = null)
     {

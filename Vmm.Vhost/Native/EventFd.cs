@@ -29,9 +29,7 @@ public sealed class EventFd : FileDescriptor
             // SAFETY: a struct on the stack. Only what is nothing else has no type (eventfd_create, anon_inode_getfd).
             if (LibC.fstat(descriptor.Number, &status) < 0 || (status.st_mode & LibC.S_IFMT) != 0)
                 throw new ErrnoException("a descriptor that should be an eventfd is none", Errnos.Einval);
-            int flags = LibC.fcntl(descriptor.Number, LibC.F_GETFL);
-            if (flags < 0 || LibC.fcntl(descriptor.Number, LibC.F_SETFL, flags | LibC.O_NONBLOCK) < 0)
-                throw ErrnoException.FromLastError("fcntl(eventfd)");
+            descriptor.SetNonBlocking();
             var adopted = new EventFd(descriptor.Number);
             descriptor.SetHandleAsInvalid();
             return adopted;

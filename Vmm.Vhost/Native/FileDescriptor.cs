@@ -47,6 +47,15 @@ public class FileDescriptor : SafeHandle
         }
     }
 
+    /// <summary>Makes reads and writes return at once with EAGAIN where they would wait; for everybody who has this description.</summary>
+    /// <exception cref="ErrnoException">fcntl(2) failed.</exception>
+    public void SetNonBlocking()
+    {
+        int flags = LibC.fcntl(Number, LibC.F_GETFL);
+        if (flags < 0 || LibC.fcntl(Number, LibC.F_SETFL, flags | LibC.O_NONBLOCK) < 0)
+            throw ErrnoException.FromLastError("fcntl(O_NONBLOCK)");
+    }
+
     /// <inheritdoc/>
     protected override bool ReleaseHandle() => LibC.close((int)handle) == 0;
 

@@ -26,6 +26,13 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
     private int _takenDescriptors;
     private int _uncalled;               // descriptors given back since a call was last thought of
     private ushort _eventFlags;          // as they were last written; others than any at first
+    private PackedInflight? _inflight;
+    private List<(ulong Counter, ushort Entry, ushort Count)> _left = [];   // by a predecessor, to be taken first
+    private int _nextLeft;
+    private bool _tookLeft;              // whether the latest was one of them
+    private ulong? _logRing;             // the guest-physical addresses of what the device writes
+    private readonly ulong _logEvent;
+    private readonly ulong _ringAddress;
 
     /// <summary>Begins where <see cref="RingLayout.Base"/> of <paramref name="ring"/> says.</summary>
     /// <param name="memory">The guest's memory; it must outlive the queue.</param>
@@ -39,6 +46,8 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
         _driverEvent = Locate(ring.DriverArea, EventSize);
         _deviceEvent = Locate(ring.DeviceArea, EventSize);
         _counts = new ushort[ring.Size];
+        _logEvent = ring.DeviceArea.Value;
+        _ringAddress = ring.DescriptorArea.Value;
         _available = Position.From((ushort)ring.Base);
         _used = Position.From((ushort)(ring.Base >> 16));
         if (_available.Index >= ring.Size || _used.Index >= ring.Size)
@@ -52,12 +61,18 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
     /// <inheritdoc/>
     public override bool TryTake(out DescriptorChain chain)
     {
+        if (_nextLeft < _left.Count)
+        {
+            chain = TakeLeft();
+            return true;
+        }
         if (!IsAvailable())
         {
             chain = default;
             return false;
         }
         BeginChain();
+        _inflight?.BeginRequest();
         Position next = _available;
         int count = 0;
         Descriptor descriptor;
@@ -67,8 +82,9 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
                 throw Broken("more descriptors are available than the ring has");
             descriptor = _ring[next.Index];   // the one copy that is looked at
             next = next.Advance(1, Size);
+            _inflight?.Keep(descriptor.Address, descriptor.Length, descriptor.Flags, descriptor.Id);
             if ((descriptor.Flags & FlagIndirect) != 0)
-                WalkTable(in descriptor);
+                WalkTable(descriptor.Address, descriptor.Length, descriptor.Flags);
             else
                 AddBuffer(descriptor.Address, descriptor.Length, descriptor.Flags);
             if ((descriptor.Flags & FlagNext) == 0)
@@ -77,9 +93,11 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
         if (descriptor.Id >= Size)
             throw Broken($"buffer id {descriptor.Id} is not one of a ring of {Size}");
         NoteTaken(descriptor.Id);
+        _inflight?.Taken(descriptor.Id, count);
         _counts[descriptor.Id] = (ushort)count;
         _takenDescriptors += count;
         _available = next;
+        _tookLeft = false;
         chain = EndChain(descriptor.Id);
         return true;
     }
@@ -88,6 +106,12 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
     public override void PutBack(ushort head)
     {
         NotePutBack(head);
+        if (_tookLeft)
+        {
+            _nextLeft--;
+            return;
+        }
+        _inflight?.PutBack(head);
         _takenDescriptors -= _counts[head];
         _available = _available.GoBack(_counts[head], Size);
     }
@@ -97,6 +121,8 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
     {
         NoteReturned(head);
         int count = _counts[head];
+        Position next = _used.Advance(count, Size);
+        _inflight?.Returning(head, next.Index, next.Wrap);
         Descriptor* descriptor = _ring + _used.Index;
         descriptor->Id = head;
         descriptor->Length = written;
@@ -104,7 +130,10 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
         if (written > 0)
             flags |= FlagWrite;
         Volatile.Write(ref descriptor->Flags, flags);
-        _used = _used.Advance(count, Size);
+        _inflight?.Returned(head);
+        if (_logRing is ulong address)
+            Log!.Mark(address + (ulong)(DescriptorSize * _used.Index), DescriptorSize);
+        _used = next;
         _takenDescriptors -= count;
         _uncalled += count;
     }
@@ -134,6 +163,8 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
         if (HasEventIndex)
         {
             Volatile.Write(ref *(ushort*)_deviceEvent, _available.Value);
+            if (_logRing is not null)
+                Log!.Mark(_logEvent, EventSize);
             SetEventFlags(EventsAtDescriptor);
         }
         else
@@ -153,20 +184,73 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
         if (_eventFlags == flags)
             return;
         Volatile.Write(ref *(ushort*)(_deviceEvent + EventFlagsOffset), flags);
+        if (_logRing is not null)
+            Log!.Mark(_logEvent, EventSize);
         _eventFlags = flags;
     }
 
-    private bool IsAvailable()
+    private bool IsAvailable() => _nextLeft < _left.Count || IsAvailable(_available.Index, _available.Wrap);
+
+    private bool IsAvailable(int index, bool wrap)
     {
-        ushort flags = Volatile.Read(ref _ring[_available.Index].Flags);
-        return (flags & FlagAvailable) != 0 == _available.Wrap && (flags & FlagUsed) != 0 != _available.Wrap;
+        ushort flags = Volatile.Read(ref _ring[index].Flags);
+        return (flags & FlagAvailable) != 0 == wrap && (flags & FlagUsed) != 0 != wrap;
+    }
+
+    /// <inheritdoc/>
+    internal override void TrackInflight(byte* area, int capacity, ulong features)
+    {
+        var inflight = new PackedInflight(area, capacity);
+        try
+        {
+            if (inflight.Open(features, (_used.Index, _used.Wrap), IsAvailable, Size) is { } left)
+            {
+                // What the front-end says counts only for a ring without a past: a predecessor that was killed told it nothing.
+                _left = left;
+                _takenDescriptors = left.Sum(request => request.Count);
+                _used = new Position(inflight.Used.Index, inflight.Used.Wrap);
+                _available = _used.Advance(_takenDescriptors, Size);
+            }
+        }
+        catch (InvalidDataException e)
+        {
+            throw Broken(e.Message);
+        }
+        _inflight = inflight;
+    }
+
+    private protected override void LogRingAt(ulong? usedRing) => _logRing = usedRing is null ? null : _ringAddress;
+
+    // The ring may have forgotten it; the log has not.
+    private DescriptorChain TakeLeft()
+    {
+        (_, ushort entry, ushort count) = _left[_nextLeft];
+        BeginChain();
+        ushort id = 0, last = entry, next = entry;
+        for (int i = 0; i < count; i++)
+        {
+            last = next;
+            (ulong address, uint length, ushort flags, id, next) = _inflight!.Read(last);
+            if ((flags & FlagIndirect) != 0)
+                WalkTable(address, length, flags);
+            else
+                AddBuffer(address, length, flags);
+        }
+        if (id >= Size)
+            throw Broken($"buffer id {id} in its in-flight log is not one of a ring of {Size}");
+        NoteTaken(id);
+        _inflight!.Found(id, entry, last);
+        _counts[id] = count;
+        _nextLeft++;
+        _tookLeft = true;
+        return EndChain(id);
     }
 
     // All of a table is the request; of the flags only WRITE means something (VIRTIO 1.2 §2.8.7).
-    private void WalkTable(ref readonly Descriptor descriptor)
+    private void WalkTable(ulong address, uint length, ushort flags)
     {
-        var table = (Descriptor*)LocateTable(descriptor.Address, descriptor.Length, descriptor.Flags);
-        for (int i = 0; i < (int)descriptor.Length / DescriptorSize; i++)
+        var table = (Descriptor*)LocateTable(address, length, flags);
+        for (int i = 0; i < (int)length / DescriptorSize; i++)
         {
             Descriptor entry = table[i];   // the one copy that is looked at
             if ((entry.Flags & FlagIndirect) != 0)

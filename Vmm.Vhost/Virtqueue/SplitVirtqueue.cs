@@ -19,7 +19,12 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     private ushort _seenAvailable;   // as far as requests are known to be there
     private ushort _nextUsed;
     private ushort _calledUsed;
-    private bool _isSuppressed;
+    private bool? _isSuppressed;     // not known at first: a predecessor may have left it either way
+    private SplitInflight? _inflight;
+    private ushort[] _left = [];     // by a predecessor, to be taken first
+    private int _nextLeft;
+    private bool _tookLeft;          // whether the latest was one of them
+    private ulong? _logAddress;      // of the used ring
 
     /// <summary>Begins at <see cref="RingLayout.Base"/> of <paramref name="ring"/>, and gives back behind what the used ring says was given
     /// back.</summary>
@@ -57,6 +62,11 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     /// <inheritdoc/>
     public override bool TryTake(out DescriptorChain chain)
     {
+        if (_nextLeft < _left.Length)
+        {
+            chain = TakeLeft();
+            return true;
+        }
         if (_nextAvailable == _seenAvailable && IsEmpty())
         {
             chain = default;
@@ -65,7 +75,9 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
         ushort head = *(ushort*)(_available + RingOffset + 2 * (_nextAvailable & _mask));
         chain = Walk(head);
         NoteTaken(head);
+        _inflight?.Taken(head);
         _nextAvailable++;
+        _tookLeft = false;
         return true;
     }
 
@@ -73,6 +85,12 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     public override void PutBack(ushort head)
     {
         NotePutBack(head);
+        if (_tookLeft)
+        {
+            _nextLeft--;
+            return;
+        }
+        _inflight?.PutBack(head);
         _nextAvailable--;
     }
 
@@ -80,8 +98,16 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     public override void Return(ushort head, uint written)
     {
         NoteReturned(head);
-        ((UsedElement*)(_used + RingOffset))[_nextUsed & _mask] = new UsedElement { Id = head, Length = written };
+        _inflight?.Returning(head);
+        int slot = _nextUsed & _mask;
+        ((UsedElement*)(_used + RingOffset))[slot] = new UsedElement { Id = head, Length = written };
         Volatile.Write(ref *(ushort*)(_used + IndexOffset), ++_nextUsed);
+        _inflight?.Returned(head, _nextUsed);
+        if (_logAddress is not null)
+        {
+            LogRing(RingOffset + sizeof(UsedElement) * slot, sizeof(UsedElement));
+            LogRing(IndexOffset, sizeof(ushort));
+        }
     }
 
     /// <inheritdoc/>
@@ -105,10 +131,12 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
         if (HasEventIndex)
         {
             Volatile.Write(ref *(ushort*)AvailableEvent, _nextAvailable);
+            LogRing(RingOffset + sizeof(UsedElement) * Size, sizeof(ushort));
         }
-        else if (_isSuppressed)
+        else if (_isSuppressed != false)
         {
             Volatile.Write(ref *(ushort*)_used, 0);
+            LogRing(0, sizeof(ushort));
             _isSuppressed = false;
         }
         // The driver looks after it has published: one of us must see the other's.
@@ -120,14 +148,55 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     public override void SuppressKicks()
     {
         // With an event index, one that is left where it was says the same.
-        if (HasEventIndex || _isSuppressed)
+        if (HasEventIndex || _isSuppressed == true)
             return;
         Volatile.Write(ref *(ushort*)_used, UsedNoNotify);
+        LogRing(0, sizeof(ushort));
         _isSuppressed = true;
+    }
+
+    /// <inheritdoc/>
+    internal override void TrackInflight(byte* area, int capacity, ulong features)
+    {
+        var inflight = new SplitInflight(area, capacity);
+        try
+        {
+            if (inflight.Open(features, _nextUsed, Size) is ushort[] left)
+            {
+                // What the front-end says counts only for a ring without a past: a predecessor that was killed told it nothing.
+                _left = left;
+                _nextAvailable = _seenAvailable = (ushort)(_nextUsed + left.Length);
+            }
+        }
+        catch (InvalidDataException e)
+        {
+            throw Broken(e.Message);
+        }
+        _inflight = inflight;
+    }
+
+    private protected override void LogRingAt(ulong? usedRing) => _logAddress = usedRing;
+
+    private void LogRing(int offset, int length)
+    {
+        if (_logAddress is ulong address)
+            Log!.Mark(unchecked(address + (ulong)offset), (ulong)length);
+    }
+
+    private DescriptorChain TakeLeft()
+    {
+        ushort head = _left[_nextLeft];
+        DescriptorChain chain = Walk(head);
+        NoteTaken(head);
+        _nextLeft++;
+        _tookLeft = true;
+        return chain;
     }
 
     private bool IsEmpty()
     {
+        if (_nextLeft < _left.Length)
+            return false;
         _seenAvailable = Volatile.Read(ref *(ushort*)(_available + IndexOffset));
         ushort available = (ushort)(_seenAvailable - _nextAvailable);
         return available <= Size

@@ -20,6 +20,8 @@ public abstract unsafe class VirtQueue
     /// <summary>Bytes of a descriptor, in a split ring, in a packed one and in an indirect table.</summary>
     private protected const int DescriptorSize = 16;
 
+    private const int InflightVersionOffset = 8;
+
     private readonly GuestAddressSpace _memory;
     private readonly GuestBuffer[] _buffers;
     private readonly bool[] _isTaken;
@@ -27,6 +29,8 @@ public abstract unsafe class VirtQueue
     private int _oldest;
     private int _readable;
     private int _writable;
+    private DirtyLog? _log;
+    private GuestBuffer[][]? _logged;   // with a dirty log, by head: what the device may write
 
     private protected VirtQueue(GuestAddressSpace memory, in RingLayout ring, ulong features)
     {
@@ -53,6 +57,9 @@ public abstract unsafe class VirtQueue
 
     /// <summary>Where the next request will be taken from: <see cref="RingLayout.Base"/> of a later start.</summary>
     public abstract uint Base { get; }
+
+    /// <summary>The dirty log, if one is kept.</summary>
+    internal DirtyLog? Log => _log;
 
     private protected bool HasEventIndex { get; }
 
@@ -95,8 +102,33 @@ public abstract unsafe class VirtQueue
     /// <summary>Tells the driver that kicks are of no use now. It may kick all the same.</summary>
     public abstract void SuppressKicks();
 
-    /// <summary>Whether a request is taken and not given back.</summary>
-    private protected bool IsTaken(int head) => _isTaken[head];
+    /// <summary>Logs every page that the device writes from now on. Nothing is taken.</summary>
+    /// <param name="log">Where.</param>
+    /// <param name="usedRing">The guest-physical address by which writes to the used ring are logged; null if they are not.</param>
+    internal void LogTo(DirtyLog log, ulong? usedRing)
+    {
+        _log = log;
+        _logged = new GuestBuffer[Size][];
+        Array.Fill(_logged, []);
+        LogRingAt(usedRing);
+    }
+
+    /// <summary>Keeps track of what is in flight, and goes on with what a predecessor has left. Nothing is taken.</summary>
+    /// <param name="area">The memory of <see cref="InflightSizeOf"/> bytes; it must outlive the queue.</param>
+    /// <param name="capacity">Descriptors that it is for, at least those of the ring.</param>
+    /// <param name="features">What the driver accepted.</param>
+    /// <exception cref="VirtqueueException">It is no such log.</exception>
+    internal abstract void TrackInflight(byte* area, int capacity, ulong features);
+
+    /// <summary>Has a log begin anew: nothing of its ring is in flight, and the next start is where it is told to.</summary>
+    /// <param name="area">The memory of the log, of either kind of ring.</param>
+    internal static void ForgetInflight(byte* area) => Volatile.Write(ref *(ushort*)(area + InflightVersionOffset), 0);
+
+    /// <summary>Bytes that <see cref="TrackInflight"/> needs.</summary>
+    internal static ulong InflightSizeOf(bool isPacked, int capacity) =>
+        isPacked ? PackedInflight.SizeOf(capacity) : SplitInflight.SizeOf(capacity);
+
+    private protected abstract void LogRingAt(ulong? usedRing);
 
     /// <summary>Notes that <paramref name="head"/> was taken.</summary>
     private protected void NoteTaken(ushort head)
@@ -107,6 +139,8 @@ public abstract unsafe class VirtQueue
         if (_order is not null)
             _order[(_oldest + Taken) % Size] = head;
         Taken++;
+        if (_logged is not null)
+            _logged[head] = _buffers.AsSpan(_readable, _writable).ToArray();
     }
 
     /// <summary>Notes that <paramref name="head"/> is given back.</summary>
@@ -120,6 +154,8 @@ public abstract unsafe class VirtQueue
                 throw new InvalidOperationException($"queue {Index}: request {head} is given back before {_order[_oldest]}, against IN_ORDER");
             _oldest = (_oldest + 1) % Size;
         }
+        if (_log is not null)
+            LogBuffers(_logged![head]);
         _isTaken[head] = false;
         Taken--;
     }
@@ -131,6 +167,16 @@ public abstract unsafe class VirtQueue
             throw new InvalidOperationException($"queue {Index}: request {head} is put back, which was not taken");
         _isTaken[head] = false;
         Taken--;
+    }
+
+    // All of them, whatever the device says it has written: that much it may have touched.
+    private void LogBuffers(ReadOnlySpan<GuestBuffer> buffers)
+    {
+        foreach (GuestBuffer buffer in buffers)
+        {
+            if (_memory.TryGetAddress(buffer.Address, out GuestAddress address))
+                _log!.Mark(address.Value, buffer.Length);
+        }
     }
 
     /// <summary>Begins a chain.</summary>

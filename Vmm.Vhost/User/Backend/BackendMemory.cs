@@ -91,33 +91,13 @@ internal sealed class MappedRegion : IDisposable
     /// <param name="file">What it is mapped from; stays the caller's.</param>
     /// <exception cref="ViolationException">The region is empty or wraps.</exception>
     /// <exception cref="RefusedException">The file is none, is too short, or cannot be mapped.</exception>
-    /// <remarks>A front-end that truncates its file later makes this process die of SIGBUS when the memory is touched: whoever serves
-    /// front-ends that it does not trust runs a process for each.</remarks>
     public static MappedRegion Map(in MemoryRegionPayload payload, FileDescriptor file)
     {
         string name = $"memory region 0x{payload.GuestAddress:x}+0x{payload.Size:x}";
-        if (payload.Size == 0 || Wraps(payload.GuestAddress, payload.Size) || Wraps(payload.UserAddress, payload.Size)
-            || Wraps(payload.MmapOffset, payload.Size))
-        {
+        if (payload.Size == 0 || Wraps(payload.GuestAddress, payload.Size) || Wraps(payload.UserAddress, payload.Size))
             throw new ViolationException($"{name} is empty or wraps");
-        }
-        if (!FileKind.TryGetSize(file, out ulong size, out ulong page))
-            throw new RefusedException($"{name} is no file");
-        if (payload.MmapOffset + payload.Size > size)
-            throw new RefusedException($"{name} ends behind its file of {size} bytes");
-        // Huge pages are mapped whole; what lies around the region is never touched.
-        page = Math.Max(page, (ulong)Environment.SystemPageSize);
-        ulong first = payload.MmapOffset / page * page;
-        ulong length = (payload.MmapOffset + payload.Size - first + page - 1) / page * page;
-        try
-        {
-            MemoryMapping mapping = MemoryMapping.Map(file, length, MappingAccess.SharedReadWriteLazy, first);
-            return new MappedRegion(in payload, mapping, payload.MmapOffset - first);
-        }
-        catch (ErrnoException e)
-        {
-            throw new RefusedException($"{name}: {e.Message}");
-        }
+        SharedFile shared = SharedFile.Map(file, payload.MmapOffset, payload.Size, name);
+        return new MappedRegion(in payload, shared.Mapping, shared.Start);
     }
 
     /// <summary>The region for an address space.</summary>

@@ -9,11 +9,16 @@ public sealed class BackendRing
 {
     private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.User.Backend");
 
-    private readonly string _device;
-    private VirtQueue _queue;
-    private bool _sawEmpty;
+    // So many requests are taken in one turn, however fast the driver makes new ones: others of the thread want their turn too.
+    private const int TurnLimit = 256;
 
-    internal BackendRing(string device, int index, ulong features, VirtQueue queue)
+    private readonly VhostUserDevice _device;
+    private VirtQueue _queue;
+    private int _turnLeft;
+    private bool _sawEmpty;
+    private bool _wasCut;
+
+    internal BackendRing(VhostUserDevice device, int index, ulong features, VirtQueue queue)
     {
         _device = device;
         Index = index;
@@ -47,18 +52,28 @@ public sealed class BackendRing
 
     internal EventFd? Error { get; set; }
 
+    /// <summary>Calls and errors go by messages where there is no descriptor for them.</summary>
+    internal bool IsInband { get; init; }
+
     /// <summary>Takes the next request: with an in-flight log first what a predecessor has left, oldest first. Its buffers stay mapped until
     /// it is completed; the chain itself is valid until the next is taken.</summary>
-    /// <returns>False if there is none, or the ring has failed.</returns>
+    /// <returns>False if there is none, the ring has failed, or others want their turn; <see cref="IRingHandler.Process"/> comes again for what is
+    /// left.</returns>
     public bool TryTake(out DescriptorChain chain)
     {
         chain = default;
         if (HasFailed)
             return false;
+        if (_turnLeft == 0)
+        {
+            _wasCut = true;
+            return false;
+        }
         try
         {
             bool taken = _queue.TryTake(out chain);
             _sawEmpty = !taken;
+            _turnLeft--;
             return taken;
         }
         catch (VirtqueueException e)
@@ -83,16 +98,9 @@ public sealed class BackendRing
     /// <summary>Calls the driver for what was completed, if it wants to be called. Once for a batch is enough.</summary>
     public void Notify()
     {
-        if (!_queue.ShouldCall())
-            return;
-        try
-        {
-            Call?.Signal();
-        }
-        catch (ErrnoException e)
-        {
-            Fail($"its call descriptor is of no use: {e.Message}");
-        }
+        _queue.Log?.Tell();
+        if (_queue.ShouldCall())
+            CallDriver();
     }
 
     /// <summary>Gives the ring up: it stands still until the front-end stops it. What was taken is still to be completed.</summary>
@@ -102,24 +110,44 @@ public sealed class BackendRing
         if (HasFailed)
             return;
         HasFailed = true;
-        s_log.Warn("{Device}: ring {Ring} stands still: {Reason}", _device, Index, reason);
+        s_log.Warn("{Ring} stands still: {Reason}", this, reason);
         try
         {
-            Error?.Signal();
+            if (Error is not null)
+                Error.Signal();
+            else if (IsInband)
+                _device.FrontEnd?.Fail(Index);
         }
-        catch (ErrnoException e)
+        catch (IOException e)
         {
-            s_log.Warn("{Device}: ring {Ring}: its err descriptor is of no use: {Reason}", _device, Index, e.Message);
+            s_log.Warn("{Ring}: its front-end cannot be told: {Reason}", this, e.Message);
         }
     }
 
     /// <inheritdoc/>
-    public override string ToString() => $"{_device}: ring {Index}";
+    public override string ToString() => $"{_device.Name}: ring {Index}";
+
+    /// <summary>Calls the driver, whether it wants to be called or not.</summary>
+    internal void CallDriver()
+    {
+        try
+        {
+            if (Call is not null)
+                Call.Signal();
+            else if (IsInband)
+                _device.FrontEnd?.Call(Index);
+        }
+        catch (IOException e)
+        {
+            Fail($"its driver cannot be called: {e.Message}");
+        }
+    }
 
     /// <summary>Has the handler work, with kicks suppressed.</summary>
     internal void Process(IRingHandler handler)
     {
-        _sawEmpty = false;
+        _sawEmpty = _wasCut = false;
+        _turnLeft = TurnLimit;
         _queue.SuppressKicks();
         handler.Process(this);
     }
@@ -131,6 +159,8 @@ public sealed class BackendRing
     {
         if (HasFailed)
             return false;
+        if (_wasCut)
+            return true;
         // A handler that left requests in the ring waits for something else: kicks would only wake it for nothing.
         if (!_sawEmpty && hasOther)
             return false;

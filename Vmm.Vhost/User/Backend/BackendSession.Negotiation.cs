@@ -13,7 +13,7 @@ internal sealed partial class BackendSession
     private ulong OfferedFeatures =>
         _device.Features
         | VirtioFeatures.Version1 | VirtioFeatures.IndirectDescriptors | VirtioFeatures.EventIndex | VirtioFeatures.RingPacked
-        | VirtioFeatures.RingReset | VirtioFeatures.VhostUserProtocolFeatures
+        | VirtioFeatures.RingReset | VirtioFeatures.LogAll | VirtioFeatures.VhostUserProtocolFeatures
         | (_device.IsInOrder ? VirtioFeatures.InOrder : 0);
 
     private VhostUserProtocolFeatures OfferedProtocolFeatures
@@ -23,9 +23,14 @@ internal sealed partial class BackendSession
             VhostUserProtocolFeatures features = (_device.ProtocolFeatures & DevicesOwn)
                 | VhostUserProtocolFeatures.Mq | VhostUserProtocolFeatures.ReplyAck | VhostUserProtocolFeatures.BackendReq
                 | VhostUserProtocolFeatures.BackendSendFd | VhostUserProtocolFeatures.ResetDevice
-                | VhostUserProtocolFeatures.ConfigureMemSlots | VhostUserProtocolFeatures.Status;
+                | VhostUserProtocolFeatures.ConfigureMemSlots | VhostUserProtocolFeatures.Status | VhostUserProtocolFeatures.LogShmFd;
             if (_device.ConfigSize > 0)
                 features |= VhostUserProtocolFeatures.Config;
+            if (_device.TracksInflight)
+            {
+                features |= VhostUserProtocolFeatures.InflightShmFd | VhostUserProtocolFeatures.GetVringBaseInflight
+                    | VhostUserProtocolFeatures.GetVringBaseSkipDrain;
+            }
             return features;
         }
     }
@@ -34,13 +39,14 @@ internal sealed partial class BackendSession
     {
         if ((features & ~OfferedFeatures) != 0)
             throw new RefusedException($"features 0x{features & ~OfferedFeatures:x} were not offered");
-        bool hasChanged = _features != features;
-        if (hasChanged)
-        {
-            PauseAll();
-            _features = features;
+        ulong changed = _features is ulong old ? old ^ features : ulong.MaxValue;
+        if ((changed & ~VirtioFeatures.LogAll) != 0)
+            StopAll();
+        else if (changed != 0)
+            PauseAll();   // from here on what they write is logged, or not any more
+        _features = features;
+        if ((changed & ~VirtioFeatures.LogAll) != 0)
             _device.FeaturesAccepted(features);
-        }
         // Who does not know of SET_VRING_ENABLE has its rings enabled (vhost-user.rst, "Ring states").
         if ((features & VirtioFeatures.VhostUserProtocolFeatures) == 0)
         {
@@ -115,7 +121,7 @@ internal sealed partial class BackendSession
 
     private void ResetDevice()
     {
-        StopAll();
+        ResetRings();
         _status = 0;
         _device.Reset();
     }

@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Protocol;
@@ -27,15 +28,20 @@ internal sealed partial class BackendSession
         if (hasNone != (message.DescriptorCount == 0))
             throw new ViolationException($"0x{value:x} comes with {message.DescriptorCount} descriptors");
         RingSetup ring = RingAt((uint)(value & VringDescriptor.IndexMask));
+        descriptor = hasNone ? null : Adopt(message.TakeDescriptor()!);
+        return ring;
+    }
+
+    private static EventFd Adopt(FileDescriptor descriptor)
+    {
         try
         {
-            descriptor = hasNone ? null : EventFd.Adopt(message.TakeDescriptor()!);
+            return EventFd.Adopt(descriptor);
         }
         catch (ErrnoException e)
         {
             throw new RefusedException(e.Message);
         }
-        return ring;
     }
 
     private void SetSize(VringState state)
@@ -82,10 +88,13 @@ internal sealed partial class BackendSession
     {
         RingSetup ring = RingAt(state.Index);
         Stop(ring, mayLeave);
+        // With nothing left, there is nothing to remember: the ring begins where it is told to, which after a reset is somewhere else.
+        if (!ring.HasLeft)
+            _inflight?.Forget(ring.Index, IsPacked);
         ring.IsStarted = false;
         ring.SetKick(null);
         var reply = new VringState(state.Index, ring.Base);
-        Reply(request, System.Runtime.InteropServices.MemoryMarshal.AsBytes(new ReadOnlySpan<VringState>(in reply)));
+        Reply(request, MemoryMarshal.AsBytes(new ReadOnlySpan<VringState>(in reply)));
     }
 
     private void SetKick(VhostUserMessage message)
@@ -97,6 +106,16 @@ internal sealed partial class BackendSession
             ring.Loop!.Invoke(() => runner.IsPolled = IsPolled(ring));
         else
             TryStart(ring);
+    }
+
+    // A kick by message; the first one starts the ring, as SET_VRING_KICK does.
+    private void KickInband(VringState state)
+    {
+        RingSetup ring = RingAt(state.Index);
+        ring.IsStarted = true;
+        TryStart(ring);
+        if (ring.Runner is RingRunner runner)
+            ring.Loop!.Invoke(runner.Kicked);
     }
 
     private void SetEnabled(VringState state)
@@ -128,28 +147,41 @@ internal sealed partial class BackendSession
         if (ring.Runner is not null || !ring.IsStarted || !ring.IsEnabled || ring.Size == 0 || ring.Address is null || _features is not ulong features)
             return;
         VirtQueue queue = Open(ring, ring.Base);
-        var running = new BackendRing(_device.Name, ring.Index, features, queue) { Kick = ring.Kick, Call = ring.Call, Error = ring.Error };
+        var running = new BackendRing(_device, ring.Index, features, queue)
+        {
+            Kick = ring.Kick,
+            Call = ring.Call,
+            Error = ring.Error,
+            IsInband = Has(VhostUserProtocolFeatures.InbandNotifications),
+        };
         var runner = new RingRunner(running, _device.StartRing(running)) { IsPolled = IsPolled(ring) };
         ring.Loop ??= LoopFor(ring);
         ring.Loop.Invoke(() => ring.Loop.Add(runner));
         ring.Runner = runner;
     }
 
-    private static void Stop(RingSetup ring, bool mayLeave)
+    private void Stop(RingSetup ring, bool mayLeave)
     {
         if (ring.Runner is not RingRunner runner)
             return;
         ring.Runner = null;
         ring.Loop!.Invoke(() =>
         {
-            runner.Pause(mayLeave);
+            runner.Pause(mayLeave && _inflight is not null);
             ring.Loop.Remove(runner);
             runner.Close();
         });
         ring.Base = runner.Ring.Queue.Base;
+        ring.HasLeft = runner.Ring.InFlight > 0;
     }
 
     private void StopAll()
+    {
+        foreach (RingSetup ring in _rings)
+            Stop(ring, mayLeave: false);
+    }
+
+    private void ResetRings()
     {
         foreach (RingSetup ring in _rings)
         {
@@ -223,7 +255,11 @@ internal sealed partial class BackendSession
         VringAddress address = ring.Address!.Value;
         try
         {
-            return VirtQueue.Create(_memory.AddressSpace, Locate(ring, in address) with { Base = next }, _features!.Value);
+            VirtQueue queue = VirtQueue.Create(_memory.AddressSpace, Locate(ring, in address) with { Base = next }, _features!.Value);
+            _inflight?.Track(queue, _features.Value);
+            if (_log is not null && (_features & VirtioFeatures.LogAll) != 0)
+                queue.LogTo(_log, (address.Flags & VringAddress.FlagLog) != 0 ? address.Log : null);
+            return queue;
         }
         catch (VirtqueueException e)
         {

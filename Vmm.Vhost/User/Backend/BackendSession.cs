@@ -44,9 +44,13 @@ internal sealed partial class BackendSession : IDisposable
                     Handle(message);
             }
         }
-        catch (VhostUserException e) when (e.IsConnectionLost)
+        catch (VhostUserException e) when (e.IsEnd)
         {
             s_log.Info("{Device}: {Reason}", _device.Name, e.Message);
+        }
+        catch (VhostUserException e)
+        {
+            s_log.Warn("{Device}: {Reason}: the connection is closed", _device.Name, e.Message);
         }
         catch (Exception e) when (e is ViolationException or RefusedException)
         {
@@ -77,6 +81,10 @@ internal sealed partial class BackendSession : IDisposable
         foreach (RingSetup ring in _rings)
             ring.Dispose();
         ReplaceMemory(BackendMemory.Empty);
+        _log?.Dispose();
+        _logEvent?.Dispose();
+        _inflight?.Dispose();
+        _stateTransfer?.Dispose();
         _connection.Dispose();
         try
         {
@@ -153,7 +161,7 @@ internal sealed partial class BackendSession : IDisposable
             case VhostUserRequest.SetOwner:
                 break;   // there is one front-end at a time anyway
             case VhostUserRequest.ResetOwner:
-                StopAll();
+                ResetRings();
                 break;
             case VhostUserRequest.SetMemTable:
                 SetMemoryTable(message);
@@ -168,7 +176,7 @@ internal sealed partial class BackendSession : IDisposable
                 SetBase(message.Read<VringState>());
                 break;
             case VhostUserRequest.GetVringBase:
-                GetBase(request, message.Read<VringState>(), mayLeave: false);
+                GetBase(request, message.Read<VringState>(), mayLeave: Has(VhostUserProtocolFeatures.GetVringBaseInflight));
                 break;
             case VhostUserRequest.SetVringKick:
                 SetKick(message);
@@ -223,6 +231,33 @@ internal sealed partial class BackendSession : IDisposable
                 break;
             case VhostUserRequest.NetSetMtu:
                 SetMtu(message.Read<ulong>());
+                break;
+            case VhostUserRequest.VringKick:
+                KickInband(message.Read<VringState>());
+                break;
+            case VhostUserRequest.GetVringBaseSkipDrain:
+                GetBase(request, message.Read<VringState>(), mayLeave: true);
+                break;
+            case VhostUserRequest.SetLogBase:
+                SetLog(message);
+                break;
+            case VhostUserRequest.SetLogFd:
+                SetLogEvent(message.TakeDescriptor()!);
+                break;
+            case VhostUserRequest.GetInflightFd:
+                GetInflight(message);
+                break;
+            case VhostUserRequest.SetInflightFd:
+                SetInflight(message);
+                break;
+            case VhostUserRequest.SetDeviceStateFd:
+                BeginStateTransfer(message);
+                break;
+            case VhostUserRequest.CheckDeviceState:
+                Reply(request, FinishStateTransfer() ? 0UL : 1UL);
+                break;
+            case VhostUserRequest.GetShmemConfig:
+                GetSharedMemory();
                 break;
             default:
                 throw new ViolationException("this back-end has no such thing");

@@ -13,6 +13,7 @@ internal sealed class RingRunner(BackendRing ring, IRingHandler handler)
     private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.User.Backend");
 
     private bool _hasWork = true;   // whatever was kicked before it started
+    private bool _isNew = true;
     private bool _isPaused;
 
     public BackendRing Ring => ring;
@@ -31,6 +32,10 @@ internal sealed class RingRunner(BackendRing ring, IRingHandler handler)
         _hasWork = false;
         try
         {
+            // A predecessor may have ended before it called for what it had completed.
+            if (_isNew)
+                ring.CallDriver();
+            _isNew = false;
             ring.Process(handler);
         }
         catch (Exception e)
@@ -63,6 +68,8 @@ internal sealed class RingRunner(BackendRing ring, IRingHandler handler)
     /// <summary>What the wait brought.</summary>
     public void Woken(PollEvents kick, PollEvents ready)
     {
+        if (ready == PollEvents.Invalid)
+            ring.Fail("what its handler waits for is not open");
         if (kick != PollEvents.None)
         {
             try

@@ -28,6 +28,9 @@ internal sealed class RingSetup(int index) : IDisposable
 
     public bool IsEnabled { get; set; }
 
+    /// <summary>Whether requests were in flight when it was stopped last, to be found in the in-flight log.</summary>
+    public bool HasLeft { get; set; }
+
     /// <summary>What works it; null as long as it does not run.</summary>
     public RingRunner? Runner { get; set; }
 

@@ -12,7 +12,9 @@ public sealed class VhostUserBackendChannel : IDisposable
     private readonly VhostUserConnection _connection;
     private readonly VhostUserProtocolFeatures _features;
     private readonly TimeSpan _deadline;
+    private readonly EventFd _stop = new();
     private bool _isLost;
+    private bool _isDisposed;
 
     internal VhostUserBackendChannel(VhostUserConnection connection, VhostUserProtocolFeatures features, TimeSpan deadline)
     {
@@ -52,10 +54,14 @@ public sealed class VhostUserBackendChannel : IDisposable
     /// <summary>Closes it.</summary>
     public void Dispose()
     {
+        if (Interlocked.Exchange(ref _isDisposed, true))
+            return;
+        _stop.Signal();   // ends a wait for an answer, and with it the lock's
         lock (_lock)
         {
             _isLost = true;
             _connection.Dispose();
+            _stop.Dispose();
         }
     }
 
@@ -98,7 +104,7 @@ public sealed class VhostUserBackendChannel : IDisposable
 
     private void TakeAnswer(VhostUserBackendRequest request)
     {
-        using VhostUserMessage answer = _connection.Receive(_deadline, _deadline)
+        using VhostUserMessage answer = _connection.Receive(_deadline, _deadline, _stop)
             ?? throw _connection.Lost($"did not answer {request} for {_deadline.TotalSeconds:0.#} s");
         if (answer.Header.Request != (uint)request || (answer.Header.Flags & VhostUserFlags.Reply) == 0
             || answer.Payload.Length != PayloadSize.U64 || answer.DescriptorCount != 0)

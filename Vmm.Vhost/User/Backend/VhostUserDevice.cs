@@ -30,6 +30,10 @@ public abstract class VhostUserDevice
     /// <summary>Whether requests are always completed in the order in which they are taken; then IN_ORDER is offered.</summary>
     public virtual bool IsInOrder => false;
 
+    /// <summary>Whether front-ends may keep track of what is in flight, so that it outlives this process. Requests that were taken and not
+    /// completed are then taken again by the next process: doing one twice must do no harm.</summary>
+    public virtual bool TracksInflight => true;
+
     /// <summary>The most descriptors that a ring may have, at most 32768.</summary>
     public virtual int MaxQueueSize => 32768;
 
