@@ -106,6 +106,15 @@ public sealed unsafe partial class DiskFile : FileDescriptor
         return Ioctl.TryCall(this, s_discard, (nuint)range);
     }
 
+    /// <inheritdoc/>
+    protected override bool ReleaseHandle()
+    {
+        // An io_uring holds on to the file for a moment after it was closed, and with it to the lock. Nothing is under way any more.
+        var range = new Flock { Type = (short)LibC.F_UNLCK };
+        _ = SystemControl((int)handle, LibC.F_OFD_SETLK, &range);
+        return base.ReleaseHandle();
+    }
+
     private static bool IsBlock(string path)
     {
         stat status;

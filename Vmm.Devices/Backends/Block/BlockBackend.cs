@@ -22,7 +22,7 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     private readonly BlockImage _image;
     private readonly int _queues;
     private readonly BlockEngineKind _engine;
-    private ulong _accepted;
+    private ulong? _accepted;   // null until the driver has said
     private bool _isWriteThrough;
     private long _completed;
     private long _allocatedAtStart;
@@ -59,6 +59,9 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     /// <inheritdoc/>
     public override int ConfigSize => BlockConfigSpace.Size;
 
+    /// <summary>Its image.</summary>
+    internal BlockImage Image => _image;
+
     /// <summary>Who does what would make a queue wait: never <see cref="BlockEngineKind.Auto"/>.</summary>
     internal BlockEngineKind Engine => _engine;
 
@@ -82,7 +85,7 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
         int position = BlockConfigSpace.WriteCacheOffset - offset;
         if (position < 0 || position >= data.Length)
             return true;
-        if (data[position] > 1 || (_accepted & BlockFeatures.WriteCacheSwitch) == 0)
+        if (data[position] > 1 || ((_accepted ?? 0) & BlockFeatures.WriteCacheSwitch) == 0)
             return config[BlockConfigSpace.WriteCacheOffset] == data[position];
         Volatile.Write(ref _isWriteThrough, data[position] == 0);
         return true;
@@ -92,7 +95,7 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     public override void FeaturesAccepted(ulong features)
     {
         // A driver that knows of no cache cannot flush it (VIRTIO 1.2 §5.2.5). One that set the cache up before keeps it so.
-        if (((features ^ _accepted) & (BlockFeatures.Flush | BlockFeatures.WriteCacheSwitch)) != 0)
+        if (_accepted is not ulong before || ((features ^ before) & (BlockFeatures.Flush | BlockFeatures.WriteCacheSwitch)) != 0)
             Volatile.Write(ref _isWriteThrough, (features & BlockFeatures.Flush) == 0);
         _accepted = features;
     }
@@ -100,7 +103,7 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     /// <inheritdoc/>
     public override void Reset()
     {
-        _accepted = 0;
+        _accepted = null;
         Volatile.Write(ref _isWriteThrough, false);
     }
 

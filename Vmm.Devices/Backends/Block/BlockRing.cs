@@ -11,7 +11,7 @@ namespace Vmm.Devices.Backends.Block;
 internal sealed class BlockRing : IRingHandler
 {
     private const int MaxTurn = 4096;           // requests before the ring's thread looks what else it has to do
-    private const int Batch = 16;               // completions before the driver is called
+    private const int Batch = 8;                // completions before it is considered to call the driver
     private const int ZerosSize = 64 * 1024;
     private const int MaxInterruptions = 16;
 
@@ -333,8 +333,8 @@ internal sealed class BlockRing : IRingHandler
         ring.Complete(request.Head, request.Filled + 1);
         _free[_freeCount++] = request;
         _completed++;
-        // The driver may go on with these while the others of its batch are worked.
-        if (++_uncalled >= Batch)
+        // A call costs as much as several requests. But when the driver has as much to do as is left here, both can work at a time.
+        if (++_uncalled % Batch == 0 && _uncalled >= ring.Waiting)
             Call(ring);
     }
 

@@ -38,6 +38,10 @@ public sealed class BackendRing
     /// <summary>Requests that were taken and not completed.</summary>
     public int InFlight => _queue.Taken;
 
+    /// <summary>Requests that wait in the ring, as far as it says how many (<see cref="VirtQueue.Waiting"/>). It is the driver's word: to choose
+    /// by, not to count on.</summary>
+    public int Waiting => _queue.Waiting;
+
     /// <summary>Whether <see cref="IRingHandler.Drain"/> may abandon requests: the front-end keeps track of them.</summary>
     public bool MayLeave { get; internal set; }
 
