@@ -37,7 +37,14 @@ internal abstract class VhostDevice : VirtioDevice
     {
         Rings.SetFeatures(features);
         Rings.SetMemory(memory);
-        List<VringConfig> rings = [.. queues.Where(queue => IsDelegated(queue.Index)).Select(queue => queue with { Error = _ringError })];
+        StartRings(queues.Where(queue => IsDelegated(queue.Index)));
+    }
+
+    /// <summary>Starts rings of the back-end's.</summary>
+    /// <exception cref="VhostException">It refused; none of them runs.</exception>
+    protected void StartRings(IEnumerable<VringConfig> queues)
+    {
+        List<VringConfig> rings = [.. queues.Select(queue => queue with { Error = _ringError })];
         Rings.Start(CollectionsMarshal.AsSpan(rings));
     }
 

@@ -1,4 +1,3 @@
-using System.Buffers.Binary;
 using System.Runtime.InteropServices;
 using Vmm.Vhost;
 using Vmm.Vhost.Kernel;
@@ -11,9 +10,6 @@ namespace Vmm.Devices.Virtio.Net;
 /// the control queue is worked here, on the thread of the vCPU that kicks it.</summary>
 internal sealed class NetDevice : VirtioDevice, INetControl
 {
-    private const ushort LinkUp = 1;        // of the configuration's status (VIRTIO 1.2 §5.1.4)
-    private const ushort Announce = 2;
-
     private const ulong Transport =
         VirtioFeatures.Version1 | VirtioFeatures.IndirectDescriptors | VirtioFeatures.EventIndex | NetFeatures.MrgRxbuf;
 
@@ -84,7 +80,7 @@ internal sealed class NetDevice : VirtioDevice, INetControl
     public override int QueueCount => 2 * _pairs.Length + 1;
 
     /// <inheritdoc/>
-    public override int ConfigSize => 12;
+    public override int ConfigSize => NetConfig.Size;
 
     private bool HasUfo { get; }
 
@@ -95,14 +91,8 @@ internal sealed class NetDevice : VirtioDevice, INetControl
     public override bool IsDelegated(int queue) => queue < 2 * _pairs.Length;
 
     /// <inheritdoc/>
-    public override void ReadConfig(Span<byte> config)
-    {
-        // struct virtio_net_config: mac, status, max_virtqueue_pairs, mtu.
-        _mac.CopyTo(config);
-        BinaryPrimitives.WriteUInt16LittleEndian(config[6..], (ushort)((_linkIsUp ? LinkUp : 0) | (_announce ? Announce : 0)));
-        BinaryPrimitives.WriteUInt16LittleEndian(config[8..], (ushort)_pairs.Length);
-        BinaryPrimitives.WriteUInt16LittleEndian(config[10..], (ushort)(_options.Mtu ?? 0));
-    }
+    public override void ReadConfig(Span<byte> config) =>
+        NetConfig.Write(config, _mac, _linkIsUp, _announce, _pairs.Length, _options.Mtu);
 
     /// <inheritdoc/>
     public override void Start(ulong features, GuestMemory memory, IReadOnlyList<VringConfig> queues)
