@@ -11,15 +11,11 @@ internal static class DurationValue
     /// <exception cref="UsageException">It is none, or out of range.</exception>
     public static TimeSpan Parse(OptionValue value)
     {
-        ReadOnlySpan<char> digits = value.Text;
-        double unit = 1000;
-        if (digits.EndsWith("ms"))
-            (digits, unit) = (digits[..^2], 1);
-        else if (digits.EndsWith("s"))
-            digits = digits[..^1];
+        bool isMilliseconds = value.Text.EndsWith("ms", StringComparison.Ordinal);
+        string digits = isMilliseconds ? value.Text[..^2] : value.Text.EndsWith('s') ? value.Text[..^1] : value.Text;
         if (!uint.TryParse(digits, NumberStyles.None, CultureInfo.InvariantCulture, out uint number))
             throw value.Refuse("is not a time: write seconds, or a number with s or ms, such as 5s");
-        TimeSpan time = TimeSpan.FromMilliseconds(number * unit);
+        TimeSpan time = isMilliseconds ? TimeSpan.FromMilliseconds(number) : TimeSpan.FromSeconds((long)number);
         return time > TimeSpan.Zero && time <= s_max ? time : throw value.Refuse("is out of range: 1ms to 3600s");
     }
 }

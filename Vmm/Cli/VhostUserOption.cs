@@ -1,5 +1,6 @@
 using Vmm.Devices.Virtio;
 using Vmm.Devices.Virtio.VhostUser;
+using Vmm.Vhost.User.Protocol;
 
 namespace Vmm.Cli;
 
@@ -32,7 +33,7 @@ internal static class VhostUserOption
         string[] all = [.. s_generic.Concat(FsOption.Keys).Concat(DiskOption.Keys).Concat(NetOption.SocketKeys).Distinct()];
         KeyValueList list = KeyValueList.Parse(Name, text, all);
         OptionValue type = list.Find("type") ?? throw new UsageException($"{Name}: '{text}' has no type: write type= and one of {Words()}, or a number");
-        ReadOnlyMemory<byte>? config = list.Find("config") is { } hex ? ParseConfig(hex) : null;
+        ReadOnlyMemory<byte>? config = list.Find("config") is { } hex ? (ReadOnlyMemory<byte>?)ParseConfig(hex) : null;
         switch (ParseType(type))
         {
             case VirtioDeviceType.FileSystem:
@@ -55,7 +56,7 @@ internal static class VhostUserOption
 
     private static GenericOptions ReadGeneric(string text, KeyValueList list, DeviceKind kind, ReadOnlyMemory<byte>? config)
     {
-        int? size = list.Find("config_size") is { } value ? (int)NumberValue.Parse(value, 0, VirtioDevice.MaxConfigSize) : null;
+        int? size = list.Find("config_size") is { } value ? (int)NumberValue.Parse(value, 0, ConfigHeader.MaxConfigSize) : null;
         if (config is not null && list.Find("config_size") is { } both)
             throw both.Refuse("cannot stand beside config=, which has its own size");
         return new GenericOptions

@@ -125,7 +125,7 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
     protected IVirtioHost? HostOrNull => Host;
 
     /// <summary>Asks something of the back-end without which the device works, too.</summary>
-    protected void TryDo(Action action)
+    protected static void TryDo(Action action)
     {
         try
         {

@@ -12,7 +12,6 @@ internal sealed class VirtiofsDaemon : IDisposable
 {
     private const int Patience = 2000;          // milliseconds that it has to end by itself
     private const int MaxLine = 1024;
-    private const UnixFileMode OnlyUser = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute;
     private const int MaxLines = 100;           // of one daemon: bounds what it makes us write
 
     private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.VhostUser");
@@ -46,13 +45,14 @@ internal sealed class VirtiofsDaemon : IDisposable
             throw new VhostException($"{name}: {source.Path} is no directory: make it first, or give another");
         _source = source with { Path = Path.GetFullPath(source.Path) };   // the daemon's current directory is another once it is confined
         _program = VirtiofsProgram.Find(name);
+        string? runtime = Environment.GetEnvironmentVariable("XDG_RUNTIME_DIR");
         try
         {
-            _directory = MakeDirectory();
+            _directory = PrivateDirectory.Create(Directory.Exists(runtime) ? runtime : Path.GetTempPath(), "vmm-fs-");
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (ErrnoException e)
         {
-            throw new VhostException($"{name}: no directory for a socket: {e.Message}", e);
+            throw new VhostException($"{name}: no place for a socket: {e.Message}", e);
         }
     }
 
@@ -135,15 +135,6 @@ internal sealed class VirtiofsDaemon : IDisposable
                 s_log.Debug("{Device}: {Directory} stays: {Error}", _name, _directory, e.Message);
             }
         }
-    }
-
-    private static string MakeDirectory()
-    {
-        // Both are of mode 0700.
-        string? runtime = Environment.GetEnvironmentVariable("XDG_RUNTIME_DIR");
-        return Directory.Exists(runtime)
-            ? Directory.CreateDirectory(Path.Combine(runtime, $"vmm-fs-{Path.GetRandomFileName()}"), OnlyUser).FullName
-            : Directory.CreateTempSubdirectory("vmm-fs-").FullName;
     }
 
     private void End(bool isExpected)
