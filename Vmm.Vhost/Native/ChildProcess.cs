@@ -59,7 +59,7 @@ public sealed unsafe partial class ChildProcess : IDisposable
     /// <summary>Starts <paramref name="program"/>.</summary>
     /// <param name="program">Its path.</param>
     /// <param name="arguments">Its arguments, without its name.</param>
-    /// <param name="inherited">What it finds as descriptor <see cref="InheritedNumber"/>.</param>
+    /// <param name="inherited">What it finds as descriptor <see cref="InheritedNumber"/>. It becomes blocking, here too, as programs expect.</param>
     /// <exception cref="ErrnoException">It cannot be started.</exception>
     public static ChildProcess Start(string program, IReadOnlyList<string> arguments, FileDescriptor inherited)
     {
@@ -70,9 +70,8 @@ public sealed unsafe partial class ChildProcess : IDisposable
         using var writing = new FileDescriptor(pipe[1]);
         try
         {
-            // Blocking for the program: both ends have a file description of their own.
-            if (LibC.fcntl(writing.Number, LibC.F_SETFL, LibC.fcntl(writing.Number, LibC.F_GETFL) & ~LibC.O_NONBLOCK) < 0)
-                throw ErrnoException.FromLastError("fcntl(F_SETFL)");
+            MakeBlocking(writing);   // both ends have a file description of their own: ours stays as it is
+            MakeBlocking(inherited);
             int id = Spawn(program, arguments, writing, inherited);
             int ended = (int)Syscall(PidfdOpen, id, 0);
             if (ended >= 0)
@@ -146,6 +145,12 @@ public sealed unsafe partial class ChildProcess : IDisposable
             _ = DestroyActions(actions);
             _ = DestroyAttributes(attributes);
         }
+    }
+
+    private static void MakeBlocking(FileDescriptor fd)
+    {
+        if (LibC.fcntl(fd.Number, LibC.F_SETFL, LibC.fcntl(fd.Number, LibC.F_GETFL) & ~LibC.O_NONBLOCK) < 0)
+            throw ErrnoException.FromLastError("fcntl(F_SETFL)");
     }
 
     private static List<string> Environment()
