@@ -52,9 +52,12 @@ internal static class RunOptionsReader
         VirtioDeviceOptions[] devices =
         [
             .. RepeatableOptions.Values(options.Net).Select(NetOption.Parse),
+            .. RepeatableOptions.Values(options.Fs).Select(FsOption.Parse),
+            .. RepeatableOptions.Values(options.Disk).Select(DiskOption.Parse),
             .. options.Vsock is string vsock ? [VsockOption.Parse(vsock)] : Array.Empty<VirtioDeviceOptions>(),
             .. RepeatableOptions.Values(options.Scsi).Select(ScsiOption.Parse),
             .. RepeatableOptions.Values(options.Vdpa).Select(VdpaOption.Parse),
+            .. RepeatableOptions.Values(options.VhostUser).Select(VhostUserOption.Parse),
         ];
         return devices.Length <= AddressMap.VirtioMmioSlots
             ? devices

@@ -51,7 +51,8 @@ internal static class Verbs
             settings.AllowMultiInstance = false;
             settings.MaximumDisplayWidth = HelpWidth;
         });
-        args = RepeatableOptions.Join(args, NetOption.Name, ScsiOption.Name, VdpaOption.Name);
+        args = RepeatableOptions.Join(
+            args, NetOption.Name, FsOption.Name, DiskOption.Name, ScsiOption.Name, VdpaOption.Name, VhostUserOption.Name);
         ParserResult<object> result = parser.ParseArguments(args.Length > 1 ? [.. args, End] : args, Candidates(command, args));
         if (result.Tag != ParserResultType.Parsed)
             return ReadErrors(command, args, result);

@@ -11,13 +11,13 @@ public sealed class ConsoleBackend : VhostUserDevice, IDisposable
     private const int ReceiveQueue = 0;
 
     private readonly FileDescriptor _output;
-    private readonly PseudoTerminal? _terminal;
+    private readonly TerminalMaster? _terminal;
     private (ushort Columns, ushort Rows) _size;
 
     private ConsoleBackend(FileDescriptor output, string path)
     {
         _output = output;
-        _terminal = output as PseudoTerminal;
+        _terminal = output as TerminalMaster;
         Path = path;
         _size = _terminal?.Size ?? default;
     }
@@ -44,7 +44,7 @@ public sealed class ConsoleBackend : VhostUserDevice, IDisposable
     /// <exception cref="ErrnoException">There is none to be had.</exception>
     public static ConsoleBackend OnTerminal()
     {
-        PseudoTerminal terminal = PseudoTerminal.Open();
+        TerminalMaster terminal = TerminalMaster.Open();
         return new ConsoleBackend(terminal, terminal.Path);
     }
 

@@ -7,7 +7,7 @@ namespace Vmm.Devices.Backends.Console;
 /// <summary>The queue with the guest's input. What it has no buffer for stays in the terminal.</summary>
 /// <param name="terminal">Where it is typed.</param>
 /// <param name="isUsed">Called whenever something was.</param>
-internal sealed class ConsoleReceiveRing(PseudoTerminal terminal, Action isUsed) : IRingHandler
+internal sealed class ConsoleReceiveRing(TerminalMaster terminal, Action isUsed) : IRingHandler
 {
     private const int ChunkSize = 4096;
 

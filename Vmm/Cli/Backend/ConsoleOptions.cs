@@ -21,7 +21,7 @@ internal sealed class ConsoleOptions : BackendOptions
         return () =>
         {
             ConsoleBackend console = ConsoleBackend.OnTerminal();
-            return new ServedDevice(console, new Confinement { Ioctls = [PseudoTerminal.SizeRequest] }, console.Path);
+            return new ServedDevice(console, new Confinement { Ioctls = [TerminalMaster.SizeRequest] }, console.Path);
         };
     }
 }

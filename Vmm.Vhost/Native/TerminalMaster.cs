@@ -5,7 +5,7 @@ namespace Vmm.Vhost.Native;
 
 /// <summary>The keyboard's and screen's side of a new pseudo-terminal (pty(7)). Whoever wants to use it opens <see cref="Path"/>.
 /// Non-blocking, close-on-exec.</summary>
-public sealed unsafe partial class PseudoTerminal : FileDescriptor
+public sealed unsafe partial class TerminalMaster : FileDescriptor
 {
     private const int Flags = 0x80902;   // O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC
 
@@ -17,7 +17,7 @@ public sealed unsafe partial class PseudoTerminal : FileDescriptor
 
     private FileDescriptor? _terminal;
 
-    private PseudoTerminal(int fd)
+    private TerminalMaster(int fd)
         : base(fd) => Path = "";
 
     /// <summary>The terminal's device, such as <c>/dev/pts/3</c>.</summary>
@@ -25,7 +25,7 @@ public sealed unsafe partial class PseudoTerminal : FileDescriptor
 
     /// <summary>Makes a pseudo-terminal in raw mode: what goes in comes out as it is.</summary>
     /// <exception cref="ErrnoException">There is none to be had.</exception>
-    public static PseudoTerminal Open()
+    public static TerminalMaster Open()
     {
         int number;
         fixed (byte* name = NullTerminated("/dev/ptmx"))
@@ -35,7 +35,7 @@ public sealed unsafe partial class PseudoTerminal : FileDescriptor
         }
         if (number < 0)
             throw new ErrnoException("cannot open /dev/ptmx", Marshal.GetLastPInvokeError());
-        var terminal = new PseudoTerminal(number);
+        var terminal = new TerminalMaster(number);
         try
         {
             int unlocked = 0, index = 0;
