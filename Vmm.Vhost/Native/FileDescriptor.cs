@@ -32,6 +32,9 @@ public class FileDescriptor : SafeHandle
         {
             OpenMode.ReadOnly => LibC.O_RDONLY,
             OpenMode.ReadWrite => LibC.O_RDWR,
+            OpenMode.ReadWriteNoTerminal => LibC.O_RDWR | LibC.O_NOCTTY,
+            OpenMode.ReadWriteNonBlocking => LibC.O_RDWR | LibC.O_NONBLOCK,
+            OpenMode.ReadNonBlocking => LibC.O_RDONLY | LibC.O_NONBLOCK | LibC.O_NOCTTY,
             OpenMode.CreateTruncate => LibC.O_WRONLY | LibC.O_CREAT | LibC.O_TRUNC,
             _ => throw new ArgumentOutOfRangeException(nameof(mode)),
         };
@@ -72,6 +75,15 @@ public enum OpenMode
 
     /// <summary>For reading and writing.</summary>
     ReadWrite,
+
+    /// <summary>For reading and writing; a terminal does not become that of the process.</summary>
+    ReadWriteNoTerminal,
+
+    /// <summary>For reading and writing, without ever waiting.</summary>
+    ReadWriteNonBlocking,
+
+    /// <summary>For reading, without ever waiting.</summary>
+    ReadNonBlocking,
 
     /// <summary>For writing; created if missing, emptied if not.</summary>
     CreateTruncate,

@@ -59,6 +59,9 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
     public override uint Base => _available.Value | (uint)_used.Value << 16;
 
     /// <inheritdoc/>
+    public override int Waiting => IsAvailable() ? 1 : 0;
+
+    /// <inheritdoc/>
     public override bool TryTake(out DescriptorChain chain)
     {
         if (_nextLeft < _left.Count)

@@ -55,6 +55,9 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     /// <inheritdoc/>
     public override uint Base => _nextAvailable;
 
+    /// <inheritdoc/>
+    public override int Waiting => (ushort)(Volatile.Read(ref *(ushort*)(_available + IndexOffset)) - _nextAvailable);
+
     private byte* AvailableEvent => _used + RingOffset + sizeof(UsedElement) * Size;
 
     private byte* UsedEvent => _available + RingOffset + 2 * Size;

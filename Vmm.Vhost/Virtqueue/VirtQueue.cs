@@ -58,6 +58,9 @@ public abstract unsafe class VirtQueue
     /// <summary>Where the next request will be taken from: <see cref="RingLayout.Base"/> of a later start.</summary>
     public abstract uint Base { get; }
 
+    /// <summary>Requests that wait in the ring, as far as it says how many: of a packed ring only whether there is one.</summary>
+    public abstract int Waiting { get; }
+
     /// <summary>The dirty log, if one is kept.</summary>
     internal DirtyLog? Log => _log;
 

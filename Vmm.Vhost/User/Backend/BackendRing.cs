@@ -38,11 +38,18 @@ public sealed class BackendRing
     /// <summary>Requests that were taken and not completed.</summary>
     public int InFlight => _queue.Taken;
 
+    /// <summary>Requests that wait in the ring, as far as it says how many (<see cref="VirtQueue.Waiting"/>). It is the driver's word: to choose
+    /// by, not to count on.</summary>
+    public int Waiting => _queue.Waiting;
+
     /// <summary>Whether <see cref="IRingHandler.Drain"/> may abandon requests: the front-end keeps track of them.</summary>
     public bool MayLeave { get; internal set; }
 
     /// <summary>Whether the ring stands still because it, or the device, has failed.</summary>
     public bool HasFailed { get; private set; }
+
+    /// <summary>Whether others want their turn: nothing more can be taken in this <see cref="IRingHandler.Process"/>, and another one follows.</summary>
+    public bool IsTurnOver => _wasCut;
 
     internal VirtQueue Queue => _queue;
 
@@ -73,7 +80,8 @@ public sealed class BackendRing
         {
             bool taken = _queue.TryTake(out chain);
             _sawEmpty = !taken;
-            _turnLeft--;
+            if (taken)
+                _turnLeft--;
             return taken;
         }
         catch (VirtqueueException e)
