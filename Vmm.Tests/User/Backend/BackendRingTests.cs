@@ -239,6 +239,19 @@ public sealed class BackendRingTests : IDisposable
     }
 
     [Test]
+    public void SetVringBase_PackedInOneHalf_BothBeginThere()
+    {
+        // As DPDK's front-end says it: the upper half, where to give back, is 0.
+        _frontEnd.Negotiate(Packed);
+        _frontEnd.ShareMemory();
+        using FrontEndRing ring = _frontEnd.Ring(0, 16, Packed);
+        ring.SetUp(1 << 15);
+        ring.Enable(true);
+        ring.Add([1], 1);
+        Assert.That(ring.Take().Bytes, Is.EqualTo(new byte[] { 2 }));
+    }
+
+    [Test]
     public void GetVringBase_RequestsInFlight_AreCompletedFirst()
     {
         _device.Holds = true;
