@@ -1,0 +1,151 @@
+using System.Buffers.Binary;
+using System.Text;
+using NLog;
+using Vmm.Vhost;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.User;
+using Vmm.Vhost.User.Protocol;
+
+namespace Vmm.Devices.Virtio.VhostUser;
+
+/// <summary>A file system (VIRTIO 1.2 §5.11). The first queue is for requests of high priority.</summary>
+internal sealed class FsDevice : VhostUserFrontendDevice
+{
+    private const ulong Notification = 1UL << 0;    // VIRTIO_FS_F_NOTIFICATION: one more queue, and one more field
+    private const int DefaultFsQueueSize = 1024;    // what the daemons have room for
+    private const int SpaceSize = FsOptions.MaxTagBytes + sizeof(uint);
+    private const ulong PageSize = 4096;
+
+    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.VhostUser");
+
+    private readonly FsOptions _options;
+    private readonly VirtiofsDaemon? _daemon;
+    private readonly List<SharedMemoryWindow> _windows = [];
+
+    /// <summary>Connects to the daemon, or starts one.</summary>
+    /// <exception cref="VhostException">There is none, or it cannot be started.</exception>
+    public FsDevice(FsOptions options, EventLoop events)
+        : base(NameOf(options), options.Peer, events)
+    {
+        _options = options;
+        try
+        {
+            var shape = new VhostUserShape(options.Tag is null ? "--fs" : NameOf(options), 1 + options.Queues, DefaultFsQueueSize)
+            {
+                ConfigSize = SpaceSize,
+                NeedsConfig = options.Tag is null,
+                UsesSharedMemory = options.Dax,
+            };
+            if (options.Source is not null)
+            {
+                _daemon = new VirtiofsDaemon(Name, options.Source, events);
+                _daemon.Start();
+                shape = shape with { Endpoint = VhostUserEndpoint.ConnectTo(_daemon.SocketPath), Respawn = _daemon.Respawn };
+            }
+            Connect(shape);
+            if (options.Dax)
+                OpenWindows();
+        }
+        catch (VhostException e) when (_daemon?.Failure is { } failure)
+        {
+            Dispose();
+            throw new VhostException($"{Name}: {failure}", e);
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    /// <inheritdoc/>
+    public override VirtioDeviceType Type => VirtioDeviceType.FileSystem;
+
+    /// <inheritdoc/>
+    public override ulong Features => base.Features & ~Notification;
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<SharedMemoryWindow> SharedMemory => _windows;
+
+    /// <inheritdoc/>
+    public override void ReadConfig(Span<byte> config)
+    {
+        base.ReadConfig(config);
+        if (config.Length < SpaceSize)
+            return;
+        if (_options.Tag is not null)
+        {
+            config[..FsOptions.MaxTagBytes].Clear();
+            Encoding.UTF8.GetBytes(_options.Tag, config);
+        }
+        BinaryPrimitives.WriteUInt32LittleEndian(config[FsOptions.MaxTagBytes..], (uint)_options.Queues);
+    }
+
+    /// <inheritdoc/>
+    public override void Stop()
+    {
+        base.Stop();
+        // Whatever a daemon has left there (vhost-user.rst, "Shared memory"): the next driver finds nothing.
+        foreach (SharedMemoryWindow window in _windows)
+            window.Clear();
+    }
+
+    /// <inheritdoc/>
+    public override bool MapShared(in ShmemMapPayload mapping, FileDescriptor file)
+    {
+        if (FindWindow(mapping.ShmId) is not { } window)
+            return false;
+        window.Map(mapping.ShmOffset, mapping.Length, file, mapping.FdOffset, (mapping.Flags & ShmemMapPayload.FlagWritable) != 0);
+        return true;
+    }
+
+    /// <inheritdoc/>
+    public override bool UnmapShared(in ShmemMapPayload mapping)
+    {
+        if (FindWindow(mapping.ShmId) is not { } window)
+            return false;
+        window.Unmap(mapping.ShmOffset, mapping.Length);
+        return true;
+    }
+
+    /// <inheritdoc/>
+    public override void Dispose()
+    {
+        base.Dispose();
+        // In this order: the daemon ends when its connection is closed.
+        _daemon?.Dispose();
+        foreach (SharedMemoryWindow window in _windows)
+            window.Dispose();
+    }
+
+    private static string NameOf(FsOptions options) => options switch
+    {
+        { Tag: not null } => $"--fs tag={options.Tag}",
+        _ => $"--fs socket={options.Peer.Endpoint}",
+    };
+
+    private SharedMemoryWindow? FindWindow(ulong id) => _windows.Find(window => window.Id == id);
+
+    private void OpenWindows()
+    {
+        if ((Frontend.ProtocolFeatures & VhostUserProtocolFeatures.Shmem) == 0)
+            throw new VhostException($"{Frontend.Name}: the daemon has no memory to share (the protocol feature SHMEM): leave dax=on out");
+        ulong[] sizes = Frontend.Session.GetSharedMemorySizes();
+        for (int id = 0; id < sizes.Length; id++)
+        {
+            if (sizes[id] == 0)
+                continue;
+            if (sizes[id] % PageSize != 0 || sizes[id] > SharedMemoryWindow.MaxLength)
+                throw new VhostException($"{Frontend.Name}: the daemon wants to share 0x{sizes[id]:x} bytes as region {id}, which cannot be mapped");
+            try
+            {
+                _windows.Add(new SharedMemoryWindow((byte)id, sizes[id]));
+            }
+            catch (ErrnoException e)
+            {
+                throw new VhostException($"{Frontend.Name}: no addresses for region {id} of the daemon's shared memory: {e.Message}", e);
+            }
+            s_log.Debug("{Device}: shared-memory region {Id} of {Size} MiB", Name, id, sizes[id] >> 20);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+using System.Diagnostics;
+using System.Text;
+using NLog;
+using Vmm.Vhost;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Devices.Virtio.VhostUser;
+
+/// <summary>A virtio-fs daemon of a device's own, started again when it is gone. It ends by itself when its connection is closed, so nothing
+/// of it is left however this process ends.</summary>
+internal sealed class VirtiofsDaemon : IDisposable
+{
+    private const int Patience = 2000;          // milliseconds that it has to end by itself
+    private const int MaxLine = 1024;
+    private const int MaxLines = 100;           // of one daemon: bounds what it makes us write
+
+    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.VhostUser");
+
+    private static readonly TimeSpan s_interval = TimeSpan.FromSeconds(1);
+
+    private readonly Lock _lock = new();
+    private readonly string _name;
+    private readonly FsSource _source;
+    private readonly EventLoop _events;
+    private readonly VirtiofsProgram _program;
+    private readonly string _directory;
+    private readonly StringBuilder _line = new();
+    private UnixListener? _listener;
+    private ChildProcess? _process;
+    private string _lastLine = "";
+    private int _lines;
+    private long _started;
+    private bool _isReported;
+    private bool _disposed;
+
+    /// <summary>Makes a directory for its socket, that nobody else may look into.</summary>
+    /// <param name="name">The device, for messages.</param>
+    /// <param name="source">What it shares.</param>
+    /// <param name="events">Where is waited for what it says.</param>
+    /// <exception cref="VhostException">The directory to share, the program, or a place for the socket is missing.</exception>
+    public VirtiofsDaemon(string name, FsSource source, EventLoop events)
+    {
+        (_name, _events) = (name, events);
+        if (!Directory.Exists(source.Path))
+            throw new VhostException($"{name}: {source.Path} is no directory: make it first, or give another");
+        _source = source with { Path = Path.GetFullPath(source.Path) };   // the daemon's current directory is another once it is confined
+        _program = VirtiofsProgram.Find(name);
+        string? runtime = Environment.GetEnvironmentVariable("XDG_RUNTIME_DIR");
+        try
+        {
+            _directory = PrivateDirectory.Create(Directory.Exists(runtime) ? runtime : Path.GetTempPath(), "vmm-fs-");
+        }
+        catch (ErrnoException e)
+        {
+            throw new VhostException($"{name}: no place for a socket: {e.Message}", e);
+        }
+    }
+
+    /// <summary>Its socket.</summary>
+    public string SocketPath => Path.Combine(_directory, "socket");
+
+    /// <summary>Why it is gone, and what it said last; null while it runs.</summary>
+    public string? Failure
+    {
+        get
+        {
+            lock (_lock)
+            {
+                if (_process is { End: null })
+                    return null;
+                if (_process is not null)
+                    ReadOutput();
+                return _process is null ? null : $"{_program.Path} ended with {_process.End}{(_lastLine.Length == 0 ? "" : $": {_lastLine}")}";
+            }
+        }
+    }
+
+    /// <summary>Starts it; in place of the last one, which is gone or about to be. It can be connected to when this returns.</summary>
+    /// <exception cref="VhostException">It cannot be started.</exception>
+    public void Start()
+    {
+        lock (_lock)
+        {
+            if (_disposed)
+                return;
+            End(isExpected: false);
+            _started = Stopwatch.GetTimestamp();
+            ChildProcess process;
+            try
+            {
+                // It inherits the socket instead of making it: so nobody has to wait for it, and it writes no lock file.
+                _listener = UnixListener.Listen(SocketPath);
+                process = ChildProcess.Start(_program.Path, _program.Arguments(_source, ChildProcess.InheritedNumber), _listener);
+            }
+            catch (ErrnoException e)
+            {
+                CloseListener();
+                throw new VhostException($"{_name}: {e.Message}", e);
+            }
+            (_process, _lastLine, _lines, _isReported) = (process, "", 0, false);
+            _line.Clear();
+            _events.Add(process.Output, () => Happened(process));
+            _events.Add(process.Ended, () => Happened(process));
+            s_log.Debug("{Device}: started {Program}", _name, _program.Path);
+        }
+    }
+
+    /// <summary>Starts it in the place of one that is gone, but not more often than once a second: one that cannot live must not keep the
+    /// host busy.</summary>
+    /// <exception cref="VhostException">It cannot be started.</exception>
+    public void Respawn()
+    {
+        lock (_lock)
+        {
+            if (Stopwatch.GetElapsedTime(_started) >= s_interval)
+                Start();
+        }
+    }
+
+    /// <summary>Ends it, after the connection was closed, and removes its socket.</summary>
+    public void Dispose()
+    {
+        lock (_lock)
+        {
+            if (_disposed)
+                return;
+            _disposed = true;
+            End(isExpected: true);
+            try
+            {
+                Directory.Delete(_directory, recursive: true);
+            }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+            {
+                s_log.Debug("{Device}: {Directory} stays: {Error}", _name, _directory, e.Message);
+            }
+        }
+    }
+
+    private void End(bool isExpected)
+    {
+        if (_process is { } process)
+        {
+            _events.Remove(process.Output);
+            _events.Remove(process.Ended);
+            if (process.WaitForEnd(Patience) && !isExpected)
+                Report();
+            _process = null;
+            process.Dispose();
+        }
+        CloseListener();
+    }
+
+    private void Report()
+    {
+        if (!_isReported)
+            s_log.Warn("{Device}: {Failure}", _name, Failure);
+        _isReported = true;
+    }
+
+    private void CloseListener()
+    {
+        _listener?.Dispose();
+        _listener = null;
+    }
+
+    private void Happened(ChildProcess process)
+    {
+        lock (_lock)
+        {
+            if (process != _process)
+                return;
+            ReadOutput();
+            if (process.End is null)
+                return;
+            _events.Remove(process.Output);
+            _events.Remove(process.Ended);
+            CloseListener();   // whoever is connecting hears at once that nobody is there
+            Report();
+        }
+    }
+
+    private void ReadOutput()
+    {
+        Span<byte> buffer = stackalloc byte[MaxLine];
+        int count;
+        while ((count = _process!.Output.TryRead(buffer)) > 0)
+        {
+            foreach (char character in Encoding.Latin1.GetString(buffer[..count]))
+            {
+                if (character != '\n' && _line.Length < MaxLine)
+                    _line.Append(character);
+                else if (character == '\n')
+                    EndLine();
+            }
+        }
+        if (count == 0)
+        {
+            // Its end. Until the process is seen to have ended there is nothing more to wait for here.
+            _events.Remove(_process.Output);
+            if (_line.Length > 0)
+                EndLine();
+        }
+    }
+
+    private void EndLine()
+    {
+        _lastLine = _line.ToString();
+        _line.Clear();
+        if (_lines++ < MaxLines)
+            s_log.Info("{Device}: {Program}: {Line}", _name, _program.Path, _lastLine);
+    }
+}
