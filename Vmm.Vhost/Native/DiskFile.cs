@@ -79,6 +79,8 @@ public sealed unsafe partial class DiskFile : FileDescriptor
         try
         {
             disk.Examine(isBlock, readOnly, direct);
+            // io_uring would say EAGAIN where it should wait.
+            disk.MakeBlocking();
             disk.Lock(readOnly, patience);
             return disk;
         }
@@ -113,6 +115,13 @@ public sealed unsafe partial class DiskFile : FileDescriptor
         var range = new Flock { Type = (short)LibC.F_UNLCK };
         _ = SystemControl((int)handle, LibC.F_OFD_SETLK, &range);
         return base.ReleaseHandle();
+    }
+
+    private void MakeBlocking()
+    {
+        int flags = LibC.fcntl(Number, LibC.F_GETFL);
+        if (flags < 0 || LibC.fcntl(Number, LibC.F_SETFL, flags & ~LibC.O_NONBLOCK) < 0)
+            throw ErrnoException.FromLastError($"fcntl({Path})");
     }
 
     private static bool IsBlock(string path)

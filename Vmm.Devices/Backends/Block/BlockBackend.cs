@@ -67,7 +67,12 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     internal bool IsWriteThrough => Volatile.Read(ref _isWriteThrough);
 
     /// <inheritdoc/>
-    public override void ReadConfig(Span<byte> config) => BlockConfigSpace.Write(config, _image, _queues, !IsWriteThrough);
+    public override void ReadConfig(Span<byte> config)
+    {
+        // A driver that looks again, after a reset for example, sees how large the image is now.
+        _image.UpdateCapacity();
+        BlockConfigSpace.Write(config, _image, _queues, !IsWriteThrough);
+    }
 
     /// <inheritdoc/>
     public override bool WriteConfig(int offset, ReadOnlySpan<byte> data)
