@@ -17,6 +17,9 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
         SystemCallNumber.SyncFileRange, SystemCallNumber.IoUringSetup, SystemCallNumber.IoUringEnter, SystemCallNumber.IoUringRegister,
     ];
 
+    /// <summary>And the ioctls.</summary>
+    public static readonly IReadOnlyList<IoctlRequest> DeviceRequests = [DiskFile.DiscardRequest];
+
     private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Backends.Block");
 
     private readonly BlockImage _image;

@@ -50,6 +50,6 @@ internal sealed class BlkOptions : BackendOptions
                 new OptionValue("--engine", null, Engine ?? "auto"),
                 ("auto", BlockEngineKind.Auto), ("io_uring", BlockEngineKind.IoUring), ("threads", BlockEngineKind.Threads)),
         };
-        return () => new ServedDevice(new BlockBackend(options), new Confinement { Calls = BlockBackend.SystemCalls });
+        return () => new ServedDevice(new BlockBackend(options), new Confinement { Calls = BlockBackend.SystemCalls, Ioctls = BlockBackend.DeviceRequests });
     }
 }
