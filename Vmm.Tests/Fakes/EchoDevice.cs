@@ -40,6 +40,9 @@ internal sealed class EchoDevice : VhostUserDevice
 
     public bool Throws { get; set; }
 
+    /// <summary>Done by the ring's thread after each request that was completed.</summary>
+    public Action? AfterEach { get; set; }
+
     public byte[]? State { get; set; } = [1, 2, 3];
 
     public IReadOnlyList<string> Events
@@ -123,6 +126,7 @@ internal sealed class EchoDevice : VhostUserDevice
                 else
                 {
                     ring.Complete(chain.Head, written);
+                    device.AfterEach?.Invoke();
                 }
             }
             if (!device.Holds)

@@ -49,7 +49,8 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
         _logEvent = ring.DeviceArea.Value;
         _ringAddress = ring.DescriptorArea.Value;
         _available = Position.From((ushort)ring.Base);
-        _used = Position.From((ushort)(ring.Base >> 16));
+        // Some front-ends (DPDK's) say only where the next request is: with nothing in flight, giving back begins there too.
+        _used = ring.Base >> 16 == 0 ? _available : Position.From((ushort)(ring.Base >> 16));
         if (_available.Index >= ring.Size || _used.Index >= ring.Size)
             throw Broken($"its beginning 0x{ring.Base:x} is not in a ring of {ring.Size}");
         _eventFlags = ushort.MaxValue;

@@ -22,6 +22,7 @@ internal sealed partial class BackendSession : IDisposable
     private ulong? _features;
     private VhostUserProtocolFeatures _protocolFeatures;
     private ulong _status;
+    private bool _hasReplied;   // the message that is handled
 
     public BackendSession(VhostUserConnection connection, VhostUserDevice device, VhostUserServerOptions options)
     {
@@ -65,6 +66,7 @@ internal sealed partial class BackendSession : IDisposable
     /// <summary>Stops all rings, and lets go of all that the front-end gave.</summary>
     public void Dispose()
     {
+        _device.FrontEnd?.StopWaiting();   // a ring's thread may, and it is to stop
         foreach (RingSetup ring in _rings)
         {
             try
@@ -263,8 +265,6 @@ internal sealed partial class BackendSession : IDisposable
                 throw new ViolationException("this back-end has no such thing");
         }
     }
-
-    private bool _hasReplied;
 
     private void Reply(VhostUserRequest request, ulong value) => Reply(request, MemoryMarshal.AsBytes(new ReadOnlySpan<ulong>(in value)));
 

@@ -65,6 +65,9 @@ public sealed class VhostUserBackendChannel : IDisposable
         }
     }
 
+    /// <summary>Ends whatever waits for an answer: the front-end is gone.</summary>
+    internal void StopWaiting() => _stop.Signal();
+
     internal void Call(int ring) => AskForRing(VhostUserBackendRequest.VringCall, ring);
 
     internal void Fail(int ring) => AskForRing(VhostUserBackendRequest.VringErr, ring);
