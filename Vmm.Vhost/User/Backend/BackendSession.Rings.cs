@@ -146,7 +146,7 @@ internal sealed partial class BackendSession
     {
         if (ring.Runner is not null || !ring.IsStarted || !ring.IsEnabled || ring.Size == 0 || ring.Address is null || _features is not ulong features)
             return;
-        VirtQueue queue = Open(ring, ring.Base);
+        VirtQueue queue = Open(ring, FirstPosition(ring));
         var running = new BackendRing(_device, ring.Index, features, queue)
         {
             Kick = ring.Kick,
