@@ -160,6 +160,11 @@ internal sealed partial class BackendSession
         ring.Runner = runner;
     }
 
+    // In a packed ring there are two positions, of what is available and of what is used. DPDK's front-end says only the first, with
+    // zeros for the other; as nothing is in flight (or the log of that knows better) they are the same.
+    private uint FirstPosition(RingSetup ring) =>
+        IsPacked && ring.Base <= ushort.MaxValue ? ring.Base | (ring.Base << 16) : ring.Base;
+
     private void Stop(RingSetup ring, bool mayLeave)
     {
         if (ring.Runner is not RingRunner runner)
