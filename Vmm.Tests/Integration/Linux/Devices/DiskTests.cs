@@ -76,25 +76,6 @@ public class DiskTests : DeviceTest
     }
 
     [Test]
-    public void Disk_Resized_IsSeenByTheGuest()
-    {
-        using HostDaemon daemon = HostDaemon.Disk(Socket, Image, 16 << 20);
-        VmmProcess process = Boot(GuestWith(
-            Wait + """
-            echo "size=$(cat /sys/block/vda/size)"
-            until [ "$(cat /sys/block/vda/size)" != 32768 ]; do sleep 0.1; done
-            echo "size=$(cat /sys/block/vda/size)"
-            """,
-            "--disk", $"socket={Socket}"));
-        process.WaitForOutput("size=32768");
-        daemon.Send("""{ "execute": "qmp_capabilities" }""");
-        daemon.Send("""{ "execute": "block_resize", "arguments": { "node-name": "disk", "size": 33554432 } }""");
-        VmmResult result = process.WaitForEnd();
-        Assert.That(result.ExitCode, Is.Zero, result.Summary);
-        Assert.That(ValueOf(result, "size"), Is.EqualTo("65536"), result.Summary);
-    }
-
-    [Test]
     public void Daemon_KilledWithoutReconnect_IsGoneAndTheVmmGoesOn()
     {
         using HostDaemon daemon = HostDaemon.Disk(Socket, Image, 16 << 20);
