@@ -46,7 +46,7 @@ public class DiskTests : DeviceTest
         Assert.That(ValueOf(result, "queue0"), Is.EqualTo("0"), result.Summary);
         Assert.That(ValueOf(result, "queue1"), Is.EqualTo("1"), result.Summary);
         Assert.That(ValueOf(result, "check"), Is.EqualTo("clean"), result.Summary);
-        Assert.That(ValueOf(result, "files"), Is.EqualTo("data first lost+found second "), result.Summary);
+        Assert.That(ValueOf(result, "files"), Is.EqualTo("data first lost+found second"), result.Summary);
         Assert.That(result.Errors, Is.Empty);
     }
 

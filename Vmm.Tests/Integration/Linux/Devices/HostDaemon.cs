@@ -52,9 +52,9 @@ internal sealed class HostDaemon : IDisposable
     /// <summary>Kills it with signal 9.</summary>
     public void Kill()
     {
-        _process.Kill();
+        if (!_process.HasExited)
+            _process.Kill();
         _process.WaitForExit();
-        _process.Dispose();
     }
 
     /// <summary>Starts it again.</summary>
@@ -62,9 +62,10 @@ internal sealed class HostDaemon : IDisposable
     {
         foreach (string socket in _sockets)
             File.Delete(socket);
-        _process = HostCommand.Start(_program, _arguments);
-        _output = new OutputCapture(buffer => _process.StandardOutput.BaseStream.Read(buffer), start: true);
-        _errors = new OutputCapture(buffer => _process.StandardError.BaseStream.Read(buffer), start: true);
+        Process process = HostCommand.Start(_program, _arguments);
+        _process = process;
+        _output = new OutputCapture(buffer => process.StandardOutput.BaseStream.Read(buffer), start: true);
+        _errors = new OutputCapture(buffer => process.StandardError.BaseStream.Read(buffer), start: true);
         Eventually.True(() => _process.HasExited || Array.TrueForAll(_sockets, File.Exists), Describe);
         Assert.That(_process.HasExited, Is.False, Describe());
     }
@@ -72,8 +73,7 @@ internal sealed class HostDaemon : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
-        if (!_process.HasExited)
-            _process.Kill();
+        Kill();
         _process.Dispose();
     }
 
