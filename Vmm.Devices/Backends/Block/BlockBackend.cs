@@ -24,8 +24,6 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     private readonly BlockEngineKind _engine;
     private ulong? _accepted;   // null until the driver has said
     private bool _isWriteThrough;
-    private long _completed;
-    private long _allocatedAtStart;
 
     /// <summary>Opens and locks the image.</summary>
     /// <exception cref="VhostException">It cannot be had, or the engine that was asked for; the message says what to do.</exception>
@@ -108,11 +106,7 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     }
 
     /// <inheritdoc/>
-    public override IRingHandler StartRing(BackendRing ring)
-    {
-        Interlocked.CompareExchange(ref _allocatedAtStart, GC.GetTotalAllocatedBytes(precise: true), 0);
-        return new BlockRing(this, _image, _engine, ring.Size, ring.Features);
-    }
+    public override IRingHandler StartRing(BackendRing ring) => new BlockRing(this, _image, _engine, ring.Size, ring.Features);
 
     /// <summary>Looks whether the image has grown or shrunk, and has the guest told.</summary>
     /// <exception cref="VhostException">The kernel does not say.</exception>
@@ -126,17 +120,6 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
 
     /// <inheritdoc/>
     public void Dispose() => _image.Dispose();
-
-    /// <summary>A ring has ended, after so many requests.</summary>
-    internal void Ended(long completed)
-    {
-        long total = Interlocked.Add(ref _completed, completed);
-        if (s_log.IsDebugEnabled)
-        {
-            s_log.Debug("{Path}: {Requests} requests; {Bytes} bytes allocated since the first ring started", _image.Path, total,
-                GC.GetTotalAllocatedBytes(precise: true) - Volatile.Read(ref _allocatedAtStart));
-        }
-    }
 
     private static BlockEngineKind Choose(BlockEngineKind wanted)
     {
