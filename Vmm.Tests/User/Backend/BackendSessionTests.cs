@@ -156,6 +156,20 @@ public sealed class BackendSessionTests : IDisposable
     }
 
     [Test]
+    public void SetFeatures_TheSameWhileRequestsAreInFlight_ChangesNothing()
+    {
+        _device.Holds = true;
+        using FrontEndRing ring = _frontEnd.Start();
+        ushort id = ring.Add([1], 1);
+        Eventually.True(() => _device.Events.Contains($"held {id}"), () => "the request was not taken");
+        Assert.That(_frontEnd.Ask(Request.SetFeatures, FrontEndDriver.Features), Is.Zero);
+        Assert.That(_device.Events, Has.None.EqualTo("drain 0"));
+        _device.Holds = false;
+        ring.Kick.Signal();
+        Assert.That(ring.Take().Bytes, Is.EqualTo(new byte[] { 2 }));
+    }
+
+    [Test]
     public void GetShmemConfig_HasSizesById()
     {
         _frontEnd.Negotiate(0, Feature.Shmem);

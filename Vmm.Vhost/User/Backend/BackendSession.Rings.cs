@@ -227,7 +227,7 @@ internal sealed partial class BackendSession
 
     private void Resume(RingSetup ring)
     {
-        if (ring.Runner is not RingRunner runner)
+        if (ring.Runner is not RingRunner { IsPaused: true } runner)
             return;
         uint next = runner.Ring.Queue.Base;
         try

@@ -14,9 +14,12 @@ internal sealed class RingRunner(BackendRing ring, IRingHandler handler)
 
     private bool _hasWork = true;   // whatever was kicked before it started
     private bool _isNew = true;
-    private bool _isPaused;
+    private volatile bool _isPaused;
 
     public BackendRing Ring => ring;
+
+    /// <summary>Between <see cref="Pause"/> and <see cref="Resume"/>.</summary>
+    public bool IsPaused => _isPaused;
 
     /// <summary>There are no kicks: the ring is looked at now and then.</summary>
     public bool IsPolled { get; set; }
