@@ -1,31 +1,5 @@
 namespace Vmm.Tests.Fakes;
 
-<<<<<<< HEAD:Vmm.Tests/Fakes/OpenDescriptors.cs
-/// <summary>Counts this process's sockets, eventfds and shared memory, to find those that nobody closes. Others the runtime opens as it
-/// pleases.</summary>
-internal static class OpenDescriptors
-{
-    public static int Count => List().Count;
-
-    /// <summary>Waits until there are no more than before: what other threads close may take a moment.</summary>
-    public static void AssertBackTo(int before) =>
-        Eventually.True(() => Count <= before, () => $"{Count} descriptors are open, {before} were before:\n{string.Join('\n', List())}");
-
-    private static List<string> List() =>
-        [.. Directory.GetFiles("/proc/self/fd").Select(Describe).Where(name =>
-            name.Contains("socket:") || name.Contains("eventfd") || (name.Contains("memfd:") && !name.Contains("doublemapper")))];
-
-    private static string Describe(string path)
-    {
-        try
-        {
-            return $"{path} {File.ResolveLinkTarget(path, returnFinalTarget: false)?.FullName}";
-        }
-        catch (IOException)
-        {
-            return path;
-        }
-=======
 /// <summary>Counts what this process has open of the kinds that vhost-user passes around, to find what was not closed.</summary>
 internal static class PassedDescriptors
 {
@@ -57,6 +31,5 @@ internal static class PassedDescriptors
                 list.Add($"{Path.GetFileName(entry)} {target}");
         }
         return list;
->>>>>>> e1be1feab2d6c740780072392e79ff15d9650d77:Vmm.Tests/Fakes/PassedDescriptors.cs
     }
 }
