@@ -46,7 +46,7 @@ public class SessionHostileTests
     [TestCaseSource(nameof(Answers))]
     public void Answer_Malformed_EndsTheConnection(VhostUserRequest request, byte[] bytes, int descriptors, string error)
     {
-        int before = OpenDescriptors.Count;
+        int before = PassedDescriptors.Count();
         using (var peer = new SessionPeer(Agreed))
         {
             FileDescriptor[] files = [.. Enumerable.Range(0, descriptors).Select(_ => MemFd.Create("hostile", 4096))];
@@ -66,7 +66,7 @@ public class SessionHostileTests
                     .And.Message.EqualTo($"peer: {request.WireName()}: {error}"), "later calls say the same");
             Assert.That(peer.HasEnded, "the back-end sees the end, too");
         }
-        OpenDescriptors.AssertBackTo(before);
+        PassedDescriptors.ReturnTo(before);
     }
 
     [TestCase(VhostUserRequest.GetQueueNum)]
@@ -153,7 +153,7 @@ public class SessionHostileTests
     public void Answer_WellFormedNonsense_EndsTheConnection([Range(0, 9)] int number)
     {
         (VhostUserRequest request, byte[] payload, int descriptors, string error) = s_nonsense[number];
-        int before = OpenDescriptors.Count;
+        int before = PassedDescriptors.Count();
         using (var peer = new SessionPeer(Agreed))
         {
             FileDescriptor[] files = [.. Enumerable.Range(0, descriptors).Select(_ => MemFd.Create("hostile", 4096))];
@@ -165,7 +165,7 @@ public class SessionHostileTests
                 Throws.TypeOf<VhostUserException>().With.Property("IsConnectionLost").True
                     .And.Message.EqualTo($"peer: {request.WireName()}: {error}"));
         }
-        OpenDescriptors.AssertBackTo(before);
+        PassedDescriptors.ReturnTo(before);
     }
 
     private static void Say(SessionPeer peer, VhostUserRequest request)

@@ -94,7 +94,7 @@ public sealed class VhostUserBackendChannel : IDisposable
         {
             done = Dispatch(message, request, out found);
         }
-        catch (Exception e) when (e is IOException or Memory.GuestMemoryException)
+        catch (Exception e) when (e is (IOException or Memory.GuestMemoryException) and not VhostUserException { IsConnectionLost: true })
         {
             s_log.Warn("{Peer}: {Request} failed: {Error}", _connection.Peer, request.WireName(), e.Message);
             done = false;

@@ -50,7 +50,7 @@ public sealed partial class VhostUserFrontend
     {
         if (peer.Config is null)
             return;
-        _original = peer.Config;
+        _original = [.. peer.Config];
         _config = [.. peer.Config];
         _written = new bool[_config.Length];
     }
@@ -71,7 +71,16 @@ public sealed partial class VhostUserFrontend
                 s_log.Warn("{Error}", e.Message);
                 return;
             }
+            byte[]? before = _original;
+            bool[] written = _written;
             TakeConfig(peer);
+            // What the driver wrote is still its doing: a back-end that begins anew does not have it.
+            for (int i = 0; i < written.Length; i++)
+            {
+                if (written[i])
+                    _original![i] = before![i];
+            }
+            _written = written;
             Events?.ConfigChanged();
         });
     }
