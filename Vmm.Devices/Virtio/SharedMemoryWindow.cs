@@ -9,8 +9,9 @@ namespace Vmm.Devices.Virtio;
 /// <remarks>Thread-safe: a back-end may map while others wait for it with the device's lock held. This process never looks into it, and no other device does: a file that its owner makes shorter is the guest's trouble alone.</remarks>
 public sealed class SharedMemoryWindow : IDisposable
 {
-    /// <summary>The largest region: one memory slot of KVM's (KVM_MEM_MAX_NR_PAGES).</summary>
-    public const ulong MaxLength = ((1UL << 31) - 1) * PageSize;
+    /// <summary>The largest region, 64 GiB. For each page of a slot KVM takes some bytes of the host's, mapped or not: a terabyte would
+    /// cost gigabytes.</summary>
+    public const ulong MaxLength = 64UL << 30;
 
     private const ulong PageSize = 4096;
     private const int MaxMappings = 65536;   // bounds what a back-end makes us remember; the kernel's limit is about the same

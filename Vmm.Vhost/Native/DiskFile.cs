@@ -11,11 +11,13 @@ public sealed unsafe partial class DiskFile : FileDescriptor
     private const uint StatxDioAlign = 0x2000;      // linux/stat.h, Linux 6.1
     private const int AtEmptyPath = 0x1000;
     private const int LockStep = 20;                // ms between two attempts to lock
-    private static readonly IoctlRequest s_discard = IoctlRequest.Io(0x12, 119, "BLKDISCARD");
     private static readonly IoctlRequest s_sectorSize = IoctlRequest.Io(0x12, 104, "BLKSSZGET");
     private static readonly IoctlRequest s_physicalSize = IoctlRequest.Io(0x12, 123, "BLKPBSZGET");
     private static readonly IoctlRequest s_minimumIo = IoctlRequest.Io(0x12, 120, "BLKIOMIN");
     private static readonly IoctlRequest s_optimalIo = IoctlRequest.Io(0x12, 121, "BLKIOOPT");
+
+    /// <summary>The request of <see cref="Discard"/>, for who confines a process that makes it.</summary>
+    public static IoctlRequest DiscardRequest { get; } = IoctlRequest.Io(0x12, 119, "BLKDISCARD");
 
     private DiskFile(int fd, string path)
         : base(fd) => Path = path;
@@ -79,6 +81,8 @@ public sealed unsafe partial class DiskFile : FileDescriptor
         try
         {
             disk.Examine(isBlock, readOnly, direct);
+            // io_uring would say EAGAIN where it should wait.
+            disk.MakeBlocking();
             disk.Lock(readOnly, patience);
             return disk;
         }
@@ -103,7 +107,7 @@ public sealed unsafe partial class DiskFile : FileDescriptor
     {
         ulong* range = stackalloc ulong[] { offset, length };
         // SAFETY: two numbers on the stack, as the request wants them.
-        return Ioctl.TryCall(this, s_discard, (nuint)range);
+        return Ioctl.TryCall(this, DiscardRequest, (nuint)range);
     }
 
     /// <inheritdoc/>
@@ -113,6 +117,13 @@ public sealed unsafe partial class DiskFile : FileDescriptor
         var range = new Flock { Type = (short)LibC.F_UNLCK };
         _ = SystemControl((int)handle, LibC.F_OFD_SETLK, &range);
         return base.ReleaseHandle();
+    }
+
+    private void MakeBlocking()
+    {
+        int flags = LibC.fcntl(Number, LibC.F_GETFL);
+        if (flags < 0 || LibC.fcntl(Number, LibC.F_SETFL, flags & ~LibC.O_NONBLOCK) < 0)
+            throw ErrnoException.FromLastError($"fcntl({Path})");
     }
 
     private static bool IsBlock(string path)

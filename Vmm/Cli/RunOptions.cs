@@ -36,12 +36,19 @@ internal sealed class RunOptions : IVerbOptions
         + "or tag=NAME,socket=PATH of a virtio-fs daemon; then [,queues=N][,queue_size=N][,dax=on]. Repeatable.")]
     public string? Fs { get; set; }
 
-    [Option(DiskOption.Option, MetaValue = "DEVICE", HelpText = "A disk of a vhost-user back-end: socket=PATH[,queues=N][,queue_size=N][,readonly=on]. "
-        + "Repeatable.")]
+    [Option(DiskOption.Option, MetaValue = "DEVICE", HelpText = "A disk: path=FILE[,direct=on][,serial=TEXT] for a raw image or a block "
+        + "device, or socket=PATH of a vhost-user back-end; then [,queues=N][,queue_size=N][,readonly=on]. Repeatable.")]
     public string? Disk { get; set; }
 
-    [Option(VsockOption.Option, MetaValue = "DEVICE", HelpText = "Sockets between host and guest: cid=N, the guest's address, 3 or more.")]
+    [Option(VsockOption.Option, MetaValue = "DEVICE", HelpText = "Sockets between host and guest: cid=N, the guest's address, 3 or more; "
+        + "with ,socket=PATH they are Unix sockets on the host.")]
     public string? Vsock { get; set; }
+
+    [Option(RngOption.Option, MetaValue = "DEVICE", HelpText = "Random numbers: src=/dev/urandom[,max_bytes_per_second=N].")]
+    public string? Rng { get; set; }
+
+    [Option(ConsoleOption.Option, MetaValue = "WHERE", HelpText = "A console of its own, hvc0: pty, whose path is told, or file=PATH.")]
+    public string? Console { get; set; }
 
     [Option(ScsiOption.Option, MetaValue = "DEVICE", HelpText = "The LUNs of a vhost target in configfs: wwpn=naa.HEX[,queues=N]. Repeatable.")]
     public string? Scsi { get; set; }

@@ -55,6 +55,8 @@ internal static class RunOptionsReader
             .. RepeatableOptions.Values(options.Fs).Select(FsOption.Parse),
             .. RepeatableOptions.Values(options.Disk).Select(DiskOption.Parse),
             .. options.Vsock is string vsock ? [VsockOption.Parse(vsock)] : Array.Empty<VirtioDeviceOptions>(),
+            .. options.Rng is string rng ? [RngOption.Parse(rng)] : Array.Empty<VirtioDeviceOptions>(),
+            .. options.Console is string console ? [ConsoleOption.Parse(console)] : Array.Empty<VirtioDeviceOptions>(),
             .. RepeatableOptions.Values(options.Scsi).Select(ScsiOption.Parse),
             .. RepeatableOptions.Values(options.Vdpa).Select(VdpaOption.Parse),
             .. RepeatableOptions.Values(options.VhostUser).Select(VhostUserOption.Parse),

@@ -18,7 +18,7 @@
 #define MIB (1UL << 20)
 #define BLOCK 4096
 #define WORDS (BLOCK / sizeof(uint64_t))
-#define REPORT 1024 // blocks between two lines
+#define REPORT 128 // blocks between two lines
 
 static __attribute__((noreturn, format(printf, 1, 2))) void fail(const char *format, ...)
 {

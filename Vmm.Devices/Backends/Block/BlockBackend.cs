@@ -17,6 +17,9 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
         SystemCallNumber.SyncFileRange, SystemCallNumber.IoUringSetup, SystemCallNumber.IoUringEnter, SystemCallNumber.IoUringRegister,
     ];
 
+    /// <summary>And the ioctls.</summary>
+    public static readonly IReadOnlyList<IoctlRequest> DeviceRequests = [DiskFile.DiscardRequest];
+
     private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Backends.Block");
 
     private readonly BlockImage _image;
@@ -24,8 +27,6 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     private readonly BlockEngineKind _engine;
     private ulong? _accepted;   // null until the driver has said
     private bool _isWriteThrough;
-    private long _completed;
-    private long _allocatedAtStart;
 
     /// <summary>Opens and locks the image.</summary>
     /// <exception cref="VhostException">It cannot be had, or the engine that was asked for; the message says what to do.</exception>
@@ -69,7 +70,12 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     internal bool IsWriteThrough => Volatile.Read(ref _isWriteThrough);
 
     /// <inheritdoc/>
-    public override void ReadConfig(Span<byte> config) => BlockConfigSpace.Write(config, _image, _queues, !IsWriteThrough);
+    public override void ReadConfig(Span<byte> config)
+    {
+        // A driver that looks again, after a reset for example, sees how large the image is now.
+        _image.UpdateCapacity();
+        BlockConfigSpace.Write(config, _image, _queues, !IsWriteThrough);
+    }
 
     /// <inheritdoc/>
     public override bool WriteConfig(int offset, ReadOnlySpan<byte> data)
@@ -108,11 +114,7 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     }
 
     /// <inheritdoc/>
-    public override IRingHandler StartRing(BackendRing ring)
-    {
-        Interlocked.CompareExchange(ref _allocatedAtStart, GC.GetTotalAllocatedBytes(precise: true), 0);
-        return new BlockRing(this, _image, _engine, ring.Size, ring.Features);
-    }
+    public override IRingHandler StartRing(BackendRing ring) => new BlockRing(this, _image, _engine, ring.Size, ring.Features);
 
     /// <summary>Looks whether the image has grown or shrunk, and has the guest told.</summary>
     /// <exception cref="VhostException">The kernel does not say.</exception>
@@ -126,17 +128,6 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
 
     /// <inheritdoc/>
     public void Dispose() => _image.Dispose();
-
-    /// <summary>A ring has ended, after so many requests.</summary>
-    internal void Ended(long completed)
-    {
-        long total = Interlocked.Add(ref _completed, completed);
-        if (s_log.IsDebugEnabled)
-        {
-            s_log.Debug("{Path}: {Requests} requests; {Bytes} bytes allocated since the first ring started", _image.Path, total,
-                GC.GetTotalAllocatedBytes(precise: true) - Volatile.Read(ref _allocatedAtStart));
-        }
-    }
 
     private static BlockEngineKind Choose(BlockEngineKind wanted)
     {

@@ -103,10 +103,11 @@ internal sealed class BlockImage : IDisposable
             throw new VhostException(e.Message, e);
         }
         ulong capacity = size / (ulong)BlockSize * ((ulong)BlockSize / SectorSize);
+        if (Interlocked.Exchange(ref _capacity, capacity) == capacity)
+            return false;
         if (capacity * SectorSize != size)
             s_log.Warn("{Path} has {Size} bytes: the last {Rest} are no whole block, and no part of the disk", Path, size, size - capacity * SectorSize);
-        ulong before = Interlocked.Exchange(ref _capacity, capacity);
-        return before != capacity;
+        return true;
     }
 
     /// <summary>Notes how a flush ended, and says how it is to be answered. Once the kernel has reported a failure it has forgotten about the data

@@ -33,6 +33,7 @@ internal sealed class BlockRing : IRingHandler
     private bool _isArmed;
     private bool _hasReported;
     private long _completed;
+    private long? _allocatedBefore;
 
     /// <summary>Makes what the ring needs.</summary>
     /// <param name="backend">The device.</param>
@@ -71,6 +72,7 @@ internal sealed class BlockRing : IRingHandler
     /// <inheritdoc/>
     public void Process(BackendRing ring)
     {
+        _allocatedBefore ??= GC.GetAllocatedBytesForCurrentThread();
         Disarm();
         _poll.Begin();
         while (true)
@@ -106,7 +108,8 @@ internal sealed class BlockRing : IRingHandler
     /// <inheritdoc/>
     public void Dispose()
     {
-        _backend.Ended(_completed);
+        s_log.Debug("{Path}: {Requests} requests, for which the queue's thread allocated {Bytes} bytes", _image.Path, _completed,
+            GC.GetAllocatedBytesForCurrentThread() - (_allocatedBefore ?? 0));
         _engine?.Dispose();
         foreach (BlockRequest request in _requests)
             request.Free();

@@ -14,13 +14,14 @@ internal sealed class FsDevice : VhostUserFrontendDevice
     private const ulong Notification = 1UL << 0;    // VIRTIO_FS_F_NOTIFICATION: one more queue, and one more field
     private const int DefaultFsQueueSize = 1024;    // what the daemons have room for
     private const int SpaceSize = FsOptions.MaxTagBytes + sizeof(uint);
+    private const byte CacheRegion = 0;             // VIRTIO_FS_SHMCAP_ID_CACHE, the only one (VIRTIO 1.2 §5.11.5)
     private const ulong PageSize = 4096;
 
     private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.VhostUser");
 
     private readonly FsOptions _options;
     private readonly VirtiofsDaemon? _daemon;
-    private readonly List<SharedMemoryWindow> _windows = [];
+    private readonly SharedMemoryWindow? _window;
 
     /// <summary>Connects to the daemon, or starts one.</summary>
     /// <exception cref="VhostException">There is none, or it cannot be started.</exception>
@@ -44,7 +45,7 @@ internal sealed class FsDevice : VhostUserFrontendDevice
             }
             Connect(shape);
             if (options.Dax)
-                OpenWindows();
+                _window = OpenWindow();
         }
         catch (VhostException e) when (_daemon?.Failure is { } failure)
         {
@@ -65,7 +66,7 @@ internal sealed class FsDevice : VhostUserFrontendDevice
     public override ulong Features => base.Features & ~Notification;
 
     /// <inheritdoc/>
-    public override IReadOnlyList<SharedMemoryWindow> SharedMemory => _windows;
+    public override IReadOnlyList<SharedMemoryWindow> SharedMemory => _window is null ? [] : [_window];
 
     /// <inheritdoc/>
     public override void ReadConfig(Span<byte> config)
@@ -86,14 +87,13 @@ internal sealed class FsDevice : VhostUserFrontendDevice
     {
         base.Stop();
         // Whatever a daemon has left there (vhost-user.rst, "Shared memory"): the next driver finds nothing.
-        foreach (SharedMemoryWindow window in _windows)
-            window.Clear();
+        _window?.Clear();
     }
 
     /// <inheritdoc/>
     public override bool MapShared(in ShmemMapPayload mapping, FileDescriptor file)
     {
-        if (FindWindow(mapping.ShmId) is not { } window)
+        if (_window is not { } window || mapping.ShmId != window.Id)
             return false;
         window.Map(mapping.ShmOffset, mapping.Length, file, mapping.FdOffset, (mapping.Flags & ShmemMapPayload.FlagWritable) != 0);
         return true;
@@ -102,7 +102,7 @@ internal sealed class FsDevice : VhostUserFrontendDevice
     /// <inheritdoc/>
     public override bool UnmapShared(in ShmemMapPayload mapping)
     {
-        if (FindWindow(mapping.ShmId) is not { } window)
+        if (_window is not { } window || mapping.ShmId != window.Id)
             return false;
         window.Unmap(mapping.ShmOffset, mapping.Length);
         return true;
@@ -114,8 +114,7 @@ internal sealed class FsDevice : VhostUserFrontendDevice
         base.Dispose();
         // In this order: the daemon ends when its connection is closed.
         _daemon?.Dispose();
-        foreach (SharedMemoryWindow window in _windows)
-            window.Dispose();
+        _window?.Dispose();
     }
 
     private static string NameOf(FsOptions options) => options switch
@@ -124,28 +123,24 @@ internal sealed class FsDevice : VhostUserFrontendDevice
         _ => $"--fs socket={options.Peer.Endpoint}",
     };
 
-    private SharedMemoryWindow? FindWindow(ulong id) => _windows.Find(window => window.Id == id);
-
-    private void OpenWindows()
+    private SharedMemoryWindow OpenWindow()
     {
         if ((Frontend.ProtocolFeatures & VhostUserProtocolFeatures.Shmem) == 0)
             throw new VhostException($"{Frontend.Name}: the daemon has no memory to share (the protocol feature SHMEM): leave dax=on out");
-        ulong[] sizes = Frontend.Session.GetSharedMemorySizes();
-        for (int id = 0; id < sizes.Length; id++)
+        ulong size = Frontend.Session.GetSharedMemorySizes()[CacheRegion];
+        if (size == 0 || size % PageSize != 0 || size > SharedMemoryWindow.MaxLength)
         {
-            if (sizes[id] == 0)
-                continue;
-            if (sizes[id] % PageSize != 0 || sizes[id] > SharedMemoryWindow.MaxLength)
-                throw new VhostException($"{Frontend.Name}: the daemon wants to share 0x{sizes[id]:x} bytes as region {id}, which cannot be mapped");
-            try
-            {
-                _windows.Add(new SharedMemoryWindow((byte)id, sizes[id]));
-            }
-            catch (ErrnoException e)
-            {
-                throw new VhostException($"{Frontend.Name}: no addresses for region {id} of the daemon's shared memory: {e.Message}", e);
-            }
-            s_log.Debug("{Device}: shared-memory region {Id} of {Size} MiB", Name, id, sizes[id] >> 20);
+            throw new VhostException($"{Frontend.Name}: the daemon has a cache of 0x{size:x} bytes to share: it must be whole pages, at most "
+                + $"{SharedMemoryWindow.MaxLength >> 30}G");
+        }
+        s_log.Debug("{Device}: a shared cache of {Size} MiB", Name, size >> 20);
+        try
+        {
+            return new SharedMemoryWindow(CacheRegion, size);
+        }
+        catch (ErrnoException e)
+        {
+            throw new VhostException($"{Frontend.Name}: no addresses for a shared cache of {size >> 20} MiB: {e.Message}", e);
         }
     }
 }

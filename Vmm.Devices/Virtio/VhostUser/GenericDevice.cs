@@ -14,13 +14,13 @@ internal sealed class GenericDevice : VhostUserFrontendDevice
     /// <summary>Connects to the back-end.</summary>
     /// <exception cref="VhostException">There is none, or it has no such device.</exception>
     public GenericDevice(GenericOptions options, EventLoop events)
-        : base($"--vhost-user type={options.Kind.Word},socket={options.Peer.Endpoint}", options.Peer, events)
+        : base(options.Peer.Program is null ? $"--vhost-user type={options.Kind.Word},{options.Peer.Label}" : $"--{options.Kind.Word} {options.Peer.Label}", options.Peer, events)
     {
         _kind = options.Kind;
         _queues = options.Queues ?? options.Kind.Queues;
         try
         {
-            Connect(new VhostUserShape($"--vhost-user type={_kind.Word}", _kind.LeadingQueues + _queues, _kind.QueueSize)
+            Connect(new VhostUserShape(options.Peer.Program is null ? $"--vhost-user type={_kind.Word}" : $"--{_kind.Word}", _kind.LeadingQueues + _queues, _kind.QueueSize)
             {
                 ConfigSize = options.ConfigSize ?? _kind.ConfigSize,
                 NeedsConfig = _kind.NeedsConfig || options.ConfigSize > 0,

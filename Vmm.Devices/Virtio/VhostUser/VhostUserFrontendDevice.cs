@@ -17,13 +17,19 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
     private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.VhostUser");
 
     private readonly VhostUserPeer _peer;
+    private readonly BackendDaemon? _daemon;
     private VhostUserFrontend? _frontend;
     private int _configSize;
     private bool _hasStarted;
 
     /// <summary>Nothing is connected before <see cref="Connect"/>.</summary>
     protected VhostUserFrontendDevice(string name, VhostUserPeer peer, EventLoop events)
-        : base(name, events) => _peer = peer;
+        : base(name, events)
+    {
+        _peer = peer;
+        if (peer.Program is { } program)
+            _daemon = new BackendDaemon(name, program, events);
+    }
 
     /// <inheritdoc/>
     public override ulong Features => Frontend.Features & ~VirtioFeatures.RingReset;
@@ -50,25 +56,46 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
     {
         QueueSize = _peer.QueueSize ?? shape.QueueSize;
         _configSize = _peer.Config?.Length ?? shape.ConfigSize;
-        _frontend = VhostUserFrontend.Open(new VhostUserFrontendOptions
+        if (_daemon is not null)
         {
-            Endpoint = shape.Endpoint ?? _peer.Endpoint!,
-            Device = shape.Option,
-            RingCount = shape.RingCount,
-            RingsPerQueue = shape.RingsPerQueue,
-            QueueSize = QueueSize,
-            ConfigSize = _peer.Config is null ? Math.Min(shape.ConfigSize, ConfigHeader.MaxConfigSize) : 0,
-            ConfigRequired = shape.NeedsConfig && _peer.Config is null,
-            Reconnect = _peer.Reconnect,
-            ConnectTimeout = _peer.Timeout,
-            Wanted = VhostUserFrontendOptions.DefaultFeatures | (shape.UsesSharedMemory ? VhostUserProtocolFeatures.Shmem : 0),
-            Sync = Sync,
-            Respawn = shape.Respawn,
-        });
-        if ((_frontend.Features & VirtioFeatures.Version1) == 0)
-            throw new VhostException($"{_frontend.Name}: the back-end is one for legacy drivers (no VIRTIO_F_VERSION_1), which are not supported");
-        _frontend.Events = this;
+            _daemon.Start();
+            shape = shape with { Endpoint = VhostUserEndpoint.ConnectTo(_daemon.SocketPath), Respawn = _daemon.Respawn };
+        }
+        try
+        {
+            Open(shape);
+        }
+        catch (VhostException e) when (_daemon?.FailureSoon is { } failure)
+        {
+            throw new VhostException($"{Name}: {failure}", e);
+        }
+        if ((Frontend.Features & VirtioFeatures.Version1) == 0)
+            throw new VhostException($"{Frontend.Name}: the back-end is one for legacy drivers (no VIRTIO_F_VERSION_1), which are not supported");
+        Frontend.Events = this;
     }
+
+    /// <inheritdoc/>
+    public override void Dispose()
+    {
+        base.Dispose();
+        _daemon?.Dispose();     // in this order: it ends when its connection is closed
+    }
+
+    private void Open(in VhostUserShape shape) => _frontend = VhostUserFrontend.Open(new VhostUserFrontendOptions
+    {
+        Endpoint = shape.Endpoint ?? _peer.Endpoint!,
+        Device = shape.Option,
+        RingCount = shape.RingCount,
+        RingsPerQueue = shape.RingsPerQueue,
+        QueueSize = QueueSize,
+        ConfigSize = _peer.Config is null ? Math.Min(shape.ConfigSize, ConfigHeader.MaxConfigSize) : 0,
+        ConfigRequired = shape.NeedsConfig && _peer.Config is null,
+        Reconnect = _peer.Reconnect,
+        ConnectTimeout = _peer.Timeout,
+        Wanted = VhostUserFrontendOptions.DefaultFeatures | (shape.UsesSharedMemory ? VhostUserProtocolFeatures.Shmem : 0),
+        Sync = Sync,
+        Respawn = shape.Respawn,
+    });
 
     /// <inheritdoc/>
     public override int MaxQueueSize(int queue) => QueueSize;

@@ -8,6 +8,12 @@ public sealed record VhostUserPeer
     /// <summary>Its socket; null where the device starts it.</summary>
     public VhostUserEndpoint? Endpoint { get; init; }
 
+    /// <summary>The program that is started to be it; null where it is there already.</summary>
+    public DaemonProgram? Program { get; init; }
+
+    /// <summary>How the user has named it, behind the device's option.</summary>
+    public string Label => Program?.Label ?? $"socket={Endpoint}";
+
     /// <summary>Whether its death is survived: the device waits until it is back, and goes on.</summary>
     public bool Reconnect { get; init; } = true;
 

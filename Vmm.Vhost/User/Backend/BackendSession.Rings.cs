@@ -146,7 +146,7 @@ internal sealed partial class BackendSession
     {
         if (ring.Runner is not null || !ring.IsStarted || !ring.IsEnabled || ring.Size == 0 || ring.Address is null || _features is not ulong features)
             return;
-        VirtQueue queue = Open(ring, ring.Base);
+        VirtQueue queue = Open(ring, FirstPosition(ring));
         var running = new BackendRing(_device, ring.Index, features, queue)
         {
             Kick = ring.Kick,
@@ -159,6 +159,11 @@ internal sealed partial class BackendSession
         ring.Loop.Invoke(() => ring.Loop.Add(runner));
         ring.Runner = runner;
     }
+
+    // In a packed ring there are two positions, of what is available and of what is used. DPDK's front-end says only the first, with
+    // zeros for the other; as nothing is in flight (or the log of that knows better) they are the same.
+    private uint FirstPosition(RingSetup ring) =>
+        IsPacked && ring.Base <= ushort.MaxValue ? ring.Base | (ring.Base << 16) : ring.Base;
 
     private void Stop(RingSetup ring, bool mayLeave)
     {

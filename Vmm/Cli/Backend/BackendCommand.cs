@@ -22,7 +22,7 @@ internal static class BackendCommand
         using var signals = new StopSignals();
         ServedDevice served = open();
         using var device = (IDisposable)served.Device;
-        using var server = new VhostUserServer(endpoint, served.Device);
+        using var server = new VhostUserServer(endpoint, served.Device, new VhostUserServerOptions { ServesOnce = options.Once });
         int received = 0;
         signals.Attach(number =>
         {

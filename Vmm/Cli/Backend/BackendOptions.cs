@@ -14,6 +14,9 @@ internal abstract class BackendOptions : IVerbOptions
     [Option("client", HelpText = "Connect to --socket-path, where a front-end listens, again and again until it is there.")]
     public bool Client { get; set; }
 
+    [Option("once", HelpText = "End when the first front-end leaves, with status 0.")]
+    public bool Once { get; set; }
+
     [Option("sandbox", MetaValue = "on|off", HelpText = "Confine the process before the first message: no new privileges, no files (Landlock), "
         + "and no system calls but those that the device needs (seccomp); no programs, files or networks are left to a guest that "
         + "breaks into it (default: on).")]

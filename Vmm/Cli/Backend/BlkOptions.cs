@@ -37,8 +37,8 @@ internal sealed class BlkOptions : BackendOptions
     {
         if (Path is not null && BlkFile is not null)
             throw new UsageException("--blk-file: cannot stand beside --path: they say the same");
-        if (Serial is string serial && (serial.Length > BlockOptions.MaxSerial || serial.Any(character => character is < ' ' or > '~')))
-            throw new OptionValue("--serial", null, serial).Refuse($"is not up to {BlockOptions.MaxSerial} printable ASCII characters");
+        if (Serial is string serial)
+            CheckSerial(new OptionValue("--serial", null, serial));
         var options = new BlockOptions
         {
             Path = RequirePath("--path", Path ?? BlkFile),
@@ -50,6 +50,13 @@ internal sealed class BlkOptions : BackendOptions
                 new OptionValue("--engine", null, Engine ?? "auto"),
                 ("auto", BlockEngineKind.Auto), ("io_uring", BlockEngineKind.IoUring), ("threads", BlockEngineKind.Threads)),
         };
-        return () => new ServedDevice(new BlockBackend(options), new Confinement { Calls = BlockBackend.SystemCalls });
+        return () => new ServedDevice(new BlockBackend(options), new Confinement { Calls = BlockBackend.SystemCalls, Ioctls = BlockBackend.DeviceRequests });
     }
+
+    /// <summary>The serial number that <paramref name="value"/> is.</summary>
+    /// <exception cref="UsageException">It cannot be one.</exception>
+    public static string CheckSerial(OptionValue value) =>
+        value.Text.Length <= BlockOptions.MaxSerial && value.Text.All(character => character is >= ' ' and <= '~')
+            ? value.Text
+            : throw value.Refuse($"is not up to {BlockOptions.MaxSerial} printable ASCII characters");
 }

@@ -8,6 +8,9 @@ namespace Vmm.Cli.Backend;
 [Verb("rng", HelpText = "Random numbers.")]
 internal sealed class RngOptions : BackendOptions
 {
+    /// <summary>The largest limit.</summary>
+    public const ulong MostBytesPerSecond = 1UL << 40;
+
     [Option("source", MetaValue = "PATH", HelpText = "Where they come from (default: /dev/urandom).")]
     public string? Source { get; set; }
 
@@ -19,7 +22,7 @@ internal sealed class RngOptions : BackendOptions
     {
         string source = RequirePath("--source", Source ?? RngBackend.DefaultSource);
         ulong? limit = MaxBytesPerSecond is string text
-            ? NumberValue.Parse(new OptionValue("--max-bytes-per-second", null, text), 1, 1UL << 40)
+            ? NumberValue.Parse(new OptionValue("--max-bytes-per-second", null, text), 1, MostBytesPerSecond)
             : null;
         return () => new ServedDevice(new RngBackend(source, limit), new Confinement());
     }

@@ -23,14 +23,18 @@ internal sealed class VsockBackendOptions : BackendOptions
     public override Func<ServedDevice> Read()
     {
         string path = RequirePath("--uds-path", UdsPath);
-        if (Encoding.UTF8.GetByteCount(path) > UnixSocket.MaxPathBytes - MaxPortSuffix)
-        {
-            throw new OptionValue("--uds-path", null, path).Refuse(
-                $"is too long: with a port behind it a socket's path has at most {UnixSocket.MaxPathBytes} bytes");
-        }
+        CheckPath(new OptionValue("--uds-path", null, path));
         uint cid = GuestCid is string text
             ? (uint)NumberValue.Parse(new OptionValue("--guest-cid", null, text), VsockBackend.MinCid, VsockBackend.MaxCid)
             : VsockBackend.MinCid;
         return () => new ServedDevice(new VsockBackend(path, cid), new Confinement { ConnectsToUnixSockets = true, Sockets = [path] });
+    }
+
+    /// <summary>Whether a port fits behind the path.</summary>
+    /// <exception cref="UsageException">It does not.</exception>
+    public static void CheckPath(OptionValue path)
+    {
+        if (Encoding.UTF8.GetByteCount(path.Text) > UnixSocket.MaxPathBytes - MaxPortSuffix)
+            throw path.Refuse($"is too long: with a port behind it a socket's path has at most {UnixSocket.MaxPathBytes} bytes");
     }
 }

@@ -164,9 +164,13 @@ public class BlockBackendTests
             driver.Add(BlockDriver.Flush, 0);
             driver.Add(BlockDriver.Discard, 0, BlockDriver.Bytes([new SectorRange(2000, 8)]));
         }
-        // Each slot has its room for ranges, once it has had some.
+        // Each slot has its room for ranges and for data that is not aligned, once it has had some.
         for (int i = 0; i < driver.Ring.Size; i++)
             driver.Add(BlockDriver.Discard, 0, BlockDriver.Bytes([new SectorRange(2000, 8)]), indirect: true);
+        for (int i = 0; i < driver.Ring.Size; i++)
+            driver.Take();
+        for (int i = 0; i < driver.Ring.Size; i++)
+            driver.Add(BlockDriver.Out, 1024, new byte[4096], indirect: true);
         for (int i = 0; i < driver.Ring.Size; i++)
             driver.Take();
         long allocated = 0;

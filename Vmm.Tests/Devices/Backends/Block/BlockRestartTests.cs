@@ -62,11 +62,22 @@ public sealed class BlockRestartTests
             _slots[i] = new Slot(i);
         for (int life = 0; life <= Kills; life++)
         {
-            using var backend = VmmProcess.Start(
-                ["backend", "blk", "--socket-path", path, "--path", image.Path, "--engine", engine, .. direct ? ["--direct"] : Array.Empty<string>()],
-                Path.GetTempPath());
+            // The just-in-time compiler needs more than a confined back-end may do.
+            List<string> arguments = ["backend", "blk", "--socket-path", path, "--path", image.Path, "--engine", engine,
+                "--sandbox", VmmProcess.IsNative ? "on" : "off"];
+            if (direct)
+                arguments.Add("--direct");
+            using var backend = VmmProcess.Start(arguments, Path.GetTempPath());
             var frontEnd = new FrontEndDriver(Connect(backend, path), null, _memory);
-            using FrontEndRing ring = Begin(frontEnd, ref inflight);
+            FrontEndRing ring;
+            try
+            {
+                ring = Begin(frontEnd, ref inflight);
+            }
+            catch (VhostUserException e)
+            {
+                throw new AssertionException($"{e.Message}; {backend.WaitForEnd().Summary}");
+            }
             int until = _completed + _random.Next(50, 2000);
             for (bool isLast = life == Kills; isLast ? _under.Count > 0 || _completed < until : _completed < until;)
             {
@@ -78,6 +89,7 @@ public sealed class BlockRestartTests
             else
                 backend.Signal(LibC.SIGTERM);
             backend.WaitForEnd();
+            ring.Dispose();
             frontEnd.Connection.Dispose();
         }
         inflight!.Dispose();

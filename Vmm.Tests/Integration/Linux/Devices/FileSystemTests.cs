@@ -19,7 +19,7 @@ public class FileSystemTests : DeviceTest
     [Test]
     public void Source_FilesAndRandomOperations_AreRight()
     {
-        int files = IsFull ? 5000 : 1000;
+        int files = IsFull ? 5000 : 300;
         int seconds = IsFull ? 120 : 10;
         VmmProcess process = Boot(GuestWith(
             $"""

@@ -31,22 +31,15 @@ internal sealed class HostDaemon : IDisposable
     public static HostDaemon Virtiofsd(string socket, string directory) => new(
         [socket], "/usr/lib/qemu/virtiofsd", $"--socket-path={socket}", "-f", "-o", $"source={directory}", "-o", "sandbox=chroot");
 
-    /// <summary>Gives out a file of <paramref name="size"/> bytes, which is made, as a disk with two queues. It takes QMP from its input.</summary>
+    /// <summary>Gives out a file of <paramref name="size"/> bytes, which is made, as a disk with two queues.</summary>
     public static HostDaemon Disk(string socket, string file, long size)
     {
         using (FileStream image = File.Create(file))
             image.SetLength(size);
         return new(
-            [socket], "qemu-storage-daemon", "--chardev", "stdio,id=monitor", "--monitor", "chardev=monitor",
-            "--blockdev", $"driver=file,node-name=file,filename={file}", "--blockdev", "driver=raw,node-name=disk,file=file",
+            [socket], "qemu-storage-daemon", "--blockdev", $"driver=file,node-name=file,filename={file}", "--blockdev", "driver=raw,node-name=disk,file=file",
             "--export", $"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={socket},writable=on,num-queues=2");
     }
-
-    /// <summary>Sends it a line.</summary>
-    public void Send(string line) => _process.StandardInput.WriteLine(line);
-
-    /// <summary>Waits until it has written something.</summary>
-    public void WaitForOutput(string text) => Assert.That(_output.WaitFor(text, 1, VmmProcess.Deadline), Describe());
 
     /// <summary>Waits until it has ended by itself.</summary>
     /// <returns>Its exit status.</returns>
@@ -59,9 +52,9 @@ internal sealed class HostDaemon : IDisposable
     /// <summary>Kills it with signal 9.</summary>
     public void Kill()
     {
-        _process.Kill();
+        if (!_process.HasExited)
+            _process.Kill();
         _process.WaitForExit();
-        _process.Dispose();
     }
 
     /// <summary>Starts it again.</summary>
@@ -69,9 +62,10 @@ internal sealed class HostDaemon : IDisposable
     {
         foreach (string socket in _sockets)
             File.Delete(socket);
-        _process = HostCommand.Start(_program, _arguments);
-        _output = new OutputCapture(buffer => _process.StandardOutput.BaseStream.Read(buffer), start: true);
-        _errors = new OutputCapture(buffer => _process.StandardError.BaseStream.Read(buffer), start: true);
+        Process process = HostCommand.Start(_program, _arguments);
+        _process = process;
+        _output = new OutputCapture(buffer => process.StandardOutput.BaseStream.Read(buffer), start: true);
+        _errors = new OutputCapture(buffer => process.StandardError.BaseStream.Read(buffer), start: true);
         Eventually.True(() => _process.HasExited || Array.TrueForAll(_sockets, File.Exists), Describe);
         Assert.That(_process.HasExited, Is.False, Describe());
     }
@@ -79,8 +73,7 @@ internal sealed class HostDaemon : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
-        if (!_process.HasExited)
-            _process.Kill();
+        Kill();
         _process.Dispose();
     }
 
