@@ -46,6 +46,7 @@ internal sealed class FsDevice : VhostUserFrontendDevice
             Connect(shape);
             if (options.Dax)
                 _window = OpenWindow();
+            _daemon?.WarnOfEnd();
         }
         catch (VhostException e) when (_daemon?.Failure is { } failure)
         {
@@ -120,7 +121,7 @@ internal sealed class FsDevice : VhostUserFrontendDevice
     private static string NameOf(FsOptions options) => options switch
     {
         { Tag: not null } => $"--fs tag={options.Tag}",
-        _ => $"--fs socket={options.Peer.Endpoint}",
+        _ => $"--fs {options.Peer.Place}",
     };
 
     private SharedMemoryWindow OpenWindow()

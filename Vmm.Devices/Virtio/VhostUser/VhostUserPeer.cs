@@ -19,4 +19,7 @@ public sealed record VhostUserPeer
 
     /// <summary>The device's configuration space in place of what the back-end has; null to ask it.</summary>
     public ReadOnlyMemory<byte>? Config { get; init; }
+
+    /// <summary>How the user wrote where it is.</summary>
+    internal string Place => Endpoint is { Role: VhostUserSocketRole.Inherited } inherited ? $"fd={inherited.Number}" : $"socket={Endpoint}";
 }
