@@ -356,6 +356,29 @@ public class ReconnectTests
     }
 
     [Test]
+    public void Dispose_AtAnyMomentOfAReconnect_LeavesNothingOpen([Values] bool isServer)
+    {
+        if (isServer)
+            _fixture.Options = _fixture.Options with { Endpoint = VhostUserEndpoint.ListenOn(_fixture.Path) };
+        int before = PassedDescriptors.Count();
+        using (FakeBackend backend = new FakeBackend(_fixture.Path, listens: !isServer).Start())
+        {
+            for (int i = 0; i < 22; i++)
+            {
+                _fixture.Open();
+                _fixture.StartAll();
+                int heard = backend.Heard.Count;
+                backend.Kill();
+                // From before it has begun until after it is done.
+                Eventually.True(() => backend.Heard.Count >= heard + i, () => "it is not connected to again");
+                lock (_fixture.Sync)
+                    _fixture.Frontend.Dispose();
+            }
+        }
+        PassedDescriptors.ReturnTo(before);
+    }
+
+    [Test]
     public void Respawn_WhileAway_IsCalledWithoutTheLock()
     {
         FakeBackend? second = null;
@@ -418,6 +441,42 @@ public class ReconnectTests
             Assert.That(error!.IsConnectionLost);
             Assert.That(error.Message, Is.EqualTo($"--test: {_fixture.Path}: {named}: the peer closed the connection"));
             Assert.That(backend.Heard, Has.Count.EqualTo(message));
+            _fixture.Dispose();
+        }
+        PassedDescriptors.ReturnTo(before);
+    }
+
+    [Test]
+    public void Nonsense_AtEachMessage_IsAnErrorThatNamesIt([Range(1, 25)] int message, [Values] bool hasDescriptors)
+    {
+        int before = PassedDescriptors.Count();
+        using (FakeBackend backend = new FakeBackend(_fixture.Path) { ProtocolFeatures = WithInflight }.Start())
+        {
+            backend.Script = (heard, connection) =>
+            {
+                if (backend.Heard.Count != message)
+                    return false;
+                // Of the right size for most, and with the wrong number or with what must not come with it.
+                using FileDescriptor file = MemFd.Create("hostile", 4096);
+                connection.Send(
+                    hasDescriptors ? heard.Header.Request : 99, VhostUserFlags.Reply, new byte[8], hasDescriptors ? [file, file] : [], TimeSpan.FromSeconds(10));
+                return true;
+            };
+            _fixture.Options = _fixture.Options with { Reconnect = false };
+            VhostUserException? error = Assert.Throws<VhostUserException>(() =>
+            {
+                _fixture.Open();
+                _fixture.StartAll();
+            });
+            // What is not acknowledged yet has no answer: this one is taken for that of the next.
+            string named = message switch
+            {
+                1 => "GET_FEATURES",
+                4 => "GET_QUEUE_NUM",
+                _ => backend.Heard.ElementAt(message - 1).Request.WireName(),
+            };
+            Assert.That(error!.IsConnectionLost);
+            Assert.That(error.Message, Does.StartWith($"--test: {_fixture.Path}: {named}: the peer"));
             _fixture.Dispose();
         }
         PassedDescriptors.ReturnTo(before);

@@ -1,3 +1,5 @@
+using System.Diagnostics;
+using NLog;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Protocol;
 
@@ -9,13 +11,19 @@ public sealed partial class VhostUserFrontend
     // Without these a driver's device would be another.
     private const VhostUserProtocolFeatures Indispensable = VhostUserProtocolFeatures.Config | VhostUserProtocolFeatures.Shmem;
 
+    // A back-end that ends again and again, a crash that its driver's requests bring about, is given time, and is told of a few times only.
+    private const int QuickEnds = 4;
+    private static readonly TimeSpan s_quick = TimeSpan.FromSeconds(1);
+
     private readonly EventFd _news = null!;     // there is something to raise an event about
+    private readonly Lock _newsLock = new();    // _news is signalled by whoever holds no other lock
     private readonly TimerFd _retry = null!;
     private VhostUserSession? _connecting;      // being negotiated, without the lock
     private string? _untold;                    // why the connection ended, until it was told
-    private readonly Lock _newsLock = new();
     private int _configStale;
     private string? _lastComplaint;
+    private long _connectedAt;                  // when the last connection was tried or began
+    private int _quickEnds;                     // how many in succession ended within s_quick
 
     bool IVhostUserBackendRequests.ConfigChanged()
     {
@@ -45,7 +53,6 @@ public sealed partial class VhostUserFrontend
 
     private void SignalNews()
     {
-        // The request thread, while the device goes.
         lock (_newsLock)
         {
             if (!_news.IsClosed)
@@ -73,8 +80,9 @@ public sealed partial class VhostUserFrontend
         _peer = null;
         peer.Dispose();
         _untold = reason;
+        CountEnd();
         if (CanReconnect)
-            _retry.Set(TimeSpan.Zero);
+            _retry.Set(_quickEnds == 0 ? TimeSpan.Zero : RetryInterval);
         else
             _lost = reason;
         SignalNews();
@@ -97,11 +105,12 @@ public sealed partial class VhostUserFrontend
                 }
                 else
                 {
-                    s_log.Warn("{Reason}: it is waited for", reason);
+                    s_log.Log(ReportLevel, "{Reason}: it is waited for", reason);
                     Events?.Disconnected(reason);
                 }
             }
-            if (!_disposed && Interlocked.Exchange(ref _configStale, 0) != 0)
+            // While it is away the change stays to be told.
+            if (!_disposed && _peer is not null && Interlocked.Exchange(ref _configStale, 0) != 0)
                 RefreshConfig();
         }
     }
@@ -121,13 +130,19 @@ public sealed partial class VhostUserFrontend
         }
         FrontendPeer? peer = null;
         bool isQuiet = false;
+        _connectedAt = Stopwatch.GetTimestamp();
         try
         {
             peer = Reconnect(out isQuiet);
         }
         catch (VhostUserException e) when (e.IsConnectionLost)
         {
+            CountEnd();
             Complain(e.Message);
+        }
+        catch (ObjectDisposedException)
+        {
+            return;   // the device went meanwhile
         }
         catch (VhostException e)
         {
@@ -147,7 +162,7 @@ public sealed partial class VhostUserFrontend
             else if (isQuiet && _connector.Listener is not null)
                 Listen(true);
             else
-                _retry.Set(PeerConnector.RetryInterval);
+                _retry.Set(RetryInterval);
         }
     }
 
@@ -160,33 +175,37 @@ public sealed partial class VhostUserFrontend
             _monitor.Add(listener, Retry);
     }
 
-    // Without the lock: a back-end that takes its time holds up no vCPU.
+    // Mostly without the lock: a back-end that takes its time holds up no vCPU.
     private FrontendPeer? Reconnect(out bool isQuiet)
     {
-        UnixSocket? socket;
+        VhostUserSession session;
         isQuiet = false;
         try
         {
             _options.Respawn?.Invoke();
-            socket = _connector.TryConnect();
-            isQuiet = socket is null;
+            lock (_options.Sync)
+            {
+                if (_disposed || _connector.TryConnect() is not { } socket)
+                {
+                    isQuiet = true;
+                    return null;
+                }
+                session = _connecting = NewSession(socket);
+            }
         }
         catch (IOException e)
         {
-            Complain($"{Name}: {e.Message}");
+            Complain(e.Message.StartsWith(Name, StringComparison.Ordinal) ? e.Message : $"{Name}: {e.Message}");
             return null;
         }
-        if (socket is null)
-            return null;
-        VhostUserSession session = NewSession(socket);
-        Volatile.Write(ref _connecting, session);
         try
         {
             return FrontendPeer.Negotiate(session, _options, this, _requests);
         }
         finally
         {
-            Volatile.Write(ref _connecting, null);
+            lock (_options.Sync)
+                _connecting = null;
         }
     }
 
@@ -214,8 +233,9 @@ public sealed partial class VhostUserFrontend
         if (_peer != peer)
             return;
         _lastComplaint = null;
-        s_log.Warn("{Peer}: the back-end is back", Name);
+        s_log.Log(ReportLevel, "{Peer}: the back-end is back", Name);
         Events?.Restored();
+        SignalNews();   // of its configuration, perhaps
     }
 
     private void Replay(FrontendPeer peer)
@@ -275,6 +295,12 @@ public sealed partial class VhostUserFrontend
         }
         News();
     }
+
+    private TimeSpan RetryInterval => _quickEnds < QuickEnds ? PeerConnector.RetryInterval : 4 * PeerConnector.RetryInterval;
+
+    private LogLevel ReportLevel => _quickEnds < QuickEnds ? LogLevel.Warn : LogLevel.Debug;
+
+    private void CountEnd() => _quickEnds = Stopwatch.GetElapsedTime(_connectedAt) < s_quick ? _quickEnds + 1 : 0;
 
     // A back-end that dies again and again says so once.
     private void Complain(string message)

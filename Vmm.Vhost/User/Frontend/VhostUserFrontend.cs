@@ -186,7 +186,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
                 Stop(i);
             _disposed = true;
             // Whoever is about to connect again must not wait for a back-end that is wanted no more.
-            Volatile.Read(ref _connecting)?.Abort($"{Name}: the device is gone");
+            _connecting?.Abort($"{Name}: the device is gone");
             Free();
         }
     }
@@ -204,7 +204,8 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
         _inflightFile = null;
         _connector.Dispose();
         _retry?.Dispose();
-        _news?.Dispose();
+        lock (_newsLock)
+            _news?.Dispose();
     }
 
     private VhostUserSession NewSession(UnixSocket socket) => new(socket, Name, _options.ReplyTimeout);
