@@ -145,6 +145,8 @@ public class VhostUserOptionTests
     [TestCase("type=vsock,socket=/s,queues=256", "--vhost-user: queues='256' is not a number from 1 to 255")]
     [TestCase("type=rng,socket=/s,tag=x", "--vhost-user: unknown key 'tag': allowed are type, config, queues, config_size, socket, server, fd, "
         + "reconnect, timeout, queue_size")]
+    [TestCase("type=net,socket=/s,config=00", "--vhost-user: unknown key 'config': allowed are type, mac, queues, mtu, socket, server, fd, "
+        + "reconnect, timeout, queue_size")]
     [TestCase("type=blk,socket=/s,mac=02:00:00:00:00:01", "--vhost-user: unknown key 'mac': allowed are type, config, queues, readonly, socket, "
         + "server, fd, reconnect, timeout, queue_size")]
     public void VhostUser_BadValue_IsRefused(string text, string expected) => AssertRefused("--vhost-user", text, expected);

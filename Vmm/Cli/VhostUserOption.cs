@@ -45,9 +45,8 @@ internal static class VhostUserOption
                 BlockOptions disk = DiskOption.Read(Name, text, list);
                 return disk with { Peer = disk.Peer with { Config = config } };
             case VirtioDeviceType.Net:
-                list.AllowOnly([.. s_common, .. NetOption.SocketKeys]);
-                VhostUserNetOptions net = NetOption.ReadSocket(Name, text, list);
-                return net with { Peer = net.Peer with { Config = config } };
+                list.AllowOnly(["type", .. NetOption.SocketKeys]);   // its configuration is all the VMM's
+                return NetOption.ReadSocket(Name, text, list);
             case VirtioDeviceType kind:
                 list.AllowOnly(s_generic);
                 return ReadGeneric(text, list, DeviceKind.Of(kind), config);

@@ -11,7 +11,7 @@ namespace Vmm.Devices.Virtio.VhostUser;
 internal class BackendDaemon : IDisposable
 {
     private const int Patience = 2000;          // milliseconds that it has to end by itself
-    private const int Moment = 500;
+    private const int Moment = 500;             // milliseconds between the end of its connection and its own
     private const int MaxLine = 1024;
     private const int MaxLines = 100;           // of one daemon: bounds what it makes us write
 
@@ -30,7 +30,7 @@ internal class BackendDaemon : IDisposable
     private string _lastLine = "";
     private int _lines;
     private long _started;
-    private bool _isReported;
+    private bool _isReported = true;
     private bool _disposed;
 
     /// <summary>Makes a directory for its socket, that nobody else may look into.</summary>
@@ -55,31 +55,27 @@ internal class BackendDaemon : IDisposable
     /// <summary>Its socket.</summary>
     public string SocketPath => Path.Combine(_directory, "socket");
 
-    /// <summary>Why it is gone, and what it said last; null while it runs.</summary>
+    /// <summary>Why it is gone, and what it said last; null while it runs. One that is about to end is waited for: a connection that broke is
+    /// seen before the process is gone.</summary>
     public string? Failure
     {
         get
         {
             lock (_lock)
             {
-                if (_process is { End: null })
+                if (_process is null || !_process.WaitForEnd(Moment))
                     return null;
-                if (_process is not null)
-                    ReadOutput();
-                return _process is null ? null : $"{_program.Name} ended with {_process.End}{(_lastLine.Length == 0 ? "" : $": {_lastLine}")}";
+                ReadOutput();
+                return $"{_program.Name} ended with {_process.End}{(_lastLine.Length == 0 ? "" : $": {_lastLine}")}";
             }
         }
     }
 
-    /// <summary>The same, once it has had a moment to end: a connection that broke is seen before the process is gone.</summary>
-    public string? FailureSoon
+    /// <summary>From now on its end is something to warn of; before, whoever started it looks at <see cref="Failure"/>.</summary>
+    public void WarnOfEnd()
     {
-        get
-        {
-            lock (_lock)
-                _process?.WaitForEnd(Moment);
-            return Failure;
-        }
+        lock (_lock)
+            _isReported = false;
     }
 
     /// <summary>Starts it; in place of the last one, which is gone or about to be. It can be connected to when this returns.</summary>
@@ -104,7 +100,7 @@ internal class BackendDaemon : IDisposable
                 CloseListener();
                 throw new VhostException($"{_name}: {e.Message}", e);
             }
-            (_process, _lastLine, _lines, _isReported) = (process, "", 0, false);
+            (_process, _lastLine, _lines) = (process, "", 0);
             _line.Clear();
             _events.Add(process.Output, () => Happened(process));
             _events.Add(process.Ended, () => Happened(process));
@@ -120,7 +116,10 @@ internal class BackendDaemon : IDisposable
         lock (_lock)
         {
             if (Stopwatch.GetElapsedTime(_started) >= s_interval)
+            {
                 Start();
+                _isReported = false;
+            }
         }
     }
 

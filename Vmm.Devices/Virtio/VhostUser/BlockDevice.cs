@@ -19,7 +19,7 @@ internal sealed class BlockDevice : VhostUserFrontendDevice
     /// <summary>Connects to the back-end.</summary>
     /// <exception cref="VhostException">There is none, or it has no such disk.</exception>
     public BlockDevice(BlockOptions options, EventLoop events)
-        : base($"--disk {options.Peer.Label}", options.Peer, events)
+        : base($"--disk {options.Peer.Place}", options.Peer, events)
     {
         _options = options;
         try

@@ -3,7 +3,6 @@ using System.Text;
 using NLog;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
-using Vmm.Vhost.User;
 using Vmm.Vhost.User.Protocol;
 
 namespace Vmm.Devices.Virtio.VhostUser;
@@ -20,13 +19,12 @@ internal sealed class FsDevice : VhostUserFrontendDevice
     private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.VhostUser");
 
     private readonly FsOptions _options;
-    private readonly VirtiofsDaemon? _daemon;
     private readonly SharedMemoryWindow? _window;
 
     /// <summary>Connects to the daemon, or starts one.</summary>
     /// <exception cref="VhostException">There is none, or it cannot be started.</exception>
     public FsDevice(FsOptions options, EventLoop events)
-        : base(NameOf(options), options.Peer, events)
+        : base(NameOf(options), PeerOf(options), events)
     {
         _options = options;
         try
@@ -37,20 +35,9 @@ internal sealed class FsDevice : VhostUserFrontendDevice
                 NeedsConfig = options.Tag is null,
                 UsesSharedMemory = options.Dax,
             };
-            if (options.Source is not null)
-            {
-                _daemon = new VirtiofsDaemon(Name, options.Source, events);
-                _daemon.Start();
-                shape = shape with { Endpoint = VhostUserEndpoint.ConnectTo(_daemon.SocketPath), Respawn = _daemon.Respawn };
-            }
             Connect(shape);
             if (options.Dax)
                 _window = OpenWindow();
-        }
-        catch (VhostException e) when (_daemon?.Failure is { } failure)
-        {
-            Dispose();
-            throw new VhostException($"{Name}: {failure}", e);
         }
         catch
         {
@@ -112,16 +99,18 @@ internal sealed class FsDevice : VhostUserFrontendDevice
     public override void Dispose()
     {
         base.Dispose();
-        // In this order: the daemon ends when its connection is closed.
-        _daemon?.Dispose();
         _window?.Dispose();
     }
 
     private static string NameOf(FsOptions options) => options switch
     {
         { Tag: not null } => $"--fs tag={options.Tag}",
-        _ => $"--fs socket={options.Peer.Endpoint}",
+        _ => $"--fs {options.Peer.Place}",
     };
+
+    private static VhostUserPeer PeerOf(FsOptions options) => options.Source is { } source
+        ? options.Peer with { Program = VirtiofsProgram.For(NameOf(options), source) }
+        : options.Peer;
 
     private SharedMemoryWindow OpenWindow()
     {

@@ -65,10 +65,11 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
         {
             Open(shape);
         }
-        catch (VhostException e) when (_daemon?.FailureSoon is { } failure)
+        catch (VhostException e) when (_daemon?.Failure is { } failure)
         {
             throw new VhostException($"{Name}: {failure}", e);
         }
+        _daemon?.WarnOfEnd();
         if ((Frontend.Features & VirtioFeatures.Version1) == 0)
             throw new VhostException($"{Frontend.Name}: the back-end is one for legacy drivers (no VIRTIO_F_VERSION_1), which are not supported");
         Frontend.Events = this;

@@ -31,7 +31,7 @@ internal sealed class VhostUserNetDevice : VhostUserFrontendDevice, INetControl
     /// <summary>Connects to the switch.</summary>
     /// <exception cref="VhostException">There is none, or it has fewer queues.</exception>
     public VhostUserNetDevice(VhostUserNetOptions options, EventLoop events)
-        : base($"--net socket={options.Peer.Endpoint}", options.Peer, events)
+        : base($"--net {options.Peer.Place}", options.Peer, events)
     {
         _options = options;
         _control = new NetControlPort(this, this, events);

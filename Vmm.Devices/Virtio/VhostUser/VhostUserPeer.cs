@@ -11,9 +11,6 @@ public sealed record VhostUserPeer
     /// <summary>The program that is started to be it; null where it is there already.</summary>
     public DaemonProgram? Program { get; init; }
 
-    /// <summary>How the user has named it, behind the device's option.</summary>
-    public string Label => Program?.Label ?? $"socket={Endpoint}";
-
     /// <summary>Whether its death is survived: the device waits until it is back, and goes on.</summary>
     public bool Reconnect { get; init; } = true;
 
@@ -25,4 +22,8 @@ public sealed record VhostUserPeer
 
     /// <summary>The device's configuration space in place of what the back-end has; null to ask it.</summary>
     public ReadOnlyMemory<byte>? Config { get; init; }
+
+    /// <summary>How the user wrote where it is.</summary>
+    internal string Place => Program is { } program ? program.Label
+        : Endpoint is { Role: VhostUserSocketRole.Inherited } inherited ? $"fd={inherited.Number}" : $"socket={Endpoint}";
 }
