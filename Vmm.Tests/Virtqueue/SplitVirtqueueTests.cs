@@ -17,7 +17,7 @@ public sealed class SplitVirtqueueTests : IDisposable
 
     public void Dispose() => _driver.Dispose();
 
-    private SplitVirtqueue Queue(ulong features = AllFeatures) => new(_driver.Memory, _driver.Config, features);
+    private SplitVirtqueue Queue(ulong features = AllFeatures) => new(_driver.Memory.AddressSpace, _driver.Config, features);
 
     [Test]
     public void TryTake_NothingAvailable_IsFalse() => Assert.That(Queue().TryTake(out _), Is.False);
@@ -159,11 +159,12 @@ public sealed class SplitVirtqueueTests : IDisposable
     }
 
     [Test]
-    public void TryTake_EmptyWithEventIndex_AsksForAKickAtTheNext()
+    public void EnableKicks_EventIndex_AsksForAKickAtTheNext()
     {
         SplitVirtqueue queue = Queue(AllFeatures | VirtioFeatures.EventIndex);
         TakeOne(queue);
         Assert.That(queue.TryTake(out _), Is.False);
+        Assert.That(queue.EnableKicks(), Is.False);
         Assert.That(_driver.AvailableEvent, Is.EqualTo(1));
     }
 
@@ -180,7 +181,7 @@ public sealed class SplitVirtqueueTests : IDisposable
             for (int i = 0; i < 8; i++)
                 driver.SetDescriptor(i, (ulong)(uint)values[4 * i], (uint)values[4 * i + 1], (ushort)values[4 * i + 2], (ushort)values[4 * i + 3]);
             driver.SetAvailableIndex((ushort)(values[^1] & 15));
-            var queue = new SplitVirtqueue(driver.Memory, driver.Config, AllFeatures);
+            var queue = new SplitVirtqueue(driver.Memory.AddressSpace, driver.Config, AllFeatures);
             try
             {
                 for (int i = 0; i < 16 && queue.TryTake(out DescriptorChain chain); i++)

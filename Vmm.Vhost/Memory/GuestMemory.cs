@@ -1,11 +1,8 @@
-using System.Runtime.CompilerServices;
-using System.Runtime.InteropServices;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Vhost.Memory;
 
-/// <summary>A guest's RAM: one sealed memfd, mapped once and shared, seen by the guest as a few large regions.
-/// This class is the only place where a guest-physical range becomes host memory, and it checks the whole range.</summary>
+/// <summary>A guest's RAM: one sealed memfd, mapped once and shared, seen by the guest as a few large regions.</summary>
 public sealed class GuestMemory : IDisposable
 {
     /// <summary>At most this many regions, so that any vhost-user back-end takes them in one SET_MEM_TABLE
@@ -16,20 +13,22 @@ public sealed class GuestMemory : IDisposable
     private const ulong HugePageSize = 2 << 20;   // what a page directory entry maps
 
     private readonly MemoryMapping _mapping;
-    private readonly GuestRegion[] _regions;
 
     private GuestMemory(FileDescriptor file, MemoryMapping mapping, GuestRegion[] regions)
     {
         File = file;
         _mapping = mapping;
-        _regions = regions;
+        AddressSpace = new GuestAddressSpace(regions);
     }
 
     /// <summary>The memfd that holds all of it, region after region; handed to back-ends.</summary>
     public FileDescriptor File { get; }
 
     /// <summary>The regions, by rising guest-physical address.</summary>
-    public ReadOnlySpan<GuestRegion> Regions => _regions;
+    public ReadOnlySpan<GuestRegion> Regions => AddressSpace.Regions;
+
+    /// <summary>The way to its bytes.</summary>
+    public GuestAddressSpace AddressSpace { get; }
 
     /// <summary>All regions together, in bytes.</summary>
     public ulong Size => _mapping.Length;
@@ -70,49 +69,22 @@ public sealed class GuestMemory : IDisposable
         }
     }
 
-    /// <summary>The bytes at <paramref name="address"/>, all in one region.</summary>
-    /// <exception cref="GuestMemoryException">Some of the range is not guest RAM, or it crosses regions.</exception>
-    public Span<byte> Slice(GuestAddress address, int length) =>
-        TrySlice(address, (ulong)length, out Span<byte> span)
-            ? span
-            : throw OutOfRange(address, (ulong)length);
+    /// <inheritdoc cref="GuestAddressSpace.Slice"/>
+    public Span<byte> Slice(GuestAddress address, int length) => AddressSpace.Slice(address, length);
 
-    /// <summary>The bytes at <paramref name="address"/>, if all of them lie in one region and there are at most 2 GiB - 1 of them.</summary>
-    public unsafe bool TrySlice(GuestAddress address, ulong length, out Span<byte> span)
-    {
-        foreach (ref readonly GuestRegion region in _regions.AsSpan())
-        {
-            // Unsigned: an address below the region gives a huge offset; compared by subtraction, so nothing can wrap.
-            ulong offset = address.Value - region.Start.Value;
-            if (offset < region.Size && length <= region.Size - offset && length <= int.MaxValue)
-            {
-                // SAFETY: the whole range was just checked to lie inside this mapped region.
-                span = new Span<byte>((byte*)region.HostAddress + offset, (int)length);
-                return true;
-            }
-        }
-        span = default;
-        return false;
-    }
+    /// <inheritdoc cref="GuestAddressSpace.TrySlice"/>
+    public bool TrySlice(GuestAddress address, ulong length, out Span<byte> span) => AddressSpace.TrySlice(address, length, out span);
 
-    /// <summary>Where the <paramref name="length"/> bytes at <paramref name="address"/> are in this process: for the kernel, which works on them itself.</summary>
-    /// <exception cref="GuestMemoryException">Some of the range is not guest RAM, or it crosses regions.</exception>
-    public unsafe nint HostAddress(GuestAddress address, int length)
-    {
-        // SAFETY: no managed memory, so nothing moves.
-        fixed (byte* pointer = Slice(address, length))
-            return (nint)pointer;
-    }
+    /// <inheritdoc cref="GuestAddressSpace.HostAddress"/>
+    public nint HostAddress(GuestAddress address, int length) => AddressSpace.HostAddress(address, length);
 
-    /// <summary>Reads a <typeparamref name="T"/> at <paramref name="address"/>, whatever its alignment.</summary>
-    /// <exception cref="GuestMemoryException">Not all of it is guest RAM.</exception>
+    /// <inheritdoc cref="GuestAddressSpace.Read"/>
     public T Read<T>(GuestAddress address)
-        where T : unmanaged => MemoryMarshal.Read<T>(Slice(address, Unsafe.SizeOf<T>()));
+        where T : unmanaged => AddressSpace.Read<T>(address);
 
-    /// <summary>Writes <paramref name="value"/> at <paramref name="address"/>, whatever its alignment.</summary>
-    /// <exception cref="GuestMemoryException">Not all of it is guest RAM.</exception>
+    /// <inheritdoc cref="GuestAddressSpace.Write"/>
     public void Write<T>(GuestAddress address, in T value)
-        where T : unmanaged => MemoryMarshal.Write(Slice(address, Unsafe.SizeOf<T>()), in value);
+        where T : unmanaged => AddressSpace.Write(address, in value);
 
     /// <summary>Has the host back a range by huge pages, as far as it can: worth it for what is about to be filled in full, such as a
     /// kernel. One page fault instead of 512, for the host and for the guest.</summary>
@@ -122,7 +94,7 @@ public sealed class GuestMemory : IDisposable
     /// <exception cref="GuestMemoryException">Some of the range is not guest RAM.</exception>
     public unsafe bool TryUseHugePages(GuestAddress start, ulong length)
     {
-        foreach (ref readonly GuestRegion region in _regions.AsSpan())
+        foreach (ref readonly GuestRegion region in Regions)
         {
             ulong offset = start.Value - region.Start.Value;
             if (offset >= region.Size || length > region.Size - offset)
@@ -139,7 +111,7 @@ public sealed class GuestMemory : IDisposable
             }
             return true;
         }
-        throw OutOfRange(start, length);
+        throw GuestAddressSpace.OutOfRange(start, length);
 
         static ulong AlignDown(ulong value) => value & ~(HugePageSize - 1);
     }
@@ -153,9 +125,6 @@ public sealed class GuestMemory : IDisposable
         _mapping.Dispose();
         File.Dispose();
     }
-
-    private static GuestMemoryException OutOfRange(GuestAddress address, ulong length) =>
-        new($"guest-physical range {address}+0x{length:x} is not inside one region of guest memory");
 
     private static ulong CheckRanges(ReadOnlySpan<(GuestAddress Start, ulong Size)> ranges, ulong alignment)
     {

@@ -14,6 +14,9 @@ public static class Errnos
     /// <summary>Interrupted system call.</summary>
     public const int Eintr = 4;
 
+    /// <summary>Input/output error.</summary>
+    public const int Eio = 5;
+
     /// <summary>No such device or address.</summary>
     public const int Enxio = 6;
 
@@ -44,14 +47,35 @@ public static class Errnos
     /// <summary>Inappropriate ioctl for device.</summary>
     public const int Enotty = 25;
 
+    /// <summary>No space left on device.</summary>
+    public const int Enospc = 28;
+
+    /// <summary>Function not implemented.</summary>
+    public const int Enosys = 38;
+
+    /// <summary>File name too long.</summary>
+    public const int Enametoolong = 36;
+
     /// <summary>Broken pipe.</summary>
     public const int Epipe = 32;
+
+    /// <summary>Operation not supported.</summary>
+    public const int Eopnotsupp = 95;
 
     /// <summary>Address already in use.</summary>
     public const int Eaddrinuse = 98;
 
+    /// <summary>Software caused connection abort.</summary>
+    public const int Econnaborted = 103;
+
+    /// <summary>Connection reset by peer.</summary>
+    public const int Econnreset = 104;
+
     /// <summary>No buffer space available.</summary>
     public const int Enobufs = 105;
+
+    /// <summary>Connection refused.</summary>
+    public const int Econnrefused = 111;
 
     /// <summary>errno as the last call through Tmds.LibC on this thread left it.</summary>
     internal static int Last => LibC.errno;

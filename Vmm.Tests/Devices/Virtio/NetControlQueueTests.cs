@@ -14,7 +14,7 @@ public sealed class NetControlQueueTests : IDisposable
     private readonly NetControlQueue _queue;
 
     public NetControlQueueTests() =>
-        _queue = new NetControlQueue(new SplitVirtqueue(_driver.Memory, _driver.Config, VirtioFeatures.Version1), _control);
+        _queue = new NetControlQueue(new SplitVirtqueue(_driver.Memory.AddressSpace, _driver.Config, VirtioFeatures.Version1), _control);
 
     public void Dispose() => _driver.Dispose();
 

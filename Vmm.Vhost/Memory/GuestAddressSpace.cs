@@ -1,0 +1,94 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+
+namespace Vmm.Vhost.Memory;
+
+/// <summary>The way from a guest-physical range to this process's memory: the only one there is, and it checks the whole range.
+/// Whoever makes it keeps the regions mapped as long as it is used.</summary>
+public sealed class GuestAddressSpace
+{
+    private readonly GuestRegion[] _regions;
+
+    /// <summary>An address space of <paramref name="regions"/>, in any order.</summary>
+    /// <exception cref="ArgumentException">Two regions overlap, or one is empty or wraps.</exception>
+    public GuestAddressSpace(params ReadOnlySpan<GuestRegion> regions)
+    {
+        _regions = regions.ToArray();
+        Array.Sort(_regions, (left, right) => left.Start.CompareTo(right.Start));
+        ulong next = 0;
+        foreach (GuestRegion region in _regions)
+        {
+            ulong last = unchecked(region.Start.Value + region.Size - 1);
+            if (region.Size == 0 || last < region.Start.Value || region.Start.Value < next)
+                throw new ArgumentException($"region {region.Start}+0x{region.Size:x} is empty, wraps or overlaps another", nameof(regions));
+            next = unchecked(last + 1);
+        }
+    }
+
+    /// <summary>The regions, by rising guest-physical address.</summary>
+    public ReadOnlySpan<GuestRegion> Regions => _regions;
+
+    /// <summary>The bytes at <paramref name="address"/>, all in one region.</summary>
+    /// <exception cref="GuestMemoryException">Some of the range is not guest memory, or it crosses regions.</exception>
+    public Span<byte> Slice(GuestAddress address, int length) =>
+        TrySlice(address, (ulong)length, out Span<byte> span)
+            ? span
+            : throw OutOfRange(address, (ulong)length);
+
+    /// <summary>The bytes at <paramref name="address"/>, if all of them lie in one region and there are at most 2 GiB - 1 of them.</summary>
+    public unsafe bool TrySlice(GuestAddress address, ulong length, out Span<byte> span)
+    {
+        foreach (ref readonly GuestRegion region in _regions.AsSpan())
+        {
+            // Unsigned: an address below the region gives a huge offset; compared by subtraction, so nothing can wrap.
+            ulong offset = address.Value - region.Start.Value;
+            if (offset < region.Size && length <= region.Size - offset && length <= int.MaxValue)
+            {
+                // SAFETY: the whole range was just checked to lie inside this mapped region.
+                span = new Span<byte>((byte*)region.HostAddress + offset, (int)length);
+                return true;
+            }
+        }
+        span = default;
+        return false;
+    }
+
+    /// <summary>Where the <paramref name="length"/> bytes at <paramref name="address"/> are in this process: for the kernel, which works on them itself.</summary>
+    /// <exception cref="GuestMemoryException">Some of the range is not guest memory, or it crosses regions.</exception>
+    public unsafe nint HostAddress(GuestAddress address, int length)
+    {
+        // SAFETY: no managed memory, so nothing moves.
+        fixed (byte* pointer = Slice(address, length))
+            return (nint)pointer;
+    }
+
+    /// <summary>The guest-physical address of a byte of this process, if it is guest memory.</summary>
+    public bool TryGetAddress(nint hostAddress, out GuestAddress address)
+    {
+        foreach (ref readonly GuestRegion region in _regions.AsSpan())
+        {
+            ulong offset = (ulong)hostAddress - (ulong)region.HostAddress;
+            if (offset < region.Size)
+            {
+                address = region.Start + offset;
+                return true;
+            }
+        }
+        address = default;
+        return false;
+    }
+
+    /// <summary>Reads a <typeparamref name="T"/> at <paramref name="address"/>, whatever its alignment.</summary>
+    /// <exception cref="GuestMemoryException">Not all of it is guest memory.</exception>
+    public T Read<T>(GuestAddress address)
+        where T : unmanaged => MemoryMarshal.Read<T>(Slice(address, Unsafe.SizeOf<T>()));
+
+    /// <summary>Writes <paramref name="value"/> at <paramref name="address"/>, whatever its alignment.</summary>
+    /// <exception cref="GuestMemoryException">Not all of it is guest memory.</exception>
+    public void Write<T>(GuestAddress address, in T value)
+        where T : unmanaged => MemoryMarshal.Write(Slice(address, Unsafe.SizeOf<T>()), in value);
+
+    /// <summary>What a range is that is not in it.</summary>
+    internal static GuestMemoryException OutOfRange(GuestAddress address, ulong length) =>
+        new($"guest-physical range {address}+0x{length:x} is not inside one region of guest memory");
+}

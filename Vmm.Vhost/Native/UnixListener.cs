@@ -1,0 +1,106 @@
+using Tmds.Linux;
+
+namespace Vmm.Vhost.Native;
+
+/// <summary>A listening Unix stream socket; readable when somebody has connected. Its file goes when it is disposed.</summary>
+public sealed unsafe class UnixListener : FileDescriptor
+{
+    private const int Backlog = 8;
+
+    private readonly string? _path;
+
+    private UnixListener(int fd, string? path)
+        : base(fd) => _path = path;
+
+    /// <summary>Listens on <paramref name="path"/>, in the place of a socket that a process left behind.</summary>
+    /// <exception cref="ErrnoException">Somebody listens there, something else is there, or the system refused; the message says what to do.</exception>
+    public static UnixListener Listen(string path)
+    {
+        string operation = $"cannot listen on {path}";
+        sockaddr_un address = UnixSocket.Address(path, out uint length);
+        RemoveStale(path, operation);
+        int fd = UnixSocket.Create();
+        // SAFETY: a struct on the stack.
+        if (LibC.bind(fd, (sockaddr*)&address, length) < 0)
+        {
+            int errno = Errnos.Last;
+            _ = LibC.close(fd);
+            throw new ErrnoException(operation, errno);
+        }
+        var listener = new UnixListener(fd, path);
+        if (LibC.listen(fd, Backlog) == 0)
+            return listener;
+        ErrnoException error = ErrnoException.FromLastError(operation);
+        listener.Dispose();
+        throw error;
+    }
+
+    /// <summary>Takes over descriptor <paramref name="number"/>, which the process was started with, if it is a listening Unix stream
+    /// socket. Its file, if there is one, stays its maker's.</summary>
+    /// <exception cref="ErrnoException">It is none; the descriptor stays open.</exception>
+    public static UnixListener Adopt(int number)
+    {
+        if (!IsListening(number))
+            throw new ErrnoException($"fd {number} is no listening Unix stream socket", Errnos.Einval);
+        UnixSocket.MakeOurs(number);
+        return new UnixListener(number, null);
+    }
+
+    /// <summary>Whether descriptor <paramref name="number"/> is a listening Unix stream socket.</summary>
+    public static bool IsListening(int number) =>
+        UnixSocket.Option(number, LibC.SO_DOMAIN) == LibC.AF_UNIX && UnixSocket.Option(number, LibC.SO_TYPE) == LibC.SOCK_STREAM
+        && UnixSocket.Option(number, LibC.SO_ACCEPTCONN) == 1;
+
+    /// <summary>Takes a connection.</summary>
+    /// <returns>Null if there is none, or it is gone already.</returns>
+    /// <exception cref="ErrnoException">accept(2) failed: there are no descriptors left.</exception>
+    public UnixSocket? TryAccept()
+    {
+        while (true)
+        {
+            int fd = LibC.accept4(Number, null, null, LibC.SOCK_CLOEXEC | LibC.SOCK_NONBLOCK);
+            if (fd >= 0)
+                return UnixSocket.FromAccept(fd);
+            int errno = Errnos.Last;
+            if (errno is Errnos.Eagain or Errnos.Econnaborted)
+                return null;
+            if (errno != Errnos.Eintr)
+                throw new ErrnoException("accept", errno);
+        }
+    }
+
+    /// <inheritdoc/>
+    protected override bool ReleaseHandle()
+    {
+        if (_path is not null)
+            Unlink(_path);   // before it is closed: nobody can mistake it for one that was left behind
+        return base.ReleaseHandle();
+    }
+
+    private static void RemoveStale(string path, string operation)
+    {
+        if (!FileKind.IsSocket(path))
+        {
+            if (Path.Exists(path))
+                throw new ErrnoException(operation, Errnos.Eexist, "something else has that name; give another path or remove it");
+            return;
+        }
+        int error = UnixSocket.TryConnect(path, out UnixSocket? probe);
+        probe?.Dispose();
+        if (error == Errnos.Econnrefused)
+            Unlink(path);   // nobody listens: a process ended without removing it
+        else if (error is 0 or Errnos.Eagain)
+            throw new ErrnoException(operation, Errnos.Eaddrinuse, "another process listens there; give another path or stop it");
+        else
+            throw new ErrnoException(operation, error);
+    }
+
+    private static void Unlink(string path)
+    {
+        fixed (byte* name = NullTerminated(path))
+        {
+            // SAFETY: null-terminated and pinned. What cannot be removed is replaced by the next one that listens.
+            _ = LibC.unlink(name);
+        }
+    }
+}

@@ -1,0 +1,208 @@
+using System.Text;
+using Tmds.Linux;
+
+namespace Vmm.Vhost.Native;
+
+/// <summary>A connected stream socket of this host's that passes descriptors along with bytes (unix(7)). Non-blocking, close-on-exec.</summary>
+public sealed unsafe class UnixSocket : FileDescriptor
+{
+    /// <summary>The longest path of a socket in bytes: sun_path of sockaddr_un with its null is 108 (unix(7)).</summary>
+    public const int MaxPathBytes = 107;
+
+    /// <summary>The most descriptors in one call: SCM_MAX_FD of the kernel is 253, and no protocol here needs more.</summary>
+    public const int MaxDescriptors = 32;
+
+    private static readonly int s_controlSize = CMSG_SPACE(MaxDescriptors * sizeof(int));
+
+    private UnixSocket(int fd)
+        : base(fd)
+    {
+    }
+
+    /// <summary>Two sockets that are connected with each other.</summary>
+    /// <exception cref="ErrnoException">There are none to be had.</exception>
+    public static (UnixSocket First, UnixSocket Second) Pair()
+    {
+        int* pair = stackalloc int[2];
+        // SAFETY: two integers on the stack.
+        return LibC.socketpair(LibC.AF_UNIX, LibC.SOCK_STREAM | LibC.SOCK_CLOEXEC | LibC.SOCK_NONBLOCK, 0, pair) == 0
+            ? (new UnixSocket(pair[0]), new UnixSocket(pair[1]))
+            : throw ErrnoException.FromLastError("socketpair");
+    }
+
+    /// <summary>Connects to whoever listens on <paramref name="path"/>.</summary>
+    /// <exception cref="ErrnoException">Nobody listens there, or the system refused.</exception>
+    public static UnixSocket Connect(string path)
+    {
+        int error = TryConnect(path, out UnixSocket? socket);
+        return error == 0 ? socket! : throw new ErrnoException($"cannot connect to {path}", error);
+    }
+
+    /// <summary>The same without an exception where nobody listens.</summary>
+    /// <returns>0, or the error number.</returns>
+    public static int TryConnect(string path, out UnixSocket? socket)
+    {
+        sockaddr_un address = Address(path, out uint length);
+        var candidate = new UnixSocket(Create());
+        // SAFETY: a struct on the stack. A Unix socket connects at once, or says EAGAIN when the listener's backlog is full.
+        if (LibC.connect(candidate.Number, (sockaddr*)&address, length) == 0)
+        {
+            socket = candidate;
+            return 0;
+        }
+        int errno = Errnos.Last;
+        candidate.Dispose();
+        socket = null;
+        return errno;
+    }
+
+    /// <summary>Takes over descriptor <paramref name="number"/>, which the process was started with, if it is a connected Unix stream socket.</summary>
+    /// <exception cref="ErrnoException">It is none; the descriptor stays open.</exception>
+    public static UnixSocket Adopt(int number)
+    {
+        if (Option(number, LibC.SO_DOMAIN) != LibC.AF_UNIX || Option(number, LibC.SO_TYPE) != LibC.SOCK_STREAM
+            || Option(number, LibC.SO_ACCEPTCONN) != 0)
+        {
+            throw new ErrnoException($"fd {number} is no connected Unix stream socket", Errnos.Einval);
+        }
+        MakeOurs(number);
+        return new UnixSocket(number);
+    }
+
+    /// <summary>Sends some of <paramref name="data"/>, and all of <paramref name="descriptors"/> with its first byte. An interrupted call is
+    /// repeated.</summary>
+    /// <returns>Bytes sent, at least one; less than 0: the negated error number. Then nothing was sent.</returns>
+    public int TrySend(ReadOnlySpan<byte> data, ReadOnlySpan<FileDescriptor> descriptors)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(descriptors.Length, MaxDescriptors, nameof(descriptors));
+        byte* control = stackalloc byte[s_controlSize];
+        fixed (byte* pointer = data)
+        {
+            var part = new iovec { iov_base = pointer, iov_len = data.Length };
+            var message = new msghdr { msg_iov = &part, msg_iovlen = 1 };
+            if (!descriptors.IsEmpty)
+            {
+                message.msg_control = control;
+                message.msg_controllen = CMSG_SPACE(descriptors.Length * sizeof(int));
+                new Span<byte>(control, s_controlSize).Clear();
+                cmsghdr* header = LibC.CMSG_FIRSTHDR(&message);
+                header->cmsg_level = LibC.SOL_SOCKET;
+                header->cmsg_type = LibC.SCM_RIGHTS;
+                header->cmsg_len = CMSG_LEN(descriptors.Length * sizeof(int));
+                int* numbers = (int*)LibC.CMSG_DATA(header);
+                for (int i = 0; i < descriptors.Length; i++)
+                    numbers[i] = descriptors[i].Number;
+            }
+            while (true)
+            {
+                // SAFETY: everything that the header names is pinned or on the stack.
+                long result = (long)LibC.sendmsg(Number, &message, LibC.MSG_NOSIGNAL);
+                if (result >= 0)
+                    return (int)result;
+                int errno = Errnos.Last;
+                if (errno != Errnos.Eintr)
+                    return -errno;
+            }
+        }
+    }
+
+    /// <summary>Receives what is there, at most <paramref name="buffer"/>. Descriptors that come with it are added to
+    /// <paramref name="descriptors"/>, whatever else happens: they are the caller's to close. An interrupted call is repeated.</summary>
+    /// <param name="buffer">Where the bytes go.</param>
+    /// <param name="descriptors">Where the descriptors go.</param>
+    /// <param name="truncated">Whether there were more descriptors than <see cref="MaxDescriptors"/>, or than this process may have; the
+    /// kernel has closed those.</param>
+    /// <returns>Bytes received, 0 at the end; less: the negated error number.</returns>
+    public int TryReceive(Span<byte> buffer, List<FileDescriptor> descriptors, out bool truncated)
+    {
+        byte* control = stackalloc byte[s_controlSize];
+        truncated = false;
+        fixed (byte* pointer = buffer)
+        {
+            var part = new iovec { iov_base = pointer, iov_len = buffer.Length };
+            while (true)
+            {
+                var message = new msghdr { msg_iov = &part, msg_iovlen = 1, msg_control = control, msg_controllen = s_controlSize };
+                // SAFETY: everything that the header names is pinned or on the stack.
+                long result = (long)LibC.recvmsg(Number, &message, LibC.MSG_CMSG_CLOEXEC);
+                if (result < 0)
+                {
+                    int errno = Errnos.Last;
+                    if (errno == Errnos.Eintr)
+                        continue;
+                    return -errno;
+                }
+                for (cmsghdr* header = LibC.CMSG_FIRSTHDR(&message); header != null; header = LibC.CMSG_NXTHDR(&message, header))
+                {
+                    if (header->cmsg_level != LibC.SOL_SOCKET || header->cmsg_type != LibC.SCM_RIGHTS)
+                        continue;
+                    int count = ((int)header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+                    int* numbers = (int*)LibC.CMSG_DATA(header);
+                    for (int i = 0; i < count; i++)
+                        descriptors.Add(new FileDescriptor(numbers[i]));
+                }
+                truncated = (message.msg_flags & LibC.MSG_CTRUNC) != 0;
+                return (int)result;
+            }
+        }
+    }
+
+    /// <summary>Ends the connection in both directions (shutdown(2)): the peer and everybody who waits here sees its end. The descriptor
+    /// stays open.</summary>
+    public void Shutdown() =>
+        // A connection that has ended already needs no more.
+        _ = LibC.shutdown(Number, LibC.SHUT_RDWR);
+
+    /// <summary>An unconnected socket.</summary>
+    internal static int Create()
+    {
+        int fd = LibC.socket(LibC.AF_UNIX, LibC.SOCK_STREAM | LibC.SOCK_CLOEXEC | LibC.SOCK_NONBLOCK, 0);
+        return fd >= 0 ? fd : throw ErrnoException.FromLastError("socket");
+    }
+
+    /// <summary>The address of <paramref name="path"/>.</summary>
+    /// <exception cref="ErrnoException">The path is empty or longer than <see cref="MaxPathBytes"/>.</exception>
+    internal static sockaddr_un Address(string path, out uint length)
+    {
+        byte[] bytes = Encoding.UTF8.GetBytes(path);
+        if (bytes.Length is 0 or > MaxPathBytes)
+        {
+            throw new ErrnoException(
+                $"{path} cannot name a socket", Errnos.Enametoolong, $"a socket's path is 1 to {MaxPathBytes} bytes long, this one {bytes.Length}");
+        }
+        sockaddr_un address = default;
+        address.sun_family = LibC.AF_UNIX;
+        bytes.CopyTo(new Span<byte>(address.sun_path, MaxPathBytes));
+        length = (uint)sizeof(sockaddr_un);
+        return address;
+    }
+
+    /// <summary>A connected socket that accept(2) gave.</summary>
+    internal static UnixSocket FromAccept(int number) => new(number);
+
+    // What was inherited is neither close-on-exec nor non-blocking.
+    internal static void MakeOurs(int number)
+    {
+        if (LibC.fcntl(number, LibC.F_SETFD, LibC.FD_CLOEXEC) < 0
+            || LibC.fcntl(number, LibC.F_SETFL, LibC.fcntl(number, LibC.F_GETFL) | LibC.O_NONBLOCK) < 0)
+        {
+            throw ErrnoException.FromLastError($"fcntl(fd {number})");
+        }
+    }
+
+    /// <summary>An integer option of SOL_SOCKET, or -1 if <paramref name="number"/> is no socket.</summary>
+    internal static int Option(int number, int option)
+    {
+        int value = -1;
+        socklen_t length = sizeof(int);
+        // SAFETY: an integer on the stack, of the length given.
+        return LibC.getsockopt(number, LibC.SOL_SOCKET, option, &value, &length) == 0 ? value : -1;
+    }
+
+    // The macros of cmsg(3), which align to the size of size_t.
+    private static int CMSG_SPACE(int length) => Align(sizeof(cmsghdr)) + Align(length);
+
+    private static int CMSG_LEN(int length) => Align(sizeof(cmsghdr)) + length;
+
+    private static int Align(int length) => (length + sizeof(nint) - 1) & ~(sizeof(nint) - 1);
+}

@@ -1,0 +1,43 @@
+namespace Vmm.Vhost.User;
+
+/// <summary>Where the other side is, and who connects to whom: either side may be the one that listens.</summary>
+public sealed record VhostUserEndpoint
+{
+    private VhostUserEndpoint()
+    {
+    }
+
+    /// <summary>Who connects.</summary>
+    public VhostUserSocketRole Role { get; private init; }
+
+    /// <summary>The socket's path; null with <see cref="VhostUserSocketRole.Inherited"/>.</summary>
+    public string? Path { get; private init; }
+
+    /// <summary>The inherited descriptor; -1 otherwise.</summary>
+    public int Number { get; private init; } = -1;
+
+    /// <summary>We connect to a socket on which the other side listens.</summary>
+    public static VhostUserEndpoint ConnectTo(string path) => new() { Role = VhostUserSocketRole.Client, Path = path };
+
+    /// <summary>We listen on a socket, and the other side connects.</summary>
+    public static VhostUserEndpoint ListenOn(string path) => new() { Role = VhostUserSocketRole.Server, Path = path };
+
+    /// <summary>The process was started with a socket: a connected one, or for a back-end one that listens.</summary>
+    public static VhostUserEndpoint Inherit(int number) => new() { Role = VhostUserSocketRole.Inherited, Number = number };
+
+    /// <inheritdoc/>
+    public override string ToString() => Path ?? $"fd {Number}";
+}
+
+/// <summary>Who connects to whom.</summary>
+public enum VhostUserSocketRole
+{
+    /// <summary>We connect.</summary>
+    Client,
+
+    /// <summary>We listen.</summary>
+    Server,
+
+    /// <summary>We were given a socket.</summary>
+    Inherited,
+}
