@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
 using NLog;
+using NLog.Config;
 using NLog.Targets;
 using NUnit.Framework;
 using Vmm.Tests.Fakes;
@@ -22,12 +23,21 @@ internal static class FuzzRun
         long seed = Setting("VMM_FUZZ_SEED", 1), first = Setting("VMM_FUZZ_FIRST", 0), runs = Setting("VMM_FUZZ_RUNS", defaultRuns);
         string test = TestContext.CurrentContext.Test.Name;
         s_error = null;
-        using LogFactory log = ListenToErrors();
+        LoggingConfiguration? before = LogManager.Configuration;
+        ListenToErrors();
         using var watchdog = new Timer(_ => Watch(test, seed), null, s_hang, TimeSpan.FromSeconds(1));
         Execute(one, seed, first, Math.Min(runs, 50));   // what is made once is there from here on
         int descriptors = OpenDescriptors.Count, mappings = Mappings();
         long start = Stopwatch.GetTimestamp();
-        Execute(one, seed, first, runs);
+        try
+        {
+            Execute(one, seed, first, runs);
+        }
+        finally
+        {
+            LogManager.Configuration = before;
+            Volatile.Write(ref s_began, 0);
+        }
         TestContext.Out.WriteLine($"{test}: {runs} runs in {Stopwatch.GetElapsedTime(start).TotalSeconds:0.0} s, from {first} on with seed {seed}");
         OpenDescriptors.AssertBackTo(descriptors);
         // Threads of the pool and the heap's pieces come and go; what leaks by run would be many more.
@@ -65,16 +75,15 @@ internal static class FuzzRun
     // A thread that hangs cannot be ended: the process has to.
     private static void Watch(string test, long seed)
     {
-        if (Volatile.Read(ref s_began) is long began and not 0 && Stopwatch.GetElapsedTime(began) > s_hang && s_current >= 0)
+        if (Volatile.Read(ref s_began) is long began and not 0 && Stopwatch.GetElapsedTime(began) > s_hang)
             Environment.FailFast($"{test}: VMM_FUZZ_SEED={seed} VMM_FUZZ_FIRST={s_current} VMM_FUZZ_RUNS=1 hangs");
     }
 
     // What the library catches all the same, so that a process goes on, is a mistake of ours here.
-    private static LogFactory ListenToErrors()
+    private static void ListenToErrors()
     {
         var target = new MethodCallTarget("errors", (line, _) => s_error ??= $"{line.FormattedMessage} {line.Exception}");
         LogManager.Setup().LoadConfiguration(builder => builder.ForLogger("Vmm.Vhost.*").FilterMinLevel(LogLevel.Error).WriteTo(target));
-        return LogManager.LogFactory;
     }
 
     private static int Mappings() => File.ReadLines("/proc/self/maps").Count();

@@ -342,9 +342,15 @@ public sealed class BackendRingTests : IDisposable
                 ring.Add([1], 1, kick: false);
         };
         ring.Add([1], 1);
-        for (int i = 0; i < 3; i++)
-            Assert.That(_frontEnd.Ask(Request.SetVringErr, 0UL, ring.Error), Is.Zero);
-        Volatile.Write(ref isStopping, true);
+        try
+        {
+            for (int i = 0; i < 3; i++)
+                Assert.That(_frontEnd.Ask(Request.SetVringErr, 0UL, ring.Error), Is.Zero);
+        }
+        finally
+        {
+            Volatile.Write(ref isStopping, true);
+        }
         ring.Stop();
     }
 

@@ -37,11 +37,26 @@ internal sealed class RingSetup(int index) : IDisposable
     /// <summary>The thread on which it runs; there from its first start on.</summary>
     public RingLoop? Loop { get; set; }
 
-    public void SetKick(EventFd? kick) => Change(Kick, kick, Kick = kick, static (ring, fd) => ring.Kick = fd);
+    public void SetKick(EventFd? kick)
+    {
+        EventFd? old = Kick;
+        Kick = kick;
+        HandOver(old, ring => ring.Kick = kick);
+    }
 
-    public void SetCall(EventFd? call) => Change(Call, call, Call = call, static (ring, fd) => ring.Call = fd);
+    public void SetCall(EventFd? call)
+    {
+        EventFd? old = Call;
+        Call = call;
+        HandOver(old, ring => ring.Call = call);
+    }
 
-    public void SetError(EventFd? error) => Change(Error, error, Error = error, static (ring, fd) => ring.Error = fd);
+    public void SetError(EventFd? error)
+    {
+        EventFd? old = Error;
+        Error = error;
+        HandOver(old, ring => ring.Error = error);
+    }
 
     public void Dispose()
     {
@@ -51,10 +66,12 @@ internal sealed class RingSetup(int index) : IDisposable
     }
 
     // A ring that runs uses the old descriptor until its thread has taken the new one.
-    private void Change(EventFd? old, EventFd? fd, EventFd? _, Action<BackendRing, EventFd?> set)
+    private void HandOver(EventFd? old, Action<BackendRing> take)
     {
-        if (Runner is RingRunner runner)
-            Loop!.Invoke(() => set(runner.Ring, fd));
-        old?.Dispose();
+        using (old)
+        {
+            if (Runner is RingRunner runner)
+                Loop!.Invoke(() => take(runner.Ring));
+        }
     }
 }
