@@ -5,24 +5,17 @@
  * and serves both. TRACING is where tracefs is: tracing is on during the 500 counted round trips only.
  * PID is the VMM. It prints, in this order: round trip p50 and p99 in us, MB/s to the guest, MB/s from it, connections a
  * second, and the microseconds of CPU time of the VMM's threads that are no vCPUs, during all of this. */
+#include "bench.h"
 #include <arpa/inet.h>
-#include <dirent.h>
-#include <fcntl.h>
 #include <linux/vm_sockets.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 
 #define PORT 5000
 #define GUEST_ADDRESS "10.99.0.2"
@@ -40,12 +33,6 @@ union address {
 
 static char buffer[CHUNK];
 
-static void fail(const char *what)
-{
-    perror(what);
-    exit(1);
-}
-
 static void set_up_network(void)
 {
     struct ifreq request = {.ifr_name = "eth0"};
@@ -62,22 +49,6 @@ static void set_up_network(void)
     if (ioctl(fd, SIOCSIFFLAGS, &request))
         fail("eth0");
     close(fd);
-}
-
-static void load_modules(void)
-{
-    FILE *list = fopen("/modules", "r");
-    char path[256];
-
-    while (list && fgets(path, sizeof(path), list)) {
-        int fd;
-
-        path[strcspn(path, "\n")] = 0;
-        fd = open(path, O_RDONLY);
-        if (fd < 0 || syscall(SYS_finit_module, fd, "", 0))
-            fail(path);
-        close(fd);
-    }
 }
 
 static int listen_on(int family)
@@ -165,69 +136,6 @@ static int open_connection(char command)
         close(fd);
         usleep(100000);
     }
-}
-
-static double now(void)
-{
-    struct timespec time;
-
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * 1e6 + time.tv_nsec / 1e3;
-}
-
-static void tracing(const char *directory, const char *on)
-{
-    char path[256];
-    int fd;
-
-    snprintf(path, sizeof(path), "%s/tracing_on", directory);
-    fd = open(path, O_WRONLY);
-    if (fd < 0 || write(fd, on, 1) != 1)
-        fail(path);
-    close(fd);
-}
-
-/* Of the VMM's threads but its vCPUs, in us. */
-static double cpu_time(const char *pid)
-{
-    char path[512], name[64];
-    double total = 0;
-    struct dirent *entry;
-    DIR *tasks;
-
-    snprintf(path, sizeof(path), "/proc/%s/task", pid);
-    tasks = opendir(path);
-    if (!tasks)
-        fail(path);
-    while ((entry = readdir(tasks))) {
-        unsigned long long time = 0;
-        FILE *file;
-
-        if (entry->d_name[0] == '.')
-            continue;
-        snprintf(path, sizeof(path), "/proc/%s/task/%s/comm", pid, entry->d_name);
-        file = fopen(path, "r");
-        if (!file || !fgets(name, sizeof(name), file))
-            fail(path);
-        fclose(file);
-        if (!strncmp(name, "vcpu", 4) || !strncmp(name, "CPU ", 4))
-            continue;
-        snprintf(path, sizeof(path), "/proc/%s/task/%s/schedstat", pid, entry->d_name);
-        file = fopen(path, "r");
-        if (!file || fscanf(file, "%llu", &time) != 1)
-            fail(path);
-        fclose(file);
-        total += time / 1e3;
-    }
-    closedir(tasks);
-    return total;
-}
-
-static int by_size(const void *a, const void *b)
-{
-    double difference = *(const double *)a - *(const double *)b;
-
-    return (difference > 0) - (difference < 0);
 }
 
 static void measure(const char *trace, const char *pid)
