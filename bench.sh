@@ -3,6 +3,7 @@
 #   ./bench.sh boot [-n RUNS]    start, exits, memory and end of a guest, beside QEMU's microvm (5 to 10 minutes)
 #   ./bench.sh net [-n RUNS]     packets: round trips, throughput, connections, exits, beside QEMU's microvm (3 minutes)
 #   ./bench.sh vsock [-n RUNS]   the same over virtual sockets (3 minutes)
+#   ./bench.sh backend [-n RUNS] our block back-end beside qemu-storage-daemon: requests a second, CPU time (6 minutes)
 # Tables go to stdout, raw results to artifacts/bench. What the figures mean is in docs/measurements.md.
 set -euo pipefail
 repo=$(cd "$(dirname "$0")" && pwd)
@@ -11,6 +12,10 @@ case ${1:-} in
     boot)
         shift
         exec "$repo/scripts/bench-boot" "$@"
+        ;;
+    backend)
+        shift
+        exec "$repo/scripts/bench-backend" "$@"
         ;;
     net | vsock) exec "$repo/scripts/bench-data" "$@" ;;
     '') sed -n '2,/^set/{/^# /s/^# //p}' "$0" ;;

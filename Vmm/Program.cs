@@ -1,6 +1,7 @@
 using System.Diagnostics.CodeAnalysis;
 using NLog;
 using Vmm.Cli;
+using Vmm.Cli.Backend;
 using Vmm.Cli.Checks;
 using Vmm.Vhost;
 using Vmm.Vhost.Memory;
@@ -14,6 +15,12 @@ internal static class Program
     // The command line parser sees the options only by reflection: without these lines the native binary has none.
     [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(RunOptions))]
     [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(CheckOptions))]
+    [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(BackendIndex))]
+    [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(BlkOptions))]
+    [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(NetBackendOptions))]
+    [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(RngOptions))]
+    [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(ConsoleOptions))]
+    [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(VsockBackendOptions))]
     internal static int Main(string[] args) => Run(args, StandardWriter.Output(), StandardWriter.Error());
 
     /// <summary>Does what <paramref name="args"/> say.</summary>
@@ -65,6 +72,7 @@ internal static class Program
         {
             RunOptions options => RunCommand.Run(options),
             CheckOptions => CheckCommand.Run(HostView.Real, output),
+            BackendOptions options => BackendCommand.Run(options, output),
             _ => throw new InvalidOperationException($"no command for {request.GetType().Name}"),
         };
     }

@@ -46,8 +46,19 @@ public abstract class VirtioDevice : IDisposable
     {
     }
 
+    /// <summary>The shared-memory regions; given addresses of the guest before it runs.</summary>
+    public virtual IReadOnlyList<SharedMemoryWindow> SharedMemory => [];
+
     /// <summary>Where shared-memory region <paramref name="id"/> (VIRTIO 1.2 §2.10) is in the guest, or null if there is none.</summary>
-    public virtual (GuestAddress Start, ulong Length)? FindSharedMemory(uint id) => null;
+    public virtual (GuestAddress Start, ulong Length)? FindSharedMemory(uint id)
+    {
+        foreach (SharedMemoryWindow window in SharedMemory)
+        {
+            if (window.Id == id)
+                return (window.Start, window.Length);
+        }
+        return null;
+    }
 
     /// <summary>The driver is ready (DRIVER_OK): the device begins to work its queues.</summary>
     /// <param name="features">What the driver accepted: a subset of <see cref="Features"/>.</param>
@@ -108,9 +119,27 @@ public enum VirtioDeviceType : uint
     /// <summary>SCSI host.</summary>
     Scsi = 8,
 
+    /// <summary>Graphics adapter.</summary>
+    Gpu = 16,
+
+    /// <summary>Input device.</summary>
+    Input = 18,
+
     /// <summary>Socket device.</summary>
     Vsock = 19,
 
+    /// <summary>Sound device.</summary>
+    Sound = 25,
+
     /// <summary>File system.</summary>
     FileSystem = 26,
+
+    /// <summary>I2C adapter.</summary>
+    I2c = 34,
+
+    /// <summary>CAN controller.</summary>
+    Can = 36,
+
+    /// <summary>GPIO controller.</summary>
+    Gpio = 41,
 }

@@ -69,6 +69,9 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
     /// <summary>The device, for messages.</summary>
     public string Name => _device.Name;
 
+    /// <inheritdoc cref="VirtioDevice.SharedMemory"/>
+    public IReadOnlyList<SharedMemoryWindow> SharedMemory => _device.SharedMemory;
+
     /// <summary>Where a 32-bit write of <c>Value</c> at <c>Offset</c> needs to do nothing but signal: what KVM can do by itself.</summary>
     public IEnumerable<(int Offset, uint Value, EventFd Signal)> Notifications
     {

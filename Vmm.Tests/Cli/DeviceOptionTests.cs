@@ -61,7 +61,7 @@ public class DeviceOptionTests
     [TestCase("mac=01:00:00:00:00:00", "--net: mac='01:00:00:00:00:00' cannot be an interface's: the first byte must be even, and not all may be zero")]
     [TestCase("mac=00:00:00:00:00:00", "--net: mac='00:00:00:00:00:00' cannot be an interface's: the first byte must be even, and not all may be zero")]
     [TestCase("vhost=off", "--net: vhost='off' is not possible: packets are always the kernel's vhost-net's; leave it out")]
-    [TestCase("bridge=br0", "--net: unknown key 'bridge': allowed are tap, fd, mac, queues, queue_size, mtu, vhost")]
+    [TestCase("bridge=br0", "--net: unknown key 'bridge': allowed are tap, fd, socket, mac, queues, queue_size, mtu, vhost, server, reconnect, timeout")]
     public void Net_BadValue_IsRefused(string text, string expected) => AssertRefused("--net", text, expected);
 
     [TestCase("cid=3", 3U)]

@@ -56,4 +56,47 @@ public class EventLoopTests
         loop.Dispose();
         Assert.That(() => loop.Add(fd, () => { }), Throws.TypeOf<ObjectDisposedException>());
     }
+
+    [Test]
+    public void Stop_WhileACallBackWaitsForTheCallersLock_Returns()
+    {
+        using EventFd fd = new();
+        using var begun = new SemaphoreSlim(0);
+        var gate = new Lock();
+        var loop = new EventLoop();
+        loop.Add(fd, () =>
+        {
+            fd.Drain();
+            begun.Release();
+            lock (gate)
+            {
+            }
+        });
+        lock (gate)
+        {
+            fd.Signal();
+            Assert.That(begun.Wait(s_deadline));
+            loop.Stop();
+        }
+        loop.Dispose();
+        loop.Remove(fd);
+        Assert.That(() => loop.Add(fd, () => { }), Throws.TypeOf<ObjectDisposedException>());
+    }
+
+    [Test]
+    public void Add_ForHangUpsOnly_IsNotCalledForData()
+    {
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using (ours)
+        using (theirs)
+        using (var loop = new EventLoop())
+        using (var called = new SemaphoreSlim(0))
+        {
+            loop.Add(ours, () => { loop.Remove(ours); called.Release(); }, PollEvents.None);
+            theirs.TrySend([1], []);
+            Assert.That(called.Wait(TimeSpan.FromMilliseconds(20)), Is.False);
+            theirs.Shutdown();
+            Assert.That(called.Wait(s_deadline));
+        }
+    }
 }

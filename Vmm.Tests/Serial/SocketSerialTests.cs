@@ -163,7 +163,8 @@ public sealed class SocketSerialTests : IDisposable
     public void Listen_SomebodyListens_IsRefused()
     {
         VmmException error = Assert.Throws<VmmException>(() => new SocketSerial(_path, "--serial socket=X").Dispose())!;
-        Assert.That(error.Message, Is.EqualTo("--serial socket=X: another process listens there; give another path or stop it"));
+        Assert.That(error.Message, Is.EqualTo(
+            $"--serial socket=X: cannot listen on {_path}: Address already in use (errno 98): another process listens there; give another path or stop it"));
         using Socket client = Connect();   // and was not disturbed
     }
 

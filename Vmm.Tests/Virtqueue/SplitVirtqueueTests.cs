@@ -159,11 +159,12 @@ public sealed class SplitVirtqueueTests : IDisposable
     }
 
     [Test]
-    public void TryTake_EmptyWithEventIndex_AsksForAKickAtTheNext()
+    public void EnableKicks_EventIndex_AsksForAKickAtTheNext()
     {
         SplitVirtqueue queue = Queue(AllFeatures | VirtioFeatures.EventIndex);
         TakeOne(queue);
         Assert.That(queue.TryTake(out _), Is.False);
+        Assert.That(queue.EnableKicks(), Is.False);
         Assert.That(_driver.AvailableEvent, Is.EqualTo(1));
     }
 

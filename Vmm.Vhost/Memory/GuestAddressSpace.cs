@@ -62,6 +62,22 @@ public sealed class GuestAddressSpace
             return (nint)pointer;
     }
 
+    /// <summary>The guest-physical address of a byte of this process, if it is guest memory.</summary>
+    public bool TryGetAddress(nint hostAddress, out GuestAddress address)
+    {
+        foreach (ref readonly GuestRegion region in _regions.AsSpan())
+        {
+            ulong offset = (ulong)hostAddress - (ulong)region.HostAddress;
+            if (offset < region.Size)
+            {
+                address = region.Start + offset;
+                return true;
+            }
+        }
+        address = default;
+        return false;
+    }
+
     /// <summary>Reads a <typeparamref name="T"/> at <paramref name="address"/>, whatever its alignment.</summary>
     /// <exception cref="GuestMemoryException">Not all of it is guest memory.</exception>
     public T Read<T>(GuestAddress address)

@@ -14,6 +14,9 @@ public static class Errnos
     /// <summary>Interrupted system call.</summary>
     public const int Eintr = 4;
 
+    /// <summary>Input/output error.</summary>
+    public const int Eio = 5;
+
     /// <summary>No such device or address.</summary>
     public const int Enxio = 6;
 
@@ -44,11 +47,20 @@ public static class Errnos
     /// <summary>Inappropriate ioctl for device.</summary>
     public const int Enotty = 25;
 
+    /// <summary>No space left on device.</summary>
+    public const int Enospc = 28;
+
+    /// <summary>Function not implemented.</summary>
+    public const int Enosys = 38;
+
     /// <summary>File name too long.</summary>
     public const int Enametoolong = 36;
 
     /// <summary>Broken pipe.</summary>
     public const int Epipe = 32;
+
+    /// <summary>Operation not supported.</summary>
+    public const int Eopnotsupp = 95;
 
     /// <summary>Address already in use.</summary>
     public const int Eaddrinuse = 98;

@@ -12,6 +12,30 @@ public sealed class EventFd : FileDescriptor
     {
     }
 
+    private EventFd(int fd)
+        : base(fd)
+    {
+    }
+
+    /// <summary>Takes over <paramref name="descriptor"/>, which a peer sent, as a counter, and makes it non-blocking. Its description is shared
+    /// with the peer, which sees that too.</summary>
+    /// <param name="descriptor">Disposed of, whatever happens.</param>
+    /// <exception cref="ErrnoException">It is a file, a pipe, a socket or a device.</exception>
+    public static unsafe EventFd Adopt(FileDescriptor descriptor)
+    {
+        using (descriptor)
+        {
+            stat status;
+            // SAFETY: a struct on the stack. Only what is nothing else has no type (eventfd_create, anon_inode_getfd).
+            if (LibC.fstat(descriptor.Number, &status) < 0 || (status.st_mode & LibC.S_IFMT) != 0)
+                throw new ErrnoException("a descriptor that should be an eventfd is none", Errnos.Einval);
+            descriptor.SetNonBlocking();
+            var adopted = new EventFd(descriptor.Number);
+            descriptor.SetHandleAsInvalid();
+            return adopted;
+        }
+    }
+
     /// <summary>Adds one: wakes whoever polls, or pulses the interrupt line bound to it. Never blocks (a full counter is already a wake-up).</summary>
     /// <exception cref="ErrnoException">write(2) failed.</exception>
     public unsafe void Signal()

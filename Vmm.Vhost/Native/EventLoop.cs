@@ -4,7 +4,8 @@ namespace Vmm.Vhost.Native;
 
 /// <summary>One thread that waits for many descriptors and calls back when one is readable: for what happens rarely (a configuration
 /// changed, a connection broke), never for what a data plane does. The thread begins with the first descriptor.</summary>
-public sealed class EventLoop : IDisposable
+/// <param name="name">The thread's name; the kernel shows its first 15 characters.</param>
+public sealed class EventLoop(string name = "device events") : IDisposable
 {
     private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.Native");
 
@@ -16,19 +17,22 @@ public sealed class EventLoop : IDisposable
 
     /// <summary>Calls <paramref name="ready"/> whenever <paramref name="fd"/> is readable, hung up or in error. It must make that state go
     /// away (read, drain) or remove the descriptor. One that throws is not called again.</summary>
-    public void Add(FileDescriptor fd, Action ready)
+    /// <param name="fd">The descriptor.</param>
+    /// <param name="ready">What is called.</param>
+    /// <param name="wanted">What to wait for; with <see cref="PollEvents.None"/> only for a hang-up or an error.</param>
+    public void Add(FileDescriptor fd, Action ready, PollEvents wanted = PollEvents.Readable)
     {
         lock (_lock)
         {
             ObjectDisposedException.ThrowIf(_stopping, this);
-            _entries.Add(new Entry(fd, ready));
+            _entries.Add(new Entry(fd, ready, wanted));
             if (_thread is null)
             {
-                _thread = new Thread(Run, maxStackSize: 256 * 1024) { Name = "device events", IsBackground = true };
+                _thread = new Thread(Run, maxStackSize: 256 * 1024) { Name = name, IsBackground = true };
                 _thread.Start();
             }
+            _wake.Signal();
         }
-        _wake.Signal();
     }
 
     /// <summary>Forgets <paramref name="fd"/>; before it is disposed. A call back that has begun may still be running when this returns,
@@ -36,22 +40,33 @@ public sealed class EventLoop : IDisposable
     public void Remove(FileDescriptor fd)
     {
         lock (_lock)
+        {
             _entries.RemoveAll(entry => ReferenceEquals(entry.Descriptor, fd));
-        _wake.Signal();
+            if (!_wake.IsClosed)
+                _wake.Signal();
+        }
     }
 
-    /// <summary>Ends the thread. Not from a call back.</summary>
-    public void Dispose()
+    /// <summary>Ends the thread as soon as the call back that has begun, if one has, returns; without waiting for it, so that a caller
+    /// may hold the lock which that call waits for.</summary>
+    public void Stop()
     {
-        Thread? thread;
         lock (_lock)
         {
             _stopping = true;
-            thread = _thread;
+            if (_wake.IsClosed)
+                return;
+            _wake.Signal();
+            if (_thread is null)
+                _wake.Dispose();
         }
-        _wake.Signal();
-        thread?.Join();
-        _wake.Dispose();
+    }
+
+    /// <summary>Ends the thread, and waits until it has ended. Not from a call back.</summary>
+    public void Dispose()
+    {
+        Stop();
+        _thread?.Join();
     }
 
     private void Run()
@@ -62,12 +77,15 @@ public sealed class EventLoop : IDisposable
             lock (_lock)
             {
                 if (_stopping)
+                {
+                    _wake.Dispose();
                     return;
+                }
                 entries = [.. _entries];
             }
             var waiting = new PollEntry[entries.Length + 1];
             for (int i = 0; i < entries.Length; i++)
-                waiting[i] = new PollEntry(entries[i].Descriptor, PollEvents.Readable);
+                waiting[i] = new PollEntry(entries[i].Descriptor, entries[i].Wanted);
             waiting[^1] = new PollEntry(_wake, PollEvents.Readable);
             Poll.Wait(waiting, timeout: -1);
             _wake.Drain();
@@ -99,5 +117,5 @@ public sealed class EventLoop : IDisposable
             return _entries.Contains(entry);
     }
 
-    private sealed record Entry(FileDescriptor Descriptor, Action Ready);
+    private sealed record Entry(FileDescriptor Descriptor, Action Ready, PollEvents Wanted);
 }

@@ -32,6 +32,9 @@ public class FileDescriptor : SafeHandle
         {
             OpenMode.ReadOnly => LibC.O_RDONLY,
             OpenMode.ReadWrite => LibC.O_RDWR,
+            OpenMode.ReadWriteNoTerminal => LibC.O_RDWR | LibC.O_NOCTTY,
+            OpenMode.ReadWriteNonBlocking => LibC.O_RDWR | LibC.O_NONBLOCK,
+            OpenMode.ReadNonBlocking => LibC.O_RDONLY | LibC.O_NONBLOCK | LibC.O_NOCTTY,
             OpenMode.CreateTruncate => LibC.O_WRONLY | LibC.O_CREAT | LibC.O_TRUNC,
             _ => throw new ArgumentOutOfRangeException(nameof(mode)),
         };
@@ -42,6 +45,15 @@ public class FileDescriptor : SafeHandle
             int fd = LibC.open(pointer, flags, 0x1A4 /* 0644 */);
             return fd >= 0 ? new FileDescriptor(fd) : throw ErrnoException.FromLastError($"cannot open {path}", advice);
         }
+    }
+
+    /// <summary>Makes reads and writes return at once with EAGAIN where they would wait; for everybody who has this description.</summary>
+    /// <exception cref="ErrnoException">fcntl(2) failed.</exception>
+    public void SetNonBlocking()
+    {
+        int flags = LibC.fcntl(Number, LibC.F_GETFL);
+        if (flags < 0 || LibC.fcntl(Number, LibC.F_SETFL, flags | LibC.O_NONBLOCK) < 0)
+            throw ErrnoException.FromLastError("fcntl(O_NONBLOCK)");
     }
 
     /// <inheritdoc/>
@@ -63,6 +75,15 @@ public enum OpenMode
 
     /// <summary>For reading and writing.</summary>
     ReadWrite,
+
+    /// <summary>For reading and writing; a terminal does not become that of the process.</summary>
+    ReadWriteNoTerminal,
+
+    /// <summary>For reading and writing, without ever waiting.</summary>
+    ReadWriteNonBlocking,
+
+    /// <summary>For reading, without ever waiting.</summary>
+    ReadNonBlocking,
 
     /// <summary>For writing; created if missing, emptied if not.</summary>
     CreateTruncate,

@@ -2,7 +2,7 @@ using Tmds.Linux;
 
 namespace Vmm.Vhost.Native;
 
-/// <summary>What a path names.</summary>
+/// <summary>What a path or a descriptor names.</summary>
 public static class FileKind
 {
     /// <summary>Whether <paramref name="path"/> is a socket itself (not a link to one).</summary>
@@ -14,5 +14,20 @@ public static class FileKind
             // SAFETY: the name is null-terminated and pinned, the result on the stack.
             return LibC.lstat(name, &status) == 0 && (status.st_mode & LibC.S_IFMT) == LibC.S_IFSOCK;
         }
+    }
+
+    /// <summary>The size in bytes of the regular file (a memfd is one) that <paramref name="descriptor"/> names, and of the blocks by which it is
+    /// to be mapped: its pages.</summary>
+    /// <returns>False if it is no regular file.</returns>
+    public static unsafe bool TryGetSize(FileDescriptor descriptor, out ulong size, out ulong blockSize)
+    {
+        stat status;
+        size = blockSize = 0;
+        // SAFETY: a struct on the stack.
+        if (LibC.fstat(descriptor.Number, &status) < 0 || !LibC.S_ISREG(status.st_mode))
+            return false;
+        size = (ulong)(long)status.st_size;
+        blockSize = (ulong)(long)status.st_blksize;
+        return true;
     }
 }

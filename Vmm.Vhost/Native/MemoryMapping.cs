@@ -61,6 +61,34 @@ public sealed unsafe class MemoryMapping : SafeHandle
         return new MemoryMapping((nint)aligned, length);
     }
 
+    /// <summary>Keeps <paramref name="length"/> bytes of addresses free, for <see cref="Insert"/>.</summary>
+    /// <exception cref="ErrnoException">There are not so many.</exception>
+    public static MemoryMapping Reserve(ulong length) =>
+        new((nint)Map(null, length, MappingAccess.Reserved, -1, LibC.MAP_ANONYMOUS, 0), length);
+
+    /// <summary>Maps a part of a file over a part of this mapping, at one stroke.</summary>
+    /// <param name="offset">Where in this mapping; a multiple of the page size.</param>
+    /// <param name="length">Bytes; a multiple of the page size.</param>
+    /// <param name="fd">The file.</param>
+    /// <param name="fileOffset">Where in the file; a multiple of the page size.</param>
+    /// <param name="access">What for.</param>
+    /// <exception cref="ErrnoException">mmap(2) failed; the mapping is as it was.</exception>
+    public void Insert(ulong offset, ulong length, FileDescriptor fd, ulong fileOffset, MappingAccess access)
+    {
+        CheckRange(offset, length);
+        // SAFETY: MAP_FIXED over a range that this mapping owns.
+        Map(Pointer + offset, length, access, fd.Number, LibC.MAP_FIXED, fileOffset);
+    }
+
+    /// <summary>Takes away what <see cref="Insert"/> has mapped: the addresses are kept free again.</summary>
+    /// <exception cref="ErrnoException">mmap(2) failed; the mapping is as it was.</exception>
+    public void Remove(ulong offset, ulong length)
+    {
+        CheckRange(offset, length);
+        // SAFETY: as above.
+        Map(Pointer + offset, length, MappingAccess.Reserved, -1, LibC.MAP_ANONYMOUS | LibC.MAP_FIXED, 0);
+    }
+
     /// <summary>Backs the whole mapping with pages now (MADV_POPULATE_WRITE; an error and not a SIGBUS when pages run out).</summary>
     /// <exception cref="ErrnoException">Not enough memory, or a kernel before 5.14.</exception>
     public void Populate()
@@ -85,8 +113,7 @@ public sealed unsafe class MemoryMapping : SafeHandle
     /// <returns>Whether all of it is in huge pages now.</returns>
     public bool TryCollapse(ulong offset, ulong length)
     {
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(offset, Length);
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(length, Length - offset);
+        CheckRange(offset, length);
         // SAFETY: the range is inside this mapping.
         return LibC.madvise(Pointer + offset, (size_t)length, MadvCollapse) == 0;
     }
@@ -108,19 +135,25 @@ public sealed unsafe class MemoryMapping : SafeHandle
         // SAFETY: MAP_FIXED over exactly the range that this mapping owns.
         Map(Pointer, Length, MappingAccess.SharedReadWrite, fd.Number, LibC.MAP_FIXED, offset);
 
+    private void CheckRange(ulong offset, ulong length)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(offset, Length);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(length, Length - offset);
+    }
+
     private static void* Map(void* address, ulong length, MappingAccess access, int fd, int flags, ulong offset)
     {
         flags |= access switch
         {
             MappingAccess.SharedReadWriteLazy => LibC.MAP_SHARED | LibC.MAP_NORESERVE,
-            MappingAccess.SharedReadWrite => LibC.MAP_SHARED,
+            MappingAccess.SharedReadWrite or MappingAccess.SharedReadOnly => LibC.MAP_SHARED,
             MappingAccess.Reserved => LibC.MAP_PRIVATE | LibC.MAP_NORESERVE,
             _ => LibC.MAP_PRIVATE,
         };
         int protection = access switch
         {
             MappingAccess.Reserved => LibC.PROT_NONE,
-            MappingAccess.PrivateReadOnly => LibC.PROT_READ,
+            MappingAccess.PrivateReadOnly or MappingAccess.SharedReadOnly => LibC.PROT_READ,
             _ => LibC.PROT_READ | LibC.PROT_WRITE,
         };
         // SAFETY: without MAP_FIXED a new mapping, at an address of the kernel's choice, touches no memory of ours; with it, the caller
@@ -138,6 +171,9 @@ public enum MappingAccess
 {
     /// <summary>Reading; a private view of a file.</summary>
     PrivateReadOnly,
+
+    /// <summary>Reading, shared with whoever maps the same file.</summary>
+    SharedReadOnly,
 
     /// <summary>Reading and writing, shared with whoever maps the same file.</summary>
     SharedReadWrite,

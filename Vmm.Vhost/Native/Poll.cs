@@ -1,5 +1,4 @@
 using System.Runtime.InteropServices;
-using Tmds.Linux;
 
 namespace Vmm.Vhost.Native;
 
@@ -49,7 +48,8 @@ public struct PollEntry
 }
 
 /// <summary>poll(2).</summary>
-public static unsafe class Poll
+/// <remarks>Declared here: the one of Tmds.LibC does not keep errno.</remarks>
+public static unsafe partial class Poll
 {
     /// <summary>Waits until something happens on one of <paramref name="entries"/>, or <paramref name="timeout"/> milliseconds passed
     /// (-1: for ever). A signal ends it early, as if the time had passed.</summary>
@@ -60,12 +60,15 @@ public static unsafe class Poll
         fixed (PollEntry* pointer = entries)
         {
             // SAFETY: PollEntry has the layout of pollfd, and the array is pinned for the call.
-            int result = LibC.poll((pollfd*)pointer, (uint)entries.Length, timeout);
+            int result = SystemPoll(pointer, (nuint)entries.Length, timeout);
             if (result >= 0)
                 return result;
         }
-        int errno = Errnos.Last;
+        int errno = Marshal.GetLastPInvokeError();
         // The kernel wrote nothing back, and Happened was empty before.
         return errno == Errnos.Eintr ? 0 : throw new ErrnoException("poll", errno);
     }
+
+    [LibraryImport("libc", EntryPoint = "poll", SetLastError = true)]
+    private static partial int SystemPoll(PollEntry* entries, nuint count, int timeout);
 }

@@ -147,6 +147,12 @@ public sealed unsafe class UnixSocket : FileDescriptor
         }
     }
 
+    /// <summary>Ends the connection in both directions (shutdown(2)): the peer and everybody who waits here sees its end. The descriptor
+    /// stays open.</summary>
+    public void Shutdown() =>
+        // A connection that has ended already needs no more.
+        _ = LibC.shutdown(Number, LibC.SHUT_RDWR);
+
     /// <summary>An unconnected socket.</summary>
     internal static int Create()
     {

@@ -100,6 +100,9 @@ public sealed class VhostUserConnection : IDisposable
     /// <summary>The exception that says that the connection is of no use any more.</summary>
     internal VhostUserException Lost(string what) => new($"{Peer}: the peer {what}", isConnectionLost: true);
 
+    private VhostUserException Closed(bool isBetween) =>
+        new($"{Peer}: the peer closed the connection" + (isBetween ? "" : " in the middle of a message"), isConnectionLost: true) { IsEnd = isBetween };
+
     private void Fill(Span<byte> buffer, List<FileDescriptor> descriptors, long start, TimeSpan deadline, bool isStart)
     {
         int filled = 0;
@@ -111,7 +114,7 @@ public sealed class VhostUserConnection : IDisposable
             if (result > 0)
                 filled += result;
             else if (result is 0 or -Errnos.Econnreset)
-                throw Lost(isStart && filled == 0 ? "closed the connection" : "closed the connection in the middle of a message");
+                throw Closed(isBetween: isStart && filled == 0);
             else if (result != -Errnos.Eagain)
                 throw Lost($"cannot be heard any more (errno {-result})");
             else if (!Wait(PollEvents.Readable, Remaining(start, deadline), wake: null))

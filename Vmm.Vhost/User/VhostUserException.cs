@@ -9,4 +9,7 @@ public sealed class VhostUserException(string message, bool isConnectionLost = f
     /// <summary>Whether the connection is of no use any more: the peer closed it, broke the protocol, or did not answer in time. To connect
     /// again may help. If not, the peer refused one request and the connection is as good as before.</summary>
     public bool IsConnectionLost { get; } = isConnectionLost;
+
+    /// <summary>Whether the connection was closed by the peer between two messages: it has ended, and nothing is wrong with it.</summary>
+    public bool IsEnd { get; init; }
 }

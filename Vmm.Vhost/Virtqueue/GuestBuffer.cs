@@ -6,6 +6,6 @@ namespace Vmm.Vhost.Virtqueue;
 public readonly record struct GuestBuffer(nint Address, uint Length)
 {
     /// <summary>The bytes. The guest may change them at any time.</summary>
-    // SAFETY: only SplitVirtqueue makes buffers, of ranges that GuestMemory has checked; memory outlives the queue.
+    // SAFETY: only a VirtQueue makes buffers, of ranges that GuestMemory has checked; memory outlives the queue.
     public unsafe Span<byte> Span => new((void*)Address, checked((int)Length));
 }

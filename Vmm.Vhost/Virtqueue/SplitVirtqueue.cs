@@ -1,123 +1,217 @@
-using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Vmm.Vhost.Memory;
 
 namespace Vmm.Vhost.Virtqueue;
 
-/// <summary>The device's side of a split virtqueue (VIRTIO 1.2 §2.7): takes requests from a ring and gives them back. The ring's contents
-/// are the guest's: each descriptor is copied once, and the copy is checked. Not thread-safe.</summary>
-public sealed unsafe class SplitVirtqueue
+/// <summary>The device's side of a split virtqueue (VIRTIO 1.2 §2.7).</summary>
+public sealed unsafe class SplitVirtqueue : VirtQueue
 {
-    private const ushort FlagNext = 1;
-    private const ushort FlagWrite = 2;
-    private const ushort FlagIndirect = 4;
     private const ushort AvailNoInterrupt = 1;
+    private const ushort UsedNoNotify = 1;
     private const int IndexOffset = 2;
     private const int RingOffset = 4;
 
-    private readonly GuestAddressSpace _memory;
-    private readonly int _index;
-    private readonly int _size;
-    private readonly bool _hasEventIndex;
-    private readonly bool _hasIndirect;
+    private readonly int _mask;
     private readonly Descriptor* _descriptors;
     private readonly byte* _available;
     private readonly byte* _used;
-    private readonly GuestBuffer[] _buffers;
     private ushort _nextAvailable;
+    private ushort _seenAvailable;   // as far as requests are known to be there
     private ushort _nextUsed;
     private ushort _calledUsed;
+    private bool? _isSuppressed;     // not known at first: a predecessor may have left it either way
+    private SplitInflight? _inflight;
+    private ushort[] _left = [];     // by a predecessor, to be taken first
+    private int _nextLeft;
+    private bool _tookLeft;          // whether the latest was one of them
+    private ulong? _logAddress;      // of the used ring
 
-    /// <summary>Begins at <see cref="VringConfig.Base"/> of <paramref name="ring"/>, with all that was taken before given back.</summary>
+    /// <summary>Begins at <see cref="RingLayout.Base"/> of <paramref name="ring"/>, and gives back behind what the used ring says was given
+    /// back.</summary>
     /// <param name="memory">The guest's memory; it must outlive the queue.</param>
     /// <param name="ring">The ring.</param>
     /// <param name="features">What the driver accepted.</param>
-    /// <exception cref="VirtqueueException">The ring is not in memory.</exception>
-    public SplitVirtqueue(GuestAddressSpace memory, in VringConfig ring, ulong features)
+    /// <exception cref="VirtqueueException">The ring is not in memory, or its size is no power of two.</exception>
+    public SplitVirtqueue(GuestAddressSpace memory, in RingLayout ring, ulong features)
+        : base(memory, in ring, features)
     {
-        _memory = memory;
-        _index = ring.Index;
-        _size = ring.Size;
-        _hasEventIndex = (features & VirtioFeatures.EventIndex) != 0;
-        _hasIndirect = (features & VirtioFeatures.IndirectDescriptors) != 0;
-        _descriptors = (Descriptor*)Locate(ring.DescriptorArea, sizeof(Descriptor) * _size);
-        _available = Locate(ring.DriverArea, RingOffset + 2 * _size + 2);
-        _used = Locate(ring.DeviceArea, RingOffset + sizeof(UsedElement) * _size + 2);
-        _buffers = new GuestBuffer[_size];
-        _nextAvailable = _nextUsed = _calledUsed = (ushort)ring.Base;
+        if ((ring.Size & (ring.Size - 1)) != 0)
+            throw Broken($"{ring.Size} is no power of two");
+        _mask = ring.Size - 1;
+        _descriptors = (Descriptor*)Locate(ring.DescriptorArea, sizeof(Descriptor) * ring.Size);
+        _available = Locate(ring.DriverArea, RingOffset + 2 * ring.Size + 2);
+        _used = Locate(ring.DeviceArea, RingOffset + sizeof(UsedElement) * ring.Size + 2);
+        _nextAvailable = _seenAvailable = (ushort)ring.Base;
+        _nextUsed = _calledUsed = Volatile.Read(ref *(ushort*)(_used + IndexOffset));
     }
 
-    private byte* AvailableEvent => _used + RingOffset + sizeof(UsedElement) * _size;
-
-    private byte* UsedEvent => _available + RingOffset + 2 * _size;
-
-    /// <summary>Where the next request will be taken from: <see cref="VringConfig.Base"/> of a later start.</summary>
-    public ushort Base => _nextAvailable;
-
-    /// <summary>Takes the next request.</summary>
-    /// <returns>False if there is none; the driver will kick for the next.</returns>
-    /// <exception cref="VirtqueueException">The ring is broken.</exception>
-    public bool TryTake(out DescriptorChain chain)
+    /// <summary>The same for a ring of a front-end's.</summary>
+    /// <exception cref="VirtqueueException">The ring is not in memory.</exception>
+    public SplitVirtqueue(GuestAddressSpace memory, in VringConfig ring, ulong features)
+        : this(memory, RingLayout.Of(in ring), features)
     {
-        if (IsEmpty())
+    }
+
+    /// <inheritdoc/>
+    public override uint Base => _nextAvailable;
+
+    /// <inheritdoc/>
+    public override int Waiting => (ushort)(Volatile.Read(ref *(ushort*)(_available + IndexOffset)) - _nextAvailable);
+
+    private byte* AvailableEvent => _used + RingOffset + sizeof(UsedElement) * Size;
+
+    private byte* UsedEvent => _available + RingOffset + 2 * Size;
+
+    /// <inheritdoc/>
+    public override bool TryTake(out DescriptorChain chain)
+    {
+        if (_nextLeft < _left.Length)
         {
-            if (!_hasEventIndex)
-            {
-                chain = default;
-                return false;
-            }
-            // The driver looks at the event index after it has published: one of us must see the other's.
-            Volatile.Write(ref *(ushort*)AvailableEvent, _nextAvailable);
-            Interlocked.MemoryBarrier();
-            if (IsEmpty())
-            {
-                chain = default;
-                return false;
-            }
+            chain = TakeLeft();
+            return true;
         }
-        ushort head = *(ushort*)(_available + RingOffset + 2 * (_nextAvailable % _size));
+        if (_nextAvailable == _seenAvailable && IsEmpty())
+        {
+            chain = default;
+            return false;
+        }
+        ushort head = *(ushort*)(_available + RingOffset + 2 * (_nextAvailable & _mask));
         chain = Walk(head);
+        NoteTaken(head);
+        _inflight?.Taken(head);
         _nextAvailable++;
+        _tookLeft = false;
         return true;
     }
 
-    /// <summary>Gives a request back.</summary>
-    /// <param name="head"><see cref="DescriptorChain.Head"/>.</param>
-    /// <param name="written">Bytes written to it.</param>
-    public void Return(ushort head, uint written)
+    /// <inheritdoc/>
+    public override void PutBack(ushort head)
     {
-        ((UsedElement*)(_used + RingOffset))[_nextUsed % _size] = new UsedElement { Id = head, Length = written };
-        Volatile.Write(ref *(ushort*)(_used + IndexOffset), ++_nextUsed);
+        NotePutBack(head);
+        if (_tookLeft)
+        {
+            _nextLeft--;
+            return;
+        }
+        _inflight?.PutBack(head);
+        _nextAvailable--;
     }
 
-    /// <summary>Whether the driver wants a call for what was given back since this was last asked.</summary>
-    public bool ShouldCall()
+    /// <inheritdoc/>
+    public override void Return(ushort head, uint written)
     {
-        // What the driver says counts only after it could see what was used.
-        Interlocked.MemoryBarrier();
+        NoteReturned(head);
+        _inflight?.Returning(head);
+        int slot = _nextUsed & _mask;
+        ((UsedElement*)(_used + RingOffset))[slot] = new UsedElement { Id = head, Length = written };
+        Volatile.Write(ref *(ushort*)(_used + IndexOffset), ++_nextUsed);
+        _inflight?.Returned(head, _nextUsed);
+        if (_logAddress is not null)
+        {
+            LogRing(RingOffset + sizeof(UsedElement) * slot, sizeof(UsedElement));
+            LogRing(IndexOffset, sizeof(ushort));
+        }
+    }
+
+    /// <inheritdoc/>
+    public override bool ShouldCall()
+    {
         ushort before = _calledUsed;
         _calledUsed = _nextUsed;
         if (before == _nextUsed)
             return false;
-        if (!_hasEventIndex)
+        // What the driver says counts only after it could see what was used.
+        Interlocked.MemoryBarrier();
+        if (!HasEventIndex)
             return (Volatile.Read(ref *(ushort*)_available) & AvailNoInterrupt) == 0;
         ushort wanted = Volatile.Read(ref *(ushort*)UsedEvent);
         return (ushort)(_nextUsed - wanted - 1) < (ushort)(_nextUsed - before);   // VIRTIO 1.2 §2.7.7.2
     }
 
+    /// <inheritdoc/>
+    public override bool EnableKicks()
+    {
+        if (HasEventIndex)
+        {
+            Volatile.Write(ref *(ushort*)AvailableEvent, _nextAvailable);
+            LogRing(RingOffset + sizeof(UsedElement) * Size, sizeof(ushort));
+        }
+        else if (_isSuppressed != false)
+        {
+            Volatile.Write(ref *(ushort*)_used, 0);
+            LogRing(0, sizeof(ushort));
+            _isSuppressed = false;
+        }
+        // The driver looks after it has published: one of us must see the other's.
+        Interlocked.MemoryBarrier();
+        return !IsEmpty();
+    }
+
+    /// <inheritdoc/>
+    public override void SuppressKicks()
+    {
+        // With an event index, one that is left where it was says the same.
+        if (HasEventIndex || _isSuppressed == true)
+            return;
+        Volatile.Write(ref *(ushort*)_used, UsedNoNotify);
+        LogRing(0, sizeof(ushort));
+        _isSuppressed = true;
+    }
+
+    /// <inheritdoc/>
+    internal override void TrackInflight(byte* area, int capacity, ulong features)
+    {
+        var inflight = new SplitInflight(area, capacity);
+        try
+        {
+            if (inflight.Open(features, _nextUsed, Size) is ushort[] left)
+            {
+                // What the front-end says counts only for a ring without a past: a predecessor that was killed told it nothing.
+                _left = left;
+                _nextAvailable = _seenAvailable = (ushort)(_nextUsed + left.Length);
+            }
+        }
+        catch (InvalidDataException e)
+        {
+            throw Broken(e.Message);
+        }
+        _inflight = inflight;
+    }
+
+    private protected override void LogRingAt(ulong? usedRing) => _logAddress = usedRing;
+
+    private void LogRing(int offset, int length)
+    {
+        if (_logAddress is ulong address)
+            Log!.Mark(unchecked(address + (ulong)offset), (ulong)length);
+    }
+
+    private DescriptorChain TakeLeft()
+    {
+        ushort head = _left[_nextLeft];
+        DescriptorChain chain = Walk(head);
+        NoteTaken(head);
+        _nextLeft++;
+        _tookLeft = true;
+        return chain;
+    }
+
     private bool IsEmpty()
     {
-        ushort available = (ushort)(Volatile.Read(ref *(ushort*)(_available + IndexOffset)) - _nextAvailable);
-        return available <= _size
+        if (_nextLeft < _left.Length)
+            return false;
+        _seenAvailable = Volatile.Read(ref *(ushort*)(_available + IndexOffset));
+        ushort available = (ushort)(_seenAvailable - _nextAvailable);
+        return available <= Size
             ? available == 0
-            : throw Broken($"{available} requests are available in a ring of {_size}");
+            : throw Broken($"{available} requests are available in a ring of {Size}");
     }
 
     private DescriptorChain Walk(ushort head)
     {
-        int readable = 0, writable = 0;
+        BeginChain();
         Descriptor* table = _descriptors;
-        int tableSize = _size;
+        int tableSize = Size;
         bool isIndirect = false;
         int index = head;
         while (true)
@@ -127,43 +221,21 @@ public sealed unsafe class SplitVirtqueue
             Descriptor descriptor = table[index];   // the one copy that is looked at
             if ((descriptor.Flags & FlagIndirect) != 0)
             {
-                // A table takes the place of the rest of the chain (VIRTIO 1.2 §2.7.5.3).
-                if (!_hasIndirect || isIndirect || (descriptor.Flags & (FlagNext | FlagWrite)) != 0 || readable + writable > 0)
-                    throw Broken("an indirect descriptor stands where none may");
-                if (descriptor.Length == 0 || descriptor.Length % sizeof(Descriptor) != 0
-                    || descriptor.Length / sizeof(Descriptor) > _size)
-                {
-                    throw Broken($"an indirect table has {descriptor.Length} bytes");
-                }
-                table = (Descriptor*)Locate(new GuestAddress(descriptor.Address), (int)descriptor.Length);
-                tableSize = (int)descriptor.Length / sizeof(Descriptor);
+                // A table takes the place of the chain.
+                if (isIndirect)
+                    throw Broken("an indirect descriptor stands in an indirect table");
+                table = (Descriptor*)LocateTable(descriptor.Address, descriptor.Length, descriptor.Flags);
+                tableSize = (int)descriptor.Length / DescriptorSize;
                 isIndirect = true;
                 index = 0;
                 continue;
             }
-            if (readable + writable == _size)
-                throw Broken("a chain has more descriptors than the ring, or loops");
-            bool isWritable = (descriptor.Flags & FlagWrite) != 0;
-            if (!isWritable && writable > 0)
-                throw Broken("a readable descriptor follows a writable one");
-            _buffers[readable + writable] = new GuestBuffer((nint)Locate(new GuestAddress(descriptor.Address), descriptor.Length), descriptor.Length);
-            if (isWritable)
-                writable++;
-            else
-                readable++;
+            AddBuffer(descriptor.Address, descriptor.Length, descriptor.Flags);
             if ((descriptor.Flags & FlagNext) == 0)
-                return new DescriptorChain(head, _buffers.AsSpan(0, readable), _buffers.AsSpan(readable, writable));
+                return EndChain(head);
             index = descriptor.Next;
         }
     }
-
-    private byte* Locate(GuestAddress address, long length) =>
-        _memory.TrySlice(address, (ulong)length, out Span<byte> span)
-            // SAFETY: guest memory is mapped, not on the heap: it does not move, and it outlives the queue.
-            ? (byte*)Unsafe.AsPointer(ref MemoryMarshal.GetReference(span))
-            : throw Broken($"{address}+0x{length:x} is not in memory");
-
-    private VirtqueueException Broken(string what) => new($"queue {_index}: {what}");
 
     [StructLayout(LayoutKind.Sequential)]
     private struct Descriptor

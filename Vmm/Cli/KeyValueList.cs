@@ -37,6 +37,17 @@ internal sealed class KeyValueList
         return null;
     }
 
+    /// <summary>Narrows what was allowed, where that depends on a value.</summary>
+    /// <exception cref="UsageException">A key is none of <paramref name="keys"/>.</exception>
+    public void AllowOnly(params ReadOnlySpan<string> keys)
+    {
+        foreach ((string key, _) in _pairs)
+        {
+            if (!keys.Contains(key))
+                throw new UsageException($"{_option}: unknown key '{key}': {Allowed(keys)}");
+        }
+    }
+
     private static int FindEnd(string option, string text, int start)
     {
         bool quoted = false;

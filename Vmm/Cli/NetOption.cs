@@ -1,10 +1,12 @@
 using System.Text;
+using Vmm.Devices.Virtio;
 using Vmm.Devices.Virtio.Net;
+using Vmm.Devices.Virtio.VhostUser;
 
 namespace Vmm.Cli;
 
 /// <summary>The value of <c>--net</c>: <c>[tap=NAME|fd=N[:N…]][,mac=MAC][,queues=N][,queue_size=N][,mtu=N][,vhost=on]</c>, or <c>tap</c> alone
-/// for a tap that is made.</summary>
+/// for a tap that is made; or <c>socket=PATH</c> with <see cref="SocketKeys"/> for a switch that is another process.</summary>
 internal static class NetOption
 {
     /// <summary>The option's name.</summary>
@@ -13,18 +15,51 @@ internal static class NetOption
     /// <summary>The same without its dashes.</summary>
     public const string Option = "net";
 
+    /// <summary>The smallest MTU (VIRTIO 1.2 §5.1.4.1).</summary>
+    public const int MinMtu = 68;
+
+    /// <summary>The largest.</summary>
+    public const int MaxMtu = 65535;
+
+    /// <summary>The keys of a device whose back-end is another process.</summary>
+    public static readonly string[] SocketKeys = ["mac", "queues", "mtu", .. VhostUserPeerKeys.All];
+
     private const int MaxInterfaceName = 15;    // IFNAMSIZ less its terminating zero (linux/if.h)
     private const int FirstFreeFd = 3;
-    private const int MinMtu = 68;              // VIRTIO 1.2 §5.1.4.1
-    private const int MaxMtu = 65535;
 
     /// <summary>The device that <paramref name="text"/> describes.</summary>
     /// <exception cref="UsageException">The value is malformed or contradicts itself.</exception>
-    public static NetOptions Parse(string text)
+    public static VirtioDeviceOptions Parse(string text)
     {
         if (text == "tap")
             return new NetOptions();
-        KeyValueList list = KeyValueList.Parse(Name, text, "tap", "fd", "mac", "queues", "queue_size", "mtu", "vhost");
+        KeyValueList list = KeyValueList.Parse(
+            Name, text, "tap", "fd", "socket", "mac", "queues", "queue_size", "mtu", "vhost", "server", "reconnect", "timeout");
+        if (list.Find("socket") is null)
+        {
+            list.AllowOnly("tap", "fd", "socket", "mac", "queues", "queue_size", "mtu", "vhost");
+            return ReadTap(list);
+        }
+        foreach (string key in new[] { "tap", "fd", "vhost" })
+        {
+            if (list.Find(key) is { } both)
+                throw both.Refuse("cannot stand beside socket=: packets go to a tap or to another process");
+        }
+        return ReadSocket(Name, text, list);
+    }
+
+    /// <summary>The device that <paramref name="list"/>, with no more than <see cref="SocketKeys"/>, describes.</summary>
+    /// <exception cref="UsageException">A value is wrong.</exception>
+    public static VhostUserNetOptions ReadSocket(string option, string text, KeyValueList list) => new()
+    {
+        Peer = VhostUserPeerKeys.Parse(option, text, list),
+        Mac = list.Find("mac") is { } mac ? ParseMac(mac) : null,
+        QueuePairs = list.Find("queues") is { } queues ? (int)NumberValue.Parse(queues, 1, NetOptions.MaxQueuePairs) : 1,
+        Mtu = list.Find("mtu") is { } mtu ? (int)NumberValue.Parse(mtu, MinMtu, MaxMtu) : null,
+    };
+
+    private static NetOptions ReadTap(KeyValueList list)
+    {
         if (list.Find("vhost") is { } vhost && !Choice.ParseSwitch(vhost))
             throw vhost.Refuse("is not possible: packets are always the kernel's vhost-net's; leave it out");
         int[] fds = list.Find("fd") is { } fd ? ParseFds(fd) : [];
@@ -48,7 +83,9 @@ internal static class NetOption
         };
     }
 
-    private static string ParseInterface(OptionValue value)
+    /// <summary>The interface that <paramref name="value"/> names.</summary>
+    /// <exception cref="UsageException">It cannot be the name of one.</exception>
+    public static string ParseInterface(OptionValue value)
     {
         if (Encoding.UTF8.GetByteCount(value.Text) > MaxInterfaceName)
             throw value.Refuse($"is too long for an interface: at most {MaxInterfaceName} bytes");

@@ -23,7 +23,7 @@ internal static class RunCommand
     {
         using var signals = new StopSignals();
         using var machine = new VirtualMachine(config);
-        signals.Attach(machine);
+        signals.Attach(number => machine.Stop(new MachineEnd(MachineEndKind.Signal, number)));
         MachineEnd end = machine.Run();
         return end.Kind switch
         {

@@ -28,17 +28,38 @@ internal sealed class RunOptions : IVerbOptions
     public string? Serial { get; set; }
 
     [Option(NetOption.Option, MetaValue = "DEVICE", HelpText = "A network device: tap=NAME, fd=N[:N...] for inherited tap or macvtap "
-        + "descriptors, or tap for one that is made, then [,mac=MAC][,queues=PAIRS][,queue_size=N][,mtu=N][,vhost=on]. Repeatable.")]
+        + "descriptors, or tap for one that is made; or socket=PATH for a vhost-user switch; then "
+        + "[,mac=MAC][,queues=PAIRS][,queue_size=N][,mtu=N]. Repeatable.")]
     public string? Net { get; set; }
 
-    [Option(VsockOption.Option, MetaValue = "DEVICE", HelpText = "Sockets between host and guest: cid=N, the guest's address, 3 or more.")]
+    [Option(FsOption.Option, MetaValue = "DEVICE", HelpText = "A directory for the guest: tag=NAME,source=DIR[,sandbox=namespace|chroot], "
+        + "or tag=NAME,socket=PATH of a virtio-fs daemon; then [,queues=N][,queue_size=N][,dax=on]. Repeatable.")]
+    public string? Fs { get; set; }
+
+    [Option(DiskOption.Option, MetaValue = "DEVICE", HelpText = "A disk: path=FILE[,direct=on][,serial=TEXT] for a raw image or a block "
+        + "device, or socket=PATH of a vhost-user back-end; then [,queues=N][,queue_size=N][,readonly=on]. Repeatable.")]
+    public string? Disk { get; set; }
+
+    [Option(VsockOption.Option, MetaValue = "DEVICE", HelpText = "Sockets between host and guest: cid=N, the guest's address, 3 or more; "
+        + "with ,socket=PATH they are Unix sockets on the host.")]
     public string? Vsock { get; set; }
+
+    [Option(RngOption.Option, MetaValue = "DEVICE", HelpText = "Random numbers: src=/dev/urandom[,max_bytes_per_second=N].")]
+    public string? Rng { get; set; }
+
+    [Option(ConsoleOption.Option, MetaValue = "WHERE", HelpText = "A console of its own, hvc0: pty, whose path is told, or file=PATH.")]
+    public string? Console { get; set; }
 
     [Option(ScsiOption.Option, MetaValue = "DEVICE", HelpText = "The LUNs of a vhost target in configfs: wwpn=naa.HEX[,queues=N]. Repeatable.")]
     public string? Scsi { get; set; }
 
     [Option(VdpaOption.Option, MetaValue = "DEVICE", HelpText = "A vDPA device: path=/dev/vhost-vdpa-N[,queues=N]. Repeatable.")]
     public string? Vdpa { get; set; }
+
+    [Option(VhostUserOption.Option, MetaValue = "DEVICE", HelpText = "Any device of a vhost-user back-end: type=fs|blk|net|scsi|vsock|rng|console|gpio|"
+        + "i2c|input|gpu|snd|can|NUMBER,socket=PATH[,queues=N][,queue_size=N][,config=HEX]. All that have socket=PATH take [,server=on], "
+        + "[,reconnect=off] and [,timeout=5s]; this one takes fd=N instead. Repeatable.")]
+    public string? VhostUser { get; set; }
 
     [Option("virtio-discovery", MetaValue = "HOW", HelpText = "How the guest finds virtio devices: acpi, or cmdline (virtio_mmio.device=) for kernels "
         + "without ACPI (default: acpi).")]

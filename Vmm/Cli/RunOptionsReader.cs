@@ -45,19 +45,21 @@ internal static class RunOptionsReader
 
     /// <summary>What <paramref name="options"/> want logged.</summary>
     /// <exception cref="UsageException">The value is no log level.</exception>
-    public static LogLevel ReadLogLevel(RunOptions options) => Choice.Parse(
-        new OptionValue("--log-level", null, options.LogLevel ?? "warn"),
-        ("off", LogLevel.Off), ("error", LogLevel.Error), ("warn", LogLevel.Warn),
-        ("info", LogLevel.Info), ("debug", LogLevel.Debug), ("trace", LogLevel.Trace));
+    public static LogLevel ReadLogLevel(RunOptions options) => LogLevelOption.Parse(options.LogLevel);
 
     private static VirtioDeviceOptions[] ReadDevices(RunOptions options)
     {
         VirtioDeviceOptions[] devices =
         [
             .. RepeatableOptions.Values(options.Net).Select(NetOption.Parse),
+            .. RepeatableOptions.Values(options.Fs).Select(FsOption.Parse),
+            .. RepeatableOptions.Values(options.Disk).Select(DiskOption.Parse),
             .. options.Vsock is string vsock ? [VsockOption.Parse(vsock)] : Array.Empty<VirtioDeviceOptions>(),
+            .. options.Rng is string rng ? [RngOption.Parse(rng)] : Array.Empty<VirtioDeviceOptions>(),
+            .. options.Console is string console ? [ConsoleOption.Parse(console)] : Array.Empty<VirtioDeviceOptions>(),
             .. RepeatableOptions.Values(options.Scsi).Select(ScsiOption.Parse),
             .. RepeatableOptions.Values(options.Vdpa).Select(VdpaOption.Parse),
+            .. RepeatableOptions.Values(options.VhostUser).Select(VhostUserOption.Parse),
         ];
         return devices.Length <= AddressMap.VirtioMmioSlots
             ? devices

@@ -1,5 +1,6 @@
 using System.Text;
 using Vmm.Serial;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Cli;
 
@@ -8,8 +9,6 @@ internal static class SerialOption
 {
     /// <summary>The option's name.</summary>
     public const string Name = "--serial";
-
-    private const int MaxSocketPath = 107;   // sun_path of unix(7) is 108 bytes with its terminating zero
 
     /// <summary>What the serial port is connected to.</summary>
     /// <exception cref="UsageException">It is none of the above, or the path cannot be one.</exception>
@@ -27,8 +26,8 @@ internal static class SerialOption
         };
         if (path is "")
             throw new OptionValue(Name, null, text).Refuse("has no path");
-        if (kind == SerialKind.Socket && Encoding.UTF8.GetByteCount(path!) > MaxSocketPath)
-            throw new OptionValue(Name, null, text).Refuse($"is too long: the path of a socket has at most {MaxSocketPath} bytes");
+        if (kind == SerialKind.Socket && Encoding.UTF8.GetByteCount(path!) > UnixSocket.MaxPathBytes)
+            throw new OptionValue(Name, null, text).Refuse($"is too long: the path of a socket has at most {UnixSocket.MaxPathBytes} bytes");
         return new SerialConfig(kind, path);
     }
 }

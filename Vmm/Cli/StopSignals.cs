@@ -1,10 +1,9 @@
 using System.Runtime.InteropServices;
-using Vmm.Machine;
 
 namespace Vmm.Cli;
 
-/// <summary>Lets SIGINT, SIGTERM and SIGHUP end the machine in good order instead of killing the process. Installed before the machine
-/// is made and removed after it is gone: at no moment can a signal leave a socket or a raw terminal behind.</summary>
+/// <summary>Lets SIGINT, SIGTERM and SIGHUP end a command in good order instead of killing the process. Installed before what the command
+/// runs is made, and removed after it is gone: at no moment can a signal leave a socket or a raw terminal behind.</summary>
 internal sealed class StopSignals : IDisposable
 {
     private static readonly (PosixSignal Signal, int Number)[] s_signals =
@@ -12,8 +11,8 @@ internal sealed class StopSignals : IDisposable
 
     private readonly Lock _lock = new();
     private readonly PosixSignalRegistration[] _registrations = new PosixSignalRegistration[s_signals.Length];
-    private VirtualMachine? _machine;
-    private int _early;   // the first signal before there was a machine
+    private Action<int>? _stop;
+    private int _early;   // the first signal before there was anything to stop
 
     /// <summary>From now on the signals do not kill the process.</summary>
     public StopSignals()
@@ -29,14 +28,14 @@ internal sealed class StopSignals : IDisposable
         }
     }
 
-    /// <summary>From now on the signals stop <paramref name="machine"/>; so does one that has come already.</summary>
-    public void Attach(VirtualMachine machine)
+    /// <summary>From now on the signals call <paramref name="stop"/> with their number; so does one that has come already.</summary>
+    public void Attach(Action<int> stop)
     {
         lock (_lock)
         {
-            _machine = machine;
+            _stop = stop;
             if (_early != 0)
-                Stop(machine, _early);
+                stop(_early);
         }
     }
 
@@ -51,12 +50,10 @@ internal sealed class StopSignals : IDisposable
     {
         lock (_lock)
         {
-            if (_machine is not null)
-                Stop(_machine, number);
+            if (_stop is not null)
+                _stop(number);
             else if (_early == 0)
                 _early = number;
         }
     }
-
-    private static void Stop(VirtualMachine machine, int number) => machine.Stop(new MachineEnd(MachineEndKind.Signal, number));
 }

@@ -1,5 +1,6 @@
 using CommandLine;
 using CommandLine.Text;
+using Vmm.Cli.Backend;
 
 namespace Vmm.Cli;
 
@@ -8,7 +9,18 @@ namespace Vmm.Cli;
 internal static class Verbs
 {
     /// <summary>Every verb with the class of its options.</summary>
-    public static readonly (string Name, Type Options)[] All = [("run", typeof(RunOptions)), ("check", typeof(CheckOptions))];
+    public static readonly (string Name, Type Options)[] All =
+        [("run", typeof(RunOptions)), ("check", typeof(CheckOptions)), (Backend, typeof(BackendIndex))];
+
+    /// <summary>The devices of <c>vmm backend</c>, in the same way.</summary>
+    public static readonly (string Name, Type Options)[] Backends =
+    [
+        ("blk", typeof(BlkOptions)), ("net", typeof(NetBackendOptions)), ("rng", typeof(RngOptions)), ("console", typeof(ConsoleOptions)),
+        ("vsock", typeof(VsockBackendOptions)),
+    ];
+
+    private const string Program = "vmm";
+    private const string Backend = "backend";
 
     private const int HelpWidth = 100;
 
@@ -19,8 +31,18 @@ internal static class Verbs
     /// <summary>Reads <paramref name="args"/>.</summary>
     /// <returns>The options of the verb that was asked for, or the text (help or version) that was asked for instead.</returns>
     /// <exception cref="UsageException">The arguments make no sense; the message names the wrong one.</exception>
-    public static object Parse(string[] args)
+    public static object Parse(string[] args) => args switch
     {
+        [Backend, .. string[] rest] => Parse(new Command($"{Program} {Backend}", Backends), rest),
+        ["help", Backend, .. string[] rest] => Parse(new Command($"{Program} {Backend}", Backends), ["help", .. rest]),
+        _ => Parse(new Command(Program, All), args),
+    };
+
+    private static object Parse(Command command, string[] args)
+    {
+        // What a back-end can do is asked for whatever else is said (vhost-user.rst, "Backend program conventions").
+        if (command.Verbs == Backends && args.Length > 1 && args.Contains(BackendCapabilities.Option) && BackendCapabilities.Find(args[0]) is string text)
+            return text;
         // No HelpWriter: help is made only when asked for. By getopt's rules a value may begin with a dash.
         using var parser = new Parser(settings =>
         {
@@ -29,18 +51,19 @@ internal static class Verbs
             settings.AllowMultiInstance = false;
             settings.MaximumDisplayWidth = HelpWidth;
         });
-        args = RepeatableOptions.Join(args, NetOption.Name, ScsiOption.Name, VdpaOption.Name);
-        ParserResult<object> result = parser.ParseArguments(args.Length > 1 ? [.. args, End] : args, Candidates(args));
+        args = RepeatableOptions.Join(
+            args, NetOption.Name, FsOption.Name, DiskOption.Name, ScsiOption.Name, VdpaOption.Name, VhostUserOption.Name);
+        ParserResult<object> result = parser.ParseArguments(args.Length > 1 ? [.. args, End] : args, Candidates(command, args));
         if (result.Tag != ParserResultType.Parsed)
-            return ReadErrors(args, result);
-        CheckRest(args, ((IVerbOptions)result.Value).Rest);
+            return ReadErrors(command, args, result);
+        CheckRest(command, args, ((IVerbOptions)result.Value).Rest);
         return result.Value;
     }
 
     /// <summary>What <c>vmm --version</c> prints.</summary>
     public static string Version() => $"vmm {typeof(Verbs).Assembly.GetName().Version?.ToString(3)}";
 
-    private static void CheckRest(string[] args, IEnumerable<string> rest)
+    private static void CheckRest(Command command, string[] args, IEnumerable<string> rest)
     {
         if (args.Length == 1)
             return;
@@ -48,40 +71,40 @@ internal static class Verbs
         {
             if (argument == End)
                 return;
-            throw ParserErrors.Unexpected(argument, args);
+            throw ParserErrors.Unexpected(argument, $"{command.Name} {args[0]}");
         }
-        throw ParserErrors.MissingValue(args);
+        throw ParserErrors.MissingValue(args, $"{command.Name} {args[0]}");
     }
 
     // The parser looks closely at every class it is given: show it only the one that the first argument names.
-    private static Type[] Candidates(string[] args)
+    private static Type[] Candidates(Command command, string[] args)
     {
         if (args.Length > 0)
         {
-            foreach ((string name, Type options) in All)
+            foreach ((string name, Type options) in command.Verbs)
             {
                 if (name == args[0])
                     return [options];
             }
         }
-        return Array.ConvertAll(All, verb => verb.Options);
+        return Array.ConvertAll(command.Verbs, verb => verb.Options);
     }
 
-    private static string ReadErrors(string[] args, ParserResult<object> result)
+    private static string ReadErrors(Command command, string[] args, ParserResult<object> result)
     {
         Error error = result.Errors.First();
         return error switch
         {
             VersionRequestedError => Version() + "\n",
-            HelpVerbRequestedError { Matched: false } when args.Length > 1 => throw ParserErrors.UnknownVerb(args[1]),
-            UnknownOptionError { Token: "help" or "version" } asked => (string)Parse([args[0], "--" + asked.Token]),
-            HelpVerbRequestedError { Matched: true } help => (string)Parse([help.Verb, "--help"]),
-            HelpRequestedError or HelpVerbRequestedError or NoVerbSelectedError => Help(result, args),
-            _ => throw ParserErrors.Explain(error, args),
+            HelpVerbRequestedError { Matched: false } when args.Length > 1 => throw ParserErrors.UnknownVerb(args[1], command),
+            UnknownOptionError { Token: "help" or "version" } asked => (string)Parse(command, [args[0], "--" + asked.Token]),
+            HelpVerbRequestedError { Matched: true } help => (string)Parse(command, [help.Verb, "--help"]),
+            HelpRequestedError or HelpVerbRequestedError or NoVerbSelectedError => Help(command, args, result),
+            _ => throw ParserErrors.Explain(error, args, command),
         };
     }
 
-    private static string Help(ParserResult<object> result, string[] args)
+    private static string Help(Command command, string[] args, ParserResult<object> result)
     {
         bool isIndex = result.Errors.First() is not HelpRequestedError;
         HelpText help = HelpText.AutoBuild(
@@ -92,12 +115,19 @@ internal static class Verbs
                 help.Copyright = "";
                 help.AdditionalNewLineAfterOption = false;
                 help.AddDashesToOption = true;
-                help.AddPreOptionsLine($"Usage: vmm {(isIndex ? "COMMAND" : args[0])} [OPTION...]");
+                help.AddPreOptionsLine($"Usage: {command.Name} {(isIndex ? command.Placeholder : args[0])} [OPTION...]");
                 return help;
             },
             example => example,
             verbsIndex: isIndex,
             HelpWidth);
         return help.ToString().TrimEnd() + "\n";
+    }
+
+    /// <summary>A word or two, behind which stands one of several verbs.</summary>
+    internal sealed record Command(string Name, (string Name, Type Options)[] Verbs)
+    {
+        /// <summary>What stands for the verb in its help.</summary>
+        public string Placeholder => Verbs == Backends ? "DEVICE" : "COMMAND";
     }
 }

@@ -1,9 +1,12 @@
+using Vmm.Cli.Backend;
+using Vmm.Devices.Virtio;
+using Vmm.Devices.Virtio.VhostUser;
 using Vmm.Devices.Virtio.Vsock;
 using Vmm.Vhost.Kernel;
 
 namespace Vmm.Cli;
 
-/// <summary>The value of <c>--vsock</c>: <c>cid=N</c>.</summary>
+/// <summary>The value of <c>--vsock</c>: <c>cid=N</c> for the kernel's vhost-vsock, or <c>cid=N,socket=PATH</c> for Unix sockets.</summary>
 internal static class VsockOption
 {
     /// <summary>The option's name.</summary>
@@ -14,9 +17,19 @@ internal static class VsockOption
 
     /// <summary>The device that <paramref name="text"/> describes.</summary>
     /// <exception cref="UsageException">The value is malformed.</exception>
-    public static VsockOptions Parse(string text)
+    public static VirtioDeviceOptions Parse(string text)
     {
-        OptionValue cid = KeyValueList.Parse(Name, text, "cid").Find("cid")!.Value;
-        return new VsockOptions { Cid = (uint)NumberValue.Parse(cid, VhostVsock.MinCid, VhostVsock.MaxCid) };
+        KeyValueList list = KeyValueList.Parse(Name, text, "cid", "socket");
+        OptionValue cid = list.Find("cid") ?? throw new UsageException($"{Name}: '{text}' has no address: write cid=3");
+        uint number = (uint)NumberValue.Parse(cid, VhostVsock.MinCid, VhostVsock.MaxCid);
+        if (list.Find("socket") is not { } socket)
+            return new VsockOptions { Cid = number };
+        VsockBackendOptions.CheckPath(socket);
+        string label = $"cid={number},socket={socket.Text}";
+        return new GenericOptions
+        {
+            Kind = DeviceKind.Of(VirtioDeviceType.Vsock),
+            Peer = new VhostUserPeer { Program = OwnBackend.Serve("vsock", label, ["--uds-path", socket.Text, "--guest-cid", $"{number}"]) },
+        };
     }
 }

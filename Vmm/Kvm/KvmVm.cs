@@ -32,6 +32,9 @@ internal sealed class KvmVm(FileDescriptor fd, int runSize) : IDisposable
             AddSlot(region.Start, region.Size, region.HostAddress, flags: 0);
     }
 
+    /// <summary>Shows addresses of this process to the guest, whatever is mapped there and whenever. They must outlive the VM.</summary>
+    public void Map(GuestAddress start, ulong size, nint hostAddress) => AddSlot(start, size, hostAddress, flags: 0);
+
     /// <summary>Shows memory of this process to the guest, for reading: a write leaves the guest, as to a device (or signals the eventfd
     /// bound there). It must outlive the VM.</summary>
     public void MapReadOnly(GuestAddress start, ulong size, nint hostAddress) =>

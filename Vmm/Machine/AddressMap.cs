@@ -82,6 +82,10 @@ internal static class AddressMap
     /// <summary>RESET_REG, a byte (ACPI 6.5 §4.8.3.6).</summary>
     public const ushort ResetPort = 0x602;
 
+    /// <summary>Shared-memory regions of devices begin at the first multiple of this, 1 GiB, after all RAM: Linux wants theirs apart from it
+    /// by sections of 128 MiB, and maps them by large pages.</summary>
+    public const ulong SharedMemoryAlignment = 1 << 30;
+
     /// <summary>The guest-physical ranges of <paramref name="size"/> bytes of RAM, around the hole for devices below 4 GiB.</summary>
     public static (GuestAddress Start, ulong Size)[] RamRanges(ulong size) => size <= LowRamEnd
         ? [(new(0), size)]

@@ -16,7 +16,7 @@ internal static class HostLimits
         if (config.Cpus > kvm.MaxVcpus)
             throw new VmmException($"--cpus {config.Cpus}: this host's KVM runs at most {kvm.MaxVcpus} vCPUs in a VM");
 
-        ulong addressEnd = 1UL << AddressBits(kvm.GetSupportedCpuid());
+        ulong addressEnd = AddressEnd(kvm);
         ulong limit = addressEnd - AddressMap.HighRamStart + AddressMap.LowRamEnd;
         limit = Math.Min(limit, AddressMap.LowRamEnd + MaxSlotSize);
         if (config.MemorySize > limit)
@@ -26,6 +26,9 @@ internal static class HostLimits
         if (config.Memory is { Prefault: true, HugePageSize: 0 } && AvailableMemory() is ulong available && config.MemorySize > available)
             throw new VmmException($"--memory: prefault=on needs {config.MemorySize >> 20} MiB at once, and this host has {available >> 20} MiB available");
     }
+
+    /// <summary>The first guest-physical address that no processor of this host can name.</summary>
+    public static ulong AddressEnd(KvmSystem kvm) => 1UL << AddressBits(kvm.GetSupportedCpuid());
 
     private static int AddressBits(ReadOnlySpan<KvmCpuidEntry2> cpuid)
     {

@@ -3,6 +3,7 @@ using Vmm.Acpi;
 using Vmm.Devices.Bus;
 using Vmm.Devices.Virtio;
 using Vmm.Kvm;
+using Vmm.Vhost;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
 
@@ -23,9 +24,10 @@ internal sealed class VirtioSlots : IDisposable
     /// <param name="memory">The guest's memory.</param>
     /// <param name="mmio">The bus.</param>
     /// <param name="kvm">What it cannot do is done without.</param>
-    /// <exception cref="Vhost.VhostException">The host cannot give a device what it needs; the message says what to do.</exception>
+    /// <exception cref="VhostException">The host cannot give a device what it needs; the message says what to do.</exception>
     public VirtioSlots(IReadOnlyList<VirtioDeviceOptions> devices, GuestMemory memory, IoBus mmio, KvmSystem kvm)
     {
+        ulong addressEnd = HostLimits.AddressEnd(kvm);
         _mapRegisters = kvm.Check(KvmCapability.ReadonlyMem) != 0;
         if (!_mapRegisters && devices.Count > 0)
             s_log.Info("no {Capability}: reading a device register leaves the guest", KvmCapability.ReadonlyMem.Name);
@@ -39,6 +41,7 @@ internal sealed class VirtioSlots : IDisposable
                 mmio.Attach(slot.Address.Value, slot.Length, transport);
                 s_log.Debug("{Device} is at {Address}, GSI {Gsi}", transport.Name, slot.Address, slot.Gsi);
             }
+            PlaceSharedMemory(memory, addressEnd);
         }
         catch
         {
@@ -63,6 +66,8 @@ internal sealed class VirtioSlots : IDisposable
                 vm.MapReadOnly(slot.Address, RegisterPage.Size, transport.Registers.Address);
             foreach ((int offset, uint value, EventFd signal) in transport.Notifications)
                 vm.BindIoEventFd(signal, slot.Address + (ulong)offset, value);
+            foreach (SharedMemoryWindow window in transport.SharedMemory)
+                vm.Map(window.Start, window.Length, window.HostAddress);
         }
     }
 
@@ -77,6 +82,25 @@ internal sealed class VirtioSlots : IDisposable
         foreach (VirtioMmioTransport transport in _transports)
             transport.Dispose();
         _events.Dispose();
+    }
+
+    private void PlaceSharedMemory(GuestMemory memory, ulong addressEnd)
+    {
+        ulong next = Math.Max(memory.Regions[^1].End.Value, AddressMap.HighRamStart);
+        foreach (VirtioMmioTransport transport in _transports)
+        {
+            foreach (SharedMemoryWindow window in transport.SharedMemory)
+            {
+                next = (next + AddressMap.SharedMemoryAlignment - 1) & ~(AddressMap.SharedMemoryAlignment - 1);
+                if (next > addressEnd || window.Length > addressEnd - next)
+                {
+                    throw new VhostException($"{transport.Name}: its shared memory of {window.Length >> 20} MiB is more than a guest can "
+                        + "address on this host: leave dax off");
+                }
+                window.Start = new GuestAddress(next);
+                next += window.Length;
+            }
+        }
     }
 
     private static VirtioMmioSlot SlotOf(int index) => new(

@@ -1,4 +1,3 @@
-using System.Net.Sockets;
 using NLog;
 using Vmm.Devices.Platform;
 using Vmm.Vhost.Native;
@@ -17,7 +16,7 @@ internal sealed class SocketSerial : ISerialBackend
     private static readonly Logger s_log = LogManager.GetLogger("Vmm.Serial");
 
     private readonly string _path;
-    private readonly Socket _listener;
+    private readonly UnixListener _listener;
     private readonly WakeUp _wakeUp = new();
     private readonly OutputRing _ring;
     private readonly StopSignal _stop;
@@ -32,7 +31,18 @@ internal sealed class SocketSerial : ISerialBackend
     /// <exception cref="VmmException">Somebody listens there, something else is there, or the system refused.</exception>
     public SocketSerial(string path, string option)
     {
-        _listener = SocketPath.Listen(path, option);
+        try
+        {
+            _listener = UnixListener.Listen(path);
+        }
+        catch (ErrnoException e) when (e.Errno == Errnos.Enametoolong)
+        {
+            throw new UsageException($"{option}: {e.Message}");
+        }
+        catch (ErrnoException e)
+        {
+            throw new VmmException($"{option}: {e.Message}", e);
+        }
         _path = path;
         _ring = new OutputRing(_wakeUp);
         _ring.KeepLatest(true);
@@ -63,15 +73,13 @@ internal sealed class SocketSerial : ISerialBackend
         if (ended)
             _wakeUp.Dispose();
         _listener.Dispose();
-        SocketPath.Remove(_path);
     }
 
     private void Run()
     {
-        using FileDescriptor listener = Borrow(_listener);
         while (!_stop.IsSet)
         {
-            using Socket? client = Accept(listener);
+            using UnixSocket? client = Accept();
             if (client is null)
                 continue;
             _ring.KeepLatest(false);
@@ -82,10 +90,10 @@ internal sealed class SocketSerial : ISerialBackend
     }
 
     // Waits for one thing; null if that was not a client.
-    private Socket? Accept(FileDescriptor listener)
+    private UnixSocket? Accept()
     {
         _pending.DeliverTo(_uart!);   // what the last client left
-        Span<PollEntry> entries = [new(listener, PollEvents.Readable), new(_wakeUp.Descriptor, PollEvents.Readable)];
+        Span<PollEntry> entries = [new(_listener, PollEvents.Readable), new(_wakeUp.Descriptor, PollEvents.Readable)];
         Poll.Wait(entries, -1);
         if (entries[1].Happened != PollEvents.None)
             _wakeUp.Drain();
@@ -93,20 +101,17 @@ internal sealed class SocketSerial : ISerialBackend
             return null;
         try
         {
-            Socket client = _listener.Accept();
-            client.Blocking = false;
-            return client;
+            return _listener.TryAccept();
         }
-        catch (SocketException)
+        catch (ErrnoException)
         {
-            return null;   // it left while it waited
+            return null;   // it waits until there are descriptors again
         }
     }
 
     // Returns when the client left, or after a stop when it has everything or takes nothing more.
-    private void Serve(Socket client)
+    private void Serve(UnixSocket client)
     {
-        using FileDescriptor descriptor = Borrow(client);
         bool sends = true;
         while (true)
         {
@@ -125,7 +130,7 @@ internal sealed class SocketSerial : ISerialBackend
             if (sends && _pending.HasRoom)
                 wanted |= PollEvents.Readable;
             FileDescriptor? wakeUp = timeout < 0 ? _wakeUp.Descriptor : null;
-            Span<PollEntry> entries = [new(descriptor, wanted), new(wakeUp, PollEvents.Readable)];
+            Span<PollEntry> entries = [new(client, wanted), new(wakeUp, PollEvents.Readable)];
             Poll.Wait(entries, timeout);
             if (entries[1].Happened != PollEvents.None)
             {
@@ -149,7 +154,7 @@ internal sealed class SocketSerial : ISerialBackend
     }
 
     // What a client sent before it left. If the guest reads nothing for a while the rest is dropped: the next client waits.
-    private void ReceiveRest(Socket client)
+    private void ReceiveRest(UnixSocket client)
     {
         bool more = true;
         while (more && !_stop.IsSet)
@@ -164,28 +169,19 @@ internal sealed class SocketSerial : ISerialBackend
         }
     }
 
-    private bool Receive(Socket client)
+    private bool Receive(UnixSocket client)
     {
-        int count = client.Receive(_pending.Room, SocketFlags.None, out SocketError error);
-        if (error == SocketError.WouldBlock)
-            return true;
-        if (error != SocketError.Success || count == 0)
-            return false;
-        _pending.Append(count);
-        return true;
+        int count = client.TryRead(_pending.Room);
+        if (count > 0)
+            _pending.Append(count);
+        return count > 0 || count == -Errnos.Eagain;
     }
 
-    private bool Send(Socket client, int queued)
+    private bool Send(UnixSocket client, int queued)
     {
-        int sent = client.Send(_chunk.AsSpan(0, queued), SocketFlags.None, out SocketError error);
-        if (error == SocketError.WouldBlock)
-            return true;
-        if (error != SocketError.Success)
-            return false;
-        if (_ring.Advance(sent))
+        int sent = client.TrySend(_chunk.AsSpan(0, queued), []);
+        if (sent > 0 && _ring.Advance(sent))
             _uart!.OutputReady();
-        return true;
+        return sent > 0 || sent == -Errnos.Eagain;
     }
-
-    private static FileDescriptor Borrow(Socket socket) => new((int)socket.Handle, ownsHandle: false);
 }

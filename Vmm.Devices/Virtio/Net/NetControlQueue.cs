@@ -19,11 +19,15 @@ internal sealed class NetControlQueue(SplitVirtqueue queue, INetControl control)
     /// <exception cref="VirtqueueException">The queue is broken.</exception>
     public bool Process()
     {
-        while (queue.TryTake(out DescriptorChain request))
+        do
         {
-            byte answer = Execute(in request) ? Ok : Error;
-            queue.Return(request.Head, (uint)request.Write(0, [answer]));
+            while (queue.TryTake(out DescriptorChain request))
+            {
+                byte answer = Execute(in request) ? Ok : Error;
+                queue.Return(request.Head, (uint)request.Write(0, [answer]));
+            }
         }
+        while (queue.EnableKicks());
         return queue.ShouldCall();
     }
 

@@ -1,10 +1,8 @@
-using System.Buffers.Binary;
 using System.Runtime.InteropServices;
 using Vmm.Vhost;
 using Vmm.Vhost.Kernel;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
-using Vmm.Vhost.Virtqueue;
 
 namespace Vmm.Devices.Virtio.Net;
 
@@ -12,10 +10,6 @@ namespace Vmm.Devices.Virtio.Net;
 /// the control queue is worked here, on the thread of the vCPU that kicks it.</summary>
 internal sealed class NetDevice : VirtioDevice, INetControl
 {
-    private const int ControlQueueSize = 64;
-    private const ushort LinkUp = 1;        // of the configuration's status (VIRTIO 1.2 §5.1.4)
-    private const ushort Announce = 2;
-
     private const ulong Transport =
         VirtioFeatures.Version1 | VirtioFeatures.IndirectDescriptors | VirtioFeatures.EventIndex | NetFeatures.MrgRxbuf;
 
@@ -31,6 +25,7 @@ internal sealed class NetDevice : VirtioDevice, INetControl
     private readonly VhostNet[] _pairs;
     private readonly NetworkSocket _linkChanges = null!;
     private readonly EventFd _ringError = new();
+    private readonly NetControlPort _control;
     private readonly MacAddress _ownMac;
     private MacAddress _mac;
     private ulong _features;
@@ -38,8 +33,6 @@ internal sealed class NetDevice : VirtioDevice, INetControl
     private bool _announce;
     private int _pairsInUse;
     private VringConfig?[] _rings = [];
-    private NetControlQueue? _control;
-    private EventFd? _controlKick;
 
     /// <summary>Opens the interface and vhost-net.</summary>
     /// <exception cref="VhostException">One of them cannot be had.</exception>
@@ -47,6 +40,7 @@ internal sealed class NetDevice : VirtioDevice, INetControl
     {
         _options = options;
         _events = events;
+        _control = new NetControlPort(this, this, events);
         _mac = _ownMac = options.Mac ?? MacAddress.Random();
         _pairs = new VhostNet[options.QueuePairs];
         _tap = options.Fds.Count > 0 ? Tap.Adopt(options.Fds) : Tap.Open(options.Tap, options.QueuePairs);
@@ -86,25 +80,19 @@ internal sealed class NetDevice : VirtioDevice, INetControl
     public override int QueueCount => 2 * _pairs.Length + 1;
 
     /// <inheritdoc/>
-    public override int ConfigSize => 12;
+    public override int ConfigSize => NetConfig.Size;
 
     private bool HasUfo { get; }
 
     /// <inheritdoc/>
-    public override int MaxQueueSize(int queue) => IsDelegated(queue) ? _options.QueueSize : ControlQueueSize;
+    public override int MaxQueueSize(int queue) => IsDelegated(queue) ? _options.QueueSize : NetControlPort.QueueSize;
 
     /// <inheritdoc/>
     public override bool IsDelegated(int queue) => queue < 2 * _pairs.Length;
 
     /// <inheritdoc/>
-    public override void ReadConfig(Span<byte> config)
-    {
-        // struct virtio_net_config: mac, status, max_virtqueue_pairs, mtu.
-        _mac.CopyTo(config);
-        BinaryPrimitives.WriteUInt16LittleEndian(config[6..], (ushort)((_linkIsUp ? LinkUp : 0) | (_announce ? Announce : 0)));
-        BinaryPrimitives.WriteUInt16LittleEndian(config[8..], (ushort)_pairs.Length);
-        BinaryPrimitives.WriteUInt16LittleEndian(config[10..], (ushort)(_options.Mtu ?? 0));
-    }
+    public override void ReadConfig(Span<byte> config) =>
+        NetConfig.Write(config, _mac, _linkIsUp, _announce, _pairs.Length, _options.Mtu);
 
     /// <inheritdoc/>
     public override void Start(ulong features, GuestMemory memory, IReadOnlyList<VringConfig> queues)
@@ -113,12 +101,11 @@ internal sealed class NetDevice : VirtioDevice, INetControl
         if (!_tap.TrySetOffloads(features & NetFeatures.GuestOffloads))
             throw new VhostException("the tap refuses the offloads that the driver has accepted");
         _rings = new VringConfig?[2 * _pairs.Length];
-        // Without MQ the control queue comes after the first pair (VIRTIO 1.2 §5.1.2).
-        int control = (features & NetFeatures.Mq) != 0 ? 2 * _pairs.Length : 2;
+        int control = NetControlPort.IndexOf(features, _pairs.Length);
         foreach (VringConfig queue in queues)
         {
             if (queue.Index == control && (features & NetFeatures.CtrlVq) != 0)
-                StartControl(memory, queue, features);
+                _control.Start(memory, queue, features);
             else if (queue.Index < _rings.Length)
                 _rings[queue.Index] = queue with { Index = queue.Index % 2, Error = _ringError };
         }
@@ -136,10 +123,7 @@ internal sealed class NetDevice : VirtioDevice, INetControl
     {
         for (int i = 0; i < _pairs.Length; i++)
             StopPair(i);
-        if (_controlKick is not null)
-            _events.Remove(_controlKick);
-        _controlKick = null;
-        _control = null;
+        _control.Stop();
         _rings = [];
         _ringError.Drain();
         for (int i = 1; i < _pairs.Length; i++)
@@ -153,20 +137,7 @@ internal sealed class NetDevice : VirtioDevice, INetControl
     }
 
     /// <inheritdoc/>
-    public override void Notify(int queue)
-    {
-        if (_control is null)
-            return;
-        try
-        {
-            if (_control.Process())
-                Host.InterruptQueue();
-        }
-        catch (VhostException e)
-        {
-            Host.NeedsReset($"control queue: {e.Message}");
-        }
-    }
+    public override void Notify(int queue) => _control.Process();
 
     /// <inheritdoc/>
     public bool TrySetQueuePairs(int count)
@@ -235,25 +206,6 @@ internal sealed class NetDevice : VirtioDevice, INetControl
         {
             throw new VhostException($"--net: {e.Message}", e);
         }
-    }
-
-    private void StartControl(GuestMemory memory, VringConfig queue, ulong features)
-    {
-        _control = new NetControlQueue(new SplitVirtqueue(memory.AddressSpace, queue, features), this);
-        if (!IsDelegated(queue.Index))
-            return;
-        // A driver without MQ has it where a data queue would be, whose kicks do not come by Notify.
-        _controlKick = queue.Kick;
-        _events.Add(queue.Kick, () =>
-        {
-            lock (Sync)
-            {
-                if (_controlKick is null)
-                    return;
-                _controlKick.Drain();
-                Notify(queue.Index);
-            }
-        });
     }
 
     private void StartPair(int pair)

@@ -18,14 +18,22 @@ internal sealed class Tap : IDisposable
     private readonly List<FileDescriptor> _queues = [];
     private readonly NetworkSocket _control;
 
-    private Tap()
+    private readonly string _option;
+    private readonly string _key;
+
+    private Tap(string option, string key)
     {
+        _option = option;
+        _key = key;
         _control = NetworkSocket.ForIoctls();
         Name = "";
     }
 
     /// <summary>The interface's name.</summary>
     public string Name { get; private set; }
+
+    // What the messages about it begin with.
+    private string Subject => $"{_option}: {_key}{Name}";
 
     /// <summary>The queues, all in use at first.</summary>
     public IReadOnlyList<FileDescriptor> Queues => _queues;
@@ -44,17 +52,19 @@ internal sealed class Tap : IDisposable
     /// <summary>Opens a tap interface, and sets it up where that is allowed.</summary>
     /// <param name="name">The interface, made if it is not there; null makes one with a name of the kernel's choice, which is logged.</param>
     /// <param name="queues">How many queues.</param>
+    /// <param name="option">The option that messages begin with.</param>
+    /// <param name="key">What stands before the interface's name in that option's value.</param>
     /// <exception cref="VhostException">It cannot be had; the message says what to do.</exception>
-    public static Tap Open(string? name, int queues)
+    public static Tap Open(string? name, int queues, string option = "--net", string key = "tap=")
     {
-        var tap = new Tap();
+        var tap = new Tap(option, key);
         try
         {
             tap.Name = name ?? NewName;
             for (int i = 0; i < queues; i++)
                 tap.OpenQueue(multiQueue: queues > 1);
             if (name is null)
-                s_log.Info("--net: made the tap {Name}", tap.Name);
+                s_log.Info("{Option}: made the tap {Name}", option, tap.Name);
             tap.BringUp();
             return tap;
         }
@@ -62,7 +72,7 @@ internal sealed class Tap : IDisposable
         {
             tap.Dispose();
             if (e is ErrnoException error)
-                throw new VhostException($"--net: tap={tap.Name}: {error.Message}", error);
+                throw new VhostException($"{tap.Subject}: {error.Message}", error);
             throw;
         }
     }
@@ -71,7 +81,7 @@ internal sealed class Tap : IDisposable
     /// <exception cref="VhostException">One of them is no such thing; the message names it. All are closed.</exception>
     public static Tap Adopt(IReadOnlyList<int> fds)
     {
-        var tap = new Tap();
+        var tap = new Tap("--net", "tap=");
         try
         {
             tap._queues.AddRange(fds.Select(fd => new FileDescriptor(fd)));
@@ -141,7 +151,7 @@ internal sealed class Tap : IDisposable
         int result = TryCall(_control, TunAbi.SiocSIfMtu, ref request);
         if (result < 0)
         {
-            throw new VhostException($"--net: tap={Name}: cannot set mtu={mtu}: "
+            throw new VhostException($"{Subject}: cannot set mtu={mtu}: "
                 + new ErrnoException("ioctl(SIOCSIFMTU)", -result, $"as root: ip link set {Name} mtu {mtu}").Message);
         }
     }
@@ -166,7 +176,7 @@ internal sealed class Tap : IDisposable
             string advice = e.Errno is Errnos.Eacces or Errnos.Eperm
                 ? $"let your user open it: see ls -l {DevicePath}"
                 : "load the kernel's module: modprobe tun";
-            throw new VhostException($"--net: {e.Message}: {advice}", e);
+            throw new VhostException($"{_option}: {e.Message}: {advice}", e);
         }
         _queues.Add(queue);
         int result = Attach(queue, multiQueue);
@@ -193,14 +203,14 @@ internal sealed class Tap : IDisposable
         string advice = errno switch
         {
             Errnos.Eperm or Errnos.Eacces =>
-                $"it is not yours: as root, ip tuntap add {(Name == NewName ? "vmtap0" : Name)} mode tap user $USER vnet_hdr{mode}, and name it by tap=",
+                $"it is not yours: as root, ip tuntap add {(Name == NewName ? "vmtap0" : Name)} mode tap user $USER vnet_hdr{mode}, and name it by {_option} {_key}",
             Errnos.Ebusy => "another process uses it: give each guest a tap of its own",
             Errnos.Einval => multiQueue
                 ? $"it is no tap, or one of a single queue: as root, ip link del {Name}, and ip tuntap add {Name} mode tap user $USER vnet_hdr{mode}"
                 : "it is an interface, but no tap: choose another name",
             _ => "is it a tap?",
         };
-        return new VhostException($"--net: tap={Name}: {new ErrnoException("ioctl(TUNSETIFF)", errno, advice).Message}");
+        return new VhostException($"{Subject}: {new ErrnoException("ioctl(TUNSETIFF)", errno, advice).Message}");
     }
 
     private void AdoptQueue(int fd, FileDescriptor queue)
@@ -225,7 +235,7 @@ internal sealed class Tap : IDisposable
         int size = HeaderSize, littleEndian = 1;
         int result = TryCall(queue, TunAbi.TunSetVnetHdrSz, ref size);
         if (result < 0)
-            throw new VhostException($"--net: tap={Name}: {new ErrnoException("ioctl(TUNSETVNETHDRSZ)", -result, "it must have a virtio header").Message}");
+            throw new VhostException($"{Subject}: {new ErrnoException("ioctl(TUNSETVNETHDRSZ)", -result, "it must have a virtio header").Message}");
         TryCall(queue, TunAbi.TunSetVnetLe, ref littleEndian);   // what x86 does anyhow
     }
 
@@ -236,7 +246,7 @@ internal sealed class Tap : IDisposable
             return;
         request.Flags |= TunAbi.IffUp;
         if (TryCall(_control, TunAbi.SiocSIfFlags, ref request) < 0)
-            s_log.Warn("--net: {Name} is down, and only root may set it up: ip link set {Name} up", Name, Name);
+            s_log.Warn("{Option}: {Name} is down, and only root may set it up: ip link set {Name} up", _option, Name, Name);
     }
 
     private static unsafe int TryCall<T>(FileDescriptor fd, in IoctlRequest request, ref T argument)

@@ -2,9 +2,12 @@ using NUnit.Framework;
 
 namespace Vmm.Tests.Integration.Linux.Devices;
 
-/// <summary>A test of a Linux guest whose devices the host's kernel works. It needs root, for taps, modules and configfs.</summary>
+/// <summary>A test of a Linux guest whose devices the host's kernel works, or a daemon. It needs root, for taps, modules, configfs and virtiofsd.</summary>
 public abstract class DeviceTest : LinuxTest
 {
+    /// <summary>Whether tests run at the size that the documents tell of.</summary>
+    private protected static bool IsFull => Environment.GetEnvironmentVariable("VMM_TESTS") == "full";
+
     /// <summary>Begins the SHA-256 of no bytes, which a guest without its data would tell too.</summary>
     private protected const string HashOfNothing = "e3b0c442";
 
@@ -24,7 +27,7 @@ public abstract class DeviceTest : LinuxTest
         Script = $"""
             stty -echo
             modprobe -a virtio_mmio virtio_net virtio_scsi virtio_blk sd_mod vmw_vsock_virtio_transport
-            modprobe -q ext4   # built into some kernels
+            modprobe -aq ext4 virtiofs virtio-rng   # built into some kernels, or not asked for
             {script}
             """,
     };

@@ -1,0 +1,146 @@
+using NLog;
+using Vmm.Vhost;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.Confinement;
+using Vmm.Vhost.User.Backend;
+
+namespace Vmm.Devices.Backends.Block;
+
+/// <summary>A block device (VIRTIO 1.2 §5.2) served as a vhost-user back-end, from a raw image or a block device of the host's.</summary>
+public sealed class BlockBackend : VhostUserDevice, IDisposable
+{
+    /// <summary>The system calls that it makes while it is served, besides those of every back-end.</summary>
+    public static readonly IReadOnlyList<SystemCallNumber> SystemCalls =
+    [
+        SystemCallNumber.Preadv, SystemCallNumber.Pwritev, SystemCallNumber.Preadv2, SystemCallNumber.Pwritev2, SystemCallNumber.Pread64,
+        SystemCallNumber.Pwrite64, SystemCallNumber.Fdatasync, SystemCallNumber.Fsync, SystemCallNumber.Fallocate,
+        SystemCallNumber.SyncFileRange, SystemCallNumber.IoUringSetup, SystemCallNumber.IoUringEnter, SystemCallNumber.IoUringRegister,
+    ];
+
+    /// <summary>And the ioctls.</summary>
+    public static readonly IReadOnlyList<IoctlRequest> DeviceRequests = [DiskFile.DiscardRequest];
+
+    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Backends.Block");
+
+    private readonly BlockImage _image;
+    private readonly int _queues;
+    private readonly BlockEngineKind _engine;
+    private ulong? _accepted;   // null until the driver has said
+    private bool _isWriteThrough;
+
+    /// <summary>Opens and locks the image.</summary>
+    /// <exception cref="VhostException">It cannot be had, or the engine that was asked for; the message says what to do.</exception>
+    public BlockBackend(BlockOptions options)
+    {
+        if (options.Queues is < 1 or > BlockOptions.MaxQueues)
+            throw new VhostException($"a block device has 1 to {BlockOptions.MaxQueues} queues, not {options.Queues}");
+        if (options.Serial?.Length > BlockOptions.MaxSerial)
+            throw new VhostException($"a serial number has at most {BlockOptions.MaxSerial} characters, not {options.Serial.Length}");
+        _queues = options.Queues;
+        _engine = Choose(options.Engine);
+        _image = BlockImage.Open(options);
+        s_log.Debug("{Path}: {Sectors} sectors, blocks of {Block}, I/O by {Engine}", _image.Path, _image.Capacity, _image.BlockSize, _engine);
+    }
+
+    /// <inheritdoc/>
+    public override string Name => $"blk {_image.Path}";
+
+    /// <inheritdoc/>
+    public override ulong Features => BlockFeatures.SegmentLimit | BlockFeatures.BlockSize | BlockFeatures.Topology | BlockFeatures.Flush
+        | BlockFeatures.MultiQueue
+        | (_image.IsReadOnly ? BlockFeatures.ReadOnly : BlockFeatures.WriteCacheSwitch | BlockFeatures.WriteZeroes)
+        | (_image.CanDiscard ? BlockFeatures.Discard : 0);
+
+    /// <inheritdoc/>
+    public override int QueueCount => _queues;
+
+    /// <inheritdoc/>
+    public override int MaxQueueSize => 1024;
+
+    /// <inheritdoc/>
+    public override int ConfigSize => BlockConfigSpace.Size;
+
+    /// <summary>Its image.</summary>
+    internal BlockImage Image => _image;
+
+    /// <summary>Who does what would make a queue wait: never <see cref="BlockEngineKind.Auto"/>.</summary>
+    internal BlockEngineKind Engine => _engine;
+
+    /// <summary>Whether a write is only done when it is on the disk (VIRTIO 1.2 §5.2.6.2).</summary>
+    internal bool IsWriteThrough => Volatile.Read(ref _isWriteThrough);
+
+    /// <inheritdoc/>
+    public override void ReadConfig(Span<byte> config)
+    {
+        // A driver that looks again, after a reset for example, sees how large the image is now.
+        _image.UpdateCapacity();
+        BlockConfigSpace.Write(config, _image, _queues, !IsWriteThrough);
+    }
+
+    /// <inheritdoc/>
+    public override bool WriteConfig(int offset, ReadOnlySpan<byte> data)
+    {
+        // A migration, and a driver that writes more than it has to, also write what is there already.
+        Span<byte> config = stackalloc byte[BlockConfigSpace.Size];
+        ReadConfig(config);
+        for (int i = 0; i < data.Length; i++)
+        {
+            if (offset + i != BlockConfigSpace.WriteCacheOffset && config[offset + i] != data[i])
+                return false;
+        }
+        int position = BlockConfigSpace.WriteCacheOffset - offset;
+        if (position < 0 || position >= data.Length)
+            return true;
+        if (data[position] > 1 || ((_accepted ?? 0) & BlockFeatures.WriteCacheSwitch) == 0)
+            return config[BlockConfigSpace.WriteCacheOffset] == data[position];
+        Volatile.Write(ref _isWriteThrough, data[position] == 0);
+        return true;
+    }
+
+    /// <inheritdoc/>
+    public override void FeaturesAccepted(ulong features)
+    {
+        // A driver that knows of no cache cannot flush it (VIRTIO 1.2 §5.2.5). One that set the cache up before keeps it so.
+        if (_accepted is not ulong before || ((features ^ before) & (BlockFeatures.Flush | BlockFeatures.WriteCacheSwitch)) != 0)
+            Volatile.Write(ref _isWriteThrough, (features & BlockFeatures.Flush) == 0);
+        _accepted = features;
+    }
+
+    /// <inheritdoc/>
+    public override void Reset()
+    {
+        _accepted = null;
+        Volatile.Write(ref _isWriteThrough, false);
+    }
+
+    /// <inheritdoc/>
+    public override IRingHandler StartRing(BackendRing ring) => new BlockRing(this, _image, _engine, ring.Size, ring.Features);
+
+    /// <summary>Looks whether the image has grown or shrunk, and has the guest told.</summary>
+    /// <exception cref="VhostException">The kernel does not say.</exception>
+    public void UpdateCapacity()
+    {
+        if (!_image.UpdateCapacity())
+            return;
+        s_log.Info("{Path} has {Sectors} sectors now", _image.Path, _image.Capacity);
+        FrontEnd?.ConfigurationChanged();
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => _image.Dispose();
+
+    private static BlockEngineKind Choose(BlockEngineKind wanted)
+    {
+        if (wanted == BlockEngineKind.Threads)
+            return wanted;
+        int errno = IoUring.Probe();
+        if (errno == 0)
+            return BlockEngineKind.IoUring;
+        if (wanted == BlockEngineKind.Auto)
+        {
+            s_log.Debug("{Error}: I/O by threads", new ErrnoException("io_uring_setup", errno).Message);
+            return BlockEngineKind.Threads;
+        }
+        throw new VhostException(new ErrnoException("io_uring_setup", errno, "take threads instead, or see /proc/sys/kernel/io_uring_disabled").Message);
+    }
+}

@@ -1,0 +1,14 @@
+namespace Vmm.Devices.Backends.Block;
+
+/// <summary>Who does what would make a queue wait.</summary>
+public enum BlockEngineKind
+{
+    /// <summary>io_uring where the kernel lets us, threads where not.</summary>
+    Auto,
+
+    /// <summary>io_uring.</summary>
+    IoUring,
+
+    /// <summary>Threads of our own.</summary>
+    Threads,
+}

@@ -1,0 +1,34 @@
+namespace Vmm.Devices.Backends.Block;
+
+/// <summary>A block device, and the image behind it.</summary>
+public sealed record BlockOptions
+{
+    /// <summary>What <see cref="Path"/> begins with for a device without an image, behind it the size in bytes: its writes are dropped, its
+    /// reads leave the buffers as they are. To measure by.</summary>
+    public const string NullPrefix = "null:";
+
+    /// <summary>The largest <see cref="Queues"/>.</summary>
+    public const int MaxQueues = 64;
+
+    /// <summary>The most characters of a <see cref="Serial"/>.</summary>
+    public const int MaxSerial = 20;
+
+    /// <summary>A raw image or a block device, or <c>null:SIZE</c>. Its content is never looked at to find out a format: a guest that writes
+    /// another format's header into its disk would get at files of the host's by it.</summary>
+    public required string Path { get; init; }
+
+    /// <summary>Whether the guest may not write.</summary>
+    public bool ReadOnly { get; init; }
+
+    /// <summary>Past the page cache (O_DIRECT).</summary>
+    public bool Direct { get; init; }
+
+    /// <summary>Request queues, 1 to <see cref="MaxQueues"/>.</summary>
+    public int Queues { get; init; } = 1;
+
+    /// <summary>What the guest reads as the disk's serial number, ASCII; null for one made from the file's identity.</summary>
+    public string? Serial { get; init; }
+
+    /// <summary>Who does what would make a queue wait.</summary>
+    public BlockEngineKind Engine { get; init; }
+}

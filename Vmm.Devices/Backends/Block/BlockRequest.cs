@@ -1,0 +1,247 @@
+using Vmm.Vhost.Native;
+using Vmm.Vhost.Virtqueue;
+
+namespace Vmm.Devices.Backends.Block;
+
+/// <summary>What an engine is to do for a request.</summary>
+internal enum BlockOperation
+{
+    Read,
+    Write,
+    Sync,
+    PunchHole,
+    ZeroRange,
+    Discard,
+}
+
+/// <summary>A part of the disk to be given back or zeroed, in bytes.</summary>
+internal readonly record struct BlockRange(ulong Offset, ulong Length, bool MayUnmap);
+
+/// <summary>A request that was taken from a ring and is under way. There are as many as the ring has descriptors, made when it starts and
+/// used again and again; where its data is lies outside the heap, for the kernel to find while nobody waits.</summary>
+internal sealed class BlockRequest
+{
+    /// <summary>Buffers of data: what the device says it takes, and two.</summary>
+    public const int MaxVectors = BlockConfigSpace.MaxSegments + 2;
+
+    /// <summary>What goes through a buffer of our own at a time, where the guest's cannot be used as they are.</summary>
+    public const int BounceSize = 64 * 1024;
+
+    /// <summary>Vectors for each request in the ring's memory: one more, for the bounce buffer.</summary>
+    public const int VectorRoom = MaxVectors + 1;
+
+    private readonly NativeBuffer _vectors;
+    private readonly int _room;
+    private NativeBuffer? _bounce;
+    private BlockRange[]? _ranges;
+    private int _first;
+    private int _count;
+
+    /// <summary>Makes request <paramref name="index"/> of a ring, whose vectors have their place in <paramref name="vectors"/>.</summary>
+    public BlockRequest(int index, NativeBuffer vectors)
+    {
+        Index = index;
+        _vectors = vectors;
+        _room = index * VectorRoom;
+    }
+
+    public int Index { get; }
+
+    /// <summary>The chain to give back.</summary>
+    public ushort Head { get; set; }
+
+    /// <summary>The byte for the status.</summary>
+    public GuestBuffer Status { get; set; }
+
+    public BlockRequestType Type { get; set; }
+
+    /// <summary>What is to be done next.</summary>
+    public BlockOperation Operation { get; set; }
+
+    /// <summary>Where, in bytes.</summary>
+    public ulong Offset { get; set; }
+
+    /// <summary>How much is left to be done, in bytes.</summary>
+    public ulong Remaining { get; set; }
+
+    /// <summary>How much the guest's buffers were filled, in bytes, without the status.</summary>
+    public uint Filled { get; set; }
+
+    /// <summary>What the operation returned; less than 0: the negated error number.</summary>
+    public long Result { get; set; }
+
+    /// <summary>How often an operation was interrupted.</summary>
+    public int Interruptions { get; set; }
+
+    /// <summary>Whether the data goes through a buffer of our own.</summary>
+    public bool IsBounced { get; private set; }
+
+    /// <summary>Whether it writes zeros that are not the guest's.</summary>
+    public bool WritesZeros { get; private set; }
+
+    /// <summary>Ranges that are left, the one in work first.</summary>
+    public Span<BlockRange> Ranges => _ranges.AsSpan(RangeIndex, RangeCount - RangeIndex);
+
+    private int RangeIndex { get; set; }
+
+    private int RangeCount { get; set; }
+
+    /// <summary>Where the data is, for the operation to do next.</summary>
+    public Span<IoVector> Vectors => IsBounced ? All.Slice(MaxVectors, 1) : All.Slice(_first, _count);
+
+    private Span<IoVector> All => _vectors.AsSpan<IoVector>().Slice(_room, VectorRoom);
+
+    /// <summary>Begins anew.</summary>
+    public void Reset()
+    {
+        Filled = 0;
+        Interruptions = 0;
+        IsBounced = false;
+        WritesZeros = false;
+        RangeIndex = RangeCount = 0;
+    }
+
+    /// <summary>Notes where the data is: <paramref name="length"/> bytes of <paramref name="buffers"/> behind the first <paramref name="skip"/>.</summary>
+    /// <returns>False if there are too many buffers.</returns>
+    public bool TryGather(ReadOnlySpan<GuestBuffer> buffers, ulong skip, ulong length)
+    {
+        Span<IoVector> vectors = All;
+        _first = _count = 0;
+        Remaining = length;
+        foreach (GuestBuffer buffer in buffers)
+        {
+            if (skip >= buffer.Length)
+            {
+                skip -= buffer.Length;
+                continue;
+            }
+            if (length == 0)
+                break;
+            ulong part = Math.Min(buffer.Length - skip, length);
+            if (_count == MaxVectors)
+                return false;
+            vectors[_count++] = new IoVector(buffer.Address + (nint)skip, (nuint)part);
+            length -= part;
+            skip = 0;
+        }
+        return true;
+    }
+
+    /// <summary>Has the data go through a buffer of our own if the guest's are not aligned as they must be past the page cache.</summary>
+    public void Align(int memory, int block)
+    {
+        foreach (IoVector vector in Vectors)
+        {
+            if (vector.Address % memory != 0 || vector.Length % (nuint)block != 0)
+            {
+                IsBounced = true;
+                _bounce ??= new NativeBuffer(BounceSize, alignment: 4096);
+                FillBounce();
+                return;
+            }
+        }
+    }
+
+    /// <summary>Notes that <paramref name="count"/> bytes were transferred.</summary>
+    public void Advance(ulong count)
+    {
+        if (IsBounced)
+        {
+            if (Operation == BlockOperation.Read)
+                Copy(_bounce!.AsSpan<byte>()[..(int)count], toGuest: true);
+            Skip(count);
+            if (count < Remaining)
+            {
+                Remaining -= count;
+                FillBounce();
+                Remaining += count;
+            }
+        }
+        else if (!WritesZeros)
+        {
+            Skip(count);
+        }
+        Offset += count;
+        Remaining -= count;
+    }
+
+    /// <summary>Has it write zeros, again and again the same, in the place of what it was to do.</summary>
+    public void PrepareZeros(NativeBuffer zeros)
+    {
+        Operation = BlockOperation.Write;
+        WritesZeros = true;
+        LimitZeros(zeros);
+    }
+
+    /// <summary>Has it write as many zeros as are left, or as go at a time.</summary>
+    public void LimitZeros(NativeBuffer zeros)
+    {
+        Span<IoVector> vectors = All;
+        _first = _count = 0;
+        for (ulong left = Remaining; left > 0 && _count < MaxVectors;)
+        {
+            ulong part = Math.Min(left, (ulong)zeros.Size);
+            vectors[_count++] = new IoVector(zeros.Address, (nuint)part);
+            left -= part;
+        }
+    }
+
+    /// <summary>Notes a range; there may be <see cref="BlockConfigSpace.MaxRanges"/>.</summary>
+    public void AddRange(BlockRange range)
+    {
+        _ranges ??= new BlockRange[BlockConfigSpace.MaxRanges];
+        _ranges[RangeCount++] = range;
+    }
+
+    /// <summary>Goes on to the next range.</summary>
+    public void EndRange()
+    {
+        RangeIndex++;
+        WritesZeros = false;
+    }
+
+    /// <summary>Gives back what was allocated for it.</summary>
+    public void Free() => _bounce?.Dispose();
+
+    private void FillBounce()
+    {
+        int length = (int)Math.Min(Remaining, BounceSize);
+        Span<byte> bounce = _bounce!.AsSpan<byte>()[..length];
+        if (Operation == BlockOperation.Write)
+            Copy(bounce, toGuest: false);
+        All[MaxVectors] = new IoVector(_bounce.Address, (nuint)length);
+    }
+
+    private void Copy(Span<byte> ours, bool toGuest)
+    {
+        foreach (IoVector vector in All.Slice(_first, _count))
+        {
+            int part = (int)Math.Min((ulong)vector.Length, (ulong)ours.Length);
+            Span<byte> theirs = new GuestBuffer(vector.Address, (uint)part).Span;
+            if (toGuest)
+                ours[..part].CopyTo(theirs);
+            else
+                theirs.CopyTo(ours);
+            ours = ours[part..];
+            if (ours.IsEmpty)
+                return;
+        }
+    }
+
+    private void Skip(ulong count)
+    {
+        Span<IoVector> vectors = All;
+        while (count > 0)
+        {
+            IoVector vector = vectors[_first];
+            if (count < vector.Length)
+            {
+                vectors[_first] = new IoVector(vector.Address + (nint)count, vector.Length - (nuint)count);
+                return;
+            }
+            count -= vector.Length;
+            _first++;
+            _count--;
+        }
+    }
+}

@@ -1,0 +1,355 @@
+using System.Runtime.CompilerServices;
+using NLog;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.User.Backend;
+using Vmm.Vhost.Virtqueue;
+
+namespace Vmm.Devices.Backends.Block;
+
+/// <summary>Works the requests of one ring: does at once what does not wait, and gives the rest to an engine. Shares nothing with other
+/// rings but the image.</summary>
+internal sealed class BlockRing : IRingHandler
+{
+    private const int Batch = 8;                // completions before it is considered to call the driver
+    private const int ZerosSize = 64 * 1024;
+    private const int MaxInterruptions = 16;
+
+    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Backends.Block");
+
+    private readonly BlockBackend _backend;
+    private readonly BlockImage _image;
+    private readonly ulong _features;
+    private readonly EventFd _ready = new();
+    private readonly BlockRequest[] _free;
+    private readonly BlockRequest[] _requests;
+    private readonly NativeBuffer _vectors;
+    private readonly BlockEngine? _engine;      // none without a file
+    private readonly ImmediateIo _immediate;
+    private readonly BusyPoll _poll = new();
+    private NativeBuffer? _zeros;
+    private int _freeCount;
+    private int _pending;
+    private int _uncalled;
+    private bool _isArmed;
+    private bool _hasReported;
+    private long _completed;
+    private long? _allocatedBefore;
+
+    /// <summary>Makes what the ring needs.</summary>
+    /// <param name="backend">The device.</param>
+    /// <param name="image">Its image.</param>
+    /// <param name="engine">The kind of engine: not <see cref="BlockEngineKind.Auto"/>.</param>
+    /// <param name="size">Descriptors in the ring.</param>
+    /// <param name="features">What the driver accepted.</param>
+    /// <exception cref="ErrnoException">There is no engine of that kind.</exception>
+    public BlockRing(BlockBackend backend, BlockImage image, BlockEngineKind engine, int size, ulong features)
+    {
+        _backend = backend;
+        _image = image;
+        _features = features;
+        _immediate = new ImmediateIo(image);
+        _vectors = new NativeBuffer(size * BlockRequest.VectorRoom * Unsafe.SizeOf<IoVector>());
+        _requests = new BlockRequest[size];
+        for (int i = 0; i < size; i++)
+            _requests[i] = new BlockRequest(i, _vectors);
+        _free = [.. _requests];
+        _freeCount = size;
+        try
+        {
+            _engine = image.File is null ? null : BlockEngine.Create(engine, image, _requests, _ready);
+        }
+        catch
+        {
+            _vectors.Dispose();
+            _ready.Dispose();
+            throw;
+        }
+    }
+
+    /// <inheritdoc/>
+    public FileDescriptor? Ready => _isArmed ? _ready : null;
+
+    /// <inheritdoc/>
+    public void Process(BackendRing ring)
+    {
+        _allocatedBefore ??= GC.GetAllocatedBytesForCurrentThread();
+        Disarm();
+        _poll.Begin();
+        while (true)
+        {
+            int done = Work(ring);
+            if (ring.IsTurnOver)
+                return;
+            if (done > 0)
+                _poll.Restart();
+            else if (!_poll.ShouldGoOn() && TrySleep())
+                return;
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Drain(BackendRing ring)
+    {
+        Disarm();
+        Reap(ring);
+        while (_pending > 0)
+        {
+            _engine!.Push();
+            if (Reap(ring) > 0)
+                continue;
+            if (_engine.Arm())
+                Poll.Wait([new PollEntry(_ready, PollEvents.Readable)], -1);
+            _engine.Disarm();
+            _ready.Drain();
+        }
+        ring.Notify();
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        s_log.Debug("{Path}: {Requests} requests, for which the queue's thread allocated {Bytes} bytes", _image.Path, _completed,
+            GC.GetAllocatedBytesForCurrentThread() - (_allocatedBefore ?? 0));
+        _engine?.Dispose();
+        foreach (BlockRequest request in _requests)
+            request.Free();
+        _zeros?.Dispose();
+        _vectors.Dispose();
+        _ready.Dispose();
+    }
+
+    // How much was done: requests begun and operations ended.
+    private int Work(BackendRing ring)
+    {
+        int done = Reap(ring);
+        while (ring.TryTake(out DescriptorChain chain))
+        {
+            Begin(ring, in chain);
+            done++;
+        }
+        if (_pending > 0)
+        {
+            _engine!.Push();
+            done += Reap(ring);
+        }
+        if (_uncalled > 0)
+            Call(ring);
+        return done;
+    }
+
+    private bool TrySleep()
+    {
+        if (_pending > 0)
+        {
+            _isArmed = true;
+            if (!_engine!.Arm())
+            {
+                Disarm();
+                return false;
+            }
+        }
+        _poll.End();
+        return true;
+    }
+
+    private void Disarm()
+    {
+        if (!_isArmed)
+            return;
+        _isArmed = false;
+        _engine?.Disarm();
+        _ready.Drain();
+    }
+
+    private int Reap(BackendRing ring)
+    {
+        int done = 0;
+        while (_pending > 0 && _engine!.TryTake(out BlockRequest request))
+        {
+            _pending--;
+            done++;
+            if (Continue(ring, request))
+                Run(ring, request);
+        }
+        return done;
+    }
+
+    private void Begin(BackendRing ring, in DescriptorChain chain)
+    {
+        if (!BlockRequestParser.TryFindStatus(in chain, out GuestBuffer status))
+        {
+            Report("a request has no room for its status");
+            ring.Complete(chain.Head, 0);
+            _uncalled++;
+            return;
+        }
+        BlockRequest request = _free[--_freeCount];
+        request.Reset();
+        request.Head = chain.Head;
+        request.Status = status;
+        if (!BlockRequestParser.TryParse(in chain, _image, _features, request, out BlockStatus answer))
+            End(ring, request, answer);
+        else if (_engine is null)
+            EndWithoutFile(ring, request);
+        else if (Prepare(ring, request))
+            Run(ring, request);
+    }
+
+    // False if there is nothing to be done.
+    private bool Prepare(BackendRing ring, BlockRequest request)
+    {
+        switch (request.Type)
+        {
+            case BlockRequestType.In or BlockRequestType.Out when request.Remaining == 0:
+            case BlockRequestType.Flush when _image.IsReadOnly:
+                End(ring, request, BlockStatus.Ok);
+                return false;
+            case BlockRequestType.In or BlockRequestType.Out:
+                if (_image.IsDirect)
+                    request.Align(_image.File!.MemoryAlignment, _image.BlockSize);
+                return true;
+            case BlockRequestType.Discard or BlockRequestType.WriteZeroes:
+                BeginRange(request);
+                return true;
+            default:
+                return true;
+        }
+    }
+
+    // Does what is to be done next, until it takes time or there is nothing more.
+    private void Run(BackendRing ring, BlockRequest request)
+    {
+        do
+        {
+            if (!_immediate.TryExecute(request))
+            {
+                _engine!.Submit(request);
+                _pending++;
+                return;
+            }
+        }
+        while (Continue(ring, request));
+    }
+
+    // Goes on after an operation: whether there is another one to be done.
+    private bool Continue(BackendRing ring, BlockRequest request)
+    {
+        long result = request.Result;
+        if (result is -Errnos.Eintr or -Errnos.Eagain && ++request.Interruptions <= MaxInterruptions)
+            return true;
+        switch (request.Operation)
+        {
+            case BlockOperation.Sync:
+                End(ring, request, _image.EndFlush((int)result) ? BlockStatus.Ok : BlockStatus.IoError);
+                return false;
+            case BlockOperation.Read or BlockOperation.Write:
+                if (result <= 0)
+                    return Fail(ring, request, result);
+                if (request.Operation == BlockOperation.Read)
+                    request.Filled += (uint)result;
+                request.Advance((ulong)result);
+                if (request.Remaining > 0)
+                {
+                    if (request.WritesZeros)
+                        request.LimitZeros(_zeros!);
+                    return true;
+                }
+                return request.Type == BlockRequestType.WriteZeroes ? ContinueRanges(ring, request) : ContinueDone(ring, request);
+            default:
+                if (result == -Errnos.Eopnotsupp && TryOtherwise(request))
+                    return true;
+                return result < 0 ? Fail(ring, request, result) : ContinueRanges(ring, request);
+        }
+    }
+
+    private bool ContinueRanges(BackendRing ring, BlockRequest request)
+    {
+        request.EndRange();
+        if (request.Ranges.IsEmpty)
+            return ContinueDone(ring, request);
+        BeginRange(request);
+        return true;
+    }
+
+    // All is done. What was written may still have to reach the disk, if the driver relies on that.
+    private bool ContinueDone(BackendRing ring, BlockRequest request)
+    {
+        if (request.Type != BlockRequestType.In && _backend.IsWriteThrough)
+        {
+            request.Operation = BlockOperation.Sync;
+            return true;
+        }
+        End(ring, request, BlockStatus.Ok);
+        return false;
+    }
+
+    private void BeginRange(BlockRequest request)
+    {
+        BlockRange range = request.Ranges[0];
+        request.Offset = range.Offset;
+        request.Remaining = range.Length;
+        if (request.Type == BlockRequestType.Discard)
+            request.Operation = _image.File!.IsBlockDevice ? BlockOperation.Discard : BlockOperation.PunchHole;
+        else
+            request.Operation = range.MayUnmap ? BlockOperation.PunchHole : BlockOperation.ZeroRange;
+    }
+
+    // Where a file system or a device has no holes, or cannot zero without them, there are zeros to be written.
+    private bool TryOtherwise(BlockRequest request)
+    {
+        if (request.Type == BlockRequestType.Discard)
+            return false;
+        if (request.Operation == BlockOperation.PunchHole)
+        {
+            request.Operation = BlockOperation.ZeroRange;
+            return true;
+        }
+        _zeros ??= new NativeBuffer(ZerosSize, alignment: 4096);
+        request.PrepareZeros(_zeros);
+        return true;
+    }
+
+    private void EndWithoutFile(BackendRing ring, BlockRequest request)
+    {
+        if (request.Type == BlockRequestType.In)
+            request.Filled = (uint)request.Remaining;
+        End(ring, request, BlockStatus.Ok);
+    }
+
+    private bool Fail(BackendRing ring, BlockRequest request, long result)
+    {
+        if (!_hasReported)
+        {
+            string reason = result == 0 ? "the file has become shorter" : new ErrnoException("failed", (int)-result).Message;
+            Report($"{request.Operation} of {request.Remaining} bytes at {request.Offset}: {reason}");
+        }
+        End(ring, request, result == -Errnos.Eopnotsupp ? BlockStatus.Unsupported : BlockStatus.IoError);
+        return false;
+    }
+
+    private void End(BackendRing ring, BlockRequest request, BlockStatus status)
+    {
+        request.Status.Span[0] = (byte)status;
+        ring.Complete(request.Head, request.Filled + 1);
+        _free[_freeCount++] = request;
+        _completed++;
+        // A call costs as much as several requests. But when the driver has as much to do as is left here, both can work at a time.
+        if (++_uncalled % Batch == 0 && _uncalled >= ring.Waiting)
+            Call(ring);
+    }
+
+    private void Call(BackendRing ring)
+    {
+        _uncalled = 0;
+        ring.Notify();
+    }
+
+    // Once for a ring: a guest may fail as often as it likes.
+    private void Report(string what)
+    {
+        if (_hasReported)
+            return;
+        _hasReported = true;
+        s_log.Warn("{Path}: {What}; this queue's further failures are not reported", _image.Path, what);
+    }
+}

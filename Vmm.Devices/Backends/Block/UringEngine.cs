@@ -1,0 +1,118 @@
+using Vmm.Vhost.Native;
+
+namespace Vmm.Devices.Backends.Block;
+
+/// <summary>The engine by io_uring: one system call for as many requests as there are.</summary>
+internal sealed class UringEngine : BlockEngine
+{
+    private readonly BlockRequest[] _requests;
+    private readonly EventFd _ready;
+    private readonly IoUring _ring;
+    private ThreadEngine? _threads;     // for what io_uring cannot do
+    private bool _isEnabled;
+    private bool _hasSubmissions;
+    private int _pending;
+
+    /// <summary>Makes a ring for <paramref name="requests"/>.</summary>
+    /// <exception cref="ErrnoException">The kernel refuses.</exception>
+    public UringEngine(BlockImage image, BlockRequest[] requests, EventFd ready)
+        : base(image)
+    {
+        _requests = requests;
+        _ready = ready;
+        _ring = new IoUring(Math.Min(requests.Length, IoUring.MaxEntries), image.File!, ready);
+    }
+
+    /// <inheritdoc/>
+    public override void Submit(BlockRequest request)
+    {
+        ulong id = (ulong)request.Index;
+        switch (request.Operation)
+        {
+            case BlockOperation.Read:
+                _ring.Read(request.Vectors, request.Offset, id);
+                break;
+            case BlockOperation.Write:
+                _ring.Write(request.Vectors, request.Offset, id);
+                break;
+            case BlockOperation.Sync:
+                _ring.Sync(id);
+                break;
+            case BlockOperation.PunchHole:
+                _ring.Allocate(AllocateMode.PunchHole, request.Offset, request.Remaining, id);
+                break;
+            case BlockOperation.ZeroRange:
+                _ring.Allocate(AllocateMode.ZeroRange, request.Offset, request.Remaining, id);
+                break;
+            default:
+                _threads ??= new ThreadEngine(Image, _requests.Length, _ready);
+                _threads.Submit(request);
+                return;
+        }
+        _hasSubmissions = true;
+        _pending++;
+    }
+
+    /// <inheritdoc/>
+    public override void Push()
+    {
+        _threads?.Push();
+        if (!_hasSubmissions)
+            return;
+        _hasSubmissions = false;
+        if (!_isEnabled)
+        {
+            // Here, because the thread that does this is the one that may use the ring.
+            _ring.Enable();
+            _isEnabled = true;
+        }
+        _ring.Push();
+    }
+
+    /// <inheritdoc/>
+    public override bool TryTake(out BlockRequest request)
+    {
+        if (_pending > 0)
+        {
+            bool isDone = _ring.TryTake(out ulong id, out int result);
+            if (!isDone && !_hasSubmissions && _ring.HasWork)
+            {
+                _ring.Push();
+                isDone = _ring.TryTake(out id, out result);
+            }
+            if (isDone)
+            {
+                _pending--;
+                request = _requests[id];
+                request.Result = result;
+                return true;
+            }
+        }
+        if (_threads is not null && _threads.TryTake(out request))
+            return true;
+        request = null!;
+        return false;
+    }
+
+    /// <inheritdoc/>
+    public override bool Arm()
+    {
+        bool isIdle = _threads?.Arm() ?? true;
+        _ring.SetNotifications(true);
+        return isIdle && !_ring.HasCompletions && !_ring.HasWork;
+    }
+
+    /// <inheritdoc/>
+    public override void Disarm()
+    {
+        _ring.SetNotifications(false);
+        _threads?.Disarm();
+    }
+
+    /// <inheritdoc/>
+    public override void Dispose()
+    {
+        _threads?.Dispose();
+        _ring.Dispose();
+    }
+}

@@ -1,0 +1,92 @@
+using System.Buffers.Binary;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.User.Backend;
+
+namespace Vmm.Devices.Backends.Console;
+
+/// <summary>A console with one port (VIRTIO 1.2 §5.3), on a pseudo-terminal or into a file.</summary>
+public sealed class ConsoleBackend : VhostUserDevice, IDisposable
+{
+    private const ulong SizeFeature = 1UL << 0;     // VIRTIO_CONSOLE_F_SIZE
+    private const int ReceiveQueue = 0;
+
+    private readonly FileDescriptor _output;
+    private readonly TerminalMaster? _terminal;
+    private (ushort Columns, ushort Rows) _size;
+
+    private ConsoleBackend(FileDescriptor output, string path)
+    {
+        _output = output;
+        _terminal = output as TerminalMaster;
+        Path = path;
+        _size = _terminal?.Size ?? default;
+    }
+
+    /// <summary>The terminal's device, or the file.</summary>
+    public string Path { get; }
+
+    /// <inheritdoc/>
+    public override string Name => "console";
+
+    /// <inheritdoc/>
+    public override ulong Features => _terminal is null ? 0 : SizeFeature;
+
+    /// <inheritdoc/>
+    public override int QueueCount => 2;
+
+    /// <inheritdoc/>
+    public override int ConfigSize => 12;
+
+    /// <inheritdoc/>
+    public override bool IsInOrder => true;
+
+    /// <summary>A console on a pseudo-terminal that is made for it.</summary>
+    /// <exception cref="ErrnoException">There is none to be had.</exception>
+    public static ConsoleBackend OnTerminal()
+    {
+        TerminalMaster terminal = TerminalMaster.Open();
+        return new ConsoleBackend(terminal, terminal.Path);
+    }
+
+    /// <summary>A console whose output goes to a file, which is made or emptied, and that has no input.</summary>
+    /// <exception cref="ErrnoException">It cannot be opened.</exception>
+    public static ConsoleBackend IntoFile(string path) => new(FileDescriptor.Open(path, OpenMode.CreateTruncate), path);
+
+    /// <inheritdoc/>
+    public override void ReadConfig(Span<byte> config)
+    {
+        // struct virtio_console_config: cols, rows, max_nr_ports, emerg_wr.
+        BinaryPrimitives.WriteUInt16LittleEndian(config, _size.Columns);
+        BinaryPrimitives.WriteUInt16LittleEndian(config[2..], _size.Rows);
+        BinaryPrimitives.WriteUInt32LittleEndian(config[4..], 1);
+    }
+
+    /// <inheritdoc/>
+    public override IRingHandler StartRing(BackendRing ring)
+    {
+        if (ring.Index != ReceiveQueue)
+            return new ConsoleTransmitRing(_output, Path);
+        return _terminal is null ? IdleRing.Instance : new ConsoleReceiveRing(_terminal, UpdateSize);
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => _output.Dispose();
+
+    // Whoever sits at the terminal may have changed its size. The kernel tells the program on the terminal, not us: so it is looked at
+    // when something is typed.
+    private void UpdateSize()
+    {
+        (ushort, ushort) size = _terminal!.Size;
+        if (size == _size)
+            return;
+        _size = size;
+        try
+        {
+            FrontEnd?.ConfigurationChanged();
+        }
+        catch (Vmm.Vhost.VhostException)
+        {
+            // It has gone; the next one reads the size anyhow.
+        }
+    }
+}

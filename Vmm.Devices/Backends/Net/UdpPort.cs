@@ -1,0 +1,83 @@
+using System.Net;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Devices.Backends.Net;
+
+/// <summary>A wire of UDP datagrams, each of which is one Ethernet frame without anything before or behind it, as with QEMU's
+/// <c>-netdev socket,udp=…</c>. Pair N uses the Nth port behind those that are given, on both ends.</summary>
+internal sealed class UdpPort : IFramePort
+{
+    // Datagrams that find no room are lost without a word: room for some 5,000 small ones.
+    private const int ReceiveBuffer = 4 << 20;
+
+    private readonly UdpSocket[] _sockets;
+
+    /// <summary>Opens a socket for each of <paramref name="pairs"/>.</summary>
+    /// <exception cref="ErrnoException">An address cannot be used; the message names it.</exception>
+    public UdpPort(IPEndPoint local, IPEndPoint remote, int pairs)
+    {
+        _sockets = new UdpSocket[pairs];
+        try
+        {
+            for (int i = 0; i < pairs; i++)
+            {
+                _sockets[i] = UdpSocket.Connect(
+                    new IPEndPoint(local.Address, local.Port + i), new IPEndPoint(remote.Address, remote.Port + i), ReceiveBuffer);
+            }
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    /// <inheritdoc/>
+    public ulong Features => 0;
+
+    /// <inheritdoc/>
+    public bool IsUp => true;
+
+    /// <inheritdoc/>
+    public NetworkSocket? LinkChanges => null;
+
+    /// <inheritdoc/>
+    public FileDescriptor Receiver(int pair) => _sockets[pair];
+
+    /// <inheritdoc/>
+    public void Accept(ulong features)
+    {
+    }
+
+    /// <inheritdoc/>
+    public void Use(int pair, bool use)
+    {
+    }
+
+    /// <inheritdoc/>
+    public int TrySend(int pair, ReadOnlySpan<IoVector> vectors)
+    {
+        int sent = VectoredIo.TryWrite(_sockets[pair], vectors[1..]);
+        // That nobody was there is told of the datagram before: this one is not sent yet.
+        return sent == -Errnos.Econnrefused ? VectoredIo.TryWrite(_sockets[pair], vectors[1..]) : sent;
+    }
+
+    /// <inheritdoc/>
+    public int TryReceive(int pair, Span<byte> buffer)
+    {
+        int count = _sockets[pair].TryRead(buffer[IFramePort.HeaderSize..]);
+        if (count == -Errnos.Econnrefused)
+            count = _sockets[pair].TryRead(buffer[IFramePort.HeaderSize..]);
+        if (count < 0)
+            return count;
+        buffer[..IFramePort.HeaderSize].Clear();
+        return IFramePort.HeaderSize + count;
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        foreach (UdpSocket? socket in _sockets)
+            socket?.Dispose();
+    }
+}

@@ -1,0 +1,98 @@
+using System.Security.Cryptography;
+using NLog;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.User.Backend;
+using Vmm.Vhost.Virtqueue;
+
+namespace Vmm.Devices.Backends.Rng;
+
+/// <summary>The queue of an entropy device. A buffer gets as much as the source and the limit give at the moment, at least one byte.</summary>
+internal sealed class RngRing(FileDescriptor source, string path, TokenBucket? limit) : IRingHandler
+{
+    private const int ChunkSize = 4096;
+    private const ulong LeastAtOnce = 64;       // Linux asks for so much; less would only mean more interrupts
+
+    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Rng");
+
+    private readonly byte[] _chunk = new byte[ChunkSize];
+    private readonly TimerFd _timer = new();
+    private readonly WorkLimit _work = new();
+    private int _start;
+    private int _end;
+    private bool _waitsForTime;
+    private bool _waitsForSource;
+    private bool _isExhausted;
+
+    /// <inheritdoc/>
+    public FileDescriptor? Ready => _waitsForTime ? _timer : _waitsForSource ? source : _work.Ready;
+
+    /// <inheritdoc/>
+    public void Process(BackendRing ring)
+    {
+        _timer.Drain();
+        _waitsForTime = _waitsForSource = false;
+        _work.Begin(ring);
+        while (_work.Allows() && HasTime(out ulong most) && HasBytes() && ring.TryTake(out DescriptorChain chain))
+        {
+            int count = (int)Math.Min(most, (ulong)(_end - _start));
+            int written = chain.Write(0, _chunk.AsSpan(_start, count));
+            // Nobody else gets these.
+            CryptographicOperations.ZeroMemory(_chunk.AsSpan(_start, written));
+            _start += written;
+            limit?.Take((ulong)written);
+            ring.Complete(chain.Head, (uint)written);
+        }
+        ring.Notify();
+    }
+
+    /// <inheritdoc/>
+    public void Drain(BackendRing ring)
+    {
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        CryptographicOperations.ZeroMemory(_chunk);
+        _timer.Dispose();
+        _work.Dispose();
+    }
+
+    private bool HasTime(out ulong most)
+    {
+        most = ChunkSize;
+        if (limit is null)
+            return true;
+        ulong least = Math.Min(LeastAtOnce, limit.Capacity);
+        most = limit.Available;
+        if (most >= least)
+            return true;
+        _timer.Set(limit.TimeUntil(least));
+        _waitsForTime = true;
+        return false;
+    }
+
+    private bool HasBytes()
+    {
+        if (_start < _end)
+            return true;
+        if (_isExhausted)
+            return false;
+        int count = source.TryRead(_chunk);
+        if (count > 0)
+        {
+            (_start, _end) = (0, count);
+            return true;
+        }
+        if (count == -Errnos.Eagain)
+        {
+            _waitsForSource = true;
+            return false;
+        }
+        _isExhausted = true;
+        s_log.Error(
+            "{Path} {Reason}: the guest gets no more random bytes", path,
+            count == 0 ? "is read to its end" : new ErrnoException("cannot be read", -count).Message);
+        return false;
+    }
+}

@@ -1,0 +1,62 @@
+using System.Buffers.Binary;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.User.Backend;
+
+namespace Vmm.Devices.Backends.Vsock;
+
+/// <summary>A socket device (VIRTIO 1.2 §5.10) whose other side are Unix sockets of the host's; see <see cref="VsockSwitch"/>.</summary>
+public sealed class VsockBackend : VhostUserDevice, IDisposable
+{
+    /// <summary>The smallest address of a guest; below are reserved ones (vsock(7)).</summary>
+    public const uint MinCid = 3;
+
+    /// <summary>The largest; above is VMADDR_CID_ANY.</summary>
+    public const uint MaxCid = uint.MaxValue - 1;
+
+    private const int ReceiveQueue = 0, TransmitQueue = 1, Queues = 3;
+
+    private readonly VsockSwitch _switch;
+    private readonly uint _guestCid;
+
+    /// <summary>Listens for programs of the host's.</summary>
+    /// <param name="path">A socket's path. Behind it, with <c>_N</c>, are the sockets on which the host's port N is.</param>
+    /// <param name="guestCid">The guest's address, <see cref="MinCid"/> to <see cref="MaxCid"/>.</param>
+    /// <exception cref="ErrnoException">Nobody can listen there.</exception>
+    public VsockBackend(string path, uint guestCid)
+    {
+        _guestCid = guestCid;
+        _switch = new VsockSwitch(path, guestCid);
+    }
+
+    /// <inheritdoc/>
+    public override string Name => "vsock";
+
+    /// <summary>None: streams need no feature bit (VIRTIO 1.2 §5.10.3).</summary>
+    public override ulong Features => 0;
+
+    /// <inheritdoc/>
+    public override int QueueCount => Queues;
+
+    /// <inheritdoc/>
+    public override int ConfigSize => sizeof(ulong);
+
+    /// <inheritdoc/>
+    public override bool IsInOrder => true;
+
+    /// <inheritdoc/>
+    public override void ReadConfig(Span<byte> config) => BinaryPrimitives.WriteUInt64LittleEndian(config, _guestCid);
+
+    /// <inheritdoc/>
+    public override IRingHandler StartRing(BackendRing ring) => ring.Index switch
+    {
+        ReceiveQueue => new VsockReceiveRing(_switch),
+        TransmitQueue => new VsockTransmitRing(_switch),
+        _ => IdleRing.Instance,     // events: the guest's address never changes while it runs
+    };
+
+    /// <inheritdoc/>
+    public override void Reset() => _switch.Clear();
+
+    /// <inheritdoc/>
+    public void Dispose() => _switch.Dispose();
+}

@@ -1,0 +1,382 @@
+using NLog;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Devices.Backends.Vsock;
+
+/// <summary>All connections of a guest: packets on one side (VIRTIO 1.2 §5.10.6), Unix sockets on the other. A guest that connects to
+/// port N of the host gets the program that listens on PATH_N; a program that connects to PATH says which of the guest's ports it wants.</summary>
+/// <remarks>Two threads meet here, those of the guest's transmit and receive queues; a lock keeps them apart. Neither ever waits for a
+/// host program.</remarks>
+internal sealed class VsockSwitch : IDisposable
+{
+    /// <summary>The host's address (VMADDR_CID_HOST).</summary>
+    public const ulong HostCid = 2;
+
+    /// <summary>The most connections at a time, with those whose rest is still on its way to the host.</summary>
+    public const int MaxConnections = 1024;
+
+    private const int MaxHandshakes = 64;
+    private const int MaxResets = 256;
+    private const uint FirstHostPort = 1 << 30;     // above those that programs listen on
+    private const ulong ListenerId = 0, WakeId = 1, FirstId = 2;
+    private const int EventsAtOnce = 64;
+    private const int PacketsBetweenCollecting = 16;
+
+    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Vsock");
+
+    private readonly Lock _lock = new();
+    private readonly string _path;
+    private readonly ulong _guestCid;
+    private readonly UnixListener _listener;
+    private readonly Epoll _epoll = new();
+    private readonly EventFd _wake = new();
+    private readonly EventFd _room = new();
+    private readonly Dictionary<(uint HostPort, uint GuestPort), VsockConnection> _known = [];
+    private readonly Dictionary<ulong, VsockConnection> _connections = [];
+    private readonly Dictionary<ulong, HostHandshake> _handshakes = [];
+    private readonly Queue<VsockConnection> _ready = new();
+    private readonly Queue<VsockHeader> _resets = new();
+    private readonly EpollEntry[] _events = new EpollEntry[EventsAtOnce];
+    private ulong _nextId = FirstId;
+    private uint _nextHostPort = FirstHostPort;
+    private int _sinceCollected;
+    private bool _isDeaf;
+    private bool _hasComplained;
+
+    /// <summary>Listens on <paramref name="path"/>.</summary>
+    /// <param name="path">Where host programs connect to; with <c>_N</c> behind it, where they listen.</param>
+    /// <param name="guestCid">The guest's address.</param>
+    /// <exception cref="ErrnoException">Nobody can listen there; the message says what to do.</exception>
+    public VsockSwitch(string path, ulong guestCid)
+    {
+        _path = path;
+        _guestCid = guestCid;
+        _listener = UnixListener.Listen(path);
+        _epoll.Watch(_listener, PollEvents.Readable, ListenerId);
+        _epoll.Watch(_wake, PollEvents.Readable, WakeId);
+    }
+
+    /// <summary>Readable when <see cref="TryMakePacket"/> may have something.</summary>
+    public FileDescriptor Ready => _epoll;
+
+    /// <summary>Readable when <see cref="HasRoom"/> has become true.</summary>
+    public EventFd RoomReady => _room;
+
+    /// <summary>Whether <see cref="Receive"/> may be called. If not, more packets of the guest's would each have to be answered, and it
+    /// does not take the answers (VIRTIO 1.2 §5.10.6.1).</summary>
+    public bool HasRoom
+    {
+        get
+        {
+            lock (_lock)
+                return _resets.Count < MaxResets;
+        }
+    }
+
+    /// <summary>How many connections there are.</summary>
+    public int Count
+    {
+        get
+        {
+            lock (_lock)
+                return _connections.Count;
+        }
+    }
+
+    /// <summary>The guest sends a packet.</summary>
+    /// <param name="header">Its header, as the guest wrote it.</param>
+    /// <param name="data">Its data: as long as the header says, and not longer than <see cref="VsockCredit.Room"/>.</param>
+    public void Receive(in VsockHeader header, ReadOnlySpan<byte> data)
+    {
+        if (header.SourceCid != _guestCid || header.DestinationCid != HostCid)
+        {
+            // Not ours to answer: there is nobody of that name.
+            Complain($"a packet from {header.SourceCid} to {header.DestinationCid} is dropped: the guest is {_guestCid}, and there is only {HostCid}");
+            return;
+        }
+        lock (_lock)
+        {
+            _known.TryGetValue((header.DestinationPort, header.SourcePort), out VsockConnection? connection);
+            if (header.Type != VsockType.Stream)
+            {
+                connection?.Reset();
+                if (connection is null)
+                    Refuse(header);
+            }
+            else if (header.Operation == VsockOperation.Request)
+            {
+                // A guest that has started again knows nothing of what it had before.
+                if (connection is not null)
+                    Remove(connection);
+                Connect(header);
+                return;
+            }
+            else if (connection is null)
+            {
+                Refuse(header);
+            }
+            else
+            {
+                connection.Receive(header, data);
+            }
+            if (connection is not null)
+                Settle(connection, wake: true);
+        }
+    }
+
+    /// <summary>A packet that cannot be one: its header is cut off, or it has less data than it says.</summary>
+    public void Malformed() => Complain("a packet without a whole header, or with less data than it says, is dropped");
+
+    /// <summary>Makes the next packet for the guest, if there is something to tell it.</summary>
+    public bool TryMakePacket(VsockPacket packet)
+    {
+        lock (_lock)
+        {
+            if (_resets.TryDequeue(out VsockHeader reset))
+            {
+                packet.Set(reset);
+                if (_resets.Count == MaxResets - 1)
+                    _room.Signal();
+                return true;
+            }
+            // Connections that always have something must not keep others from being heard.
+            if (_ready.Count == 0 || ++_sinceCollected >= PacketsBetweenCollecting)
+                Collect();
+            while (_ready.TryDequeue(out VsockConnection? connection))
+            {
+                if (!_connections.ContainsKey(connection.Id))
+                    continue;   // it ended while it stood here
+                connection.IsQueued = false;
+                bool isMade = connection.TryMakePacket(packet, _guestCid);
+                Settle(connection, wake: false);
+                if (isMade)
+                    return true;
+            }
+            return false;
+        }
+    }
+
+    /// <summary>Ends all connections: the guest, or whoever speaks for it, is gone.</summary>
+    public void Clear()
+    {
+        lock (_lock)
+        {
+            foreach (VsockConnection connection in _connections.Values)
+                connection.Dispose();
+            _connections.Clear();
+            _known.Clear();
+            _ready.Clear();
+            _resets.Clear();
+            Hear();
+            _room.Signal();
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        Clear();
+        foreach (HostHandshake handshake in _handshakes.Values)
+            handshake.Dispose();
+        _handshakes.Clear();
+        _listener.Dispose();
+        _epoll.Dispose();
+        _wake.Dispose();
+        _room.Dispose();
+    }
+
+    // The guest asks for a connection with a port of the host's.
+    private void Connect(in VsockHeader header)
+    {
+        string path = $"{_path}_{header.DestinationPort}";
+        UnixSocket? socket = null;
+        int error = _connections.Count < MaxConnections ? TryConnect(path, out socket) : Errnos.Enobufs;
+        if (error != 0)
+        {
+            s_log.Debug("the guest's connection to {Path} failed (errno {Errno})", path, error);
+            Refuse(header);
+            return;
+        }
+        VsockConnection connection = Add(new VsockConnection(_nextId++, socket!, header.DestinationPort, header.SourcePort, isOfHost: false));
+        connection.Note(header);
+        Settle(connection, wake: true);
+    }
+
+    private static int TryConnect(string path, out UnixSocket? socket)
+    {
+        try
+        {
+            return UnixSocket.TryConnect(path, out socket);
+        }
+        catch (ErrnoException e)    // no descriptors left
+        {
+            socket = null;
+            return e.Errno;
+        }
+    }
+
+    private VsockConnection Add(VsockConnection connection)
+    {
+        _connections.Add(connection.Id, connection);
+        _known.Add((connection.HostPort, connection.GuestPort), connection);
+        return connection;
+    }
+
+    private void Remove(VsockConnection connection)
+    {
+        _connections.Remove(connection.Id);
+        if (_known.TryGetValue((connection.HostPort, connection.GuestPort), out VsockConnection? known) && known == connection)
+            _known.Remove((connection.HostPort, connection.GuestPort));
+        connection.Dispose();       // which takes it out of the epoll set
+        connection.Watched = null;
+        Hear();
+    }
+
+    // Answers a packet of no connection, unless it is such an answer itself.
+    private void Refuse(in VsockHeader header)
+    {
+        if (header.Operation == VsockOperation.Reset)
+            return;
+        _resets.Enqueue(new VsockHeader
+        {
+            SourceCid = HostCid,
+            DestinationCid = _guestCid,
+            SourcePort = header.DestinationPort,
+            DestinationPort = header.SourcePort,
+            Type = header.Type,
+            Operation = VsockOperation.Reset,
+        });
+        _wake.Signal();
+    }
+
+    // After anything has happened to a connection: is it over, has it something for the guest, what is it to wait for?
+    private void Settle(VsockConnection connection, bool wake)
+    {
+        if (connection.IsOver)
+        {
+            Remove(connection);
+            return;
+        }
+        if (connection.IsForgotten)
+            _known.Remove((connection.HostPort, connection.GuestPort));
+        if (connection.HasWork && !connection.IsQueued)
+        {
+            connection.IsQueued = true;
+            _ready.Enqueue(connection);
+            if (wake)
+                _wake.Signal();
+        }
+        PollEvents? wanted = connection.Wanted;
+        if (wanted == connection.Watched)
+            return;
+        if (wanted is null)
+            _epoll.Forget(connection.Socket);
+        else if (connection.Watched is null)
+            _epoll.Watch(connection.Socket, wanted.Value, connection.Id);
+        else
+            _epoll.Change(connection.Socket, wanted.Value, connection.Id);
+        connection.Watched = wanted;
+    }
+
+    // Finds out which sockets have something.
+    private void Collect()
+    {
+        _sinceCollected = 0;
+        int count = _epoll.Collect(_events);
+        foreach (ref readonly EpollEntry happened in _events.AsSpan(0, count))
+        {
+            if (happened.Key == WakeId)
+            {
+                _wake.Drain();
+            }
+            else if (happened.Key == ListenerId)
+            {
+                Accept();
+            }
+            else if (_connections.TryGetValue(happened.Key, out VsockConnection? connection))
+            {
+                connection.HostIsReady(happened.Happened);
+                Settle(connection, wake: false);
+            }
+            else if (_handshakes.TryGetValue(happened.Key, out HostHandshake? handshake))
+            {
+                Continue(handshake);
+            }
+        }
+    }
+
+    private void Accept()
+    {
+        try
+        {
+            if (_listener.TryAccept() is not { } socket)
+                return;
+            if (_handshakes.Count == MaxHandshakes)
+                Drop(_handshakes.Values.MinBy(handshake => handshake.Id)!);     // whoever has said nothing for longest
+            var handshake = new HostHandshake(_nextId++, socket);
+            _handshakes.Add(handshake.Id, handshake);
+            _epoll.Watch(socket, PollEvents.Readable, handshake.Id);
+        }
+        catch (ErrnoException e)
+        {
+            // No descriptors left. Who waits is heard when a connection has ended.
+            _epoll.Forget(_listener);
+            _isDeaf = true;
+            Complain($"a program of the host's cannot be connected: {e.Message}");
+        }
+    }
+
+    private void Continue(HostHandshake handshake)
+    {
+        switch (handshake.ReadPort())
+        {
+            case null:
+                Drop(handshake);
+                break;
+            case 0:
+                break;
+            case uint _ when _connections.Count >= MaxConnections:
+                Complain($"a program of the host's is not connected: there are {MaxConnections} connections");
+                Drop(handshake);
+                break;
+            case uint port:
+                _handshakes.Remove(handshake.Id);
+                _epoll.Forget(handshake.Socket);
+                Settle(Add(new VsockConnection(handshake.Id, handshake.Socket, FreeHostPort(port), port, isOfHost: true)), wake: false);
+                break;
+        }
+    }
+
+    private void Drop(HostHandshake handshake)
+    {
+        _handshakes.Remove(handshake.Id);
+        handshake.Dispose();
+        Hear();
+    }
+
+    private void Hear()
+    {
+        if (!_isDeaf)
+            return;
+        _epoll.Watch(_listener, PollEvents.Readable, ListenerId);
+        _isDeaf = false;
+    }
+
+    // There are far more ports than connections.
+    private uint FreeHostPort(uint guestPort)
+    {
+        while (true)
+        {
+            uint port = _nextHostPort;
+            _nextHostPort = port == uint.MaxValue - 1 ? FirstHostPort : port + 1;
+            if (!_known.ContainsKey((port, guestPort)))
+                return port;
+        }
+    }
+
+    private void Complain(string what)
+    {
+        s_log.Log(_hasComplained ? LogLevel.Debug : LogLevel.Warn, "{What}", what);
+        _hasComplained = true;
+    }
+}

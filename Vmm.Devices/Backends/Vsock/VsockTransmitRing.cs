@@ -1,0 +1,64 @@
+using System.Runtime.InteropServices;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.User.Backend;
+using Vmm.Vhost.Virtqueue;
+
+namespace Vmm.Devices.Backends.Vsock;
+
+/// <summary>The queue on which the guest sends.</summary>
+internal sealed class VsockTransmitRing(VsockSwitch sockets) : IRingHandler
+{
+    // One byte more than a guest may send at a time, so that one which sends more is found out.
+    private readonly byte[] _data = new byte[VsockCredit.Room + 1];
+    private readonly WorkLimit _limit = new();
+    private bool _isHeldUp;
+
+    /// <inheritdoc/>
+    public FileDescriptor? Ready => _isHeldUp ? sockets.RoomReady : _limit.Ready;
+
+    /// <inheritdoc/>
+    public void Process(BackendRing ring)
+    {
+        sockets.RoomReady.Drain();
+        _limit.Begin(ring);
+        _isHeldUp = false;
+        while (_limit.Allows())
+        {
+            if (!sockets.HasRoom)
+            {
+                _isHeldUp = true;
+                break;
+            }
+            if (!ring.TryTake(out DescriptorChain chain))
+                break;
+            Send(chain);
+            ring.Complete(chain.Head, 0);
+        }
+        ring.Notify();
+    }
+
+    /// <inheritdoc/>
+    public void Drain(BackendRing ring)
+    {
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => _limit.Dispose();
+
+    private void Send(DescriptorChain chain)
+    {
+        VsockHeader header = default;
+        int read = chain.Read(0, MemoryMarshal.AsBytes(new Span<VsockHeader>(ref header)));
+        if (read < VsockHeader.WireSize || chain.ReadableLength - VsockHeader.WireSize < header.Length)
+        {
+            sockets.Malformed();
+            return;
+        }
+        Span<byte> data = _data.AsSpan(0, (int)Math.Min(header.Length, (uint)_data.Length));
+        // What other packets than those with data carry is not looked at.
+        if (header.Operation != VsockOperation.ReadWrite)
+            data = [];
+        chain.Read(VsockHeader.WireSize, data);
+        sockets.Receive(header, data);
+    }
+}

@@ -1,0 +1,75 @@
+using System.Runtime.InteropServices;
+using Vmm.Vhost;
+using Vmm.Vhost.Memory;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Devices.Virtio;
+
+/// <summary>A device with one back-end, whose rings are the device's first queues.</summary>
+internal abstract class VhostDevice : VirtioDevice
+{
+    private readonly EventLoop _events;
+    private readonly EventFd _ringError = new();
+
+    /// <summary>Waits for ring errors.</summary>
+    /// <param name="name">The device in messages.</param>
+    /// <param name="events">Where they are waited for.</param>
+    protected VhostDevice(string name, EventLoop events)
+    {
+        Name = name;
+        _events = events;
+        events.Add(_ringError, RingFailed);
+    }
+
+    /// <inheritdoc/>
+    public override string Name { get; }
+
+    /// <summary>The data plane; null only while the device is being made.</summary>
+    protected abstract IVhostBackend? DataPlane { get; }
+
+    /// <inheritdoc/>
+    public override bool IsDelegated(int queue) => queue < Rings.RingCount;
+
+    private IVhostBackend Rings => DataPlane!;
+
+    /// <inheritdoc/>
+    public override void Start(ulong features, GuestMemory memory, IReadOnlyList<VringConfig> queues)
+    {
+        Rings.SetFeatures(features);
+        Rings.SetMemory(memory);
+        StartRings(queues.Where(queue => IsDelegated(queue.Index)));
+    }
+
+    /// <summary>Starts rings of the back-end's.</summary>
+    /// <exception cref="VhostException">It refused; none of them runs.</exception>
+    protected void StartRings(IEnumerable<VringConfig> queues)
+    {
+        List<VringConfig> rings = [.. queues.Select(queue => queue with { Error = _ringError })];
+        Rings.Start(CollectionsMarshal.AsSpan(rings));
+    }
+
+    /// <inheritdoc/>
+    public override void Stop()
+    {
+        for (int i = 0; i < Rings.RingCount; i++)
+            Rings.Stop(i);
+        _ringError.Drain();
+    }
+
+    /// <inheritdoc/>
+    public override void Dispose()
+    {
+        _events.Remove(_ringError);
+        DataPlane?.Dispose();
+        _ringError.Dispose();
+    }
+
+    private void RingFailed()
+    {
+        lock (Sync)
+        {
+            if (!_ringError.IsClosed && _ringError.Drain() > 0)
+                Host.NeedsReset($"{Rings.Name} cannot go on with a ring: the driver has put something into it that is not in memory");
+        }
+    }
+}

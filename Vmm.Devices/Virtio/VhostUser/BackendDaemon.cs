@@ -1,0 +1,230 @@
+using System.Diagnostics;
+using System.Text;
+using NLog;
+using Vmm.Vhost;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Devices.Virtio.VhostUser;
+
+/// <summary>A back-end of a device's own, a program that is started again when it is gone. It ends by itself when its connection is closed, so
+/// nothing of it is left however this process ends.</summary>
+internal class BackendDaemon : IDisposable
+{
+    private const int Patience = 2000;          // milliseconds that it has to end by itself
+    private const int Moment = 500;             // milliseconds between the end of its connection and its own
+    private const int MaxLine = 1024;
+    private const int MaxLines = 100;           // of one daemon: bounds what it makes us write
+
+    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.VhostUser");
+
+    private static readonly TimeSpan s_interval = TimeSpan.FromSeconds(1);
+
+    private readonly Lock _lock = new();
+    private readonly string _name;
+    private readonly EventLoop _events;
+    private readonly DaemonProgram _program;
+    private readonly string _directory;
+    private readonly StringBuilder _line = new();
+    private UnixListener? _listener;
+    private ChildProcess? _process;
+    private string _lastLine = "";
+    private int _lines;
+    private long _started;
+    private bool _isReported = true;
+    private bool _disposed;
+
+    /// <summary>Makes a directory for its socket, that nobody else may look into.</summary>
+    /// <param name="name">The device, for messages.</param>
+    /// <param name="program">The program.</param>
+    /// <param name="events">Where is waited for what it says.</param>
+    /// <exception cref="VhostException">There is no place for the socket.</exception>
+    public BackendDaemon(string name, DaemonProgram program, EventLoop events)
+    {
+        (_name, _program, _events) = (name, program, events);
+        string? runtime = Environment.GetEnvironmentVariable("XDG_RUNTIME_DIR");
+        try
+        {
+            _directory = PrivateDirectory.Create(Directory.Exists(runtime) ? runtime : Path.GetTempPath(), "vmm-backend-");
+        }
+        catch (ErrnoException e)
+        {
+            throw new VhostException($"{name}: no place for a socket: {e.Message}", e);
+        }
+    }
+
+    /// <summary>Its socket.</summary>
+    public string SocketPath => Path.Combine(_directory, "socket");
+
+    /// <summary>Why it is gone, and what it said last; null while it runs. One that is about to end is waited for: a connection that broke is
+    /// seen before the process is gone.</summary>
+    public string? Failure
+    {
+        get
+        {
+            lock (_lock)
+            {
+                if (_process is null || !_process.WaitForEnd(Moment))
+                    return null;
+                ReadOutput();
+                return $"{_program.Name} ended with {_process.End}{(_lastLine.Length == 0 ? "" : $": {_lastLine}")}";
+            }
+        }
+    }
+
+    /// <summary>From now on its end is something to warn of; before, whoever started it looks at <see cref="Failure"/>.</summary>
+    public void WarnOfEnd()
+    {
+        lock (_lock)
+            _isReported = false;
+    }
+
+    /// <summary>Starts it; in place of the last one, which is gone or about to be. It can be connected to when this returns.</summary>
+    /// <exception cref="VhostException">It cannot be started.</exception>
+    public void Start()
+    {
+        lock (_lock)
+        {
+            if (_disposed)
+                return;
+            End(isExpected: false);
+            _started = Stopwatch.GetTimestamp();
+            ChildProcess process;
+            try
+            {
+                // It inherits the socket instead of making it: so nobody has to wait for it, and it writes no lock file.
+                _listener = UnixListener.Listen(SocketPath);
+                process = ChildProcess.Start(_program.Path, _program.Arguments(ChildProcess.InheritedNumber), _listener);
+            }
+            catch (ErrnoException e)
+            {
+                CloseListener();
+                throw new VhostException($"{_name}: {e.Message}", e);
+            }
+            (_process, _lastLine, _lines) = (process, "", 0);
+            _line.Clear();
+            _events.Add(process.Output, () => Happened(process));
+            _events.Add(process.Ended, () => Happened(process));
+            s_log.Debug("{Device}: started {Program}", _name, _program.Name);
+        }
+    }
+
+    /// <summary>Starts it in the place of one that is gone, but not more often than once a second: one that cannot live must not keep the
+    /// host busy.</summary>
+    /// <exception cref="VhostException">It cannot be started.</exception>
+    public void Respawn()
+    {
+        lock (_lock)
+        {
+            if (Stopwatch.GetElapsedTime(_started) >= s_interval)
+            {
+                Start();
+                _isReported = false;
+            }
+        }
+    }
+
+    /// <summary>Ends it, after the connection was closed, and removes its socket.</summary>
+    public void Dispose()
+    {
+        lock (_lock)
+        {
+            if (_disposed)
+                return;
+            _disposed = true;
+            End(isExpected: true);
+            try
+            {
+                Directory.Delete(_directory, recursive: true);
+            }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+            {
+                s_log.Debug("{Device}: {Directory} stays: {Error}", _name, _directory, e.Message);
+            }
+        }
+    }
+
+    private void End(bool isExpected)
+    {
+        if (_process is { } process)
+        {
+            _events.Remove(process.Output);
+            _events.Remove(process.Ended);
+            if (process.WaitForEnd(Patience) && !isExpected)
+                Report();
+            _process = null;
+            process.Dispose();
+        }
+        CloseListener();
+    }
+
+    private void Report()
+    {
+        if (!_isReported)
+            s_log.Warn("{Device}: {Failure}", _name, Failure);
+        _isReported = true;
+    }
+
+    private void CloseListener()
+    {
+        _listener?.Dispose();
+        _listener = null;
+    }
+
+    private void Happened(ChildProcess process)
+    {
+        lock (_lock)
+        {
+            if (process != _process)
+                return;
+            ReadOutput();
+            if (process.End is null)
+                return;
+            _events.Remove(process.Output);
+            _events.Remove(process.Ended);
+            CloseListener();   // whoever is connecting hears at once that nobody is there
+            Report();
+        }
+    }
+
+    private void ReadOutput()
+    {
+        Span<byte> buffer = stackalloc byte[MaxLine];
+        int count;
+        while ((count = _process!.Output.TryRead(buffer)) > 0)
+        {
+            foreach (char character in Encoding.Latin1.GetString(buffer[..count]))
+            {
+                if (character != '\n' && _line.Length < MaxLine)
+                    _line.Append(character);
+                else if (character == '\n')
+                    EndLine();
+            }
+        }
+        if (count == 0)
+        {
+            // Its end. Until the process is seen to have ended there is nothing more to wait for here.
+            _events.Remove(_process.Output);
+            if (_line.Length > 0)
+                EndLine();
+        }
+    }
+
+    private void EndLine()
+    {
+        _lastLine = _line.ToString();
+        _line.Clear();
+        if (_lines++ >= MaxLines)
+            return;
+        // Ours says how bad it is.
+        (LogLevel level, string line) = _lastLine switch
+        {
+            _ when _lastLine.StartsWith("vmm: error: ", StringComparison.Ordinal) => (LogLevel.Error, _lastLine["vmm: error: ".Length..]),
+            _ when _lastLine.StartsWith("vmm: warn: ", StringComparison.Ordinal) => (LogLevel.Warn, _lastLine["vmm: warn: ".Length..]),
+            _ => (LogLevel.Info, _lastLine),
+        };
+        if (_lines == 1 && _program.FirstLine is { } announce)
+            announce(line);
+        else
+            s_log.Log(level, "{Device}: {Program}: {Line}", _name, _program.Name, line);
+    }
+}

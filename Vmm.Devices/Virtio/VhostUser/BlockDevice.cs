@@ -1,0 +1,59 @@
+using System.Buffers.Binary;
+using Vmm.Vhost;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Devices.Virtio.VhostUser;
+
+/// <summary>A disk (VIRTIO 1.2 §5.2). Its configuration is the back-end's, but for the number of queues.</summary>
+internal sealed class BlockDevice : VhostUserFrontendDevice
+{
+    private const ulong ReadOnly = 1UL << 5;        // VIRTIO_BLK_F_RO
+    private const ulong ConfigWce = 1UL << 11;      // VIRTIO_BLK_F_CONFIG_WCE: the driver may turn the write cache on and off
+    private const ulong MultiQueue = 1UL << 12;     // VIRTIO_BLK_F_MQ
+    private const int SpaceSize = 60;               // struct virtio_blk_config up to what discards and zeroes need: all back-ends have it
+    private const int WritebackOffset = 32;
+    private const int NumQueuesOffset = 34;
+
+    private readonly BlockOptions _options;
+
+    /// <summary>Connects to the back-end.</summary>
+    /// <exception cref="VhostException">There is none, or it has no such disk.</exception>
+    public BlockDevice(BlockOptions options, EventLoop events)
+        : base($"--disk {options.Peer.Place}", options.Peer, events)
+    {
+        _options = options;
+        try
+        {
+            Connect(new VhostUserShape("--disk", options.Queues, DefaultQueueSize) { ConfigSize = SpaceSize, NeedsConfig = true });
+            if (options.Queues > 1 && (Frontend.Features & MultiQueue) == 0)
+                throw new VhostException($"{Frontend.Name}: the back-end has one queue (no VIRTIO_BLK_F_MQ): leave queues={options.Queues} out");
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    /// <inheritdoc/>
+    public override VirtioDeviceType Type => VirtioDeviceType.Block;
+
+    /// <inheritdoc/>
+    public override ulong Features => (base.Features & ~(_options.Queues == 1 ? MultiQueue : 0)) | (_options.IsReadOnly ? ReadOnly : 0);
+
+    /// <inheritdoc/>
+    public override void ReadConfig(Span<byte> config)
+    {
+        base.ReadConfig(config);
+        if (config.Length >= NumQueuesOffset + sizeof(ushort))
+            BinaryPrimitives.WriteUInt16LittleEndian(config[NumQueuesOffset..], (ushort)_options.Queues);
+    }
+
+    /// <inheritdoc/>
+    public override void WriteConfig(int offset, ReadOnlySpan<byte> data)
+    {
+        // All else is for reading (VIRTIO 1.2 §5.2.4).
+        if ((Features & ConfigWce) != 0 && offset == WritebackOffset && data.Length == 1)
+            Frontend.WriteConfig(offset, data);
+    }
+}

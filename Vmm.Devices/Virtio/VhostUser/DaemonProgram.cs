@@ -1,0 +1,15 @@
+namespace Vmm.Devices.Virtio.VhostUser;
+
+/// <summary>A program that serves a device as a vhost-user back-end.</summary>
+/// <param name="Name">What it is called in messages.</param>
+/// <param name="Path">The file.</param>
+/// <param name="Arguments">Its arguments, for a listening socket that it has inherited by the number given. It is to end when its first
+/// front-end leaves.</param>
+public sealed record DaemonProgram(string Name, string Path, Func<int, string[]> Arguments)
+{
+    /// <summary>The device in messages, behind its option: <c>path=disk.img</c>.</summary>
+    public string Label { get; init; } = Name;
+
+    /// <summary>Takes the first line that it writes; null to have it logged as the others are.</summary>
+    public Action<string>? FirstLine { get; init; }
+}

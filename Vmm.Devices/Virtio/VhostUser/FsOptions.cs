@@ -1,0 +1,36 @@
+using Vmm.Vhost.Native;
+
+namespace Vmm.Devices.Virtio.VhostUser;
+
+/// <summary>A file system of the host's, by a virtio-fs daemon.</summary>
+public sealed record FsOptions : VirtioDeviceOptions
+{
+    /// <summary>The largest <see cref="Queues"/>: no device has more queues than 256.</summary>
+    public const int MaxQueues = 255;
+
+    /// <summary>The most bytes of a <see cref="Tag"/> (VIRTIO 1.2 §5.11.4).</summary>
+    public const int MaxTagBytes = 36;
+
+    /// <summary>By what name the guest mounts it; null for the daemon's.</summary>
+    public string? Tag { get; init; }
+
+    /// <summary>The daemon.</summary>
+    public required VhostUserPeer Peer { get; init; }
+
+    /// <summary>What to start the daemon for; null where <see cref="VhostUserPeer.Endpoint"/> leads to one.</summary>
+    public FsSource? Source { get; init; }
+
+    /// <summary>Request queues, 1 to <see cref="MaxQueues"/>.</summary>
+    public int Queues { get; init; } = 1;
+
+    /// <summary>Whether the daemon may map files into the guest (DAX).</summary>
+    public bool Dax { get; init; }
+
+    /// <inheritdoc/>
+    public override VirtioDevice Open(EventLoop events) => new FsDevice(this, events);
+}
+
+/// <summary>A directory, and how the daemon that shares it is confined to it.</summary>
+/// <param name="Path">The directory.</param>
+/// <param name="Sandbox">The daemon's sandbox: "namespace" or "chroot".</param>
+public sealed record FsSource(string Path, string Sandbox);

@@ -1,0 +1,22 @@
+using Vmm.Vhost.Native;
+
+namespace Vmm.Devices.Virtio.VhostUser;
+
+/// <summary>A device of whatever type, by a vhost-user back-end that knows the type.</summary>
+public sealed record GenericOptions : VirtioDeviceOptions
+{
+    /// <summary>The device's type.</summary>
+    public required DeviceKind Kind { get; init; }
+
+    /// <summary>The back-end.</summary>
+    public required VhostUserPeer Peer { get; init; }
+
+    /// <summary>How many queues there are of those whose number varies; null for <see cref="DeviceKind.Queues"/>.</summary>
+    public int? Queues { get; init; }
+
+    /// <summary>Bytes of configuration space; null for <see cref="DeviceKind.ConfigSize"/>.</summary>
+    public int? ConfigSize { get; init; }
+
+    /// <inheritdoc/>
+    public override VirtioDevice Open(EventLoop events) => new GenericDevice(this, events);
+}

@@ -1,0 +1,192 @@
+using NLog;
+using Vmm.Vhost;
+using Vmm.Vhost.Memory;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.User;
+using Vmm.Vhost.User.Frontend;
+using Vmm.Vhost.User.Protocol;
+
+namespace Vmm.Devices.Virtio.VhostUser;
+
+/// <summary>A device whose rings another process works. Its connection outlives drivers and resets of the guest.</summary>
+internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFrontendEvents
+{
+    /// <summary>Where nothing is known that suits a device better.</summary>
+    protected const int DefaultQueueSize = 256;
+
+    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.VhostUser");
+
+    private readonly VhostUserPeer _peer;
+    private readonly BackendDaemon? _daemon;
+    private VhostUserFrontend? _frontend;
+    private int _configSize;
+    private bool _hasStarted;
+
+    /// <summary>Nothing is connected before <see cref="Connect"/>.</summary>
+    protected VhostUserFrontendDevice(string name, VhostUserPeer peer, EventLoop events)
+        : base(name, events)
+    {
+        _peer = peer;
+        if (peer.Program is { } program)
+            _daemon = new BackendDaemon(name, program, events);
+    }
+
+    /// <inheritdoc/>
+    public override ulong Features => Frontend.Features & ~VirtioFeatures.RingReset;
+
+    /// <inheritdoc/>
+    public override int ConfigSize => _configSize;
+
+    /// <inheritdoc/>
+    public override int QueueCount => Frontend.RingCount;
+
+    /// <inheritdoc/>
+    protected sealed override IVhostBackend? DataPlane => _frontend;
+
+    /// <summary>The other process; there once it is connected.</summary>
+    protected VhostUserFrontend Frontend => _frontend!;
+
+    /// <summary>The size of each queue.</summary>
+    protected int QueueSize { get; private set; }
+
+    /// <summary>Connects to the back-end, and checks that it is one for this device.</summary>
+    /// <param name="shape">What has to be known of the device.</param>
+    /// <exception cref="VhostException">There is none, or it is not.</exception>
+    protected void Connect(VhostUserShape shape)
+    {
+        QueueSize = _peer.QueueSize ?? shape.QueueSize;
+        _configSize = _peer.Config?.Length ?? shape.ConfigSize;
+        if (_daemon is not null)
+        {
+            _daemon.Start();
+            shape = shape with { Endpoint = VhostUserEndpoint.ConnectTo(_daemon.SocketPath), Respawn = _daemon.Respawn };
+        }
+        try
+        {
+            Open(shape);
+        }
+        catch (VhostException e) when (_daemon?.Failure is { } failure)
+        {
+            throw new VhostException($"{Name}: {failure}", e);
+        }
+        _daemon?.WarnOfEnd();
+        if ((Frontend.Features & VirtioFeatures.Version1) == 0)
+            throw new VhostException($"{Frontend.Name}: the back-end is one for legacy drivers (no VIRTIO_F_VERSION_1), which are not supported");
+        Frontend.Events = this;
+    }
+
+    /// <inheritdoc/>
+    public override void Dispose()
+    {
+        base.Dispose();
+        _daemon?.Dispose();     // in this order: it ends when its connection is closed
+    }
+
+    private void Open(in VhostUserShape shape) => _frontend = VhostUserFrontend.Open(new VhostUserFrontendOptions
+    {
+        Endpoint = shape.Endpoint ?? _peer.Endpoint!,
+        Device = shape.Option,
+        RingCount = shape.RingCount,
+        RingsPerQueue = shape.RingsPerQueue,
+        QueueSize = QueueSize,
+        ConfigSize = _peer.Config is null ? Math.Min(shape.ConfigSize, ConfigHeader.MaxConfigSize) : 0,
+        ConfigRequired = shape.NeedsConfig && _peer.Config is null,
+        Reconnect = _peer.Reconnect,
+        ConnectTimeout = _peer.Timeout,
+        Wanted = VhostUserFrontendOptions.DefaultFeatures | (shape.UsesSharedMemory ? VhostUserProtocolFeatures.Shmem : 0),
+        Sync = Sync,
+        Respawn = shape.Respawn,
+    });
+
+    /// <inheritdoc/>
+    public override int MaxQueueSize(int queue) => QueueSize;
+
+    /// <inheritdoc/>
+    public override void ReadConfig(Span<byte> config)
+    {
+        if (_peer.Config is { } given)
+            given.Span.CopyTo(config);
+        else
+            Frontend.ReadConfig(config);
+    }
+
+    /// <inheritdoc/>
+    public override void Start(ulong features, GuestMemory memory, IReadOnlyList<VringConfig> queues)
+    {
+        _hasStarted = true;
+        base.Start(features & Frontend.Features, memory, queues);
+    }
+
+    /// <inheritdoc/>
+    public override void Stop()
+    {
+        base.Stop();
+        if (!_hasStarted)
+            return;
+        _hasStarted = false;
+        TryDo(Frontend.Reset);
+    }
+
+    /// <inheritdoc/>
+    public virtual void ConfigChanged() => HostOrNull?.ConfigChanged();
+
+    /// <inheritdoc/>
+    public virtual void Lost(string reason) => HostOrNull?.NeedsReset("its back-end is gone for good");
+
+    /// <inheritdoc/>
+    public virtual void Disconnected(string reason)
+    {
+    }
+
+    /// <inheritdoc/>
+    public virtual void Restored()
+    {
+    }
+
+    /// <inheritdoc/>
+    public virtual bool MapShared(in ShmemMapPayload mapping, FileDescriptor file) => false;
+
+    /// <inheritdoc/>
+    public virtual bool UnmapShared(in ShmemMapPayload mapping) => false;
+
+    /// <summary>The transport; null while the device is being made, when there is no driver that could be told.</summary>
+    protected IVirtioHost? HostOrNull => Host;
+
+    /// <summary>Asks something of the back-end without which the device works, too.</summary>
+    protected static void TryDo(Action action)
+    {
+        try
+        {
+            action();
+        }
+        catch (VhostException e)
+        {
+            s_log.Debug("{Error}", e.Message);   // it is gone, of which others tell
+        }
+    }
+}
+
+/// <summary>What has to be known of a device to connect to its back-end.</summary>
+/// <param name="Option">The device as messages begin with it, before its socket.</param>
+/// <param name="RingCount">How many rings the back-end works.</param>
+/// <param name="QueueSize">Descriptors in a queue, where the user does not say.</param>
+internal readonly record struct VhostUserShape(string Option, int RingCount, int QueueSize)
+{
+    /// <summary>How many rings the back-end counts as one.</summary>
+    public int RingsPerQueue { get; init; } = 1;
+
+    /// <summary>Bytes of configuration space.</summary>
+    public int ConfigSize { get; init; }
+
+    /// <summary>Whether there is no device unless the back-end has the configuration.</summary>
+    public bool NeedsConfig { get; init; }
+
+    /// <summary>Whether the back-end may map files into the guest.</summary>
+    public bool UsesSharedMemory { get; init; }
+
+    /// <summary>The socket, where it is the device's own.</summary>
+    public VhostUserEndpoint? Endpoint { get; init; }
+
+    /// <summary>Starts the back-end again.</summary>
+    public Action? Respawn { get; init; }
+}

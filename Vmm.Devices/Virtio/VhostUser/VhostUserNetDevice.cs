@@ -1,0 +1,183 @@
+using Vmm.Devices.Virtio.Net;
+using Vmm.Vhost;
+using Vmm.Vhost.Memory;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.User.Protocol;
+
+namespace Vmm.Devices.Virtio.VhostUser;
+
+/// <summary>A network device (VIRTIO 1.2 §5.1) whose packets go to another process, a switch. The control queue is worked here, on the
+/// thread of the vCPU that kicks it; of the configuration nothing is the switch's.</summary>
+internal sealed class VhostUserNetDevice : VhostUserFrontendDevice, INetControl
+{
+    // What the switch does: how packets look.
+    private const ulong Offered = VirtioFeatures.Version1 | VirtioFeatures.IndirectDescriptors | VirtioFeatures.EventIndex | VirtioFeatures.InOrder
+        | VirtioFeatures.OrderPlatform | NetFeatures.MrgRxbuf | NetFeatures.Csum | NetFeatures.HostTso4 | NetFeatures.HostTso6 | NetFeatures.HostEcn
+        | NetFeatures.HostUfo | NetFeatures.GuestOffloads;
+
+    // What is done here. There is no filter: a switch gives a port what is the port's.
+    private const ulong Control = NetFeatures.Mac | NetFeatures.Status | NetFeatures.CtrlVq | NetFeatures.CtrlRx | NetFeatures.CtrlVlan
+        | NetFeatures.CtrlMacAddr | NetFeatures.GuestAnnounce;
+
+    private readonly VhostUserNetOptions _options;
+    private readonly NetControlPort _control;
+    private readonly MacAddress _ownMac;
+    private readonly VringConfig?[] _rings;
+    private MacAddress _mac;
+    private ulong _features;
+    private bool _announce;
+    private int _pairsInUse;
+
+    /// <summary>Connects to the switch.</summary>
+    /// <exception cref="VhostException">There is none, or it has fewer queues.</exception>
+    public VhostUserNetDevice(VhostUserNetOptions options, EventLoop events)
+        : base($"--net {options.Peer.Place}", options.Peer, events)
+    {
+        _options = options;
+        _control = new NetControlPort(this, this, events);
+        _rings = new VringConfig?[2 * options.QueuePairs];
+        _mac = _ownMac = options.Mac ?? MacAddress.Random();
+        try
+        {
+            Connect(new VhostUserShape("--net", 2 * options.QueuePairs, DefaultQueueSize) { RingsPerQueue = 2 });
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    /// <inheritdoc/>
+    public override VirtioDeviceType Type => VirtioDeviceType.Net;
+
+    /// <inheritdoc/>
+    public override ulong Features => (base.Features & Offered) | Control
+        | (_options.QueuePairs > 1 ? NetFeatures.Mq : 0)
+        | (_options.Mtu is null ? 0 : NetFeatures.Mtu);
+
+    /// <inheritdoc/>
+    public override int QueueCount => _rings.Length + 1;
+
+    /// <inheritdoc/>
+    public override int ConfigSize => NetConfig.Size;
+
+    /// <inheritdoc/>
+    public override int MaxQueueSize(int queue) => IsDelegated(queue) ? QueueSize : NetControlPort.QueueSize;
+
+    /// <inheritdoc/>
+    public override void ReadConfig(Span<byte> config) => NetConfig.Write(
+        config, _mac, isUp: Frontend.IsConnected, _announce, _options.QueuePairs, _options.Mtu);
+
+    /// <inheritdoc/>
+    public override void Start(ulong features, GuestMemory memory, IReadOnlyList<VringConfig> queues)
+    {
+        _features = features;
+        int control = NetControlPort.IndexOf(features, _options.QueuePairs);
+        foreach (VringConfig queue in queues)
+        {
+            if (queue.Index == control && (features & NetFeatures.CtrlVq) != 0)
+                _control.Start(memory, queue, features);
+            else if (queue.Index < _rings.Length)
+                _rings[queue.Index] = queue;
+        }
+        // The driver begins with one pair (VIRTIO 1.2 §5.1.6.5.5).
+        base.Start(features, memory, Pair(0));
+        _pairsInUse = 1;
+        TellMtu();
+    }
+
+    /// <inheritdoc/>
+    public override void Stop()
+    {
+        base.Stop();
+        _control.Stop();
+        Array.Clear(_rings);
+        _pairsInUse = 0;
+        _announce = false;
+        _mac = _ownMac;
+        _features = 0;
+    }
+
+    /// <inheritdoc/>
+    public override void Notify(int queue) => _control.Process();
+
+    /// <inheritdoc/>
+    public override void Disconnected(string reason) => HostOrNull?.ConfigChanged();   // a link that is down
+
+    /// <inheritdoc/>
+    public override void Restored()
+    {
+        TellMtu();
+        // A switch that has begun anew does not know where this address is.
+        _announce = (_features & NetFeatures.GuestAnnounce) != 0;
+        HostOrNull?.ConfigChanged();
+    }
+
+    /// <inheritdoc/>
+    public bool TrySetQueuePairs(int count)
+    {
+        if (count < 1 || count > _options.QueuePairs || (count > 1 && (_features & NetFeatures.Mq) == 0))
+            return false;
+        try
+        {
+            for (; _pairsInUse < count; _pairsInUse++)
+            {
+                StartRings(Pair(_pairsInUse));
+                Enable(_pairsInUse, true);
+            }
+            for (; _pairsInUse > count; _pairsInUse--)
+                Enable(_pairsInUse - 1, false);
+            return true;
+        }
+        catch (VhostException)
+        {
+            return false;
+        }
+    }
+
+    /// <inheritdoc/>
+    public bool TrySetOffloads(ulong offloads) => false;   // not offered: the switch would have to know
+
+    /// <inheritdoc/>
+    public void SetMac(MacAddress address)
+    {
+        _mac = address;
+        Host.ConfigChanged();
+    }
+
+    /// <inheritdoc/>
+    public void SetReceiveFilter(ReceiveFilter filter)
+    {
+    }
+
+    /// <inheritdoc/>
+    public void AcknowledgeAnnounce()
+    {
+        _announce = false;
+        Host.ConfigChanged();
+    }
+
+    private List<VringConfig> Pair(int pair)
+    {
+        var rings = new List<VringConfig>(2);
+        foreach (VringConfig? ring in _rings.AsSpan(2 * pair, 2))
+        {
+            if (ring is { } config)
+                rings.Add(config);
+        }
+        return rings;
+    }
+
+    private void Enable(int pair, bool enabled)
+    {
+        Frontend.SetRingEnabled(2 * pair, enabled);
+        Frontend.SetRingEnabled(2 * pair + 1, enabled);
+    }
+
+    private void TellMtu()
+    {
+        if (_options.Mtu is { } mtu && (_features & NetFeatures.Mtu) != 0 && (Frontend.ProtocolFeatures & VhostUserProtocolFeatures.Mtu) != 0)
+            TryDo(() => Frontend.Session.SetMtu(mtu));
+    }
+}

@@ -1,0 +1,23 @@
+using Vmm.Devices.Virtio.Net;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Devices.Virtio.VhostUser;
+
+/// <summary>A network device, its packets moved by a vhost-user back-end: a switch.</summary>
+public sealed record VhostUserNetOptions : VirtioDeviceOptions
+{
+    /// <summary>The back-end.</summary>
+    public required VhostUserPeer Peer { get; init; }
+
+    /// <summary>The guest's address; null for a random one.</summary>
+    public MacAddress? Mac { get; init; }
+
+    /// <summary>Pairs of a receive and a transmit queue, 1 to <see cref="NetOptions.MaxQueuePairs"/>.</summary>
+    public int QueuePairs { get; init; } = 1;
+
+    /// <summary>The largest packet without Ethernet's header, told to the guest and to the back-end; null to leave both alone.</summary>
+    public int? Mtu { get; init; }
+
+    /// <inheritdoc/>
+    public override VirtioDevice Open(EventLoop events) => new VhostUserNetDevice(this, events);
+}

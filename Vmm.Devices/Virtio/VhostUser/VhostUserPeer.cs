@@ -1,0 +1,29 @@
+using Vmm.Vhost.User;
+
+namespace Vmm.Devices.Virtio.VhostUser;
+
+/// <summary>The process that works a device's rings: how it is reached, and what is asked of it.</summary>
+public sealed record VhostUserPeer
+{
+    /// <summary>Its socket; null where the device starts it.</summary>
+    public VhostUserEndpoint? Endpoint { get; init; }
+
+    /// <summary>The program that is started to be it; null where it is there already.</summary>
+    public DaemonProgram? Program { get; init; }
+
+    /// <summary>Whether its death is survived: the device waits until it is back, and goes on.</summary>
+    public bool Reconnect { get; init; } = true;
+
+    /// <summary>How long it may take until it is there, before the guest boots.</summary>
+    public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(5);
+
+    /// <summary>Descriptors in each queue at most, a power of two up to 32768; null for what suits the device.</summary>
+    public int? QueueSize { get; init; }
+
+    /// <summary>The device's configuration space in place of what the back-end has; null to ask it.</summary>
+    public ReadOnlyMemory<byte>? Config { get; init; }
+
+    /// <summary>How the user wrote where it is.</summary>
+    internal string Place => Program is { } program ? program.Label
+        : Endpoint is { Role: VhostUserSocketRole.Inherited } inherited ? $"fd={inherited.Number}" : $"socket={Endpoint}";
+}

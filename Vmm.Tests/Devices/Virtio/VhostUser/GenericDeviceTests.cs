@@ -1,0 +1,103 @@
+using NUnit.Framework;
+using Vmm.Devices.Virtio;
+using Vmm.Devices.Virtio.VhostUser;
+using Vmm.Tests.Fakes;
+using Vmm.Vhost;
+using Vmm.Vhost.User.Protocol;
+using Register = Vmm.Devices.Virtio.VirtioMmioRegister;
+
+namespace Vmm.Tests.Devices.Virtio.VhostUser;
+
+public sealed class GenericDeviceTests
+{
+    private readonly string _path = FakeBackend.NewPath();
+
+    private FakeBackend Backend => new(_path) { Config = [.. Enumerable.Range(1, 200).Select(i => (byte)i)] };
+
+    private GenericOptions Options(VirtioDeviceType type) =>
+        new() { Kind = DeviceKind.Of(type), Peer = VhostUserMachine.PeerAt(_path) };
+
+    // VIRTIO 1.2 §5: type, queues, those of them that the back-end works, bytes of configuration.
+    [TestCase(VirtioDeviceType.Rng, 1, 1, 0)]
+    [TestCase(VirtioDeviceType.Console, 2, 2, 12)]
+    [TestCase(VirtioDeviceType.Scsi, 3, 3, 36)]
+    [TestCase(VirtioDeviceType.Gpu, 2, 2, 16)]
+    [TestCase(VirtioDeviceType.Input, 2, 2, 136)]
+    [TestCase(VirtioDeviceType.Vsock, 3, 2, 8)]
+    [TestCase(VirtioDeviceType.Sound, 4, 4, 12)]
+    [TestCase(VirtioDeviceType.I2c, 1, 1, 0)]
+    [TestCase(VirtioDeviceType.Can, 3, 3, 2)]
+    [TestCase(VirtioDeviceType.Gpio, 2, 2, 8)]
+    [TestCase((VirtioDeviceType)99, 1, 1, 0)]
+    public void Device_OfAType_HasItsShape(VirtioDeviceType type, int queues, int delegated, int configSize)
+    {
+        using var machine = new VhostUserMachine(Backend, Options(type));
+        Assert.That(machine.Driver[Register.DeviceId], Is.EqualTo((uint)type));
+        Assert.That(machine.Device.QueueCount, Is.EqualTo(queues));
+        Assert.That(Enumerable.Range(0, queues).Count(machine.Device.IsDelegated), Is.EqualTo(delegated));
+        Assert.That(machine.Config, Has.Length.EqualTo(configSize));
+        machine.StartDriver(queues);
+        Assert.That(machine.Driver.Status & VirtioDriver.NeedsReset, Is.Zero);
+        Assert.That(machine.Backend.All(1, VhostUserRequest.SetVringKick), Has.Length.EqualTo(delegated));
+    }
+
+    [Test]
+    public void Config_GivenByTheUser_IsInPlaceOfTheBackends()
+    {
+        GenericOptions options = Options(VirtioDeviceType.Vsock);
+        using var machine = new VhostUserMachine(Backend, options with { Peer = options.Peer with { Config = new byte[] { 9, 0, 0, 0, 0, 0, 0, 0 } } });
+        Assert.That(machine.Config, Is.EqualTo(new byte[] { 9, 0, 0, 0, 0, 0, 0, 0 }));
+        Assert.That(machine.Backend.Names(1), Does.Not.Contain(VhostUserRequest.GetConfig));
+    }
+
+    [Test]
+    public void Config_NeededAndNotThere_IsRefused() => Assert.That(
+        () => new VhostUserMachine(new FakeBackend(_path) { ProtocolFeatures = VhostUserProtocolFeatures.Mq }, Options(VirtioDeviceType.Gpio)),
+        Throws.InstanceOf<VhostException>().With.Message
+            .EqualTo($"--vhost-user type=gpio: {_path}: has no configuration space (the protocol feature CONFIG), which the device needs"));
+
+    [Test]
+    public void Scsi_BackendWithoutConfig_HasTheUsualOne()
+    {
+        using var machine = new VhostUserMachine(
+            new FakeBackend(_path) { ProtocolFeatures = VhostUserProtocolFeatures.Mq }, Options(VirtioDeviceType.Scsi) with { Queues = 2 });
+        Assert.That(machine.Device.QueueCount, Is.EqualTo(4));
+        Assert.That(BitConverter.ToUInt32(machine.Config, 0), Is.EqualTo(2), "num_queues");
+        Assert.That(BitConverter.ToUInt32(machine.Config, 20), Is.EqualTo(96), "sense_size");
+    }
+
+    [TestCase(2, 0UL)]
+    [TestCase(4, 2UL)]
+    public void Console_SeveralPorts_NeedMoreQueues(int queues, ulong expected)
+    {
+        var backend = new FakeBackend(_path) { Features = FakeBackend.DefaultFeatures | 2 };
+        using var machine = new VhostUserMachine(backend, Options(VirtioDeviceType.Console) with { Queues = queues });
+        Assert.That(machine.Device.Features & 2, Is.EqualTo(expected));
+    }
+
+    [Test]
+    public void Input_SelectorWritten_IsAnswered()
+    {
+        FakeBackend backend = Backend;
+        backend.Script = (message, _) =>
+        {
+            if ((VhostUserRequest)message.Header.Request == VhostUserRequest.SetConfig)
+                backend.Config = [.. Enumerable.Repeat(message.Payload[^1], 200)];
+            return false;
+        };
+        using var machine = new VhostUserMachine(backend, Options(VirtioDeviceType.Input));
+        machine.StartDriver(2);
+        machine.Transport.Write(Register.Config, [3]);
+        Assert.That(machine.Config, Is.All.EqualTo(3));
+        machine.Transport.Write(Register.Config + 1, [4]);
+        Assert.That(machine.Config, Is.All.EqualTo(4));
+    }
+
+    [Test]
+    public void QueueSize_OfTheUser_IsShown()
+    {
+        GenericOptions options = Options(VirtioDeviceType.Rng);
+        using var machine = new VhostUserMachine(Backend, options with { Peer = options.Peer with { QueueSize = 512 } });
+        Assert.That(machine.Driver[Register.QueueNumMax], Is.EqualTo(512));
+    }
+}

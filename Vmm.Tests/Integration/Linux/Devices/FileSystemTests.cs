@@ -1,0 +1,147 @@
+using System.Globalization;
+using NUnit.Framework;
+
+namespace Vmm.Tests.Integration.Linux.Devices;
+
+/// <summary>File systems: virtiofsd, started by the VMM or by somebody else.</summary>
+public class FileSystemTests : DeviceTest
+{
+    private const string Unbind = "echo LNRO0005:00 > /sys/bus/platform/drivers/virtio-mmio/unbind";
+    private const string Bind = "echo LNRO0005:00 > /sys/bus/platform/drivers/virtio-mmio/bind";
+
+    private static readonly TimeSpan s_deadline = TimeSpan.FromMinutes(IsFull ? 15 : 4);
+
+    private string _share = "";
+
+    [SetUp]
+    public void MakeShare() => _share = Directory.CreateDirectory(Path.Combine(Scratch, "share")).FullName;
+
+    [Test]
+    public void Source_FilesAndRandomOperations_AreRight()
+    {
+        int files = IsFull ? 5000 : 300;
+        int seconds = IsFull ? 120 : 10;
+        VmmProcess process = Boot(GuestWith(
+            $"""
+            mkdir /work
+            mount -t virtiofs work /work || exit 1
+            mkdir /work/files
+            fstest files /work/files {files} || exit 1
+            fstest random /work/random {seconds} 42 || exit 1
+            echo "written by the guest" > /work/guest
+            umount /work
+            {Unbind}
+            {Bind}
+            mount -t virtiofs work /work || exit 1
+            echo again=$(cat /work/guest)
+            echo host=$(cat /work/host)
+            """,
+            "--fs", $"tag=work,source={_share}"));
+        File.WriteAllText(Path.Combine(_share, "host"), "written by the host");
+        VmmResult result = process.WaitForEnd(s_deadline);
+        TestContext.Out.WriteLine(result.Output);
+
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(result.Output, Does.Contain(LinuxGuest.Ended(0)), result.Summary);
+        Assert.That(ValueOf(result, "read"), Is.EqualTo(ValueOf(result, "written")));
+        Assert.That(int.Parse(ValueOf(result, "operations"), CultureInfo.InvariantCulture), Is.GreaterThan(100));
+        Assert.That(ValueOf(result, "again"), Is.EqualTo("written by the guest"));
+        Assert.That(ValueOf(result, "host"), Is.EqualTo("written by the host"));
+        Assert.That(File.ReadAllText(Path.Combine(_share, "guest")), Is.EqualTo("written by the guest\n"));
+        Assert.That(Directory.GetFileSystemEntries(Temporary), Is.Empty, "what was left of the daemon");
+        Assert.That(ProcFs.ProcessesWithEnvironment(VmmProcess.Mark), Is.Empty, "daemons");
+    }
+
+    [Test]
+    public void Git_CloneInTheShare_IsClean()
+    {
+        string origin = Path.Combine(_share, "origin");
+        HostCommand.Run("git", "init", "-q", origin);
+        for (int commit = 0; commit < 3; commit++)
+        {
+            for (int i = 0; i < 40; i++)
+                File.WriteAllText(Path.Combine(origin, $"file{i}"), $"{string.Concat(Enumerable.Repeat($"{commit} and {i}\n", 200 * (commit + 1)))}");
+            HostCommand.Run("git", "-C", origin, "add", ".");
+            HostCommand.Run("git", "-C", origin, "-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "-q", "-m", $"commit {commit}");
+        }
+        using HostDaemon daemon = HostDaemon.Virtiofsd(Path.Combine(Scratch, "fs"), _share);
+        VmmResult result = Boot(GuestWith(
+            """
+            export GIT_EXEC_PATH=/bin GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'
+            mkdir /work
+            mount -t virtiofs work /work || exit 1
+            git clone -q --no-local /work/origin /work/clone || exit 1
+            git -C /work/clone fsck --full --strict && echo "fsck=clean"
+            echo status=$(git -C /work/clone status --porcelain | wc -l)
+            echo commits=$(git -C /work/clone log --oneline | wc -l)
+            umount /work
+            """,
+            "--fs", $"tag=work,socket={Path.Combine(Scratch, "fs")}") with
+        { HasTools = true, Memory = "512M" }).WaitForEnd(s_deadline);
+
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(ValueOf(result, "fsck"), Is.EqualTo("clean"), result.Summary);
+        Assert.That(ValueOf(result, "status"), Is.EqualTo("0"), result.Summary);
+        Assert.That(ValueOf(result, "commits"), Is.EqualTo("3"), result.Summary);
+        Assert.That(HostCommand.Run("git", "-c", "safe.directory=*", "-C", Path.Combine(_share, "clone"), "fsck", "--full"), Does.Not.Contain("error"));
+        Assert.That(daemon.WaitForEnd(), Is.Zero, "the daemon ends with its connection");
+    }
+
+    [Test]
+    public void Reboot_WithADaemon_KeepsItsConnection()
+    {
+        // This daemon ends when its connection does.
+        using HostDaemon daemon = HostDaemon.Virtiofsd(Path.Combine(Scratch, "fs"), _share);
+        LinuxGuest guest = GuestWith(
+            """
+            mkdir /work
+            mount -t virtiofs work /work || exit 1
+            echo "booted" >> /work/boots
+            sync
+            echo boots=$(wc -l < /work/boots)
+            read -r what
+            [ "$what" != reboot ] || reboot -f
+            """);
+        string[] option = ["--fs", $"tag=work,socket={Path.Combine(Scratch, "fs")}"];
+        VmmProcess process = Boot(guest with { Options = option });
+        for (int boot = 1; boot <= 2; boot++)
+        {
+            process.WaitForOutput($"boots={boot}");
+            Assert.That(daemon.IsRunning);
+            process.Send(boot == 1 ? "reboot\n"u8 : "end\n"u8);
+        }
+        VmmResult result = process.WaitForEnd();
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(result.Errors, Is.Empty);
+        Assert.That(daemon.WaitForEnd(), Is.Zero);
+    }
+
+    [Test]
+    public void Source_DaemonKilled_IsStartedAgainAndMountsAgain()
+    {
+        VmmProcess process = Boot(GuestWith(
+            """
+            mkdir /work
+            mount -t virtiofs work /work || exit 1
+            echo "mounted"
+            read -r go
+            umount -l /work
+            mount -t virtiofs work /work || exit 1
+            echo again=$(cat /work/file)
+            umount /work
+            """,
+            "--fs", $"tag=work,source={_share},sandbox=chroot"));
+        File.WriteAllText(Path.Combine(_share, "file"), "still there");
+        process.WaitForOutput("mounted");
+        int[] daemons = [.. ProcFs.ProcessesWithEnvironment(VmmProcess.Mark).Where(id => id != process.Id)];
+        Assert.That(daemons, Is.Not.Empty);
+        HostCommand.Run("kill", ["-KILL", .. daemons.Select(id => $"{id}")]);
+        process.WaitForErrors("virtiofsd ended with signal 9");
+        process.WaitForErrors("the back-end is back");
+        process.Send("go\n"u8);
+        VmmResult result = process.WaitForEnd();
+
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(ValueOf(result, "again"), Is.EqualTo("still there"), result.Summary);
+    }
+}

@@ -1,0 +1,81 @@
+using System.Diagnostics;
+using NUnit.Framework;
+using Vmm.Tests.Fakes;
+
+namespace Vmm.Tests.Integration.Linux.Devices;
+
+/// <summary>A program of the host's that waits for a vmm on a socket: virtiofsd, qemu-storage-daemon, dpdk-testpmd. Killed when disposed.</summary>
+internal sealed class HostDaemon : IDisposable
+{
+    private readonly string _program;
+    private readonly string[] _arguments;
+    private readonly string[] _sockets;
+    private Process _process = null!;
+    private OutputCapture _output = null!;
+    private OutputCapture _errors = null!;
+
+    /// <summary>Starts it, and waits until its sockets are there.</summary>
+    public HostDaemon(string[] sockets, string program, params string[] arguments)
+    {
+        (_program, _arguments, _sockets) = (program, arguments, sockets);
+        Start();
+    }
+
+    /// <summary>Its process id.</summary>
+    public int Id => _process.Id;
+
+    /// <summary>Whether it runs.</summary>
+    public bool IsRunning => !_process.HasExited;
+
+    /// <summary>Shares a directory, by QEMU's virtiofsd.</summary>
+    public static HostDaemon Virtiofsd(string socket, string directory) => new(
+        [socket], "/usr/lib/qemu/virtiofsd", $"--socket-path={socket}", "-f", "-o", $"source={directory}", "-o", "sandbox=chroot");
+
+    /// <summary>Gives out a file of <paramref name="size"/> bytes, which is made, as a disk with two queues.</summary>
+    public static HostDaemon Disk(string socket, string file, long size)
+    {
+        using (FileStream image = File.Create(file))
+            image.SetLength(size);
+        return new(
+            [socket], "qemu-storage-daemon", "--blockdev", $"driver=file,node-name=file,filename={file}", "--blockdev", "driver=raw,node-name=disk,file=file",
+            "--export", $"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={socket},writable=on,num-queues=2");
+    }
+
+    /// <summary>Waits until it has ended by itself.</summary>
+    /// <returns>Its exit status.</returns>
+    public int WaitForEnd()
+    {
+        Assert.That(_process.WaitForExit(VmmProcess.Deadline), $"{_program} did not end");
+        return _process.ExitCode;
+    }
+
+    /// <summary>Kills it with signal 9.</summary>
+    public void Kill()
+    {
+        if (!_process.HasExited)
+            _process.Kill();
+        _process.WaitForExit();
+    }
+
+    /// <summary>Starts it again.</summary>
+    public void Start()
+    {
+        foreach (string socket in _sockets)
+            File.Delete(socket);
+        Process process = HostCommand.Start(_program, _arguments);
+        _process = process;
+        _output = new OutputCapture(buffer => process.StandardOutput.BaseStream.Read(buffer), start: true);
+        _errors = new OutputCapture(buffer => process.StandardError.BaseStream.Read(buffer), start: true);
+        Eventually.True(() => _process.HasExited || Array.TrueForAll(_sockets, File.Exists), Describe);
+        Assert.That(_process.HasExited, Is.False, Describe());
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        Kill();
+        _process.Dispose();
+    }
+
+    private string Describe() => $"{_program} {string.Join(' ', _arguments)}\n{VmmProcess.Show(_output.Text, _errors.Text)}";
+}

@@ -1,0 +1,52 @@
+using NUnit.Framework;
+
+namespace Vmm.Tests.Integration.Linux.Devices;
+
+/// <summary>Network devices whose packets go to another process: dpdk-testpmd, which passes on between two ports.</summary>
+public class SwitchTests : DeviceTest
+{
+    private static readonly TimeSpan s_deadline = TimeSpan.FromMinutes(4);
+
+    [Test]
+    public void Guests_TwoAtASwitch_ReachEachOther()
+    {
+        string[] sockets = [Path.Combine(Scratch, "port0"), Path.Combine(Scratch, "port1")];
+        using var daemon = new HostDaemon(
+            sockets, "dpdk-testpmd", "--no-huge", "-m", "256", "--no-pci", "--file-prefix=vmm", "--lcores", "0@0,1@0",
+            "--vdev", $"net_vhost0,iface={sockets[0]},queues=2", "--vdev", $"net_vhost1,iface={sockets[1]},queues=2",
+            "--", "--total-num-mbufs=8192", "--rxq=2", "--txq=2", "--forward-mode=io", "--auto-start");
+        VmmProcess server = Boot(Guest(0, "iperf3 -s > /dev/null &\necho \"serving\"\nread -r end\n"));
+        server.WaitForOutput("serving");
+        VmmProcess client = Boot(Guest(1,
+            """
+            echo loss=$(ping -q -c 50 -A -W 5 10.7.0.1 | grep loss)
+            iperf3 -f m -c 10.7.0.1 -t 5 > /tmp/iperf && echo forward=$(grep receiver /tmp/iperf)
+            iperf3 -f m -c 10.7.0.1 -t 5 -R > /tmp/iperf && echo reverse=$(grep receiver /tmp/iperf)
+            for cpu in 1 2; do taskset $cpu ping -q -c 10 -A -W 5 10.7.0.1 > /dev/null; done
+            ethtool -S eth0 > /tmp/counters
+            echo tx=$(awk '/tx_queue_[01]_packets/ { print $2 }' /tmp/counters | tr '\n' ' ')
+            """, cpus: 2));
+        VmmResult result = client.WaitForEnd(s_deadline);
+        TestContext.Out.WriteLine(result.Output);
+        server.Send("end\n"u8);
+        VmmResult other = server.WaitForEnd();
+
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(other.ExitCode, Is.Zero, other.Summary);
+        Assert.That(ValueOf(result, "loss"), Does.Contain("50 packets received, 0% packet loss"));
+        Assert.That(ValueOf(result, "forward"), Does.Contain("bits/sec"));
+        Assert.That(ValueOf(result, "reverse"), Does.Contain("bits/sec"));
+        Assert.That(ValueOf(result, "tx").Split(' ', StringSplitOptions.RemoveEmptyEntries), Has.Length.EqualTo(2).And.None.EqualTo("0"), "packets sent, queue by queue");
+        Assert.That(result.Errors, Is.Empty);
+
+        LinuxGuest Guest(int port, string script, int cpus = 1) => GuestWith(
+            $"""
+            ip addr add 10.7.0.{port + 1}/24 dev eth0
+            ip link set eth0 up
+            echo mac=$(cat /sys/class/net/eth0/address)
+            {script}
+            """,
+            "--net", $"socket={sockets[port]},mac=02:00:00:00:07:0{port},queues=2") with
+        { HasTools = true, Cpus = cpus };
+    }
+}

@@ -1,0 +1,179 @@
+using NUnit.Framework;
+using Vmm.Tests.Fakes;
+using Vmm.Vhost;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.User;
+using Vmm.Vhost.User.Protocol;
+using Feature = Vmm.Vhost.User.Protocol.VhostUserProtocolFeatures;
+using Request = Vmm.Vhost.User.Protocol.VhostUserRequest;
+
+namespace Vmm.Tests.User.Backend;
+
+/// <summary>Requests outlive the back-end that had taken them.</summary>
+public sealed class BackendInflightTests
+{
+    private const Feature Inflight = Feature.InflightShmFd;
+    private const Feature Skip = Inflight | Feature.GetVringBaseInflight | Feature.GetVringBaseSkipDrain;
+
+    [TestCase(0UL)]
+    [TestCase(VirtioFeatures.RingPacked)]
+    [TestCase(VirtioFeatures.RingPacked | VirtioFeatures.EventIndex | VirtioFeatures.IndirectDescriptors)]
+    public void SetInflightFd_AfterTheBackEndWasLost_RequestsAreDoneOnceInOrder(ulong features)
+    {
+        bool isIndirect = (features & VirtioFeatures.IndirectDescriptors) != 0;
+        var lost = new EchoDevice { Holds = true, Leaves = true };
+        using FrontEndDriver first = FrontEndDriver.ConnectedTo(lost);
+        first.Negotiate(features, Inflight);
+        first.ShareMemory();
+        InflightPayload payload = GetInflight(first, 2, 16, out FileDescriptor file);
+        using FileDescriptor inflight = file;
+        Assert.That(first.Ask(Request.SetInflightFd, payload, inflight), Is.Zero);
+        using FrontEndRing ring = first.Ring(0, 16, features);
+        ring.SetUp();
+        ring.Enable(true);
+        ushort[] ids = new ushort[5];
+        for (int i = 0; i < ids.Length; i++)
+            ids[i] = ring.Add([(byte)i], 1, isIndirect);
+        Eventually.True(() => lost.Events.Contains($"held {ids[^1]}"), () => "the requests were not taken");
+        first.Connection.Dispose();
+        Eventually.True(() => lost.Events.Contains("reset"), () => "the session has not ended");
+        Assert.That(ring.Queue.TryGetUsed(out _, out _), Is.False, "nothing was completed");
+
+        var next = new EchoDevice { Holds = true };
+        using FrontEndDriver second = FrontEndDriver.ConnectedTo(next, memory: first.Memory);
+        second.Negotiate(features, Inflight);
+        second.ShareMemory();
+        Assert.That(second.Ask(Request.SetInflightFd, payload, inflight), Is.Zero);
+        using FrontEndRing again = ring.On(second);
+        again.SetUp();   // with the base of the first start: nobody has said another
+        again.Add([99], 1, isIndirect);
+        again.Enable(true);
+        Eventually.True(() => next.Events.Count(what => what.StartsWith("held", StringComparison.Ordinal)) == 6, () => "not all were taken again");
+        Assert.That(
+            next.Events.Where(what => what.StartsWith("held", StringComparison.Ordinal)).Take(5),
+            Is.EqualTo(ids.Select(id => $"held {id}")), "oldest first");
+        next.Holds = false;
+        again.Kick.Signal();
+        for (int i = 0; i < 6; i++)
+            Assert.That(again.Take().Bytes, Is.EqualTo(new[] { (byte)(i == 5 ? 100 : i + 1) }));
+        Assert.That(again.Queue.TryGetUsed(out _, out _), Is.False, "none twice");
+        Assert.That(again.Stop() & 0x7FFF, Is.EqualTo(PlaceAfter(features, isIndirect)));
+    }
+
+    [Test]
+    public void GetVringBaseSkipDrain_LeavesWhatIsInFlight()
+    {
+        var device = new EchoDevice { Holds = true, Leaves = true };
+        using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(device);
+        frontEnd.Negotiate(0, Skip);
+        frontEnd.ShareMemory();
+        InflightPayload payload = GetInflight(frontEnd, 1, 16, out FileDescriptor file);
+        using FileDescriptor inflight = file;
+        Assert.That(frontEnd.Ask(Request.SetInflightFd, payload, inflight), Is.Zero);
+        using FrontEndRing ring = frontEnd.Ring();
+        ring.SetUp();
+        ring.Enable(true);
+        ushort id = ring.Add([1], 1);
+        Eventually.True(() => device.Events.Contains($"held {id}"), () => "the request was not taken");
+        frontEnd.Send(Request.GetVringBaseSkipDrain, ring.State(0));
+        Assert.That(frontEnd.Receive<VringState>(Request.GetVringBaseSkipDrain).Num, Is.EqualTo(1));
+        Assert.That(ring.Queue.TryGetUsed(out _, out _), Is.False);
+        device.Holds = false;
+        ring.SetUp(1);
+        Assert.That(ring.Take().Bytes, Is.EqualTo(new byte[] { 2 }));
+    }
+
+    [TestCase(0UL)]
+    [TestCase(VirtioFeatures.RingPacked)]
+    public void Start_AfterAStopWithNothingInFlight_IsWhereTheFrontEndSays(ulong features)
+    {
+        // The driver resets its queue: it begins anew, in the same in-flight memory.
+        using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(new EchoDevice());
+        frontEnd.Negotiate(features, Inflight);
+        frontEnd.ShareMemory();
+        InflightPayload payload = GetInflight(frontEnd, 1, 16, out FileDescriptor file);
+        using FileDescriptor inflight = file;
+        Assert.That(frontEnd.Ask(Request.SetInflightFd, payload, inflight), Is.Zero);
+        for (int i = 0; i < 3; i++)
+        {
+            using FrontEndRing ring = frontEnd.Ring(0, 16, features);
+            frontEnd.Memory.Slice(ring.Queue.Layout.DescriptorArea, (int)DriverQueue.AreaSize).Clear();
+            ring.SetUp();
+            ring.Enable(true);
+            ring.Add([1], 1);
+            Assert.That(ring.Take().Bytes, Is.EqualTo(new byte[] { 2 }));
+            ring.Stop();
+        }
+    }
+
+    [TestCase((ushort)0, (ushort)16)]
+    [TestCase((ushort)3, (ushort)16, Description = "more rings than there are")]
+    [TestCase((ushort)1, (ushort)0)]
+    [TestCase((ushort)1, (ushort)32769)]
+    public void GetInflightFd_Impossible_GivesNone(ushort queues, ushort size)
+    {
+        using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(new EchoDevice());
+        frontEnd.Negotiate(0, Inflight);
+        frontEnd.Send(Request.GetInflightFd, new InflightPayload(0, 0, queues, size));
+        Assert.That(frontEnd.Receive<InflightPayload>(Request.GetInflightFd).MmapSize, Is.Zero);
+    }
+
+    [TestCase(1UL << 60, 0UL)]
+    [TestCase(4096UL, ulong.MaxValue - 100)]
+    [TestCase(64UL, 0UL, Description = "too small")]
+    [TestCase(0UL, 0UL)]
+    public void SetInflightFd_NotInItsFile_IsRefused(ulong size, ulong offset)
+    {
+        using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(new EchoDevice());
+        frontEnd.Negotiate(0, Inflight);
+        using FileDescriptor file = MemFd.Create("inflight", 4096);
+        frontEnd.Send(Request.SetInflightFd, new InflightPayload(size, offset, 1, 16), 0, file);
+        Assert.That(frontEnd.IsClosed());
+    }
+
+    [Test]
+    public void SetInflightFd_TwentyBytes_AreEnough()
+    {
+        using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(new EchoDevice());
+        frontEnd.Negotiate(0, Inflight);
+        frontEnd.Send(Request.GetInflightFd, FrontEndDriver.Bytes(new InflightPayload(0, 0, 1, 16)).AsSpan(0, 20));
+        using VhostUserMessage reply = frontEnd.Receive(Request.GetInflightFd);
+        Assert.That(reply.Payload.Length, Is.EqualTo(InflightPayload.WireSize));
+        using FileDescriptor file = reply.TakeDescriptor()!;
+        byte[] payload = reply.Payload[..20].ToArray();
+        Assert.That(frontEnd.Ask(Request.SetInflightFd, payload, file), Is.Zero);
+    }
+
+    [TestCase(0UL)]
+    [TestCase(VirtioFeatures.RingPacked)]
+    public void Start_InflightMemoryIsNonsense_IsRefused(ulong features)
+    {
+        using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(new EchoDevice());
+        frontEnd.Negotiate(features, Inflight);
+        frontEnd.ShareMemory();
+        using FileDescriptor file = MemFd.Create("inflight", 4096);
+        using (MemoryMapping mapping = MemoryMapping.Map(file, 4096, MappingAccess.SharedReadWrite))
+            Fill(mapping);
+        Assert.That(frontEnd.Ask(Request.SetInflightFd, new InflightPayload(4096, 0, 1, 16), file), Is.Zero);
+        using FrontEndRing ring = frontEnd.Ring(0, 16, features);
+        ring.SetUp();
+        Assert.That(frontEnd.Ask(Request.SetVringEnable, ring.State(1)), Is.EqualTo(1));
+    }
+
+    private static unsafe void Fill(MemoryMapping mapping) => new Span<byte>(mapping.Pointer, 4096).Fill(0xA5);
+
+    // Six requests, of two descriptors each if they are not in a table.
+    private static uint PlaceAfter(ulong features, bool isIndirect) =>
+        (features & VirtioFeatures.RingPacked) == 0 || isIndirect ? 6U : 12U;
+
+    private static InflightPayload GetInflight(FrontEndDriver frontEnd, ushort queues, ushort size, out FileDescriptor file)
+    {
+        frontEnd.Send(Request.GetInflightFd, new InflightPayload(0, 0, queues, size));
+        using VhostUserMessage reply = frontEnd.Receive(Request.GetInflightFd);
+        Assert.That(reply.DescriptorCount, Is.EqualTo(1));
+        file = reply.TakeDescriptor()!;
+        InflightPayload payload = reply.Read<InflightPayload>();
+        Assert.That(payload.MmapSize, Is.GreaterThanOrEqualTo((ulong)queues * size * 16));
+        return payload;
+    }
+}

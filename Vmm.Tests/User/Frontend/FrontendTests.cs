@@ -1,0 +1,480 @@
+using NUnit.Framework;
+using Vmm.Tests.Fakes;
+using Vmm.Vhost;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.User;
+using Vmm.Vhost.User.Frontend;
+using Vmm.Vhost.User.Protocol;
+
+namespace Vmm.Tests.User.Frontend;
+
+public class FrontendTests
+{
+    private FrontendFixture _fixture = null!;
+
+    [SetUp]
+    public void SetUp() => _fixture = new FrontendFixture();
+
+    [TearDown]
+    public void TearDown() => _fixture.Dispose();
+
+    [Test]
+    public void OpenAndStart_EverythingOffered_SaysItInTheOrderThatBackendsNeed()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path)
+        {
+            ProtocolFeatures = FakeBackend.DefaultProtocolFeatures | VhostUserProtocolFeatures.InflightShmFd,
+        }.Start();
+        _fixture.Open();
+        Assert.That(backend.Names(1), Is.EqualTo(new[]
+        {
+            VhostUserRequest.SetOwner, VhostUserRequest.GetFeatures, VhostUserRequest.GetProtocolFeatures, VhostUserRequest.SetProtocolFeatures,
+            VhostUserRequest.GetQueueNum, VhostUserRequest.GetMaxMemSlots, VhostUserRequest.SetBackendReqFd, VhostUserRequest.GetConfig,
+        }));
+        int before = backend.Heard.Count;
+        _fixture.StartAll();
+        Assert.That(backend.Names(1)[before..], Is.EqualTo(new[]
+        {
+            VhostUserRequest.SetFeatures, VhostUserRequest.SetMemTable,
+            VhostUserRequest.SetVringNum, VhostUserRequest.SetVringNum,
+            VhostUserRequest.GetInflightFd, VhostUserRequest.SetInflightFd,
+            VhostUserRequest.SetVringAddr, VhostUserRequest.SetVringBase, VhostUserRequest.SetVringCall, VhostUserRequest.SetVringKick,
+            VhostUserRequest.SetVringAddr, VhostUserRequest.SetVringBase, VhostUserRequest.SetVringCall, VhostUserRequest.SetVringKick,
+            VhostUserRequest.SetVringEnable, VhostUserRequest.SetVringEnable,
+            VhostUserRequest.SetStatus,
+        }));
+        Assert.That(backend.All(1, VhostUserRequest.SetFeatures)[0].Number, Is.EqualTo(VirtioFeatures.Version1 | VirtioFeatures.VhostUserProtocolFeatures));
+        Assert.That(backend.All(1, VhostUserRequest.SetVringEnable).Select(said => (said.State, said.NeedReply)), Is.EqualTo(new[]
+        {
+            (new VringState(0, 1), true), (new VringState(1, 1), true),
+        }));
+        Assert.That(backend.All(1, VhostUserRequest.SetVringNum)[1].State, Is.EqualTo(new VringState(1, FrontendFixture.RingSize)));
+        Assert.That(backend.All(1, VhostUserRequest.SetStatus)[0].Number, Is.EqualTo(15));
+        Assert.That(_fixture.Rings.Select(ring => ring.Config.Kick.Drain()), Is.All.EqualTo(1), "a kick is injected");
+    }
+
+    [Test]
+    public void Start_Memory_HasTwoRegionsAndAddressesThatAreNotOurs()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Open();
+        _fixture.StartAll();
+        FakeBackend.Said table = backend.All(1, VhostUserRequest.SetMemTable).Single();
+        Assert.That(table.Descriptors, Is.EqualTo(2));
+        MemoryRegionPayload[] regions = [Region(table, 0), Region(table, 1)];
+        Assert.That(regions.Select(region => (region.GuestAddress, region.Size, region.MmapOffset)), Is.EqualTo(new[]
+        {
+            (0UL, 1UL << 20, 0UL), (0x1000_0000UL, 1UL << 20, 1UL << 20),
+        }));
+        foreach (ulong address in regions.Select(region => region.UserAddress))
+            Assert.That(address, Is.Not.EqualTo(0).And.Not.EqualTo((ulong)_fixture.Memory.Regions[0].HostAddress));
+        VringAddress ring = System.Runtime.InteropServices.MemoryMarshal.Read<VringAddress>(backend.All(1, VhostUserRequest.SetVringAddr)[0].Payload);
+        ulong first = regions[0].UserAddress;
+        Assert.That(ring, Is.EqualTo(new VringAddress(
+            0, 0, first + 0x1000, first + _fixture.Rings[0].Config.DeviceArea.Value, first + 0x1100, _fixture.Rings[0].Config.DeviceArea.Value)));
+
+        static MemoryRegionPayload Region(FakeBackend.Said said, int index) =>
+            System.Runtime.InteropServices.MemoryMarshal.Read<MemoryRegionPayload>(said.Payload.AsSpan(8 + 32 * index));
+    }
+
+    [Test]
+    public void Open_NeitherMqNorQueueNumber_TakesTheCallersCount()
+    {
+        // virtiofsd of old closes the connection when it is asked.
+        using FakeBackend backend = new FakeBackend(_fixture.Path)
+        {
+            ProtocolFeatures = FakeBackend.DefaultProtocolFeatures & ~VhostUserProtocolFeatures.Mq,
+        }.Start();
+        VhostUserFrontend frontend = _fixture.Open();
+        _fixture.StartAll();
+        Assert.That(frontend.MaxRingCount, Is.Null);
+        Assert.That(frontend.RingCount, Is.EqualTo(2));
+        Assert.That(backend.All(1, VhostUserRequest.GetQueueNum), Is.Empty);
+        Assert.That(backend.All(1, VhostUserRequest.SetVringEnable), Has.Length.EqualTo(2));
+        Assert.That(() => frontend.Session.GetQueueNum(), Throws.TypeOf<VhostUserException>(), "and is not asked");
+        Assert.That(frontend.IsConnected);
+    }
+
+    [Test]
+    public void Open_FewerQueues_SaysSo()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path) { QueueNum = 1 }.Start();
+        Assert.That(() => _fixture.Open(), Throws.TypeOf<VhostException>().With.Message.EqualTo(
+            $"--test: {_fixture.Path}: has 1 queues (1 rings), fewer than the 2 rings of the device: give the device fewer queues, or the back-end more"));
+    }
+
+    [Test]
+    public void Open_PairsOfQueues_CountsRings()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path) { QueueNum = 1 }.Start();
+        _fixture.Options = _fixture.Options with { RingsPerQueue = 2 };
+        Assert.That(_fixture.Open().MaxRingCount, Is.EqualTo(2));
+    }
+
+    [TestCase(ulong.MaxValue)]
+    [TestCase(1000UL)]
+    public void Open_MoreQueuesThanThereCanBe_IsCapped(ulong queues)
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path) { QueueNum = queues }.Start();
+        Assert.That(_fixture.Open().MaxRingCount, Is.EqualTo(256));
+    }
+
+    [Test]
+    public void Open_NoProtocolFeatures_RingsRunFromTheirKickOn()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path)
+        {
+            Features = VirtioFeatures.Version1,
+            ProtocolFeatures = VhostUserProtocolFeatures.None,
+        }.Start();
+        _fixture.Options = _fixture.Options with { ConfigRequired = false };
+        VhostUserFrontend frontend = _fixture.Open();
+        _fixture.StartAll();
+        Assert.That(frontend.HasConfig, Is.False);
+        Assert.That(backend.Names(1), Is.EqualTo(new[]
+        {
+            VhostUserRequest.SetOwner, VhostUserRequest.GetFeatures, VhostUserRequest.SetFeatures, VhostUserRequest.SetMemTable,
+            VhostUserRequest.SetVringNum, VhostUserRequest.SetVringNum,
+            VhostUserRequest.SetVringAddr, VhostUserRequest.SetVringBase, VhostUserRequest.SetVringCall, VhostUserRequest.SetVringKick,
+            VhostUserRequest.SetVringAddr, VhostUserRequest.SetVringBase, VhostUserRequest.SetVringCall, VhostUserRequest.SetVringKick,
+            VhostUserRequest.GetFeatures,   // so that the rings run when the driver kicks
+        }));
+        Assert.That(backend.All(1, VhostUserRequest.SetFeatures)[0].Number, Is.EqualTo(VirtioFeatures.Version1));
+        Assert.That(frontend.Stop(0), Is.EqualTo(0));
+        Assert.That(backend.Names(1)[^1], Is.EqualTo(VhostUserRequest.GetVringBase));
+    }
+
+    [Test]
+    public void Open_UnknownBits_AreMaskedAndBit21IsNever()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path)
+        {
+            Features = ulong.MaxValue,
+            ProtocolFeatures = (VhostUserProtocolFeatures)ulong.MaxValue,
+        }.Start();
+        VhostUserFrontend frontend = _fixture.Open();
+        Assert.That(backend.All(1, VhostUserRequest.SetProtocolFeatures)[0].Number, Is.EqualTo((ulong)VhostUserFrontendOptions.DefaultFeatures));
+        Assert.That((ulong)VhostUserFrontendOptions.DefaultFeatures & (1 << 21 | 1 << 14), Is.Zero);
+        Assert.That(frontend.Features & (VirtioFeatures.VhostUserProtocolFeatures | VirtioFeatures.LogAll | VirtioFeatures.AccessPlatform), Is.Zero);
+        Assert.That(frontend.Features & VirtioFeatures.Version1, Is.Not.Zero);
+    }
+
+    [Test]
+    public void Open_EverythingWanted_NeverAgreesOnBit21()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path) { ProtocolFeatures = (VhostUserProtocolFeatures)0xFFFFFF }.Start();
+        _fixture.Options = _fixture.Options with { Wanted = (VhostUserProtocolFeatures)ulong.MaxValue };
+        Assert.That(_fixture.Open().ProtocolFeatures, Is.EqualTo((VhostUserProtocolFeatures)0xFFFFFF & ~VhostUserProtocolFeatures.GpaAddresses));
+    }
+
+    [TestCase(true, 0UL)]
+    [TestCase(false, VirtioFeatures.RingPacked)]
+    public void Features_PackedRing_OnlyWithoutReconnect(bool reconnect, ulong packed)
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Options = _fixture.Options with { Reconnect = reconnect };
+        Assert.That(_fixture.Open().Features & VirtioFeatures.RingPacked, Is.EqualTo(packed));
+    }
+
+    [Test]
+    public void Open_NoConfigAlthoughRequired_SaysSo()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path) { ProtocolFeatures = VhostUserProtocolFeatures.ReplyAck }.Start();
+        Assert.That(() => _fixture.Open(), Throws.TypeOf<VhostException>().With.Message.EqualTo(
+            $"--test: {_fixture.Path}: has no configuration space (the protocol feature CONFIG), which the device needs"));
+    }
+
+    [Test]
+    public void Open_ShorterConfig_IsAnErrorOrDoneWithout()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path) { Config = [1, 2, 3] }.Start();
+        Assert.That(() => _fixture.Open(), Throws.TypeOf<VhostUserException>().With.Message.Contains("refused GET_CONFIG (of 8 bytes)"));
+        _fixture.Options = _fixture.Options with { ConfigRequired = false };
+        Assert.That(_fixture.Open().HasConfig, Is.False);
+        byte[] config = [9, 9];
+        _fixture.Frontend.ReadConfig(config);
+        Assert.That(config, Is.All.Zero);
+    }
+
+    [Test]
+    public void Open_NobodyListens_SaysSoInTime()
+    {
+        int before = PassedDescriptors.Count();
+        _fixture.Options = _fixture.Options with { ConnectTimeout = TimeSpan.FromMilliseconds(60) };
+        Assert.That(() => _fixture.Open(), Throws.TypeOf<VhostException>().With.Message.EqualTo(
+            $"--test: {_fixture.Path}: no back-end within 0.1 s: nobody listens there: start the back-end, or is it another path?"));
+        PassedDescriptors.ReturnTo(before);
+    }
+
+    [Test]
+    public void Open_BackendComesLater_IsWaitedFor()
+    {
+        FakeBackend? backend = null;
+        var later = new Thread(() =>
+        {
+            Thread.Sleep(60);
+            backend = new FakeBackend(_fixture.Path).Start();
+        });
+        later.Start();
+        Assert.That(_fixture.Open().IsConnected);
+        later.Join();
+        backend!.Dispose();
+    }
+
+    [Test]
+    public void Open_Server_IsConnectedTo()
+    {
+        _fixture.Options = _fixture.Options with { Endpoint = VhostUserEndpoint.ListenOn(_fixture.Path) };
+        using FakeBackend backend = new FakeBackend(_fixture.Path, listens: false).Start();
+        _fixture.Open();
+        _fixture.StartAll();
+        Assert.That(backend.All(1, VhostUserRequest.SetVringEnable), Has.Length.EqualTo(2));
+        _fixture.Frontend.Dispose();
+        Assert.That(File.Exists(_fixture.Path), Is.False, "the socket is removed");
+    }
+
+    [Test]
+    public void Open_ServerPathTaken_SaysSo()
+    {
+        File.WriteAllText(_fixture.Path, "something else");
+        _fixture.Options = _fixture.Options with { Endpoint = VhostUserEndpoint.ListenOn(_fixture.Path) };
+        Assert.That(() => _fixture.Open(), Throws.TypeOf<VhostException>().With.Message.StartsWith($"--test: {_fixture.Path}: cannot listen on"));
+    }
+
+    [Test]
+    public void Open_InheritedNumberIsNoSocket_SaysSo()
+    {
+        using var fd = new EventFd();
+        _fixture.Options = _fixture.Options with { Endpoint = VhostUserEndpoint.Inherit(fd.Number) };
+        Assert.That(() => _fixture.Open(), Throws.TypeOf<VhostException>().With.Message.StartsWith($"--test: fd {fd.Number}: fd {fd.Number} is no connected Unix stream socket"));
+    }
+
+    [Test]
+    public void Stop_RunningRing_DisablesItFirstAndGivesItsBase()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        VhostUserFrontend frontend = _fixture.Open();
+        frontend.SetFeatures(VirtioFeatures.Version1);
+        frontend.SetMemory(_fixture.Memory);
+        frontend.Start([_fixture.Rings[1].Config with { Base = 77 }]);
+        int before = backend.Heard.Count;
+        Assert.That(frontend.Stop(1), Is.EqualTo(77));
+        Assert.That(backend.Names(1)[before..], Is.EqualTo(new[] { VhostUserRequest.SetVringEnable, VhostUserRequest.GetVringBase }));
+        Assert.That(frontend.Stop(1), Is.EqualTo(77), "again");
+        Assert.That(frontend.Stop(0), Is.Zero, "never started");
+        Assert.That(backend.Heard, Has.Count.EqualTo(before + 2));
+    }
+
+    [Test]
+    public void Stop_BaseIsNoIndex_GivesTheUsedIndex()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        backend.Script = (message, connection) =>
+        {
+            if (message.Header.Request != (uint)VhostUserRequest.GetVringBase)
+                return false;
+            connection.Send(message.Header.Request, VhostUserFlags.Reply, SessionPeer.Bytes(new VringState(0, 0x10000)), [], TimeSpan.FromSeconds(1));
+            return true;
+        };
+        _fixture.Open();
+        _fixture.StartAll();
+        _fixture.SetUsedIndex(0, 5);
+        Assert.That(_fixture.Frontend.Stop(0), Is.EqualTo(5));
+    }
+
+    [Test]
+    public void Start_RunningRing_IsLeftAlone()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Open();
+        _fixture.StartAll();
+        int before = backend.Heard.Count;
+        _fixture.Frontend.Start([_fixture.Rings[0].Config]);
+        Assert.That(backend.Heard, Has.Count.EqualTo(before));
+    }
+
+    [Test]
+    public void Start_Refused_NoRingRuns([Values(
+        VhostUserRequest.SetVringNum, VhostUserRequest.SetVringAddr, VhostUserRequest.SetVringKick, VhostUserRequest.SetVringEnable)] VhostUserRequest refused)
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        bool isRefusing = true;
+        backend.Script = (message, connection) =>
+        {
+            if (!isRefusing || message.Header.Request != (uint)refused || message.Payload[0] != 1 || message.Header.Size == 8 && message.Payload[4] == 0 && refused == VhostUserRequest.SetVringEnable)
+                return false;
+            connection.Send(message.Header.Request, VhostUserFlags.Reply, SessionPeer.Bytes(1UL), [], TimeSpan.FromSeconds(1));
+            return true;
+        };
+        // SET_VRING_ADDR of ring 1 begins with 1, as all of them do.
+        _fixture.Open();
+        Assert.That(_fixture.StartAll, Throws.TypeOf<VhostUserException>().With.Property("IsConnectionLost").False
+            .And.Message.EqualTo($"--test: {_fixture.Path}: refused {refused.WireName()} (0x1)"));
+        bool wasTold = refused != VhostUserRequest.SetVringNum;
+        Assert.That(backend.All(1, VhostUserRequest.GetVringBase), Has.Length.EqualTo(wasTold ? 2 : 0), "what was started is stopped");
+        isRefusing = false;
+        Assert.That(_fixture.StartAll, Throws.Nothing, "the connection is as good as before");
+    }
+
+    [Test]
+    public void SetFeatures_NotOffered_IsRefused()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Open();
+        Assert.That(() => _fixture.Frontend.SetFeatures(VirtioFeatures.Version1 | 2), Throws.TypeOf<VhostException>().With.Message.Contains("0x2"));
+        Assert.That(() => _fixture.Frontend.SetFeatures(1), Throws.TypeOf<VhostException>().With.Message.Contains("legacy"));
+        Assert.That(() => _fixture.Frontend.Start([_fixture.Rings[0].Config]), Throws.TypeOf<VhostException>().With.Message.Contains("no features yet"));
+    }
+
+    [Test]
+    public void Reset_Offered_IsSaidAndTheConnectionStays()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path)
+        {
+            ProtocolFeatures = FakeBackend.DefaultProtocolFeatures | VhostUserProtocolFeatures.InflightShmFd,
+        }.Start();
+        _fixture.Open();
+        _fixture.StartAll();
+        ulong mark = backend.InflightMark;
+        int before = backend.Heard.Count;
+        _fixture.Frontend.Reset();
+        Assert.That(backend.Names(1)[before..], Is.EqualTo(new[]
+        {
+            VhostUserRequest.SetVringEnable, VhostUserRequest.GetVringBase, VhostUserRequest.SetVringEnable, VhostUserRequest.GetVringBase,
+            VhostUserRequest.ResetDevice,
+        }));
+        _fixture.StartAll();
+        Assert.That(backend.Connections, Is.EqualTo(1));
+        Assert.That(backend.All(1, VhostUserRequest.GetInflightFd), Has.Length.EqualTo(2), "and in-flight memory is new");
+        Assert.That(backend.InflightMark, Is.Not.EqualTo(mark));
+    }
+
+    [Test]
+    public void Reset_NotOffered_IsAStatusOfZero()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path)
+        {
+            ProtocolFeatures = FakeBackend.DefaultProtocolFeatures & ~VhostUserProtocolFeatures.ResetDevice,
+        }.Start();
+        _fixture.Open();
+        _fixture.Frontend.SetStatus(1);
+        _fixture.Frontend.Reset();
+        Assert.That(backend.All(1, VhostUserRequest.SetStatus).Select(said => said.Number), Is.EqualTo(new[] { 1UL, 0UL }));
+    }
+
+    [Test]
+    public void SetRingEnabled_RunningOrNot_IsSaidWhenItCounts()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Open();
+        _fixture.Frontend.SetRingEnabled(1, false);
+        _fixture.StartAll();
+        Assert.That(backend.All(1, VhostUserRequest.SetVringEnable).Select(said => said.State), Is.EqualTo(new[] { new VringState(0, 1) }));
+        _fixture.Frontend.SetRingEnabled(1, true);
+        _fixture.Frontend.SetRingEnabled(1, true);
+        Assert.That(backend.All(1, VhostUserRequest.SetVringEnable).Select(said => said.State), Is.EqualTo(new[] { new VringState(0, 1), new VringState(1, 1) }));
+    }
+
+    [Test]
+    public void WriteConfig_Taken_IsInTheCopy()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Open().WriteConfig(3, [0xAA]);
+        byte[] config = new byte[10];
+        _fixture.Frontend.ReadConfig(config);
+        Assert.That(config, Is.EqualTo(new byte[] { 1, 2, 3, 0xAA, 5, 6, 7, 8, 0, 0 }));
+        Assert.That(backend.All(1, VhostUserRequest.SetConfig).Single().Payload, Is.EqualTo(new byte[] { 3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0xAA }));
+        _fixture.Frontend.WriteConfig(8, [1]);
+        _fixture.Frontend.WriteConfig(int.MaxValue, [1]);
+        Assert.That(backend.All(1, VhostUserRequest.SetConfig), Has.Length.EqualTo(1), "what is not in it is ignored");
+        Assert.That(backend.All(1, VhostUserRequest.GetConfig), Has.Length.EqualTo(1), "and nobody is asked when it is read");
+    }
+
+    [Test]
+    public void WriteConfig_Refused_ChangesNothing()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        backend.Script = (message, connection) =>
+        {
+            if (message.Header.Request != (uint)VhostUserRequest.SetConfig)
+                return false;
+            connection.Send(message.Header.Request, VhostUserFlags.Reply, SessionPeer.Bytes(22UL), [], TimeSpan.FromSeconds(1));
+            return true;
+        };
+        _fixture.Open().WriteConfig(0, [0xAA]);
+        byte[] config = new byte[1];
+        _fixture.Frontend.ReadConfig(config);
+        Assert.That(config[0], Is.EqualTo(1));
+    }
+
+    [Test]
+    public void ConfigChange_WhileTheLockIsHeld_IsAnsweredAtOnceAndToldLater()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Open();
+        lock (_fixture.Sync)
+        {
+            backend.Config = [8, 7, 6, 5, 4, 3, 2, 1];
+            ulong? result = null;
+            var asking = new Thread(() => result = backend.Ask(VhostUserBackendRequest.ConfigChange, []));
+            asking.Start();
+            Assert.That(asking.Join(TimeSpan.FromSeconds(20)), "it waits for the lock");
+            Assert.That(result, Is.Zero);
+            Assert.That(_fixture.Told, Is.Empty);
+        }
+        _fixture.WaitFor("config changed");
+        byte[] config = new byte[8];
+        _fixture.Frontend.ReadConfig(config);
+        Assert.That(config, Is.EqualTo(backend.Config));
+    }
+
+    [Test]
+    public void MapShared_WhileTheLockIsHeld_IsDone()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Options = _fixture.Options with { Wanted = VhostUserFrontendOptions.DefaultFeatures | VhostUserProtocolFeatures.Shmem };
+        _fixture.Open();
+        lock (_fixture.Sync)
+        {
+            ulong? mapped = null, unmapped = null;
+            var asking = new Thread(() =>
+            {
+                using FileDescriptor file = MemFd.Create("dax", 4096);
+                byte[] mapping = SessionPeer.Bytes(new ShmemMapPayload(3, 0, 0, 4096, 1));
+                mapped = backend.Ask(VhostUserBackendRequest.ShmemMap, mapping, true, file);
+                unmapped = backend.Ask(VhostUserBackendRequest.ShmemUnmap, mapping);
+            });
+            asking.Start();
+            Assert.That(asking.Join(TimeSpan.FromSeconds(20)), "it waits for the lock");
+            Assert.That((mapped, unmapped), Is.EqualTo((0UL, 0UL)));
+        }
+        Assert.That(_fixture.Told, Is.EqualTo(new[] { "map 3", "unmap 3" }));
+    }
+
+    [Test]
+    public void BackendRequest_Malformed_EndsTheChannelOnly()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Open();
+        backend.Ask((VhostUserBackendRequest)99, [], needReply: false);
+        Assert.That(_fixture.StartAll, Throws.Nothing);
+        Assert.That(_fixture.Frontend.IsConnected);
+    }
+
+    [Test]
+    public void Dispose_WhileRunning_LeavesNothingOpen()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        int before = PassedDescriptors.Count();
+        for (int i = 0; i < 10; i++)
+        {
+            _fixture.Open();
+            _fixture.StartAll();
+            lock (_fixture.Sync)
+                _fixture.Frontend.Dispose();
+            _fixture.Frontend.Dispose();
+        }
+        PassedDescriptors.ReturnTo(before);
+        Assert.That(backend.All(1, VhostUserRequest.GetVringBase), Has.Length.EqualTo(2), "its rings are stopped");
+    }
+}

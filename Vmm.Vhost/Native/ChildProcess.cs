@@ -1,0 +1,236 @@
+using System.Collections;
+using System.Runtime.InteropServices;
+using Tmds.Linux;
+
+namespace Vmm.Vhost.Native;
+
+/// <summary>A program that this process has started, in a process group of its own: what is typed at the terminal does not reach it. It
+/// inherits one descriptor, and no input.</summary>
+/// <remarks>Instead of System.Diagnostics.Process, which takes over SIGCHLD and the terminal's settings, and cannot pass a descriptor.</remarks>
+public sealed unsafe partial class ChildProcess : IDisposable
+{
+    /// <summary>The number of the inherited descriptor.</summary>
+    public const int InheritedNumber = 3;
+
+    private const int PidfdOpen = 434;          // __NR_pidfd_open, the same on all architectures; Linux 5.3
+    private const int NoHang = 1;               // WNOHANG
+    private const int SigPipe = 13;
+    private const int SigKill = 9;
+    private const short SetGroup = 0x02;        // POSIX_SPAWN_SETPGROUP (spawn.h)
+    private const short SetDefaults = 0x04;     // POSIX_SPAWN_SETSIGDEF
+    private const short SetMask = 0x08;         // POSIX_SPAWN_SETSIGMASK
+    private const int OpaqueSize = 512;         // posix_spawnattr_t is 336 bytes, posix_spawn_file_actions_t 80, sigset_t 128
+
+    private readonly int _id;
+    private int? _status;
+
+    private ChildProcess(int id, FileDescriptor output, FileDescriptor ended)
+    {
+        _id = id;
+        Output = output;
+        Ended = ended;
+    }
+
+    /// <summary>What it writes to standard output and standard error, to be read without blocking.</summary>
+    public FileDescriptor Output { get; }
+
+    /// <summary>Readable once it has ended.</summary>
+    public FileDescriptor Ended { get; }
+
+    /// <summary>How it ended, in a few words ("status 1", "signal 9"); null while it runs.</summary>
+    public string? End
+    {
+        get
+        {
+            if (_status is null)
+            {
+                int status = 0;
+                // SAFETY: an integer on the stack.
+                int result = WaitPid(_id, &status, NoHang);
+                if (result == 0 || (result < 0 && Marshal.GetLastPInvokeError() == Errnos.Eintr))
+                    return null;
+                _status = result > 0 ? status : 0;   // a parent that ignores SIGCHLD is not told
+            }
+            int signal = _status.Value & 0x7F;
+            return signal == 0 ? $"status {(_status.Value >> 8) & 0xFF}" : $"signal {signal}";
+        }
+    }
+
+    /// <summary>Starts <paramref name="program"/>.</summary>
+    /// <param name="program">Its path.</param>
+    /// <param name="arguments">Its arguments, without its name.</param>
+    /// <param name="inherited">What it finds as descriptor <see cref="InheritedNumber"/>. It becomes blocking, here too, as programs expect.</param>
+    /// <exception cref="ErrnoException">It cannot be started.</exception>
+    public static ChildProcess Start(string program, IReadOnlyList<string> arguments, FileDescriptor inherited)
+    {
+        int* pipe = stackalloc int[2];
+        if (LibC.pipe2(pipe, LibC.O_CLOEXEC | LibC.O_NONBLOCK) < 0)
+            throw ErrnoException.FromLastError("pipe2");
+        var output = new FileDescriptor(pipe[0]);
+        using var writing = new FileDescriptor(pipe[1]);
+        try
+        {
+            MakeBlocking(writing);   // both ends have a file description of their own: ours stays as it is
+            MakeBlocking(inherited);
+            int id = Spawn(program, arguments, writing, inherited);
+            int ended = (int)Syscall(PidfdOpen, id, 0);
+            if (ended >= 0)
+                return new ChildProcess(id, output, new FileDescriptor(ended));
+            var error = new ErrnoException("pidfd_open", Marshal.GetLastPInvokeError());
+            _ = SendSignal(id, SigKill);
+            _ = WaitPid(id, null, 0);
+            throw error;
+        }
+        catch
+        {
+            output.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Waits for its end.</summary>
+    /// <returns>Whether it has ended within <paramref name="milliseconds"/>.</returns>
+    public bool WaitForEnd(int milliseconds)
+    {
+        Poll.Wait([new PollEntry(Ended, PollEvents.Readable)], milliseconds);
+        return End is not null;
+    }
+
+    /// <summary>Kills it if it runs, and waits for its end.</summary>
+    public void Dispose()
+    {
+        if (End is null)
+        {
+            _ = SendSignal(_id, SigKill);   // still ours, even as a zombie: the number is not anybody else's
+            while (!WaitForEnd(-1))
+            {
+            }
+        }
+        Output.Dispose();
+        Ended.Dispose();
+    }
+
+    private static int Spawn(string program, IReadOnlyList<string> arguments, FileDescriptor output, FileDescriptor inherited)
+    {
+        byte* actions = stackalloc byte[OpaqueSize];
+        byte* attributes = stackalloc byte[OpaqueSize];
+        byte* signals = stackalloc byte[OpaqueSize];
+        new Span<byte>(signals, OpaqueSize).Clear();
+        // SAFETY: opaque structures on the stack, larger than any C library's; the strings are freed after the call that reads them.
+        Check(InitActions(actions), "posix_spawn_file_actions_init");
+        Check(InitAttributes(attributes), "posix_spawnattr_init");
+        using var strings = new NativeStrings();
+        try
+        {
+            Check(AddOpen(actions, 0, strings.Add("/dev/null"), LibC.O_RDONLY, 0), "posix_spawn_file_actions_addopen");
+            Check(AddDup(actions, output.Number, 1), "posix_spawn_file_actions_adddup2");
+            Check(AddDup(actions, output.Number, 2), "posix_spawn_file_actions_adddup2");
+            Check(AddDup(actions, inherited.Number, InheritedNumber), "posix_spawn_file_actions_adddup2");
+            // Nothing of what this process does with signals: all unblocked, and SIGPIPE, which the runtime ignores, as usual.
+            Check(SetSignalMask(attributes, signals), "posix_spawnattr_setsigmask");
+            signals[(SigPipe - 1) / 8] = 1 << ((SigPipe - 1) % 8);
+            Check(SetSignalDefaults(attributes, signals), "posix_spawnattr_setsigdefault");
+            Check(SetProcessGroup(attributes, 0), "posix_spawnattr_setpgroup");
+            Check(SetFlags(attributes, SetGroup | SetDefaults | SetMask), "posix_spawnattr_setflags");
+
+            byte*[] argv = [strings.Add(program), .. Pointers(strings, arguments)];
+            byte*[] environment = Pointers(strings, Environment());
+            int id;
+            fixed (byte** argvPointer = argv, environmentPointer = environment)
+                Check(PosixSpawn(&id, argv[0], actions, attributes, argvPointer, environmentPointer), $"cannot start {program}");
+            return id;
+        }
+        finally
+        {
+            _ = DestroyActions(actions);
+            _ = DestroyAttributes(attributes);
+        }
+    }
+
+    private static void MakeBlocking(FileDescriptor fd)
+    {
+        if (LibC.fcntl(fd.Number, LibC.F_SETFL, LibC.fcntl(fd.Number, LibC.F_GETFL) & ~LibC.O_NONBLOCK) < 0)
+            throw ErrnoException.FromLastError("fcntl(F_SETFL)");
+    }
+
+    private static List<string> Environment()
+    {
+        var list = new List<string>();
+        foreach (DictionaryEntry variable in System.Environment.GetEnvironmentVariables())
+            list.Add($"{variable.Key}={variable.Value}");
+        return list;
+    }
+
+    // With the null at the end that the kernel looks for.
+    private static byte*[] Pointers(NativeStrings strings, IReadOnlyList<string> values)
+    {
+        var pointers = new byte*[values.Count + 1];
+        for (int i = 0; i < values.Count; i++)
+            pointers[i] = strings.Add(values[i]);
+        return pointers;
+    }
+
+    // These functions return the error number.
+    private static void Check(int result, string operation)
+    {
+        if (result != 0)
+            throw new ErrnoException(operation, result);
+    }
+
+    // Null-terminated copies, until disposed.
+    private sealed class NativeStrings : IDisposable
+    {
+        private readonly List<nint> _strings = [];
+
+        public byte* Add(string text)
+        {
+            nint copy = Marshal.StringToCoTaskMemUTF8(text);
+            _strings.Add(copy);
+            return (byte*)copy;
+        }
+
+        public void Dispose() => _strings.ForEach(Marshal.FreeCoTaskMem);
+    }
+
+    [LibraryImport("libc", EntryPoint = "posix_spawn")]
+    private static partial int PosixSpawn(int* id, byte* path, byte* actions, byte* attributes, byte** argv, byte** environment);
+
+    [LibraryImport("libc", EntryPoint = "posix_spawn_file_actions_init")]
+    private static partial int InitActions(byte* actions);
+
+    [LibraryImport("libc", EntryPoint = "posix_spawn_file_actions_destroy")]
+    private static partial int DestroyActions(byte* actions);
+
+    [LibraryImport("libc", EntryPoint = "posix_spawn_file_actions_addopen")]
+    private static partial int AddOpen(byte* actions, int fd, byte* path, int flags, uint mode);
+
+    [LibraryImport("libc", EntryPoint = "posix_spawn_file_actions_adddup2")]
+    private static partial int AddDup(byte* actions, int fd, int newFd);
+
+    [LibraryImport("libc", EntryPoint = "posix_spawnattr_init")]
+    private static partial int InitAttributes(byte* attributes);
+
+    [LibraryImport("libc", EntryPoint = "posix_spawnattr_destroy")]
+    private static partial int DestroyAttributes(byte* attributes);
+
+    [LibraryImport("libc", EntryPoint = "posix_spawnattr_setflags")]
+    private static partial int SetFlags(byte* attributes, short flags);
+
+    [LibraryImport("libc", EntryPoint = "posix_spawnattr_setpgroup")]
+    private static partial int SetProcessGroup(byte* attributes, int group);
+
+    [LibraryImport("libc", EntryPoint = "posix_spawnattr_setsigmask")]
+    private static partial int SetSignalMask(byte* attributes, byte* signals);
+
+    [LibraryImport("libc", EntryPoint = "posix_spawnattr_setsigdefault")]
+    private static partial int SetSignalDefaults(byte* attributes, byte* signals);
+
+    [LibraryImport("libc", EntryPoint = "waitpid", SetLastError = true)]
+    private static partial int WaitPid(int id, int* status, int options);
+
+    [LibraryImport("libc", EntryPoint = "kill", SetLastError = true)]
+    private static partial int SendSignal(int id, int signal);
+
+    [LibraryImport("libc", EntryPoint = "syscall", SetLastError = true)]
+    private static partial long Syscall(long number, int id, uint flags);
+}

@@ -1,0 +1,116 @@
+using System.Runtime.InteropServices;
+
+namespace Vmm.Vhost.Native.Confinement;
+
+/// <summary>What Landlock (Linux Documentation/userspace-api/landlock.rst) may leave of a directory and all beneath it, or of a file.</summary>
+[Flags]
+public enum LandlockAccess : ulong
+{
+    /// <summary>Nothing.</summary>
+    None = 0,
+
+    /// <summary>Open files for writing.</summary>
+    WriteFile = 1 << 1,
+
+    /// <summary>Open files for reading.</summary>
+    ReadFile = 1 << 2,
+
+    /// <summary>Remove files, sockets among them.</summary>
+    RemoveFile = 1 << 5,
+}
+
+/// <summary>Takes the file system away from a thread, and all that it starts, but for what is allowed. Descriptors that are open stay
+/// open. The kernel's version decides how much there is to take: nothing is assumed that it does not know.</summary>
+public static unsafe partial class Landlock
+{
+    private const int CreateRuleset = 444, AddRule = 445, RestrictSelf = 446;   // the same on every architecture
+    private const uint VersionFlag = 1;
+    private const int PathBeneath = 1;
+    private const int OpenPath = 0x200000;          // O_PATH
+    private const int CloseOnExec = 0x80000;        // O_CLOEXEC
+
+    // Rights by the version of the interface that brought them (landlock.rst, "Previous limitations").
+    private const ulong FileSystem1 = (1UL << 13) - 1;
+    private const ulong Refer2 = 1UL << 13;
+    private const ulong Truncate3 = 1UL << 14;
+    private const ulong Tcp4 = 3;
+    private const ulong DeviceIoctl5 = 1UL << 15;
+    private const ulong AbstractSockets6 = 1;       // the other scope, signals, would keep the runtime from suspending its own threads
+
+    /// <summary>The version of the kernel's interface; 0 without Landlock.</summary>
+    public static int Version
+    {
+        get
+        {
+            nint result = SystemCall(CreateRuleset, 0, 0, VersionFlag);
+            return result > 0 ? (int)result : 0;
+        }
+    }
+
+    /// <summary>Leaves the calling thread, and the threads it starts, nothing of the file system but <paramref name="allowed"/>, and from
+    /// version 4 on no new TCP connections. Where <see cref="Version"/> is 0 nothing happens.</summary>
+    /// <param name="allowed">Directories and files, which must exist, and what may be done there.</param>
+    /// <returns>The version in force; 0 without Landlock.</returns>
+    /// <exception cref="ErrnoException">The kernel refused: the thread is not confined.</exception>
+    public static int Restrict(params ReadOnlySpan<(string Path, LandlockAccess Access)> allowed)
+    {
+        int version = Version;
+        if (version == 0)
+            return 0;
+        var attributes = new RulesetAttributes
+        {
+            FileSystem = FileSystem1 | (version >= 2 ? Refer2 : 0) | (version >= 3 ? Truncate3 : 0) | (version >= 5 ? DeviceIoctl5 : 0),
+            Network = version >= 4 ? Tcp4 : 0,
+            Scoped = version >= 6 ? AbstractSockets6 : 0,
+        };
+        nuint size = version >= 6 ? (nuint)sizeof(RulesetAttributes) : version >= 4 ? 16u : 8u;
+        // SAFETY: a struct on the stack, of which the kernel reads the size given.
+        using var ruleset = new FileDescriptor((int)Checked(SystemCall(CreateRuleset, (nuint)(&attributes), size, 0), "landlock_create_ruleset"));
+        foreach ((string path, LandlockAccess access) in allowed)
+            Allow(ruleset, path, access);
+        Checked(SystemCall(RestrictSelf, (nuint)ruleset.Number, 0, 0), "landlock_restrict_self");
+        return version;
+    }
+
+    private static void Allow(FileDescriptor ruleset, string path, LandlockAccess access)
+    {
+        FileDescriptor place;
+        fixed (byte* name = FileDescriptor.NullTerminated(path))
+        {
+            // SAFETY: the name is null-terminated and pinned.
+            int number = Open(name, OpenPath | CloseOnExec);
+            place = number >= 0 ? new FileDescriptor(number) : throw new ErrnoException($"cannot open {path}", Marshal.GetLastPInvokeError());
+        }
+        using (place)
+        {
+            var rule = new PathBeneathAttributes { Allowed = (ulong)access, Parent = place.Number };
+            // SAFETY: a struct on the stack, packed as the kernel wants it.
+            Checked(SystemCall(AddRule, (nuint)ruleset.Number, PathBeneath, (nuint)(&rule)), "landlock_add_rule");
+        }
+    }
+
+    private static nint Checked(nint result, string name) =>
+        result >= 0 ? result : throw new ErrnoException(name, Marshal.GetLastPInvokeError());
+
+    private static nint SystemCall(nint number, nuint first, nuint second, nuint third) => SystemCall(number, first, second, third, 0);
+
+    [LibraryImport("libc", EntryPoint = "syscall", SetLastError = true)]
+    private static partial nint SystemCall(nint number, nuint first, nuint second, nuint third, nuint fourth);
+
+    [LibraryImport("libc", EntryPoint = "open", SetLastError = true)]
+    private static partial int Open(byte* path, int flags);
+
+    private struct RulesetAttributes
+    {
+        public ulong FileSystem;
+        public ulong Network;
+        public ulong Scoped;
+    }
+
+    [StructLayout(LayoutKind.Sequential, Pack = 1)]
+    private struct PathBeneathAttributes
+    {
+        public ulong Allowed;
+        public int Parent;
+    }
+}

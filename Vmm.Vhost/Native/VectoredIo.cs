@@ -1,0 +1,55 @@
+using System.Runtime.InteropServices;
+
+namespace Vmm.Vhost.Native;
+
+/// <summary>Scattered reads and gathered writes at a descriptor's own position, of packets where it has those (a tap, a datagram
+/// socket). The memory that vectors name must be mapped, or the kernel says EFAULT. An interrupted call is repeated.</summary>
+public static unsafe partial class VectoredIo
+{
+    /// <summary>The most vectors in one call: IOV_MAX of linux/uio.h.</summary>
+    public const int MaxVectors = 1024;
+
+    /// <summary>readv(2).</summary>
+    /// <returns>Bytes read, 0 at the end; less: the negated error number.</returns>
+    public static int TryRead(FileDescriptor fd, ReadOnlySpan<IoVector> vectors)
+    {
+        // SAFETY: the vectors are pinned; what they name is checked by the kernel.
+        fixed (IoVector* pointer = vectors)
+        {
+            while (true)
+            {
+                nint result = SystemRead(fd.Number, pointer, vectors.Length);
+                if (result >= 0)
+                    return (int)result;
+                int errno = Marshal.GetLastPInvokeError();
+                if (errno != Errnos.Eintr)
+                    return -errno;
+            }
+        }
+    }
+
+    /// <summary>writev(2).</summary>
+    /// <returns>Bytes written; less than 0: the negated error number.</returns>
+    public static int TryWrite(FileDescriptor fd, ReadOnlySpan<IoVector> vectors)
+    {
+        // SAFETY: the vectors are pinned; what they name is checked by the kernel.
+        fixed (IoVector* pointer = vectors)
+        {
+            while (true)
+            {
+                nint result = SystemWrite(fd.Number, pointer, vectors.Length);
+                if (result >= 0)
+                    return (int)result;
+                int errno = Marshal.GetLastPInvokeError();
+                if (errno != Errnos.Eintr)
+                    return -errno;
+            }
+        }
+    }
+
+    [LibraryImport("libc", EntryPoint = "readv", SetLastError = true)]
+    private static partial nint SystemRead(int fd, IoVector* vectors, int count);
+
+    [LibraryImport("libc", EntryPoint = "writev", SetLastError = true)]
+    private static partial nint SystemWrite(int fd, IoVector* vectors, int count);
+}

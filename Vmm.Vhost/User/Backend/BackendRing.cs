@@ -1,0 +1,188 @@
+using NLog;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.Virtqueue;
+
+namespace Vmm.Vhost.User.Backend;
+
+/// <summary>A ring that runs: requests come from it and go back to it. For the ring's thread only.</summary>
+public sealed class BackendRing
+{
+    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.User.Backend");
+
+    // So many requests are taken in one turn, however fast the driver makes new ones: others of the thread want their turn too.
+    private const int TurnLimit = 256;
+
+    private readonly VhostUserDevice _device;
+    private VirtQueue _queue;
+    private int _turnLeft;
+    private bool _sawEmpty;
+    private bool _wasCut;
+
+    internal BackendRing(VhostUserDevice device, int index, ulong features, VirtQueue queue)
+    {
+        _device = device;
+        Index = index;
+        Features = features;
+        _queue = queue;
+    }
+
+    /// <summary>Its number, from 0.</summary>
+    public int Index { get; }
+
+    /// <summary>Descriptors in it; so many requests can be taken at most, and <see cref="DescriptorChain.Head"/> is less than this.</summary>
+    public int Size => _queue.Size;
+
+    /// <summary>What the driver accepted.</summary>
+    public ulong Features { get; }
+
+    /// <summary>Requests that were taken and not completed.</summary>
+    public int InFlight => _queue.Taken;
+
+    /// <summary>Requests that wait in the ring, as far as it says how many (<see cref="VirtQueue.Waiting"/>). It is the driver's word: to choose
+    /// by, not to count on.</summary>
+    public int Waiting => _queue.Waiting;
+
+    /// <summary>Whether <see cref="IRingHandler.Drain"/> may abandon requests: the front-end keeps track of them.</summary>
+    public bool MayLeave { get; internal set; }
+
+    /// <summary>Whether the ring stands still because it, or the device, has failed.</summary>
+    public bool HasFailed { get; private set; }
+
+    /// <summary>Whether others want their turn: nothing more can be taken in this <see cref="IRingHandler.Process"/>, and another one follows.</summary>
+    public bool IsTurnOver => _wasCut;
+
+    internal VirtQueue Queue => _queue;
+
+    internal EventFd? Kick { get; set; }
+
+    internal EventFd? Call { get; set; }
+
+    internal EventFd? Error { get; set; }
+
+    /// <summary>Calls and errors go by messages where there is no descriptor for them.</summary>
+    internal bool IsInband { get; init; }
+
+    /// <summary>Takes the next request: with an in-flight log first what a predecessor has left, oldest first. Its buffers stay mapped until
+    /// it is completed; the chain itself is valid until the next is taken.</summary>
+    /// <returns>False if there is none, the ring has failed, or others want their turn; <see cref="IRingHandler.Process"/> comes again for what is
+    /// left.</returns>
+    public bool TryTake(out DescriptorChain chain)
+    {
+        chain = default;
+        if (HasFailed)
+            return false;
+        if (_turnLeft == 0)
+        {
+            _wasCut = true;
+            return false;
+        }
+        try
+        {
+            bool taken = _queue.TryTake(out chain);
+            _sawEmpty = !taken;
+            if (taken)
+                _turnLeft--;
+            return taken;
+        }
+        catch (VirtqueueException e)
+        {
+            Fail(e.Message);
+            return false;
+        }
+    }
+
+    /// <summary>Undoes the latest <see cref="TryTake"/>: nothing was there to fill the request with, and it is the next again.</summary>
+    public void PutBack(ushort head)
+    {
+        _queue.PutBack(head);
+        _sawEmpty = false;
+    }
+
+    /// <summary>Completes a request: its buffers are the driver's again. In any order, unless the device said that it keeps it.</summary>
+    /// <param name="head"><see cref="DescriptorChain.Head"/>.</param>
+    /// <param name="written">Bytes written to it, from its start.</param>
+    public void Complete(ushort head, uint written) => _queue.Return(head, written);
+
+    /// <summary>Calls the driver for what was completed, if it wants to be called. Once for a batch is enough.</summary>
+    public void Notify()
+    {
+        _queue.Log?.Tell();
+        if (_queue.ShouldCall())
+            CallDriver();
+    }
+
+    /// <summary>Gives the ring up: it stands still until the front-end stops it. What was taken is still to be completed.</summary>
+    /// <param name="reason">Why, for the log.</param>
+    public void Fail(string reason)
+    {
+        if (HasFailed)
+            return;
+        HasFailed = true;
+        s_log.Warn("{Ring} stands still: {Reason}", this, reason);
+        try
+        {
+            if (Error is not null)
+                Error.Signal();
+            else if (IsInband)
+                _device.FrontEnd?.Fail(Index);
+        }
+        catch (IOException e)
+        {
+            s_log.Warn("{Ring}: its front-end cannot be told: {Reason}", this, e.Message);
+        }
+    }
+
+    /// <inheritdoc/>
+    public override string ToString() => $"{_device.Name}: ring {Index}";
+
+    /// <summary>Calls the driver, whether it wants to be called or not.</summary>
+    internal void CallDriver()
+    {
+        try
+        {
+            if (Call is not null)
+                Call.Signal();
+            else if (IsInband)
+                _device.FrontEnd?.Call(Index);
+        }
+        catch (IOException e)
+        {
+            Fail($"its driver cannot be called: {e.Message}");
+        }
+    }
+
+    /// <summary>Has the handler work, with kicks suppressed.</summary>
+    internal void Process(IRingHandler handler)
+    {
+        _sawEmpty = _wasCut = false;
+        _turnLeft = TurnLimit;
+        _queue.SuppressKicks();
+        handler.Process(this);
+    }
+
+    /// <summary>Gets ready for a wait.</summary>
+    /// <param name="hasOther">Whether something else than a kick will wake the handler.</param>
+    /// <returns>Whether there is something to do, for which no kick may come.</returns>
+    internal bool PrepareToWait(bool hasOther)
+    {
+        if (HasFailed)
+            return false;
+        if (_wasCut)
+            return true;
+        // A handler that left requests in the ring waits for something else: kicks would only wake it for nothing.
+        if (!_sawEmpty && hasOther)
+            return false;
+        try
+        {
+            bool isThere = _queue.EnableKicks();
+            return isThere && _sawEmpty;
+        }
+        catch (VirtqueueException e)
+        {
+            Fail(e.Message);
+            return false;
+        }
+    }
+
+    internal void Replace(VirtQueue queue) => _queue = queue;
+}

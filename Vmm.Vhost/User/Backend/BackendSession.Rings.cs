@@ -1,0 +1,308 @@
+using System.Runtime.InteropServices;
+using Vmm.Vhost.Memory;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.User.Protocol;
+using Vmm.Vhost.Virtqueue;
+
+namespace Vmm.Vhost.User.Backend;
+
+/// <content>Rings: what is said about them, and when they run.</content>
+internal sealed partial class BackendSession
+{
+    private readonly List<RingLoop> _loops = [];
+
+    private bool IsPacked => (_features & VirtioFeatures.RingPacked) != 0;
+
+    private RingSetup RingAt(uint index) =>
+        index < (uint)_rings.Length
+            ? _rings[index]
+            : throw new RefusedException($"ring {index} is none of {_rings.Length}");
+
+    // The ring of SET_VRING_KICK, CALL or ERR, and the descriptor that is its own from now on.
+    private RingSetup RingOf(VhostUserMessage message, out EventFd? descriptor)
+    {
+        ulong value = message.Read<ulong>();
+        bool hasNone = (value & VringDescriptor.NoFd) != 0;
+        if ((value & ~(VringDescriptor.IndexMask | VringDescriptor.NoFd)) != 0)
+            throw new ViolationException($"0x{value:x} has unknown flags");
+        if (hasNone != (message.DescriptorCount == 0))
+            throw new ViolationException($"0x{value:x} comes with {message.DescriptorCount} descriptors");
+        RingSetup ring = RingAt((uint)(value & VringDescriptor.IndexMask));
+        descriptor = hasNone ? null : Adopt(message.TakeDescriptor()!);
+        return ring;
+    }
+
+    private static EventFd Adopt(FileDescriptor descriptor)
+    {
+        try
+        {
+            return EventFd.Adopt(descriptor);
+        }
+        catch (ErrnoException e)
+        {
+            throw new RefusedException(e.Message);
+        }
+    }
+
+    private void SetSize(VringState state)
+    {
+        RingSetup ring = RingAt(state.Index);
+        RequireStopped(ring);
+        bool isPowerOfTwo = (state.Num & (state.Num - 1)) == 0;
+        if (state.Num == 0 || state.Num > (uint)Math.Min(_device.MaxQueueSize, RingLayout.MaxSize)
+            || (!isPowerOfTwo && _features is not null && !IsPacked))
+        {
+            throw new RefusedException($"ring {ring.Index} cannot have {state.Num} descriptors");
+        }
+        ring.Size = (int)state.Num;
+    }
+
+    private void SetAddress(VringAddress address)
+    {
+        if ((address.Flags & ~VringAddress.FlagLog) != 0)
+            throw new ViolationException($"flags 0x{address.Flags:x} are unknown");
+        if (address.Descriptor % 16 != 0 || address.Available % 2 != 0 || address.Used % 4 != 0)
+            throw new ViolationException($"addresses 0x{address.Descriptor:x}, 0x{address.Available:x}, 0x{address.Used:x} are not aligned");
+        RingSetup ring = RingAt(address.Index);
+        _ = Locate(ring, in address);
+        // A front-end that begins to migrate says this of rings that run.
+        if (ring.Runner is not null)
+            Pause(ring);
+        ring.Address = address;
+        if (ring.Runner is not null)
+            Resume(ring);
+        else
+            TryStart(ring);
+    }
+
+    private void SetBase(VringState state)
+    {
+        RingSetup ring = RingAt(state.Index);
+        RequireStopped(ring);
+        if (_features is not null && !IsPacked && state.Num > ushort.MaxValue)
+            throw new RefusedException($"ring {ring.Index} cannot begin at 0x{state.Num:x}");
+        ring.Base = state.Num;
+    }
+
+    private void GetBase(VhostUserRequest request, VringState state, bool mayLeave)
+    {
+        RingSetup ring = RingAt(state.Index);
+        Stop(ring, mayLeave);
+        // With nothing left, there is nothing to remember: the ring begins where it is told to, which after a reset is somewhere else.
+        if (!ring.HasLeft)
+            _inflight?.Forget(ring.Index, IsPacked);
+        ring.IsStarted = false;
+        ring.SetKick(null);
+        var reply = new VringState(state.Index, ring.Base);
+        Reply(request, MemoryMarshal.AsBytes(new ReadOnlySpan<VringState>(in reply)));
+    }
+
+    private void SetKick(VhostUserMessage message)
+    {
+        RingSetup ring = RingOf(message, out EventFd? kick);
+        ring.SetKick(kick);
+        ring.IsStarted = true;
+        if (ring.Runner is RingRunner runner)
+            ring.Loop!.Invoke(() => runner.IsPolled = IsPolled(ring));
+        else
+            TryStart(ring);
+    }
+
+    // A kick by message; the first one starts the ring, as SET_VRING_KICK does.
+    private void KickInband(VringState state)
+    {
+        RingSetup ring = RingAt(state.Index);
+        ring.IsStarted = true;
+        TryStart(ring);
+        if (ring.Runner is RingRunner runner)
+            ring.Loop!.Invoke(runner.Kicked);
+    }
+
+    private void SetEnabled(VringState state)
+    {
+        if (state.Num > 1)
+            throw new ViolationException($"{state.Num} is neither 0 nor 1");
+        // Some say this before they say SET_FEATURES; afterwards it is known whether they may.
+        if (_features is ulong features && (features & VirtioFeatures.VhostUserProtocolFeatures) == 0)
+            throw new ViolationException("VHOST_USER_F_PROTOCOL_FEATURES was not accepted");
+        RingSetup ring = RingAt(state.Index);
+        ring.IsEnabled = state.Num == 1;
+        if (ring.IsEnabled)
+            TryStart(ring);
+        else
+            Stop(ring, mayLeave: false);
+    }
+
+    private static void RequireStopped(RingSetup ring)
+    {
+        if (ring.Runner is not null)
+            throw new RefusedException($"ring {ring.Index} runs");
+    }
+
+    // Without a descriptor and without messages in its place, the ring is looked at now and then.
+    private bool IsPolled(RingSetup ring) => ring.Kick is null && !Has(VhostUserProtocolFeatures.InbandNotifications);
+
+    private void TryStart(RingSetup ring)
+    {
+        if (ring.Runner is not null || !ring.IsStarted || !ring.IsEnabled || ring.Size == 0 || ring.Address is null || _features is not ulong features)
+            return;
+        VirtQueue queue = Open(ring, FirstPosition(ring));
+        var running = new BackendRing(_device, ring.Index, features, queue)
+        {
+            Kick = ring.Kick,
+            Call = ring.Call,
+            Error = ring.Error,
+            IsInband = Has(VhostUserProtocolFeatures.InbandNotifications),
+        };
+        var runner = new RingRunner(running, _device.StartRing(running)) { IsPolled = IsPolled(ring) };
+        ring.Loop ??= LoopFor(ring);
+        ring.Loop.Invoke(() => ring.Loop.Add(runner));
+        ring.Runner = runner;
+    }
+
+    // In a packed ring there are two positions, of what is available and of what is used. DPDK's front-end says only the first, with
+    // zeros for the other; as nothing is in flight (or the log of that knows better) they are the same.
+    private uint FirstPosition(RingSetup ring) =>
+        IsPacked && ring.Base <= ushort.MaxValue ? ring.Base | (ring.Base << 16) : ring.Base;
+
+    private void Stop(RingSetup ring, bool mayLeave)
+    {
+        if (ring.Runner is not RingRunner runner)
+            return;
+        ring.Runner = null;
+        ring.Loop!.Invoke(() =>
+        {
+            runner.Pause(mayLeave && _inflight is not null);
+            ring.Loop.Remove(runner);
+            runner.Close();
+        });
+        ring.Base = runner.Ring.Queue.Base;
+        ring.HasLeft = runner.Ring.InFlight > 0;
+    }
+
+    private void StopAll()
+    {
+        foreach (RingSetup ring in _rings)
+            Stop(ring, mayLeave: false);
+    }
+
+    private void ResetRings()
+    {
+        foreach (RingSetup ring in _rings)
+        {
+            Stop(ring, mayLeave: false);
+            ring.IsStarted = false;
+            if ((_features & VirtioFeatures.VhostUserProtocolFeatures) != 0)
+                ring.IsEnabled = false;
+        }
+    }
+
+    // Starts what was set up before, and could not run until now. One that cannot run now either waits on.
+    private void StartAll()
+    {
+        foreach (RingSetup ring in _rings)
+        {
+            try
+            {
+                TryStart(ring);
+            }
+            catch (RefusedException e)
+            {
+                s_log.Warn("{Device}: {Peer}: {Reason}: the ring does not run", _device.Name, _connection.Peer, e.Message);
+            }
+        }
+    }
+
+    private static void Pause(RingSetup ring)
+    {
+        if (ring.Runner is RingRunner runner)
+            ring.Loop!.Invoke(() => runner.Pause(mayLeave: false));
+    }
+
+    private void PauseAll()
+    {
+        foreach (RingSetup ring in _rings)
+            Pause(ring);
+    }
+
+    private void Resume(RingSetup ring)
+    {
+        if (ring.Runner is not RingRunner { IsPaused: true } runner)
+            return;
+        uint next = runner.Ring.Queue.Base;
+        try
+        {
+            VirtQueue queue = Open(ring, next);
+            ring.Loop!.Invoke(() => runner.Resume(queue));
+        }
+        catch (RefusedException e)
+        {
+            // Its memory is gone, and may come back.
+            s_log.Warn("{Device}: {Peer}: {Reason}: the ring stops", _device.Name, _connection.Peer, e.Message);
+            ring.Runner = null;
+            ring.Base = next;
+            ring.Loop!.Invoke(() =>
+            {
+                ring.Loop.Remove(runner);
+                runner.Close();
+            });
+        }
+    }
+
+    private void ResumeAll()
+    {
+        foreach (RingSetup ring in _rings)
+            Resume(ring);
+    }
+
+    private VirtQueue Open(RingSetup ring, uint next)
+    {
+        VringAddress address = ring.Address!.Value;
+        try
+        {
+            VirtQueue queue = VirtQueue.Create(_memory.AddressSpace, Locate(ring, in address) with { Base = next }, _features!.Value);
+            _inflight?.Track(queue, _features.Value);
+            if (_log is not null && (_features & VirtioFeatures.LogAll) != 0)
+                queue.LogTo(_log, (address.Flags & VringAddress.FlagLog) != 0 ? address.Log : null);
+            return queue;
+        }
+        catch (VirtqueueException e)
+        {
+            throw new RefusedException(e.Message);
+        }
+    }
+
+    // Where the ring is for the guest. The whole of its areas is looked at when it is opened.
+    private RingLayout Locate(RingSetup ring, in VringAddress address)
+    {
+        return new RingLayout
+        {
+            Index = ring.Index,
+            Size = Math.Max(1, ring.Size),
+            DescriptorArea = Translate(address.Descriptor),
+            DriverArea = Translate(address.Available),
+            DeviceArea = Translate(address.Used),
+        };
+
+        GuestAddress Translate(ulong user) =>
+            _memory.TryTranslate(user, 1, out GuestAddress guest)
+                ? guest
+                : throw new RefusedException($"ring {ring.Index}: address 0x{user:x} is in no memory region");
+    }
+
+    private RingLoop LoopFor(RingSetup ring)
+    {
+        if (_options.SharesThread && _loops.Count > 0)
+            return _loops[0];
+        var loop = new RingLoop(_options.SharesThread ? $"{_device.Name} rings" : $"{_device.Name} ring {ring.Index}", _options.PollInterval);
+        _loops.Add(loop);
+        return loop;
+    }
+
+    private void DisposeLoops()
+    {
+        foreach (RingLoop loop in _loops)
+            loop.Dispose();
+        _loops.Clear();
+    }
+}

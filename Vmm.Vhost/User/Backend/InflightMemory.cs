@@ -1,0 +1,53 @@
+using Vmm.Vhost.Native;
+using Vmm.Vhost.User.Protocol;
+using Vmm.Vhost.Virtqueue;
+
+namespace Vmm.Vhost.User.Backend;
+
+/// <summary>The memory in which what is in flight outlives this process: a log for each ring, one after another. The front-end keeps it.</summary>
+internal sealed unsafe class InflightMemory : IDisposable
+{
+    private readonly MemoryMapping _mapping;
+    private readonly ulong _start;
+    private readonly InflightPayload _payload;
+
+    private InflightMemory(SharedFile file, in InflightPayload payload)
+    {
+        _mapping = file.Mapping;
+        _start = file.Start;
+        _payload = payload;
+    }
+
+    /// <summary>Bytes for <paramref name="queues"/> rings. Of which kind they will be need not be known yet.</summary>
+    public static ulong SizeOf(int queues, int capacity) => (ulong)queues * VirtQueue.InflightSizeOf(isPacked: true, capacity);
+
+    /// <summary>Maps what a front-end has kept.</summary>
+    /// <exception cref="RefusedException">It cannot be mapped, or is too small.</exception>
+    public static InflightMemory Map(in InflightPayload payload, FileDescriptor file)
+    {
+        if ((ulong)payload.QueueCount * VirtQueue.InflightSizeOf(isPacked: false, payload.QueueSize) > payload.MmapSize)
+            throw new RefusedException($"{payload.MmapSize} bytes are too few for {payload.QueueCount} rings of {payload.QueueSize}");
+        return new InflightMemory(SharedFile.Map(file, payload.MmapOffset, payload.MmapSize, "the in-flight memory"), in payload);
+    }
+
+    /// <summary>Has <paramref name="queue"/> use its part.</summary>
+    /// <exception cref="VirtqueueException">There is none for it, or what is there is no such log.</exception>
+    public void Track(VirtQueue queue, ulong features)
+    {
+        ulong size = VirtQueue.InflightSizeOf((features & VirtioFeatures.RingPacked) != 0, _payload.QueueSize);
+        if (queue.Index >= _payload.QueueCount || queue.Size > _payload.QueueSize || size * _payload.QueueCount > _payload.MmapSize)
+            throw new VirtqueueException($"queue {queue.Index}: the in-flight memory is for {_payload.QueueCount} rings of {_payload.QueueSize}");
+        // SAFETY: the parts of all rings lie in the mapping, which is held as long as rings run.
+        queue.TrackInflight(_mapping.Pointer + _start + size * (ulong)queue.Index, _payload.QueueSize, features);
+    }
+
+    /// <summary>Has a ring begin anew: nothing of it is in flight.</summary>
+    public void Forget(int index, bool isPacked)
+    {
+        ulong size = VirtQueue.InflightSizeOf(isPacked, _payload.QueueSize);
+        if (index < _payload.QueueCount && size * _payload.QueueCount <= _payload.MmapSize)
+            VirtQueue.ForgetInflight(_mapping.Pointer + _start + size * (ulong)index);
+    }
+
+    public void Dispose() => _mapping.Dispose();
+}

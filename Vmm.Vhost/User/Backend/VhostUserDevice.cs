@@ -1,0 +1,87 @@
+using Vmm.Vhost.User.Protocol;
+
+namespace Vmm.Vhost.User.Backend;
+
+/// <summary>A virtio device that is served as a vhost-user back-end (a slave, in old words): what its author implements. One object is
+/// one device, for any number of front-ends one after another.</summary>
+/// <remarks>Everything here is called on the thread that serves the connection, <see cref="IRingHandler"/> on the rings' own threads.
+/// A method that throws ends the connection, not the process.</remarks>
+public abstract class VhostUserDevice
+{
+    /// <summary>What it is called in log lines.</summary>
+    public abstract string Name { get; }
+
+    /// <summary>The feature bits of its device type. The library adds those of rings and of vhost-user.</summary>
+    public abstract ulong Features { get; }
+
+    /// <summary>How many queues it has, 1 to 256.</summary>
+    public abstract int QueueCount { get; }
+
+    /// <summary>Starts a ring that was set up and enabled.</summary>
+    /// <param name="ring">The ring; the handler uses it until it is disposed.</param>
+    /// <returns>What works the ring, on the ring's thread.</returns>
+    public abstract IRingHandler StartRing(BackendRing ring);
+
+    /// <summary>Protocol features beyond the library's own, for which the device has the methods: <see cref="VhostUserProtocolFeatures.Rarp"/>,
+    /// <see cref="VhostUserProtocolFeatures.Mtu"/>, <see cref="VhostUserProtocolFeatures.DeviceState"/>, <see cref="VhostUserProtocolFeatures.Shmem"/>, and
+    /// <see cref="VhostUserProtocolFeatures.InbandNotifications"/>, for which the library has them. Others are not offered.</summary>
+    public virtual VhostUserProtocolFeatures ProtocolFeatures => VhostUserProtocolFeatures.None;
+
+    /// <summary>Whether requests are always completed in the order in which they are taken; then IN_ORDER is offered.</summary>
+    public virtual bool IsInOrder => false;
+
+    /// <summary>Whether front-ends may keep track of what is in flight, so that it outlives this process. Requests that were taken and not
+    /// completed are then taken again by the next process: doing one twice must do no harm.</summary>
+    public virtual bool TracksInflight => true;
+
+    /// <summary>The most descriptors that a ring may have, at most 32768.</summary>
+    public virtual int MaxQueueSize => 32768;
+
+    /// <summary>Bytes of configuration space, at most 4084; 0 if there is none.</summary>
+    public virtual int ConfigSize => 0;
+
+    /// <summary>Sizes of the shared-memory regions by id, at most 256; with <see cref="VhostUserProtocolFeatures.Shmem"/>.</summary>
+    public virtual IReadOnlyList<ulong> SharedMemorySizes => [];
+
+    /// <summary>The channel to the front-end; null as long as there is none.</summary>
+    public VhostUserBackendChannel? FrontEnd { get; internal set; }
+
+    /// <summary>Fills in the configuration space.</summary>
+    /// <param name="config"><see cref="ConfigSize"/> bytes, zero.</param>
+    public virtual void ReadConfig(Span<byte> config)
+    {
+    }
+
+    /// <summary>The driver, or a migration, writes the configuration space.</summary>
+    /// <param name="offset">Where; all of <paramref name="data"/> lies in the space.</param>
+    /// <param name="data">What.</param>
+    /// <returns>Whether that may be written.</returns>
+    public virtual bool WriteConfig(int offset, ReadOnlySpan<byte> data) => false;
+
+    /// <summary>Features were agreed on. No ring runs.</summary>
+    /// <param name="features">All of them, also those of rings.</param>
+    public virtual void FeaturesAccepted(ulong features)
+    {
+    }
+
+    /// <summary>The device is reset: by the driver, or because its front-end has gone. No ring runs.</summary>
+    public virtual void Reset()
+    {
+    }
+
+    /// <summary>The guest has moved to this host: its network is to be told by a RARP of this MAC address.</summary>
+    /// <returns>Whether that was done.</returns>
+    public virtual bool SendRarp(ReadOnlySpan<byte> mac) => false;
+
+    /// <summary>The driver's MTU.</summary>
+    /// <returns>Whether it can be used.</returns>
+    public virtual bool SetMtu(int mtu) => false;
+
+    /// <summary>The device's inner state, for migration, at most 64 MiB. No ring runs.</summary>
+    /// <returns>Null if it cannot be saved.</returns>
+    public virtual byte[]? SaveState() => null;
+
+    /// <summary>Takes over what <see cref="SaveState"/> gave on another host. No ring runs. The bytes may be anybody's.</summary>
+    /// <returns>Whether they are such a state.</returns>
+    public virtual bool LoadState(ReadOnlySpan<byte> state) => false;
+}

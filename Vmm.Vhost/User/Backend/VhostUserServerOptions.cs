@@ -1,0 +1,20 @@
+namespace Vmm.Vhost.User.Backend;
+
+/// <summary>How a device is served.</summary>
+public sealed record VhostUserServerOptions
+{
+    /// <summary>One thread for all rings instead of one for each.</summary>
+    public bool SharesThread { get; init; }
+
+    /// <summary>As a client: how long to wait before connecting again, when nobody listens or the front-end has gone.</summary>
+    public TimeSpan ReconnectInterval { get; init; } = TimeSpan.FromSeconds(1);
+
+    /// <summary>Ends when the first front-end leaves, instead of waiting for the next.</summary>
+    public bool ServesOnce { get; init; }
+
+    /// <summary>How long a message may take from its first byte to its last, and a peer to make room for a reply.</summary>
+    public TimeSpan Deadline { get; init; } = TimeSpan.FromSeconds(10);
+
+    /// <summary>Where the descriptors of rings without kicks (VHOST_USER_VRING_NOFD_MASK) are looked at, how often.</summary>
+    public TimeSpan PollInterval { get; init; } = TimeSpan.FromMilliseconds(1);
+}

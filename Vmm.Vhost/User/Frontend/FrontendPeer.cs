@@ -1,0 +1,175 @@
+using NLog;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.User.Protocol;
+
+namespace Vmm.Vhost.User.Frontend;
+
+/// <summary>A back-end that has been agreed with on all that comes before features and rings: one connection's share of a
+/// <see cref="VhostUserFrontend"/>.</summary>
+internal sealed class FrontendPeer : IDisposable
+{
+    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.User");
+
+    private readonly EventLoop _requests;
+
+    private FrontendPeer(VhostUserSession session, EventLoop requests)
+    {
+        Session = session;
+        _requests = requests;
+    }
+
+    public VhostUserSession Session { get; }
+
+    /// <summary>The virtio features it offers, as it says them.</summary>
+    public ulong OfferedFeatures { get; private set; }
+
+    /// <summary>Its configuration space; null if it has none that is wanted.</summary>
+    public byte[]? Config { get; private set; }
+
+    /// <summary>How many rings it has at most, if it can say.</summary>
+    public int? MaxRingCount { get; private set; }
+
+    /// <summary>Whether it was told of the in-flight memory that is in use.</summary>
+    public bool HasInflight { get; set; }
+
+    private VhostUserBackendChannel? Channel { get; set; }
+
+    /// <summary>Negotiates.</summary>
+    /// <param name="session">A new connection, closed if this fails.</param>
+    /// <param name="options">What is wanted.</param>
+    /// <param name="handler">What does as the back-end asks.</param>
+    /// <param name="requests">Where its requests are waited for.</param>
+    /// <exception cref="VhostException">The connection broke, or the back-end is not one for this device.</exception>
+    public static FrontendPeer Negotiate(
+        VhostUserSession session, VhostUserFrontendOptions options, IVhostUserBackendRequests handler, EventLoop requests)
+    {
+        var peer = new FrontendPeer(session, requests);
+        try
+        {
+            peer.Negotiate(options, handler);
+            return peer;
+        }
+        catch (Exception e)
+        {
+            peer.Dispose();
+            if (e is ErrnoException)
+                throw new VhostException($"{session.Peer}: {e.Message}", e);
+            throw;
+        }
+    }
+
+    /// <summary>Reads the configuration space again.</summary>
+    public void RefreshConfig()
+    {
+        byte[] config = new byte[Config!.Length];
+        Session.GetConfig(config);
+        Config = config;
+    }
+
+    /// <summary>Closes the connection, without waiting for a request of the back-end's that is being served.</summary>
+    public void Dispose()
+    {
+        if (Channel is not null)
+        {
+            _requests.Remove(Channel.Socket);
+            Channel.Dispose();
+        }
+        Session.Dispose();
+    }
+
+    private void Negotiate(VhostUserFrontendOptions options, IVhostUserBackendRequests handler)
+    {
+        Session.SetOwner();
+        OfferedFeatures = Session.GetFeatures();
+        VhostUserProtocolFeatures offered = default;
+        if (Session.HasProtocolFeatures)
+        {
+            offered = Session.GetProtocolFeatures();
+            VhostUserProtocolFeatures wanted = options.Wanted & ~VhostUserProtocolFeatures.GpaAddresses;
+            if (options.ConfigSize == 0)
+                wanted &= ~VhostUserProtocolFeatures.Config;
+            Session.SetProtocolFeatures(VhostUserSession.Usable(offered & wanted));
+        }
+        s_log.Debug(
+            "{Peer}: offers features 0x{Features:x}, protocol features {Offered} (0x{Bits:x}); agreed on {Agreed}",
+            Session.Peer, OfferedFeatures, offered, (ulong)offered, Session.ProtocolFeatures);
+        if (Has(VhostUserProtocolFeatures.Mq))
+            CountRings(options);
+        if (Has(VhostUserProtocolFeatures.ConfigureMemSlots))
+            CheckMemorySlots();
+        if (Has(VhostUserProtocolFeatures.BackendReq))
+            OpenChannel(handler);
+        if (options.ConfigSize > 0)
+            ReadConfig(options);
+    }
+
+    private bool Has(VhostUserProtocolFeatures feature) => (Session.ProtocolFeatures & feature) != 0;
+
+    private void CountRings(VhostUserFrontendOptions options)
+    {
+        ulong queues = Session.GetQueueNum();
+        int limit = (int)VringDescriptor.IndexMask + 1;
+        MaxRingCount = (int)Math.Min(Math.Min(queues, (ulong)limit) * (ulong)options.RingsPerQueue, (ulong)limit);
+        if (MaxRingCount < options.RingCount)
+        {
+            throw new VhostException(
+                $"{Session.Peer}: has {queues} queues ({MaxRingCount} rings), fewer than the {options.RingCount} rings of the device: "
+                + "give the device fewer queues, or the back-end more");
+        }
+    }
+
+    private void CheckMemorySlots()
+    {
+        ulong slots = Session.GetMaxMemorySlots();
+        // What comes in one table counts, too.
+        if (slots < Memory.GuestMemory.MaxRegions)
+            s_log.Debug("{Peer}: takes only {Slots} memory regions", Session.Peer, slots);
+    }
+
+    private void OpenChannel(IVhostUserBackendRequests handler)
+    {
+        Channel = VhostUserBackendChannel.Create(Session.Peer, Session.ProtocolFeatures, handler, out FileDescriptor theirs);
+        using (theirs)
+        {
+            // Served from before the back-end knows of it: it may use it before it answers.
+            _requests.Add(Channel.Socket, Serve);
+            Session.SetBackendRequestSocket(theirs);
+        }
+    }
+
+    // On the thread of the requests.
+    private void Serve()
+    {
+        try
+        {
+            Channel!.Serve();
+        }
+        catch (VhostUserException e)
+        {
+            // The other channel tells of a back-end that is gone.
+            s_log.Debug("{Error}: its requests are not heard any more", e.Message);
+            _requests.Remove(Channel!.Socket);
+            Channel.Dispose();
+        }
+    }
+
+    private void ReadConfig(VhostUserFrontendOptions options)
+    {
+        if (!Has(VhostUserProtocolFeatures.Config))
+        {
+            if (options.ConfigRequired)
+                throw new VhostException($"{Session.Peer}: has no configuration space (the protocol feature CONFIG), which the device needs");
+            return;
+        }
+        byte[] config = new byte[options.ConfigSize];
+        try
+        {
+            Session.GetConfig(config);
+            Config = config;
+        }
+        catch (VhostUserException e) when (!e.IsConnectionLost && !options.ConfigRequired)
+        {
+            s_log.Debug("{Error}: the device does without", e.Message);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+using System.Diagnostics;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Vhost.User.Frontend;
+
+/// <summary>Gets connections to a back-end, whoever connects to whom.</summary>
+internal sealed class PeerConnector : IDisposable
+{
+    /// <summary>How often it is tried to connect to one that does not listen.</summary>
+    public static readonly TimeSpan RetryInterval = TimeSpan.FromMilliseconds(25);
+
+    private readonly VhostUserEndpoint _endpoint;
+    private readonly string _peer;
+    private bool _inheritedTaken;
+
+    /// <summary>Listens, if it is the back-end that connects.</summary>
+    /// <exception cref="VhostException">The path cannot be listened on.</exception>
+    public PeerConnector(VhostUserEndpoint endpoint, string peer)
+    {
+        _endpoint = endpoint;
+        _peer = peer;
+        if (endpoint.Role != VhostUserSocketRole.Server)
+            return;
+        try
+        {
+            Listener = UnixListener.Listen(endpoint.Path!);
+        }
+        catch (ErrnoException e)
+        {
+            throw new VhostException($"{peer}: {e.Message}", e);
+        }
+    }
+
+    /// <summary>Readable when the back-end has connected; null if it is we who connect.</summary>
+    public UnixListener? Listener { get; }
+
+    /// <summary>Whether there can be another connection after the first.</summary>
+    public bool CanReconnect => _endpoint.Role != VhostUserSocketRole.Inherited;
+
+    /// <summary>Takes a connection if one is to be had now.</summary>
+    /// <exception cref="VhostException">None ever will be.</exception>
+    public UnixSocket? TryConnect()
+    {
+        try
+        {
+            switch (_endpoint.Role)
+            {
+                case VhostUserSocketRole.Server:
+                    return Listener!.TryAccept();
+                case VhostUserSocketRole.Inherited:
+                    if (_inheritedTaken)
+                        return null;
+                    _inheritedTaken = true;
+                    return UnixSocket.Adopt(_endpoint.Number);
+                default:
+                    int error = UnixSocket.TryConnect(_endpoint.Path!, out UnixSocket? socket);
+                    // Not there yet, left behind by one that is gone, or busy.
+                    return error is 0 or Errnos.Enoent or Errnos.Econnrefused or Errnos.Eagain
+                        ? socket
+                        : throw new ErrnoException($"cannot connect to {_endpoint.Path}", error);
+            }
+        }
+        catch (ErrnoException e)
+        {
+            throw new VhostException($"{_peer}: {e.Message}", e);
+        }
+    }
+
+    /// <summary>Waits for a connection.</summary>
+    /// <exception cref="VhostException">None came in time, or none ever will.</exception>
+    public UnixSocket Connect(TimeSpan timeout)
+    {
+        long start = Stopwatch.GetTimestamp();
+        Span<PollEntry> entries = stackalloc PollEntry[1];
+        while (true)
+        {
+            if (TryConnect() is { } socket)
+                return socket;
+            bool isForEver = timeout == Timeout.InfiniteTimeSpan;
+            TimeSpan left = timeout - Stopwatch.GetElapsedTime(start);
+            if (!isForEver && left <= TimeSpan.Zero)
+            {
+                string advice = Listener is null ? "nobody listens there: start the back-end, or is it another path?" : "nobody has connected: start the back-end";
+                throw new VhostException($"{_peer}: no back-end within {timeout.TotalSeconds:0.#} s: {advice}");
+            }
+            entries[0] = new PollEntry(Listener, PollEvents.Readable);   // with none, only the time
+            TimeSpan wait = Listener is null ? RetryInterval : TimeSpan.FromSeconds(1);
+            if (!isForEver && left < wait)
+                wait = left;
+            Poll.Wait(entries, (int)Math.Ceiling(wait.TotalMilliseconds));
+        }
+    }
+
+    /// <summary>Stops listening.</summary>
+    public void Dispose() => Listener?.Dispose();
+}

@@ -1,0 +1,101 @@
+namespace Vmm.Vhost.User.Frontend;
+
+public sealed partial class VhostUserFrontend
+{
+    private byte[]? _config;     // as the driver sees it
+    private byte[]? _original;   // as the back-end gave it, before the driver wrote to it
+    private bool[] _written = [];
+
+    /// <summary>Whether the back-end gave a configuration space.</summary>
+    public bool HasConfig => _config is not null;
+
+    /// <summary>Gives the configuration space as the back-end said it last: nobody is asked. Zeros where it gave none.</summary>
+    /// <param name="config">Filled from the beginning of the space on.</param>
+    public void ReadConfig(Span<byte> config)
+    {
+        lock (_options.Sync)
+        {
+            config.Clear();
+            ReadOnlySpan<byte> known = _config;
+            known[..Math.Min(known.Length, config.Length)].CopyTo(config);
+        }
+    }
+
+    /// <summary>The driver writes to the configuration space. A back-end that refuses it has its reasons, and nothing changes.</summary>
+    /// <param name="offset">Where; what is not in the back-end's space is ignored.</param>
+    /// <param name="data">What.</param>
+    public void WriteConfig(int offset, ReadOnlySpan<byte> data)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(offset);
+        lock (_options.Sync)
+        {
+            if (_config is null || _lost is not null || data.IsEmpty || offset > _config.Length || data.Length > _config.Length - offset)
+                return;
+            byte[] copy = data.ToArray();
+            try
+            {
+                Do(peer => peer.Session.SetConfig(offset, copy));
+            }
+            catch (VhostUserException e)
+            {
+                s_log.Debug("{Error}", e.Message);
+                return;
+            }
+            copy.CopyTo(_config.AsSpan(offset));
+            _written.AsSpan(offset, copy.Length).Fill(true);
+        }
+    }
+
+    private void TakeConfig(FrontendPeer peer)
+    {
+        if (peer.Config is null)
+            return;
+        _original = [.. peer.Config];
+        _config = [.. peer.Config];
+        _written = new bool[_config.Length];
+    }
+
+    // The back-end says that its configuration space changed.
+    private void RefreshConfig()
+    {
+        if (_config is null)
+            return;
+        Do(peer =>
+        {
+            try
+            {
+                peer.RefreshConfig();
+            }
+            catch (VhostUserException e) when (!e.IsConnectionLost)
+            {
+                s_log.Warn("{Error}", e.Message);
+                return;
+            }
+            byte[]? before = _original;
+            bool[] written = _written;
+            TakeConfig(peer);
+            // What the driver wrote is still its doing: a back-end that begins anew does not have it.
+            for (int i = 0; i < written.Length; i++)
+            {
+                if (written[i])
+                    _original![i] = before![i];
+            }
+            _written = written;
+            Events?.ConfigChanged();
+        });
+    }
+
+    // What the driver wrote, told to a back-end that has begun anew.
+    private void RestoreConfig(FrontendPeer peer)
+    {
+        for (int start = 0; start < _written.Length; start++)
+        {
+            int end = start;
+            while (end < _written.Length && _written[end])
+                end++;
+            if (end > start)
+                peer.Session.SetConfig(start, _config.AsSpan(start, end - start));
+            start = end;
+        }
+    }
+}

@@ -1,0 +1,312 @@
+using System.Diagnostics;
+using NLog;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.User.Protocol;
+
+namespace Vmm.Vhost.User.Frontend;
+
+// The end of a connection, and the next one: all on the thread of _monitor, but for Leave.
+public sealed partial class VhostUserFrontend
+{
+    // Without these a driver's device would be another.
+    private const VhostUserProtocolFeatures Indispensable = VhostUserProtocolFeatures.Config | VhostUserProtocolFeatures.Shmem;
+
+    // A back-end that ends again and again, a crash that its driver's requests bring about, is given time, and is told of a few times only.
+    private const int QuickEnds = 4;
+    private static readonly TimeSpan s_quick = TimeSpan.FromSeconds(1);
+
+    private readonly EventFd _news = null!;     // there is something to raise an event about
+    private readonly Lock _newsLock = new();    // _news is signalled by whoever holds no other lock
+    private readonly TimerFd _retry = null!;
+    private VhostUserSession? _connecting;      // being negotiated, without the lock
+    private string? _untold;                    // why the connection ended, until it was told
+    private int _configStale;
+    private string? _lastComplaint;
+    private long _connectedAt;                  // when the last connection was tried or began
+    private int _quickEnds;                     // how many in succession ended within s_quick
+
+    bool IVhostUserBackendRequests.ConfigChanged()
+    {
+        // Answered at once: to read it takes the lock, whose holder may wait for the back-end.
+        Interlocked.Exchange(ref _configStale, 1);
+        SignalNews();
+        return true;
+    }
+
+    bool IVhostUserBackendRequests.MapShared(in ShmemMapPayload mapping, FileDescriptor file) =>
+        Events?.MapShared(in mapping, file) ?? false;
+
+    bool IVhostUserBackendRequests.UnmapShared(in ShmemMapPayload mapping) => Events?.UnmapShared(in mapping) ?? false;
+
+    // Begins to look after the connection.
+    private void Watch()
+    {
+        lock (_options.Sync)
+        {
+            _monitor.Add(_news, News);
+            _monitor.Add(_retry, Retry);
+            WatchPeer(_peer!);
+        }
+    }
+
+    private void WatchPeer(FrontendPeer peer) => _monitor.Add(peer.Session.Socket, () => HungUp(peer), PollEvents.None);
+
+    private void SignalNews()
+    {
+        lock (_newsLock)
+        {
+            if (!_news.IsClosed)
+                _news.Signal();
+        }
+    }
+
+    private void HungUp(FrontendPeer peer)
+    {
+        lock (_options.Sync)
+        {
+            if (_disposed || peer != _peer)
+                return;
+            Leave(peer.Session.LostReason ?? $"{Name}: the peer closed the connection");
+        }
+        News();
+    }
+
+    // The connection is of no use any more. Under the lock, on whatever thread; the events follow on the monitor's.
+    private void Leave(string reason)
+    {
+        if (_peer is not { } peer)
+            return;
+        _monitor.Remove(peer.Session.Socket);
+        _peer = null;
+        peer.Dispose();
+        _untold = reason;
+        CountEnd();
+        if (CanReconnect)
+            _retry.Set(_quickEnds == 0 ? TimeSpan.Zero : RetryInterval);
+        else
+            _lost = reason;
+        SignalNews();
+    }
+
+    private void News()
+    {
+        lock (_options.Sync)
+        {
+            if (_disposed)
+                return;
+            _news.Drain();
+            if (_untold is { } reason)
+            {
+                _untold = null;
+                if (_lost is not null)
+                {
+                    s_log.Error("{Reason}: it is not connected to again", reason);
+                    Events?.Lost(_lost);
+                }
+                else
+                {
+                    s_log.Log(ReportLevel, "{Reason}: it is waited for", reason);
+                    Events?.Disconnected(reason);
+                }
+            }
+            // While it is away the change stays to be told.
+            if (!_disposed && _peer is not null && Interlocked.Exchange(ref _configStale, 0) != 0)
+                RefreshConfig();
+        }
+    }
+
+    // The time has come, or somebody has connected.
+    private void Retry()
+    {
+        lock (_options.Sync)
+        {
+            if (_disposed)
+                return;
+            _retry.Drain();
+            Listen(false);
+            if (_peer is not null || _lost is not null)
+                return;
+            News();
+        }
+        FrontendPeer? peer = null;
+        bool isQuiet = false;
+        _connectedAt = Stopwatch.GetTimestamp();
+        try
+        {
+            peer = Reconnect(out isQuiet);
+        }
+        catch (VhostUserException e) when (e.IsConnectionLost)
+        {
+            CountEnd();
+            Complain(e.Message);
+        }
+        catch (ObjectDisposedException)
+        {
+            return;   // the device went meanwhile
+        }
+        catch (VhostException e)
+        {
+            // It answers, and is not the one that it was.
+            Refuse(e.Message);
+            return;
+        }
+        lock (_options.Sync)
+        {
+            if (_disposed)
+            {
+                peer?.Dispose();
+                return;
+            }
+            if (peer is not null)
+                Restore(peer);
+            else if (isQuiet && _connector.Listener is not null)
+                Listen(true);
+            else
+                _retry.Set(RetryInterval);
+        }
+    }
+
+    private void Listen(bool isWanted)
+    {
+        if (_connector.Listener is not { } listener)
+            return;
+        _monitor.Remove(listener);
+        if (isWanted)
+            _monitor.Add(listener, Retry);
+    }
+
+    // Mostly without the lock: a back-end that takes its time holds up no vCPU.
+    private FrontendPeer? Reconnect(out bool isQuiet)
+    {
+        VhostUserSession session;
+        isQuiet = false;
+        try
+        {
+            _options.Respawn?.Invoke();
+            lock (_options.Sync)
+            {
+                if (_disposed || _connector.TryConnect() is not { } socket)
+                {
+                    isQuiet = true;
+                    return null;
+                }
+                session = _connecting = NewSession(socket);
+            }
+        }
+        catch (IOException e)
+        {
+            Complain(e.Message.StartsWith(Name, StringComparison.Ordinal) ? e.Message : $"{Name}: {e.Message}");
+            return null;
+        }
+        try
+        {
+            return FrontendPeer.Negotiate(session, _options, this, _requests);
+        }
+        finally
+        {
+            lock (_options.Sync)
+                _connecting = null;
+        }
+    }
+
+    private void Restore(FrontendPeer peer)
+    {
+        if (FindChange(peer) is { } change)
+        {
+            peer.Dispose();
+            Refuse($"{Name}: the back-end that came back is another: {change}: restart the guest, or the back-end as it was");
+            return;
+        }
+        _peer = peer;
+        Session = peer.Session;
+        WatchPeer(peer);
+        try
+        {
+            Do(Replay);
+        }
+        catch (VhostException e)
+        {
+            _peer?.Dispose();
+            Refuse(e.Message);
+            return;
+        }
+        if (_peer != peer)
+            return;
+        _lastComplaint = null;
+        s_log.Log(ReportLevel, "{Peer}: the back-end is back", Name);
+        Events?.Restored();
+        SignalNews();   // of its configuration, perhaps
+    }
+
+    private void Replay(FrontendPeer peer)
+    {
+        RestoreConfig(peer);
+        if (_accepted is { } features)
+            ApplyFeatures(peer, features);
+        if (_memory is not null)
+            ApplyMemory(peer, _memory);
+        List<Ring> running = [.. _rings.Where(ring => ring.Runs)];
+        if (running.Count == 0)
+            return;
+        foreach (Ring ring in running)
+        {
+            if (!ring.WasTold)
+                continue;
+            ring.Base = UsedIndex(ring);
+            if (_inflightFile is null && !_warnedOfOrder)
+            {
+                _warnedOfOrder = true;
+                s_log.Warn(
+                    "{Peer}: does not keep track of requests in flight: those that it had completed out of order when it ended may be done twice, and others lost",
+                    Name);
+            }
+        }
+        StartOn(peer, running);
+        foreach (Ring ring in running)
+            ring.Config.Call.Signal();   // what was given back before the end may not have been told
+    }
+
+    private string? FindChange(FrontendPeer peer)
+    {
+        ulong missing = (_accepted ?? 0) & ~peer.OfferedFeatures;
+        if (missing != 0)
+            return $"it lacks the features 0x{missing:x}, which the driver uses";
+        VhostUserProtocolFeatures needed = ProtocolFeatures & (Indispensable
+            | (_inflightFile is null ? VhostUserProtocolFeatures.None : VhostUserProtocolFeatures.InflightShmFd));
+        if ((needed & ~peer.Session.ProtocolFeatures) is not 0 and var lacking)
+            return $"it lacks the protocol feature {lacking}";
+        if (_original is not null && !_original.AsSpan().SequenceEqual(peer.Config))
+            return "its configuration space differs";
+        return null;
+    }
+
+    // The device cannot go on.
+    private void Refuse(string reason)
+    {
+        lock (_options.Sync)
+        {
+            if (_disposed)
+                return;
+            if (_peer is not null)
+                _monitor.Remove(_peer.Session.Socket);
+            _peer?.Dispose();
+            _peer = null;
+            _lost = _untold = reason;
+        }
+        News();
+    }
+
+    private TimeSpan RetryInterval => _quickEnds < QuickEnds ? PeerConnector.RetryInterval : 4 * PeerConnector.RetryInterval;
+
+    private LogLevel ReportLevel => _quickEnds < QuickEnds ? LogLevel.Warn : LogLevel.Debug;
+
+    private void CountEnd() => _quickEnds = Stopwatch.GetElapsedTime(_connectedAt) < s_quick ? _quickEnds + 1 : 0;
+
+    // A back-end that dies again and again says so once.
+    private void Complain(string message)
+    {
+        if (message != _lastComplaint)
+            s_log.Warn("{Error}: it is tried again", message);
+        _lastComplaint = message;
+    }
+}

@@ -1,0 +1,258 @@
+using NLog;
+using Vmm.Vhost.Memory;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.User.Protocol;
+
+namespace Vmm.Vhost.User.Frontend;
+
+/// <summary>A data plane in another process, behind a Unix socket: the front-end (master) of a vhost-user back-end (slave). It survives
+/// its back-end: one that is gone is waited for and told everything again, while the driver's requests wait in the rings.</summary>
+/// <remarks><para>It is called with the owner's lock held, and two threads of its own are there: one takes the lock, waits for the end of the
+/// connection and for the next one; the other answers what the back-end asks and never waits for anybody, since whoever holds the
+/// lock may wait for the back-end.</para>
+/// <para>While the back-end is away, everything succeeds and is done when it is back; what it then refuses ends the device
+/// (<see cref="IVhostUserFrontendEvents.Lost"/>).</para></remarks>
+public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackendRequests
+{
+    // Bits that a driver must not see: vhost's own meanings, and what only legacy devices have.
+    private const ulong HiddenFeatures = VirtioFeatures.NotifyOnEmpty | VirtioFeatures.LogAll | VirtioFeatures.AnyLayout
+        | VirtioFeatures.VhostUserProtocolFeatures | VirtioFeatures.AccessPlatform;
+
+    // Added to guest-physical addresses it gives those of the protocol, which name memory and say nothing about where it is in this
+    // process. No guest-physical address reaches so high.
+    private const ulong UserAddressBase = 1UL << 56;
+
+    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.User");
+
+    private readonly VhostUserFrontendOptions _options;
+    private readonly PeerConnector _connector;
+    private readonly EventLoop _monitor;      // takes the owner's lock
+    private readonly EventLoop _requests;     // never takes it
+    private readonly Ring[] _rings;
+    private FrontendPeer? _peer;              // null while the back-end is away
+    private ulong? _accepted;
+    private GuestMemory? _memory;
+    private byte? _status;
+    private string? _lost;
+    private bool _disposed;
+
+    private VhostUserFrontend(VhostUserFrontendOptions options)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(options.RingCount, 1, nameof(options));
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(options.RingCount, (int)VringDescriptor.IndexMask + 1, nameof(options));
+        ArgumentOutOfRangeException.ThrowIfLessThan(options.RingsPerQueue, 1, nameof(options));
+        ArgumentOutOfRangeException.ThrowIfLessThan(options.QueueSize, 1, nameof(options));
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(options.QueueSize, 32768, nameof(options));
+        ArgumentOutOfRangeException.ThrowIfNegative(options.ConfigSize, nameof(options));
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(options.ConfigSize, ConfigHeader.MaxConfigSize, nameof(options));
+        _options = options;
+        Name = $"{options.Device}: {options.Endpoint}";
+        _rings = new Ring[options.RingCount];
+        for (int i = 0; i < _rings.Length; i++)
+            _rings[i] = new Ring();
+        _connector = new PeerConnector(options.Endpoint, Name);
+        _monitor = new EventLoop($"vhost-user {options.Device}");
+        _requests = new EventLoop($"requests {options.Device}");
+        try
+        {
+            _news = new EventFd();
+            _retry = new TimerFd();
+            UnixSocket socket = _connector.Connect(options.ConnectTimeout);
+            _peer = FrontendPeer.Negotiate(NewSession(socket), options, this, _requests);
+        }
+        catch (Exception e)
+        {
+            Free();
+            if (e is ErrnoException)
+                throw new VhostException($"{Name}: {e.Message}", e);
+            throw;
+        }
+        Session = _peer.Session;
+        MaxRingCount = _peer.MaxRingCount;
+        Features = _peer.OfferedFeatures & ~HiddenFeatures;
+        // How far a driver's packed ring was worked is nowhere but in the back-end: after its end nobody knows where to go on.
+        if (CanReconnect)
+            Features &= ~VirtioFeatures.RingPacked;
+        TakeConfig(_peer);
+    }
+
+    /// <inheritdoc/>
+    public string Name { get; }
+
+    /// <summary>What it has to say by itself; null: to nobody.</summary>
+    public IVhostUserFrontendEvents? Events { get; set; }
+
+    /// <inheritdoc/>
+    public ulong Features { get; }
+
+    /// <inheritdoc/>
+    public int RingCount => _rings.Length;
+
+    /// <summary>How many rings the back-end has at most; null if it cannot say.</summary>
+    public int? MaxRingCount { get; }
+
+    /// <summary>The protocol features that were agreed on.</summary>
+    public VhostUserProtocolFeatures ProtocolFeatures => Session.ProtocolFeatures;
+
+    /// <summary>The connection, for what this class has no member for; while the back-end is away the last one, which says so.</summary>
+    public VhostUserSession Session { get; private set; }
+
+    /// <summary>Whether the back-end is connected.</summary>
+    public bool IsConnected => Volatile.Read(ref _peer) is not null;
+
+    private bool CanReconnect => _options.Reconnect && _connector.CanReconnect;
+
+    /// <summary>Connects to a back-end, or waits until it connects, and agrees with it on all that comes before a driver.</summary>
+    /// <exception cref="VhostException">There is none in time, or it is not one for this device. The message begins with the device.</exception>
+    public static VhostUserFrontend Open(VhostUserFrontendOptions options)
+    {
+        var frontend = new VhostUserFrontend(options);
+        frontend.Watch();
+        return frontend;
+    }
+
+    /// <inheritdoc/>
+    public void SetFeatures(ulong features)
+    {
+        lock (_options.Sync)
+        {
+            CheckUsable();
+            if ((features & ~Features) != 0)
+                throw new VhostException($"{Name}: does not have the features 0x{features & ~Features:x}");
+            if ((features & VirtioFeatures.Version1) == 0)
+                throw new VhostException($"{Name}: the driver is one for legacy devices (no VIRTIO_F_VERSION_1), which are not supported");
+            // A new driver: what the last one had in flight is none of its.
+            ForgetInflight();
+            _accepted = features;
+            Do(peer => ApplyFeatures(peer, features));
+        }
+    }
+
+    /// <inheritdoc/>
+    public void SetMemory(GuestMemory memory)
+    {
+        lock (_options.Sync)
+        {
+            CheckUsable();
+            _memory = memory;
+            Do(peer => ApplyMemory(peer, memory));
+        }
+    }
+
+    /// <summary>Tells the back-end the virtio status, if that was agreed on. An owner that never does leaves it to <see cref="Start"/> to
+    /// say that the driver is ready.</summary>
+    public void SetStatus(byte status)
+    {
+        lock (_options.Sync)
+        {
+            CheckUsable();
+            _status = status;
+            if ((ProtocolFeatures & VhostUserProtocolFeatures.Status) != 0)
+                Do(peer => peer.Session.SetStatus(status));
+        }
+    }
+
+    /// <summary>Resets the device by RESET_DEVICE or its status, if one of them was agreed on. Rings that run are stopped before.
+    /// The connection stays: some back-ends end with it.</summary>
+    /// <exception cref="VhostException">The back-end refused.</exception>
+    public void Reset()
+    {
+        lock (_options.Sync)
+        {
+            CheckUsable();
+            for (int i = 0; i < _rings.Length; i++)
+            {
+                Stop(i);
+                _rings[i] = new Ring();
+            }
+            ForgetInflight();
+            _accepted = null;
+            _status = null;
+            if ((ProtocolFeatures & VhostUserProtocolFeatures.ResetDevice) != 0)
+                Do(peer => peer.Session.ResetDevice());
+            else if ((ProtocolFeatures & VhostUserProtocolFeatures.Status) != 0)
+                Do(peer => peer.Session.SetStatus(0));
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        lock (_options.Sync)
+        {
+            if (_disposed)
+                return;
+            for (int i = 0; i < _rings.Length; i++)
+                Stop(i);
+            _disposed = true;
+            // Whoever is about to connect again must not wait for a back-end that is wanted no more.
+            _connecting?.Abort($"{Name}: the device is gone");
+            Free();
+        }
+    }
+
+    // Under the lock, or before anybody knows of this. The threads end by themselves: one of them may wait for the lock.
+    private void Free()
+    {
+        _monitor.Stop();
+        _requests.Stop();
+        if (_peer is not null)
+            _monitor.Remove(_peer.Session.Socket);
+        _peer?.Dispose();
+        _peer = null;
+        _inflightFile?.Dispose();
+        _inflightFile = null;
+        _connector.Dispose();
+        _retry?.Dispose();
+        lock (_newsLock)
+            _news?.Dispose();
+    }
+
+    private VhostUserSession NewSession(UnixSocket socket) => new(socket, Name, _options.ReplyTimeout);
+
+    private void CheckUsable()
+    {
+        ObjectDisposedException.ThrowIf(_disposed, this);
+        if (_lost is not null)
+            throw new VhostException(_lost);
+    }
+
+    // Does something with the back-end if it is there. One that is lost on the way will be told when it is back, unless it will not be.
+    private void Do(Action<FrontendPeer> action)
+    {
+        if (_peer is not { } peer)
+            return;
+        try
+        {
+            action(peer);
+        }
+        catch (VhostUserException e) when (e.IsConnectionLost)
+        {
+            Leave(e.Message);
+            if (_lost is not null)
+                throw;
+        }
+    }
+
+    private void ApplyFeatures(FrontendPeer peer, ulong features)
+    {
+        if ((features & ~peer.OfferedFeatures) != 0)
+            throw new VhostException($"{Name}: does not have the features 0x{features & ~peer.OfferedFeatures:x} any more");
+        peer.Session.SetFeatures(features);
+    }
+
+    private static void ApplyMemory(FrontendPeer peer, GuestMemory memory)
+    {
+        var regions = new MemoryRegionPayload[memory.Regions.Length];
+        var files = new FileDescriptor[regions.Length];
+        for (int i = 0; i < regions.Length; i++)
+        {
+            GuestRegion region = memory.Regions[i];
+            regions[i] = new MemoryRegionPayload(region.Start.Value, region.Size, UserAddress(region.Start), region.FileOffset);
+            files[i] = memory.File;
+        }
+        peer.Session.ShareMemory(regions, files);
+    }
+
+    private static ulong UserAddress(GuestAddress address) => address.Value + UserAddressBase;
+}

@@ -1,0 +1,59 @@
+using Vmm.Vhost.User.Protocol;
+
+namespace Vmm.Vhost.User.Frontend;
+
+/// <summary>What a <see cref="VhostUserFrontend"/> is to be.</summary>
+public sealed record VhostUserFrontendOptions
+{
+    /// <summary>The protocol features that a front-end has a use for. Not among them: kicks by message, as eventfds do not need this
+    /// process; shared-memory regions, which need an owner that shows them to its guest; guest-physical ring addresses; byte orders; what
+    /// belongs to migration, crypto and Xen.</summary>
+    public const VhostUserProtocolFeatures DefaultFeatures =
+        VhostUserProtocolFeatures.Mq | VhostUserProtocolFeatures.ReplyAck | VhostUserProtocolFeatures.Config
+        | VhostUserProtocolFeatures.BackendReq | VhostUserProtocolFeatures.BackendSendFd | VhostUserProtocolFeatures.InflightShmFd
+        | VhostUserProtocolFeatures.ResetDevice | VhostUserProtocolFeatures.ConfigureMemSlots | VhostUserProtocolFeatures.Status
+        | VhostUserProtocolFeatures.Mtu | VhostUserProtocolFeatures.Rarp | VhostUserProtocolFeatures.DeviceState;
+
+    /// <summary>Where the back-end is.</summary>
+    public required VhostUserEndpoint Endpoint { get; init; }
+
+    /// <summary>What the device is called in messages, such as "--fs tag=work".</summary>
+    public required string Device { get; init; }
+
+    /// <summary>How many rings the device has, 1 to 256: knowledge of its type, which not every back-end can be asked for.</summary>
+    public required int RingCount { get; init; }
+
+    /// <summary>How many rings a queue of <see cref="VhostUserRequest.GetQueueNum"/> is: 1, or 2 with network devices, whose back-ends count
+    /// pairs.</summary>
+    public int RingsPerQueue { get; init; } = 1;
+
+    /// <summary>The most descriptors that a ring will have, a power of two up to 32768.</summary>
+    public required int QueueSize { get; init; }
+
+    /// <summary>Bytes of configuration space that are wanted from the back-end, 0 (none) to 256. One that has fewer refuses.</summary>
+    public int ConfigSize { get; init; }
+
+    /// <summary>Whether there is no device without a configuration space from the back-end. If not,
+    /// <see cref="VhostUserFrontend.HasConfig"/> says whether there is one.</summary>
+    public bool ConfigRequired { get; init; }
+
+    /// <summary>Whether a back-end that is gone is waited for and connected to again.</summary>
+    public bool Reconnect { get; init; } = true;
+
+    /// <summary>How long <see cref="VhostUserFrontend.Open"/> waits for the back-end; <see cref="Timeout.InfiniteTimeSpan"/> for as long as it takes.</summary>
+    public TimeSpan ConnectTimeout { get; init; } = TimeSpan.FromSeconds(5);
+
+    /// <summary>How long the back-end may take to answer a request.</summary>
+    public TimeSpan ReplyTimeout { get; init; } = TimeSpan.FromSeconds(5);
+
+    /// <summary>The protocol features to be agreed on, if the back-end offers them. <see cref="VhostUserProtocolFeatures.GpaAddresses"/> is
+    /// never agreed on: the front-end gives addresses of another kind, and some back-ends mean something else by that bit.</summary>
+    public VhostUserProtocolFeatures Wanted { get; init; } = DefaultFeatures;
+
+    /// <summary>The owner's lock: held in every call to the front-end, and while events are raised.</summary>
+    public required Lock Sync { get; init; }
+
+    /// <summary>Called without <see cref="Sync"/> before each attempt to connect again, up to 40 times a second: to start the
+    /// daemon if it does not run. What it throws (<see cref="IOException"/>) is warned of.</summary>
+    public Action? Respawn { get; init; }
+}

@@ -1,0 +1,42 @@
+using Vmm.Vhost.Native;
+using Vmm.Vhost.User.Protocol;
+
+namespace Vmm.Vhost.User.Frontend;
+
+// The memory in which a back-end keeps track of requests that it has taken, and which survives it.
+public sealed partial class VhostUserSession
+{
+    /// <summary>GET_INFLIGHT_FD: has the back-end make that memory.</summary>
+    /// <param name="rings">How many rings it is for.</param>
+    /// <param name="size">Descriptors in a ring.</param>
+    /// <returns>The memory and its file, the caller's to close; no file if the back-end needs none.</returns>
+    public (InflightPayload Description, FileDescriptor? File) GetInflight(int rings, int size)
+    {
+        using VhostUserMessage reply = Ask(
+            VhostUserRequest.GetInflightFd,
+            InflightBytes(new InflightPayload(0, 0, checked((ushort)rings), checked((ushort)size))),
+            InflightPayload.MinWireSize,
+            InflightPayload.WireSize,
+            maxDescriptors: 1);
+        Span<byte> payload = stackalloc byte[InflightPayload.WireSize];
+        payload.Clear();
+        reply.Payload.CopyTo(payload);
+        InflightPayload description = System.Runtime.InteropServices.MemoryMarshal.Read<InflightPayload>(payload);
+        if (description.MmapSize == 0)
+            return (description, null);
+        return reply.TakeDescriptor() is { } file
+            ? (description, file)
+            : throw Break(VhostUserRequest.GetInflightFd, "the peer's answer brings no descriptor");
+    }
+
+    /// <summary>SET_INFLIGHT_FD: gives the memory to the back-end, before it is told of any ring.</summary>
+    public void SetInflight(in InflightPayload description, FileDescriptor file) =>
+        Tell(VhostUserRequest.SetInflightFd, InflightBytes(in description), file);
+
+    private static byte[] InflightBytes(in InflightPayload description)
+    {
+        byte[] payload = Bytes(in description).ToArray();
+        payload.AsSpan(InflightPayload.MinWireSize).Clear();   // padding
+        return payload;
+    }
+}

@@ -1,0 +1,73 @@
+using Vmm.Vhost.Native;
+using Vmm.Vhost.User.Protocol;
+
+namespace Vmm.Vhost.User.Frontend;
+
+// Rings. A ring has two states of its own: started by its kick and stopped by GET_VRING_BASE, and enabled or disabled
+// (vhost-user.rst, "Ring states").
+public sealed partial class VhostUserSession
+{
+    /// <summary>SET_VRING_NUM: descriptors in a ring.</summary>
+    public void SetRingSize(int ring, int size) => Tell(VhostUserRequest.SetVringNum, Bytes(State(ring, (uint)size)));
+
+    /// <summary>SET_VRING_ADDR: where a ring is.</summary>
+    public void SetRingAddress(in VringAddress address)
+    {
+        Ring((int)address.Index);
+        Tell(VhostUserRequest.SetVringAddr, Bytes(in address));
+    }
+
+    /// <summary>SET_VRING_BASE: where the back-end begins in a ring: the index in the available ring, or for a packed ring bits 14:0 that
+    /// of the available descriptor and bit 15 its wrap counter, and the same for used ones in the upper half.</summary>
+    public void SetRingBase(int ring, uint index) => Tell(VhostUserRequest.SetVringBase, Bytes(State(ring, index)));
+
+    /// <summary>GET_VRING_BASE: stops a ring once all that was taken from it is done, and says where to begin again.</summary>
+    public uint GetRingBase(int ring) => StopRing(VhostUserRequest.GetVringBase, ring);
+
+    /// <summary>GET_VRING_BASE_SKIP_DRAIN: stops a ring at once; what is not done is in the in-flight memory.</summary>
+    public uint GetRingBaseWithoutDraining(int ring) => StopRing(VhostUserRequest.GetVringBaseSkipDrain, ring);
+
+    /// <summary>SET_VRING_KICK: by what the driver kicks; the ring starts.</summary>
+    /// <param name="ring">The ring.</param>
+    /// <param name="kick">An eventfd, which stays the caller's; null: the back-end polls the ring, or with
+    /// <see cref="VhostUserProtocolFeatures.InbandNotifications"/> is kicked by <see cref="KickRing"/>.</param>
+    public void SetRingKick(int ring, FileDescriptor? kick) => SetRingDescriptor(VhostUserRequest.SetVringKick, ring, kick);
+
+    /// <summary>SET_VRING_CALL: by what the driver is called.</summary>
+    /// <param name="ring">The ring.</param>
+    /// <param name="call">An eventfd, which stays the caller's; null: the driver polls, or with
+    /// <see cref="VhostUserProtocolFeatures.InbandNotifications"/> is called by message.</param>
+    public void SetRingCall(int ring, FileDescriptor? call) => SetRingDescriptor(VhostUserRequest.SetVringCall, ring, call);
+
+    /// <summary>SET_VRING_ERR: by what the back-end says that it cannot go on with a ring; null for nothing.</summary>
+    public void SetRingError(int ring, FileDescriptor? error) => SetRingDescriptor(VhostUserRequest.SetVringErr, ring, error);
+
+    /// <summary>SET_VRING_ENABLE: whether a started ring is worked. Where there are no protocol features, every started ring is.</summary>
+    public void SetRingEnabled(int ring, bool enabled)
+    {
+        NeedProtocolFeatures(VhostUserRequest.SetVringEnable);
+        Tell(VhostUserRequest.SetVringEnable, Bytes(State(ring, enabled ? 1U : 0)));
+    }
+
+    /// <summary>SET_VRING_ENDIAN: the byte order of a legacy driver's ring.</summary>
+    public void SetRingEndian(int ring, bool bigEndian) =>
+        Tell(VhostUserRequest.SetVringEndian, Bytes(State(ring, bigEndian ? 1U : 0)));
+
+    /// <summary>VRING_KICK: a kick by message, for a ring that was given no eventfd.</summary>
+    public void KickRing(int ring) => Tell(VhostUserRequest.VringKick, Bytes(State(ring, 0)));
+
+    private void SetRingDescriptor(VhostUserRequest request, int ring, FileDescriptor? descriptor)
+    {
+        if (descriptor is null)
+            Tell(request, Ring(ring) | VringDescriptor.NoFd);
+        else
+            Tell(request, Ring(ring), descriptor);
+    }
+
+    private uint StopRing(VhostUserRequest request, int ring)
+    {
+        using VhostUserMessage reply = Ask(request, Bytes(State(ring, 0)), VringState.WireSize, VringState.WireSize);
+        VringState state = reply.Read<VringState>();
+        return state.Index == (uint)ring ? state.Num : throw Break(request, $"the peer answers for ring {state.Index} instead of {ring}");
+    }
+}

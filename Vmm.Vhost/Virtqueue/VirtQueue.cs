@@ -1,0 +1,232 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Vmm.Vhost.Memory;
+
+namespace Vmm.Vhost.Virtqueue;
+
+/// <summary>The device's side of a virtqueue: takes requests from a ring and gives them back. The ring's contents are the guest's: each
+/// descriptor is copied once, and the copy is checked. Not thread-safe.</summary>
+public abstract unsafe class VirtQueue
+{
+    /// <summary>VIRTQ_DESC_F_NEXT: the chain goes on.</summary>
+    private protected const ushort FlagNext = 1;
+
+    /// <summary>VIRTQ_DESC_F_WRITE: the device writes the buffer.</summary>
+    private protected const ushort FlagWrite = 2;
+
+    /// <summary>VIRTQ_DESC_F_INDIRECT: the buffer is a table of descriptors.</summary>
+    private protected const ushort FlagIndirect = 4;
+
+    /// <summary>Bytes of a descriptor, in a split ring, in a packed one and in an indirect table.</summary>
+    private protected const int DescriptorSize = 16;
+
+    private const int InflightVersionOffset = 8;
+
+    private readonly GuestAddressSpace _memory;
+    private readonly GuestBuffer[] _buffers;
+    private readonly bool[] _isTaken;
+    private readonly ushort[]? _order;   // with IN_ORDER the heads that are taken, a ring
+    private int _oldest;
+    private int _readable;
+    private int _writable;
+    private DirtyLog? _log;
+    private GuestBuffer[][]? _logged;   // with a dirty log, by head: what the device may write
+
+    private protected VirtQueue(GuestAddressSpace memory, in RingLayout ring, ulong features)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(ring.Size, 1, nameof(ring));
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(ring.Size, RingLayout.MaxSize, nameof(ring));
+        _memory = memory;
+        Index = ring.Index;
+        Size = ring.Size;
+        HasEventIndex = (features & VirtioFeatures.EventIndex) != 0;
+        HasIndirect = (features & VirtioFeatures.IndirectDescriptors) != 0;
+        _buffers = new GuestBuffer[ring.Size];
+        _isTaken = new bool[ring.Size];
+        _order = (features & VirtioFeatures.InOrder) != 0 ? new ushort[ring.Size] : null;
+    }
+
+    /// <summary>The ring's number, for messages.</summary>
+    public int Index { get; }
+
+    /// <summary>Descriptors in the ring.</summary>
+    public int Size { get; }
+
+    /// <summary>Requests that were taken and not given back.</summary>
+    public int Taken { get; private set; }
+
+    /// <summary>Where the next request will be taken from: <see cref="RingLayout.Base"/> of a later start.</summary>
+    public abstract uint Base { get; }
+
+    /// <summary>Requests that wait in the ring, as far as it says how many: of a packed ring only whether there is one.</summary>
+    public abstract int Waiting { get; }
+
+    /// <summary>The dirty log, if one is kept.</summary>
+    internal DirtyLog? Log => _log;
+
+    private protected bool HasEventIndex { get; }
+
+    private protected bool HasIndirect { get; }
+
+    /// <summary>A queue of the kind that <paramref name="features"/> say.</summary>
+    /// <param name="memory">The guest's memory; it must outlive the queue.</param>
+    /// <param name="ring">The ring.</param>
+    /// <param name="features">What the driver accepted.</param>
+    /// <exception cref="VirtqueueException">The ring is not in memory, or its beginning not in the ring.</exception>
+    public static VirtQueue Create(GuestAddressSpace memory, in RingLayout ring, ulong features) =>
+        (features & VirtioFeatures.RingPacked) != 0
+            ? new PackedVirtqueue(memory, in ring, features)
+            : new SplitVirtqueue(memory, in ring, features);
+
+    /// <summary>Takes the next request. Its buffers stay where they are until it is given back; the chain itself is valid until the next
+    /// is taken.</summary>
+    /// <returns>False if there is none. The driver kicks for the next if <see cref="EnableKicks"/> asks it to.</returns>
+    /// <exception cref="VirtqueueException">The ring is broken.</exception>
+    public abstract bool TryTake(out DescriptorChain chain);
+
+    /// <summary>Undoes the latest <see cref="TryTake"/>: the request is the next again.</summary>
+    /// <param name="head">What was taken last, and not given back since.</param>
+    public abstract void PutBack(ushort head);
+
+    /// <summary>Gives a request back.</summary>
+    /// <param name="head"><see cref="DescriptorChain.Head"/>; with IN_ORDER of the one taken first.</param>
+    /// <param name="written">Bytes written to it.</param>
+    /// <exception cref="InvalidOperationException">The caller does not have that request, or another one's turn has come.</exception>
+    public abstract void Return(ushort head, uint written);
+
+    /// <summary>Whether the driver wants a call for what was given back since this was last asked.</summary>
+    public abstract bool ShouldCall();
+
+    /// <summary>Asks the driver to kick for the next request.</summary>
+    /// <returns>Whether one is there already, for which no kick may come.</returns>
+    /// <exception cref="VirtqueueException">The ring is broken.</exception>
+    public abstract bool EnableKicks();
+
+    /// <summary>Tells the driver that kicks are of no use now. It may kick all the same.</summary>
+    public abstract void SuppressKicks();
+
+    /// <summary>Logs every page that the device writes from now on. Nothing is taken.</summary>
+    /// <param name="log">Where.</param>
+    /// <param name="usedRing">The guest-physical address by which writes to the used ring are logged; null if they are not.</param>
+    internal void LogTo(DirtyLog log, ulong? usedRing)
+    {
+        _log = log;
+        _logged = new GuestBuffer[Size][];
+        Array.Fill(_logged, []);
+        LogRingAt(usedRing);
+    }
+
+    /// <summary>Keeps track of what is in flight, and goes on with what a predecessor has left. Nothing is taken.</summary>
+    /// <param name="area">The memory of <see cref="InflightSizeOf"/> bytes; it must outlive the queue.</param>
+    /// <param name="capacity">Descriptors that it is for, at least those of the ring.</param>
+    /// <param name="features">What the driver accepted.</param>
+    /// <exception cref="VirtqueueException">It is no such log.</exception>
+    internal abstract void TrackInflight(byte* area, int capacity, ulong features);
+
+    /// <summary>Has a log begin anew: nothing of its ring is in flight, and the next start is where it is told to.</summary>
+    /// <param name="area">The memory of the log, of either kind of ring.</param>
+    internal static void ForgetInflight(byte* area) => Volatile.Write(ref *(ushort*)(area + InflightVersionOffset), 0);
+
+    /// <summary>Bytes that <see cref="TrackInflight"/> needs.</summary>
+    internal static ulong InflightSizeOf(bool isPacked, int capacity) =>
+        isPacked ? PackedInflight.SizeOf(capacity) : SplitInflight.SizeOf(capacity);
+
+    private protected abstract void LogRingAt(ulong? usedRing);
+
+    /// <summary>Notes that <paramref name="head"/> was taken.</summary>
+    private protected void NoteTaken(ushort head)
+    {
+        if (_isTaken[head])
+            throw Broken($"request {head} is made available again before it was used");
+        _isTaken[head] = true;
+        if (_order is not null)
+            _order[(_oldest + Taken) % Size] = head;
+        Taken++;
+        if (_logged is not null)
+            _logged[head] = _buffers.AsSpan(_readable, _writable).ToArray();
+    }
+
+    /// <summary>Notes that <paramref name="head"/> is given back.</summary>
+    private protected void NoteReturned(ushort head)
+    {
+        if (head >= Size || !_isTaken[head])
+            throw new InvalidOperationException($"queue {Index}: request {head} is given back, which was not taken");
+        if (_order is not null)
+        {
+            if (_order[_oldest] != head)
+                throw new InvalidOperationException($"queue {Index}: request {head} is given back before {_order[_oldest]}, against IN_ORDER");
+            _oldest = (_oldest + 1) % Size;
+        }
+        if (_log is not null)
+            LogBuffers(_logged![head]);
+        _isTaken[head] = false;
+        Taken--;
+    }
+
+    /// <summary>Notes that <paramref name="head"/>, the latest, was never taken.</summary>
+    private protected void NotePutBack(ushort head)
+    {
+        if (head >= Size || !_isTaken[head])
+            throw new InvalidOperationException($"queue {Index}: request {head} is put back, which was not taken");
+        _isTaken[head] = false;
+        Taken--;
+    }
+
+    // All of them, whatever the device says it has written: that much it may have touched.
+    private void LogBuffers(ReadOnlySpan<GuestBuffer> buffers)
+    {
+        foreach (GuestBuffer buffer in buffers)
+        {
+            if (_memory.TryGetAddress(buffer.Address, out GuestAddress address))
+                _log!.Mark(address.Value, buffer.Length);
+        }
+    }
+
+    /// <summary>Begins a chain.</summary>
+    private protected void BeginChain() => _readable = _writable = 0;
+
+    /// <summary>Adds a buffer to the chain.</summary>
+    /// <exception cref="VirtqueueException">It is not in memory, stands where it may not, or there are more than the ring has descriptors.</exception>
+    private protected void AddBuffer(ulong address, uint length, ushort flags)
+    {
+        if (_readable + _writable == _buffers.Length)
+            throw Broken("a chain has more descriptors than the ring, or loops");
+        bool isWritable = (flags & FlagWrite) != 0;
+        if (!isWritable && _writable > 0)
+            throw Broken("a readable descriptor follows a writable one");
+        _buffers[_readable + _writable] = new GuestBuffer((nint)Locate(new GuestAddress(address), length), length);
+        if (isWritable)
+            _writable++;
+        else
+            _readable++;
+    }
+
+    /// <summary>Whether the chain has buffers.</summary>
+    private protected bool HasBuffers => _readable + _writable > 0;
+
+    /// <summary>The table that an indirect descriptor names (VIRTIO 1.2 §2.7.5.3, §2.8.7).</summary>
+    /// <exception cref="VirtqueueException">None may stand here, it is not in memory, or has more entries than the ring.</exception>
+    private protected byte* LocateTable(ulong address, uint length, ushort flags)
+    {
+        if (!HasIndirect || (flags & (FlagNext | FlagWrite)) != 0 || HasBuffers)
+            throw Broken("an indirect descriptor stands where none may");
+        if (length == 0 || length % DescriptorSize != 0 || length / DescriptorSize > (uint)Size)
+            throw Broken($"an indirect table has {length} bytes");
+        return Locate(new GuestAddress(address), length);
+    }
+
+    /// <summary>The chain as it was put together.</summary>
+    private protected DescriptorChain EndChain(ushort head) =>
+        new(head, _buffers.AsSpan(0, _readable), _buffers.AsSpan(_readable, _writable));
+
+    /// <summary>Where a range is in this process.</summary>
+    /// <exception cref="VirtqueueException">It is not in one region of memory.</exception>
+    private protected byte* Locate(GuestAddress address, long length) =>
+        _memory.TrySlice(address, (ulong)length, out Span<byte> span)
+            // SAFETY: guest memory is mapped, not on the heap: it does not move, and it outlives the queue.
+            ? (byte*)Unsafe.AsPointer(ref MemoryMarshal.GetReference(span))
+            : throw Broken($"{address}+0x{length:x} is not in memory");
+
+    /// <summary>The exception that says that the driver has broken the ring.</summary>
+    private protected VirtqueueException Broken(string what) => new($"queue {Index}: {what}");
+}

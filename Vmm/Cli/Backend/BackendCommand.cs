@@ -1,0 +1,70 @@
+using Vmm.Devices.Backends;
+using Vmm.Vhost.User;
+using Vmm.Vhost.User.Backend;
+
+namespace Vmm.Cli.Backend;
+
+/// <summary><c>vmm backend</c>: serves one device until a signal comes, or the last front-end that can come has gone.</summary>
+internal static class BackendCommand
+{
+    /// <summary>Serves the device that <paramref name="options"/> describe.</summary>
+    /// <returns>The exit status; see <see cref="ExitCode"/>.</returns>
+    /// <exception cref="UsageException">An option's value is wrong.</exception>
+    /// <exception cref="Vhost.VhostException">The device cannot be had.</exception>
+    /// <exception cref="Vhost.Native.ErrnoException">The device, or the socket, cannot be had.</exception>
+    public static int Run(BackendOptions options, TextWriter output)
+    {
+        Logging.Start(LogLevelOption.Parse(options.LogLevel));
+        VhostUserEndpoint endpoint = ReadEndpoint(options);
+        bool isConfined = Choice.ParseSwitch(new OptionValue("--sandbox", null, options.Sandbox ?? "on"));
+        Func<ServedDevice> open = options.Read();
+
+        using var signals = new StopSignals();
+        ServedDevice served = open();
+        using var device = (IDisposable)served.Device;
+        using var server = new VhostUserServer(endpoint, served.Device, new VhostUserServerOptions { ServesOnce = options.Once });
+        int received = 0;
+        signals.Attach(number =>
+        {
+            Interlocked.CompareExchange(ref received, number, 0);
+            server.Stop();
+        });
+        if (served.Message is string message)
+            output.WriteLine(message);
+        if (isConfined)
+            Confine(served.Confinement, endpoint);
+        server.Run();
+        signals.Attach(_ => { });   // there is nothing left to stop
+        return received == 0 ? ExitCode.Success : ExitCode.Signal(received);
+    }
+
+    private static void Confine(Confinement confinement, VhostUserEndpoint endpoint)
+    {
+        confinement = endpoint.Role switch
+        {
+            VhostUserSocketRole.Server => confinement with { Sockets = [.. confinement.Sockets, endpoint.Path!] },
+            VhostUserSocketRole.Client => confinement with { ConnectsToUnixSockets = true },
+            _ => confinement,
+        };
+        confinement.Apply();
+    }
+
+    private static VhostUserEndpoint ReadEndpoint(BackendOptions options)
+    {
+        if (options.Fd is string fd)
+        {
+            if (options.SocketPath is not null)
+                throw new UsageException("--fd: cannot stand beside --socket-path: the socket is inherited, or it has a path");
+            if (options.Client)
+                throw new UsageException("--client: cannot stand beside --fd: an inherited socket is connected already, or it listens");
+            return VhostUserEndpoint.Inherit((int)NumberValue.Parse(new OptionValue("--fd", null, fd), 0, int.MaxValue));
+        }
+        string path = options.SocketPath switch
+        {
+            null => throw new UsageException("--socket-path is missing: give a path, or an inherited socket by --fd"),
+            "" => throw new OptionValue("--socket-path", null, "").Refuse("is not a path"),
+            _ => options.SocketPath,
+        };
+        return options.Client ? VhostUserEndpoint.ConnectTo(path) : VhostUserEndpoint.ListenOn(path);
+    }
+}

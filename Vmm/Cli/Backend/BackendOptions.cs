@@ -1,0 +1,48 @@
+using CommandLine;
+
+namespace Vmm.Cli.Backend;
+
+/// <summary>The options that every device of <c>vmm backend</c> has (vhost-user.rst, "Backend program conventions"), as the user wrote them.</summary>
+internal abstract class BackendOptions : IVerbOptions
+{
+    [Option("socket-path", MetaValue = "PATH", HelpText = "The Unix socket: listened on, one front-end at a time.")]
+    public string? SocketPath { get; set; }
+
+    [Option("fd", MetaValue = "N", HelpText = "Instead of a path: an inherited socket, connected or listening.")]
+    public string? Fd { get; set; }
+
+    [Option("client", HelpText = "Connect to --socket-path, where a front-end listens, again and again until it is there.")]
+    public bool Client { get; set; }
+
+    [Option("once", HelpText = "End when the first front-end leaves, with status 0.")]
+    public bool Once { get; set; }
+
+    [Option("sandbox", MetaValue = "on|off", HelpText = "Confine the process before the first message: no new privileges, no files (Landlock), "
+        + "and no system calls but those that the device needs (seccomp); no programs, files or networks are left to a guest that "
+        + "breaks into it (default: on).")]
+    public string? Sandbox { get; set; }
+
+    [Option("print-capabilities", HelpText = "Print what the device can do as JSON, and do nothing else.")]
+    public bool PrintCapabilities { get; set; }
+
+    [Option("log-level", MetaValue = "LEVEL", HelpText = "What is logged to standard error: off, error, warn, info, debug or trace "
+        + "(default: warn).")]
+    public string? LogLevel { get; set; }
+
+    [Value(0, Hidden = true)]
+    public IEnumerable<string> Rest { get; set; } = [];
+
+    /// <summary>Makes sense of the device's own options.</summary>
+    /// <returns>What opens the device.</returns>
+    /// <exception cref="UsageException">One of them is wrong or missing.</exception>
+    public abstract Func<ServedDevice> Read();
+
+    /// <summary>The path that an option names.</summary>
+    /// <exception cref="UsageException">It is missing or empty.</exception>
+    protected static string RequirePath(string option, string? value) => value switch
+    {
+        null => throw new UsageException($"{option} is missing"),
+        "" => throw new OptionValue(option, null, value).Refuse("is not a path"),
+        _ => value,
+    };
+}

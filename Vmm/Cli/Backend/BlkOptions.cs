@@ -1,0 +1,62 @@
+using CommandLine;
+using Vmm.Devices.Backends;
+using Vmm.Devices.Backends.Block;
+
+namespace Vmm.Cli.Backend;
+
+/// <summary>The options of <c>vmm backend blk</c>.</summary>
+[Verb("blk", HelpText = "A disk.")]
+internal sealed class BlkOptions : BackendOptions
+{
+    [Option("path", MetaValue = "FILE", HelpText = "A raw image or a block device.")]
+    public string? Path { get; set; }
+
+    [Option("blk-file", MetaValue = "FILE", HelpText = "The same, as management layers have it.")]
+    public string? BlkFile { get; set; }
+
+    [Option("readonly", HelpText = "The guest may not write.")]
+    public bool ReadOnly { get; set; }
+
+    [Option("read-only", HelpText = "The same, as management layers have it.")]
+    public bool ReadOnlyToo { get; set; }
+
+    [Option("queues", MetaValue = "N", HelpText = "Request queues, 1 to 64 (default: 1).")]
+    public string? Queues { get; set; }
+
+    [Option("direct", HelpText = "Past the host's page cache (O_DIRECT).")]
+    public bool Direct { get; set; }
+
+    [Option("serial", MetaValue = "TEXT", HelpText = "The disk's serial number, up to 20 characters (default: made from the file).")]
+    public string? Serial { get; set; }
+
+    [Option("engine", MetaValue = "HOW", HelpText = "Who waits for the disk: auto, io_uring or threads (default: auto).")]
+    public string? Engine { get; set; }
+
+    /// <inheritdoc/>
+    public override Func<ServedDevice> Read()
+    {
+        if (Path is not null && BlkFile is not null)
+            throw new UsageException("--blk-file: cannot stand beside --path: they say the same");
+        if (Serial is string serial)
+            CheckSerial(new OptionValue("--serial", null, serial));
+        var options = new BlockOptions
+        {
+            Path = RequirePath("--path", Path ?? BlkFile),
+            ReadOnly = ReadOnly || ReadOnlyToo,
+            Direct = Direct,
+            Queues = Queues is string queues ? (int)NumberValue.Parse(new OptionValue("--queues", null, queues), 1, BlockOptions.MaxQueues) : 1,
+            Serial = Serial,
+            Engine = Choice.Parse(
+                new OptionValue("--engine", null, Engine ?? "auto"),
+                ("auto", BlockEngineKind.Auto), ("io_uring", BlockEngineKind.IoUring), ("threads", BlockEngineKind.Threads)),
+        };
+        return () => new ServedDevice(new BlockBackend(options), new Confinement { Calls = BlockBackend.SystemCalls, Ioctls = BlockBackend.DeviceRequests });
+    }
+
+    /// <summary>The serial number that <paramref name="value"/> is.</summary>
+    /// <exception cref="UsageException">It cannot be one.</exception>
+    public static string CheckSerial(OptionValue value) =>
+        value.Text.Length <= BlockOptions.MaxSerial && value.Text.All(character => character is >= ' ' and <= '~')
+            ? value.Text
+            : throw value.Refuse($"is not up to {BlockOptions.MaxSerial} printable ASCII characters");
+}

@@ -1,0 +1,27 @@
+using CommandLine;
+using Vmm.Devices.Backends;
+using Vmm.Devices.Backends.Console;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Cli.Backend;
+
+/// <summary>The options of <c>vmm backend console</c>.</summary>
+[Verb("console", HelpText = "A console: hvc0 of Linux guests.")]
+internal sealed class ConsoleOptions : BackendOptions
+{
+    [Option("path", MetaValue = "PATH|pty", HelpText = "A file that takes the output, or pty for a new pseudo-terminal, whose path is printed.")]
+    public string? Path { get; set; }
+
+    /// <inheritdoc/>
+    public override Func<ServedDevice> Read()
+    {
+        string path = RequirePath("--path", Path);
+        if (path != "pty")
+            return () => new ServedDevice(ConsoleBackend.IntoFile(path), new Confinement());
+        return () =>
+        {
+            ConsoleBackend console = ConsoleBackend.OnTerminal();
+            return new ServedDevice(console, new Confinement { Ioctls = [TerminalMaster.SizeRequest] }, console.Path);
+        };
+    }
+}

@@ -1,0 +1,28 @@
+using System.Runtime.CompilerServices;
+using Vmm.Devices.Virtio.VhostUser;
+
+namespace Vmm.Cli.Backend;
+
+/// <summary>This program as the back-end of its own devices, in a process for each.</summary>
+internal static class OwnBackend
+{
+    /// <summary>What serves a device.</summary>
+    /// <param name="device">Which of <c>vmm backend</c>.</param>
+    /// <param name="label">The device in messages, behind its option.</param>
+    /// <param name="arguments">Its options.</param>
+    /// <param name="firstLine">Takes the first line that it writes.</param>
+    public static DaemonProgram Serve(string device, string label, IReadOnlyList<string> arguments, Action<string>? firstLine = null)
+    {
+        // The file may have been replaced or removed since it was started; but it is the one that is running.
+        (string program, string[] self) = RuntimeFeature.IsDynamicCodeSupported
+            ? (Environment.ProcessPath!, [Path.Combine(AppContext.BaseDirectory, "vmm.dll")])
+            : ("/proc/self/exe", Array.Empty<string>());
+        string[] common = ["--once", "--log-level", Logging.Level.Name.ToLowerInvariant()];
+        return new DaemonProgram(
+            $"vmm backend {device}", program, socket => [.. self, "backend", device, "--fd", $"{socket}", .. common, .. arguments])
+        {
+            Label = label,
+            FirstLine = firstLine,
+        };
+    }
+}

@@ -1,0 +1,68 @@
+using Vmm.Cli.Backend;
+using Vmm.Devices.Virtio.VhostUser;
+
+namespace Vmm.Cli;
+
+/// <summary>The value of <c>--disk</c>: <c>path=FILE[,direct=on][,serial=TEXT]</c>, for an image or a block device that our own back-end serves, or
+/// the keys of <see cref="VhostUserPeerKeys"/> for a back-end that is there; then <c>[,queues=N][,readonly=on]</c>.</summary>
+internal static class DiskOption
+{
+    /// <summary>The option's name.</summary>
+    public const string Name = "--" + Option;
+
+    /// <summary>The same without its dashes.</summary>
+    public const string Option = "disk";
+
+    /// <summary>The keys of a disk.</summary>
+    public static readonly string[] Keys = ["queues", "readonly", .. VhostUserPeerKeys.All];
+
+    private static readonly string[] s_ownKeys = ["path", "direct", "serial"];
+
+    /// <summary>The device that <paramref name="text"/> describes.</summary>
+    /// <exception cref="UsageException">The value is malformed or contradicts itself.</exception>
+    public static BlockOptions Parse(string text)
+    {
+        KeyValueList list = KeyValueList.Parse(Name, text, [.. s_ownKeys, .. Keys]);
+        if (list.Find("path") is { } path)
+            return ReadOwn(list, path);
+        foreach (string key in s_ownKeys)
+        {
+            if (list.Find(key) is { } own)
+                throw own.Refuse("has no effect without path=: it is for a back-end that is started here");
+        }
+        return Read(Name, text, list);
+    }
+
+    /// <summary>The device that <paramref name="list"/>, with no more than <see cref="Keys"/>, describes.</summary>
+    /// <exception cref="UsageException">A value is wrong.</exception>
+    public static BlockOptions Read(string option, string text, KeyValueList list) => new()
+    {
+        Peer = VhostUserPeerKeys.Parse(option, text, list),
+        Queues = list.Find("queues") is { } queues ? (int)NumberValue.Parse(queues, 1, BlockOptions.MaxQueues) : 1,
+        IsReadOnly = list.Find("readonly") is { } readOnly && Choice.ParseSwitch(readOnly),
+    };
+
+    private static BlockOptions ReadOwn(KeyValueList list, OptionValue path)
+    {
+        foreach (string key in new[] { "socket", "fd", "server" })
+        {
+            if (list.Find(key) is { } both)
+                throw both.Refuse("cannot stand beside path=: either there is a back-end, or one is started");
+        }
+        bool isReadOnly = list.Find("readonly") is { } readOnly && Choice.ParseSwitch(readOnly);
+        int queues = list.Find("queues") is { } count ? (int)NumberValue.Parse(count, 1, Devices.Backends.Block.BlockOptions.MaxQueues) : 1;
+        List<string> arguments = ["--path", path.Text, "--queues", $"{queues}"];
+        if (isReadOnly)
+            arguments.Add("--readonly");
+        if (list.Find("direct") is { } direct && Choice.ParseSwitch(direct))
+            arguments.Add("--direct");
+        if (list.Find("serial") is { } serial)
+            arguments.AddRange(["--serial", BlkOptions.CheckSerial(serial)]);
+        return new BlockOptions
+        {
+            Peer = VhostUserPeerKeys.ParseRest(list) with { Program = OwnBackend.Serve("blk", $"path={path.Text}", arguments) },
+            Queues = queues,
+            IsReadOnly = isReadOnly,
+        };
+    }
+}

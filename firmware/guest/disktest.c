@@ -1,0 +1,140 @@
+// Works a disk, in one process: starting programs takes too long in the emulated KVM host.
+//   disktest fill FILE MIB      writes a file, reads it back past the caches and compares
+//   disktest stamps DEVICE MIB  writes and reads back blocks of 4 KiB, one request at a time, until a line comes in; then reads
+//                               all of them again. Each block holds its number and how often it was written.
+// Prints NAME=VALUE lines, and ends with status 1 and a message at the first thing that is not as it should be.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MIB (1UL << 20)
+#define BLOCK 4096
+#define WORDS (BLOCK / sizeof(uint64_t))
+#define REPORT 128 // blocks between two lines
+
+static __attribute__((noreturn, format(printf, 1, 2))) void fail(const char *format, ...)
+{
+    int error = errno;
+    va_list arguments;
+    va_start(arguments, format);
+    printf("disktest: ");
+    vprintf(format, arguments);
+    printf(" (errno %d: %s)\n", error, strerror(error));
+    exit(1);
+}
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec + time.tv_nsec / 1e9;
+}
+
+// Every word of a block is different, and in every block and version.
+static void stamp(uint64_t *words, uint64_t block, uint64_t version)
+{
+    for (uint64_t i = 0; i < WORDS; i++)
+        words[i] = (block << 32 | version << 9 | i) * 0x9E3779B97F4A7C15ULL;
+}
+
+static void compare(const uint64_t *found, const uint64_t *expected, uint64_t block, uint64_t version)
+{
+    for (uint64_t i = 0; i < WORDS; i++) {
+        if (found[i] != expected[i])
+            fail("block %lu, version %lu: word %lu is %016lx and not %016lx", block, version, i, found[i], expected[i]);
+    }
+}
+
+static void *aligned(size_t size)
+{
+    void *memory = aligned_alloc(BLOCK, size);
+    if (!memory)
+        fail("no memory");
+    return memory;
+}
+
+static void fill(const char *path, uint64_t mib)
+{
+    uint64_t *data = aligned(MIB), *found = aligned(MIB);
+    double start = now();
+    int file = open(path, O_RDWR | O_CREAT | O_TRUNC, 0644);
+    if (file < 0)
+        fail("open %s", path);
+    for (uint64_t i = 0; i < mib; i++) {
+        for (uint64_t block = 0; block < MIB / BLOCK; block++)
+            stamp(data + block * WORDS, i * (MIB / BLOCK) + block, 1);
+        if (write(file, data, MIB) != (ssize_t)MIB)
+            fail("write of MiB %lu", i);
+    }
+    if (fsync(file) < 0)
+        fail("fsync");
+    printf("written=%.1f\n", now() - start);
+    start = now();
+    posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED);
+    lseek(file, 0, SEEK_SET);
+    for (uint64_t i = 0; i < mib; i++) {
+        if (read(file, found, MIB) != (ssize_t)MIB)
+            fail("read of MiB %lu", i);
+        for (uint64_t block = 0; block < MIB / BLOCK; block++) {
+            uint64_t number = i * (MIB / BLOCK) + block;
+            stamp(data, number, 1);
+            compare(found + block * WORDS, data, number, 1);
+        }
+    }
+    printf("verified=%.1f\n", now() - start);
+}
+
+static void stamps(const char *path, uint64_t mib)
+{
+    uint64_t *data = aligned(BLOCK), *found = aligned(BLOCK);
+    uint64_t blocks = mib * (MIB / BLOCK), writes = 0;
+    uint32_t *versions = calloc(blocks, sizeof *versions);
+    double slowest = 0;
+    int file = open(path, O_RDWR | O_DIRECT);
+    if (file < 0 || !versions)
+        fail("open %s", path);
+    struct pollfd input = {.fd = 0, .events = POLLIN};
+    for (uint64_t block = 0; poll(&input, 1, 0) == 0; block = (block + 7919) % blocks, writes++) {
+        double start = now();
+        stamp(data, block, ++versions[block]);
+        if (pwrite(file, data, BLOCK, block * BLOCK) != BLOCK)
+            fail("write of block %lu", block);
+        if (pread(file, found, BLOCK, block * BLOCK) != BLOCK)
+            fail("read of block %lu", block);
+        compare(found, data, block, versions[block]);
+        slowest = now() - start > slowest ? now() - start : slowest;
+        if (writes % REPORT == 0)
+            printf("progress=%lu\n", writes);
+    }
+    for (uint64_t block = 0; block < blocks; block++) {
+        if (versions[block] == 0)
+            continue;
+        stamp(data, block, versions[block]);
+        if (pread(file, found, BLOCK, block * BLOCK) != BLOCK)
+            fail("read of block %lu", block);
+        compare(found, data, block, versions[block]);
+    }
+    printf("slowest=%.3f\nwrites=%lu\n", slowest, writes);
+}
+
+int main(int count, char **arguments)
+{
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    if (count == 4 && strcmp(arguments[1], "fill") == 0)
+        fill(arguments[2], strtoull(arguments[3], NULL, 0));
+    else if (count == 4 && strcmp(arguments[1], "stamps") == 0)
+        stamps(arguments[2], strtoull(arguments[3], NULL, 0));
+    else {
+        fprintf(stderr, "usage: disktest fill FILE MIB | stamps DEVICE MIB\n");
+        return 2;
+    }
+    return 0;
+}

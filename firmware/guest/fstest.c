@@ -1,0 +1,325 @@
+// Works a file system, in one process: starting programs takes too long in the emulated KVM host.
+//   fstest files DIR COUNT            creates files, lists them, reads them back, renames and removes them
+//   fstest random FILE SECONDS SEED   random operations on one file, each compared with what they must give (as fsx does)
+// Prints NAME=VALUE lines, and ends with status 1 and a message at the first thing that is not as it should be.
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAX_CONTENT 16384
+#define MAX_FILE (1 << 20)
+#define MAX_OPERATION (1 << 16)
+
+static __attribute__((noreturn, format(printf, 1, 2))) void fail(const char *format, ...)
+{
+    int error = errno;
+    va_list arguments;
+    va_start(arguments, format);
+    printf("fstest: ");
+    vprintf(format, arguments);
+    printf(" (errno %d: %s)\n", error, strerror(error));
+    exit(1);
+}
+
+// xorshift64*: the same numbers for the same seed everywhere.
+static uint64_t state;
+
+static uint64_t next(void)
+{
+    state ^= state >> 12;
+    state ^= state << 25;
+    state ^= state >> 27;
+    return state * 0x2545F4914F6CDD1DULL;
+}
+
+static uint64_t below(uint64_t limit) { return next() % limit; }
+
+static void fill(unsigned char *data, size_t size)
+{
+    for (size_t i = 0; i < size; i += 8) {
+        uint64_t value = next();
+        memcpy(data + i, &value, size - i < 8 ? size - i : 8);
+    }
+}
+
+// SHA-256 (FIPS 180-4).
+struct sha256 {
+    uint32_t h[8];
+    unsigned char block[64];
+    uint64_t length;
+};
+
+static uint32_t rotate(uint32_t x, int n) { return x >> n | x << (32 - n); }
+
+static void sha256_block(struct sha256 *hash)
+{
+    static const uint32_t k[64] = {
+        0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98, 0x12835b01, 0x243185be,
+        0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa,
+        0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967, 0x27b70a85,
+        0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85, 0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3,
+        0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f,
+        0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+    uint32_t w[64], v[8];
+    for (int i = 0; i < 16; i++)
+        w[i] = (uint32_t)hash->block[4 * i] << 24 | hash->block[4 * i + 1] << 16 | hash->block[4 * i + 2] << 8 | hash->block[4 * i + 3];
+    for (int i = 16; i < 64; i++)
+        w[i] = w[i - 16] + w[i - 7] + (rotate(w[i - 15], 7) ^ rotate(w[i - 15], 18) ^ w[i - 15] >> 3)
+            + (rotate(w[i - 2], 17) ^ rotate(w[i - 2], 19) ^ w[i - 2] >> 10);
+    memcpy(v, hash->h, sizeof v);
+    for (int i = 0; i < 64; i++) {
+        uint32_t a = v[7] + (rotate(v[4], 6) ^ rotate(v[4], 11) ^ rotate(v[4], 25)) + ((v[4] & v[5]) ^ (~v[4] & v[6])) + k[i] + w[i];
+        uint32_t b = (rotate(v[0], 2) ^ rotate(v[0], 13) ^ rotate(v[0], 22)) + ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
+        memmove(v + 1, v, 7 * sizeof *v);
+        v[4] += a;
+        v[0] = a + b;
+    }
+    for (int i = 0; i < 8; i++)
+        hash->h[i] += v[i];
+}
+
+static void sha256_start(struct sha256 *hash)
+{
+    static const uint32_t start[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+    memcpy(hash->h, start, sizeof start);
+    hash->length = 0;
+}
+
+static void sha256_add(struct sha256 *hash, const unsigned char *data, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        hash->block[hash->length++ % 64] = data[i];
+        if (hash->length % 64 == 0)
+            sha256_block(hash);
+    }
+}
+
+static void sha256_print(struct sha256 *hash, const char *name)
+{
+    uint64_t bits = hash->length * 8;
+    unsigned char end = 0x80, length[8];
+    do
+        sha256_add(hash, &end, 1), end = 0;
+    while (hash->length % 64 != 56);
+    for (int i = 0; i < 8; i++)
+        length[i] = bits >> (56 - 8 * i);
+    sha256_add(hash, length, 8);
+    printf("%s=", name);
+    for (int i = 0; i < 8; i++)
+        printf("%08x", hash->h[i]);
+    printf("\n");
+}
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec + time.tv_nsec / 1e9;
+}
+
+static int count_entries(const char *path)
+{
+    DIR *directory = opendir(path);
+    if (!directory)
+        fail("opendir %s", path);
+    int count = 0;
+    for (struct dirent *entry; (entry = readdir(directory));)
+        count += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+    closedir(directory);
+    return count;
+}
+
+static void files(const char *root, int count)
+{
+    static unsigned char content[MAX_CONTENT], found[MAX_CONTENT + 1];
+    char path[512], other[512];
+    struct sha256 hash;
+    double start = now();
+
+    state = 1;
+    sha256_start(&hash);
+    for (int i = 0; i < count; i++) {
+        size_t size = below(MAX_CONTENT);
+        fill(content, size);
+        sha256_add(&hash, content, size);
+        snprintf(path, sizeof path, "%s/f%06d", root, i);
+        int file = open(path, O_WRONLY | O_CREAT | O_EXCL, 0644);
+        if (file < 0 || write(file, content, size) != (ssize_t)size || close(file) < 0)
+            fail("create %s", path);
+    }
+    sha256_print(&hash, "written");
+    printf("created=%.1f\n", now() - start);
+    if (count_entries(root) != count)
+        fail("%s has %d entries", root, count_entries(root));
+
+    // Not what is still in this guest's cache.
+    int caches = open("/proc/sys/vm/drop_caches", O_WRONLY);
+    if (caches < 0 || write(caches, "3", 1) != 1 || close(caches) < 0)
+        fail("drop_caches");
+    start = now();
+    state = 1;
+    sha256_start(&hash);
+    for (int i = 0; i < count; i++) {
+        size_t size = below(MAX_CONTENT);
+        fill(content, size);
+        snprintf(path, sizeof path, "%s/f%06d", root, i);
+        int file = open(path, O_RDONLY);
+        ssize_t got = file < 0 ? -1 : read(file, found, sizeof found);
+        if (got != (ssize_t)size || memcmp(found, content, size) != 0)
+            fail("%s has %zd bytes of %zu, or others", path, got, size);
+        close(file);
+        sha256_add(&hash, found, size);
+    }
+    sha256_print(&hash, "read");
+    printf("verified=%.1f\n", now() - start);
+
+    start = now();
+    snprintf(other, sizeof other, "%s/moved", root);
+    if (mkdir(other, 0755) < 0)
+        fail("mkdir %s", other);
+    for (int i = 0; i < count; i++) {
+        snprintf(path, sizeof path, "%s/f%06d", root, i);
+        snprintf(other, sizeof other, "%s/moved/g%06d", root, i);
+        if (rename(path, other) < 0)
+            fail("rename %s", path);
+    }
+    snprintf(other, sizeof other, "%s/moved", root);
+    if (count_entries(root) != 1 || count_entries(other) != count)
+        fail("not all was renamed");
+    printf("renamed=%.1f\n", now() - start);
+    start = now();
+    for (int i = 0; i < count; i++) {
+        snprintf(other, sizeof other, "%s/moved/g%06d", root, i);
+        if (unlink(other) < 0)
+            fail("unlink %s", other);
+    }
+    snprintf(other, sizeof other, "%s/moved", root);
+    if (rmdir(other) < 0 || count_entries(root) != 0)
+        fail("not all was removed");
+    printf("removed=%.1f\n", now() - start);
+}
+
+static unsigned char model[MAX_FILE], buffer[MAX_FILE];
+static size_t size;
+static int file;
+static const char *name;
+
+static void reopen(void)
+{
+    if (close(file) < 0 || (file = open(name, O_RDWR)) < 0)
+        fail("reopen");
+}
+
+static void compare(const char *how, const unsigned char *found, size_t offset, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        if (found[i] != model[offset + i])
+            fail("%s: byte 0x%zx of 0x%zx is 0x%02x and not 0x%02x", how, offset + i, size, found[i], model[offset + i]);
+    }
+}
+
+static void check_read(size_t offset, size_t length)
+{
+    ssize_t expected = offset >= size ? 0 : size - offset < length ? size - offset : length;
+    ssize_t got = pread(file, buffer, length, offset);
+    if (got != expected)
+        fail("read 0x%zx+0x%zx of 0x%zx: %zd bytes and not %zd", offset, length, size, got, expected);
+    compare("read", buffer, offset, got);
+}
+
+static void random_operations(const char *path, int seconds, uint64_t seed)
+{
+    unsigned long count = 0;
+    name = path;
+    state = seed * 2 + 1;
+    file = open(path, O_RDWR | O_CREAT | O_TRUNC, 0644);
+    if (file < 0)
+        fail("open %s", path);
+    for (double end = now() + seconds; now() < end; count++) {
+        size_t offset = below(MAX_FILE), length = 1 + below(MAX_OPERATION);
+        if (length > MAX_FILE - offset)
+            length = MAX_FILE - offset;
+        size_t end_of = offset + length;
+        switch (below(16)) {
+        case 0 ... 4:
+            check_read(offset, length);
+            break;
+        case 5 ... 9:
+            fill(model + offset, length);
+            if (pwrite(file, model + offset, length, offset) != (ssize_t)length)
+                fail("write 0x%zx+0x%zx", offset, length);
+            size = size > end_of ? size : end_of;
+            break;
+        case 10:
+            if (ftruncate(file, offset) < 0)
+                fail("truncate to 0x%zx", offset);
+            if (offset < size)
+                memset(model + offset, 0, size - offset);
+            size = offset;
+            break;
+        case 11:
+            if (fsync(file) < 0)
+                fail("fsync");
+            break;
+        case 12:
+            reopen();
+            break;
+        case 13:
+            if (fallocate(file, 0, offset, length) == 0)
+                size = size > end_of ? size : end_of;
+            else if (errno != EOPNOTSUPP)
+                fail("fallocate 0x%zx+0x%zx", offset, length);
+            break;
+        default: {
+            // A mapping: read, and in half of the cases written.
+            if (offset >= size)
+                break;
+            if (end_of > size)
+                length = size - offset;
+            size_t page = offset & ~4095UL, room = offset - page + length;
+            unsigned char *map = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_SHARED, file, page);
+            if (map == MAP_FAILED)
+                fail("mmap 0x%zx+0x%zx", page, room);
+            compare("mapping", map + (offset - page), offset, length);
+            if (below(2)) {
+                fill(model + offset, length);
+                memcpy(map + (offset - page), model + offset, length);
+                if (msync(map, room, MS_SYNC) < 0)
+                    fail("msync");
+            }
+            munmap(map, room);
+        }
+        }
+        struct stat status;
+        if (fstat(file, &status) < 0 || (size_t)status.st_size != size)
+            fail("size is 0x%zx and not 0x%zx", (size_t)status.st_size, size);
+    }
+    reopen();
+    for (size_t offset = 0; offset < size; offset += MAX_OPERATION)
+        check_read(offset, MAX_OPERATION);
+    printf("operations=%lu\n", count);
+}
+
+int main(int count, char **arguments)
+{
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    if (count == 4 && strcmp(arguments[1], "files") == 0)
+        files(arguments[2], atoi(arguments[3]));
+    else if (count == 5 && strcmp(arguments[1], "random") == 0)
+        random_operations(arguments[2], atoi(arguments[3]), strtoull(arguments[4], NULL, 0));
+    else {
+        fprintf(stderr, "usage: fstest files DIR COUNT | random FILE SECONDS SEED\n");
+        return 2;
+    }
+    return 0;
+}
