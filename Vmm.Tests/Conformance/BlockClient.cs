@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Text;
 using NUnit.Framework;
 using Vmm.Tests.Fakes;
 using Vmm.Vhost.Memory;
@@ -14,7 +15,6 @@ internal sealed class BlockClient
     public const byte Unsupported = 2;
 
     private const int HeaderSize = 16;
-    private const int SlotSize = 256 * 1024;
     private const uint In = 0;
     private const uint Out = 1;
     private const uint FlushType = 4;
@@ -22,23 +22,18 @@ internal sealed class BlockClient
     private const uint DiscardType = 11;
     private const uint WriteZeroesType = 13;
 
-    private readonly DriverQueue _queue;
+    private readonly PeerQueue _queue;
     private readonly GuestMemory _memory;
-    private readonly Slot[] _slots;
     private readonly Stack<Slot> _free = new();
     private readonly Dictionary<int, Slot> _pending = [];
 
     /// <summary>A driver with room for <paramref name="depth"/> requests at a time, whose buffers are in <paramref name="region"/>.</summary>
-    public BlockClient(GuestHeap heap, DriverQueue queue, int depth = 1, int region = 0)
+    public BlockClient(GuestHeap heap, PeerQueue queue, int depth = 1, int region = 0, int slotSize = 256 * 1024)
     {
         _queue = queue;
         _memory = heap.Memory;
-        _slots = new Slot[depth];
         for (int i = 0; i < depth; i++)
-        {
-            _slots[i] = new Slot(heap.Allocate(HeaderSize, region), heap.Allocate(SlotSize, region), heap.Allocate(1, region));
-            _free.Push(_slots[i]);
-        }
+            _free.Push(new Slot(heap.Allocate(HeaderSize, region), heap.Allocate(slotSize, region), heap.Allocate(1, region)));
     }
 
     /// <summary>Reads and waits for it.</summary>
@@ -68,7 +63,7 @@ internal sealed class BlockClient
         Submit(GetIdType, 0, [], 20);
         (Slot slot, byte status) = Complete();
         Assert.That(status, Is.EqualTo(Ok), "identifying");
-        return System.Text.Encoding.ASCII.GetString(slot.Read(_memory)).TrimEnd('\0');
+        return Encoding.ASCII.GetString(slot.Read(_memory)).TrimEnd('\0');
     }
 
     public void Discard(long sector, int sectors) => SendRange(DiscardType, sector, sectors, 0);
@@ -118,8 +113,8 @@ internal sealed class BlockClient
         _memory.Write(slot.Header + 8, sector);
         _memory.Write(slot.Status, (byte)0xFF);
         data.CopyTo(_memory.Slice(slot.Data, data.Length));
-        var header = new DriverBuffer(slot.Header, HeaderSize, false);
-        var status = new DriverBuffer(slot.Status, 1, true);
+        var header = new PeerBuffer(slot.Header, HeaderSize, false);
+        var status = new PeerBuffer(slot.Status, 1, true);
         int id = data.Length > 0 ? _queue.Submit(header, new(slot.Data, data.Length, false), status)
             : room > 0 ? _queue.Submit(header, new(slot.Data, room, true), status)
             : _queue.Submit(header, status);

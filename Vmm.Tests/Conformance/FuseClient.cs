@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Runtime.InteropServices;
 using System.Text;
 using NUnit.Framework;
 using Vmm.Tests.Fakes;
@@ -19,8 +20,8 @@ internal sealed class FuseClient
     private const int DataSize = 256 * 1024;
     private const int AttributeOffset = 40;   // of struct fuse_attr in struct fuse_entry_out
 
-    private readonly DriverQueue _requests;
-    private readonly DriverQueue _priority;
+    private readonly PeerQueue _requests;
+    private readonly PeerQueue _priority;
     private readonly GuestMemory _memory;
     private readonly GuestAddress _header;
     private readonly GuestAddress _arguments;
@@ -28,7 +29,7 @@ internal sealed class FuseClient
     private readonly GuestAddress _reply;
     private ulong _unique;
 
-    public FuseClient(GuestHeap heap, DriverQueue priority, DriverQueue requests)
+    public FuseClient(GuestHeap heap, PeerQueue priority, PeerQueue requests)
     {
         _priority = priority;
         _requests = requests;
@@ -175,7 +176,7 @@ internal sealed class FuseClient
         ulong unique = WriteHeader(code, node, arguments.Length + data.Length);
         arguments.CopyTo(_memory.Slice(_arguments, arguments.Length));
         data.CopyTo(_memory.Slice(_data, data.Length));
-        var buffers = new List<DriverBuffer> { new(_header, RequestHeaderSize, false) };
+        var buffers = new List<PeerBuffer> { new(_header, RequestHeaderSize, false) };
         Add(_arguments, arguments.Length, false);
         Add(_data, data.Length, false);
         Add(_reply, ReplyHeaderSize, true);
@@ -192,7 +193,7 @@ internal sealed class FuseClient
         void Add(GuestAddress address, int length, bool isWritable)
         {
             if (length > 0)
-                buffers.Add(new DriverBuffer(address, length, isWritable));
+                buffers.Add(new PeerBuffer(address, length, isWritable));
         }
     }
 
@@ -205,9 +206,9 @@ internal sealed class FuseClient
 
     private static byte[] Name(string name) => [.. Encoding.UTF8.GetBytes(name), 0];
 
-    private static byte[] Bytes(params ReadOnlySpan<uint> values) => System.Runtime.InteropServices.MemoryMarshal.AsBytes(values).ToArray();
+    private static byte[] Bytes(params ReadOnlySpan<uint> values) => MemoryMarshal.AsBytes(values).ToArray();
 
-    private static byte[] Bytes(params ReadOnlySpan<ulong> values) => System.Runtime.InteropServices.MemoryMarshal.AsBytes(values).ToArray();
+    private static byte[] Bytes(params ReadOnlySpan<ulong> values) => MemoryMarshal.AsBytes(values).ToArray();
 
     private static uint U32(byte[] bytes, int offset) => BinaryPrimitives.ReadUInt32LittleEndian(bytes.AsSpan(offset));
 
