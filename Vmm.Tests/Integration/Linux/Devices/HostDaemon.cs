@@ -41,6 +41,13 @@ internal sealed class HostDaemon : IDisposable
             "--export", $"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={socket},writable=on,num-queues=2");
     }
 
+    /// <summary>Sends every packet back on the queue pair on which it came, of which there are two.</summary>
+    public static HostDaemon PacketEcho(string socket) => new(
+        // Its own files go beside the socket. Both threads on one processor: there may be no more, and one of them polls without end.
+        [socket], "env", $"RUNTIME_DIRECTORY={Path.GetDirectoryName(socket)}", "dpdk-testpmd", "--no-huge", "-m", "256", "--no-pci", "--no-telemetry",
+        "--lcores", "0@0,1@0", "--vdev", $"net_vhost0,iface={socket},queues=2",
+        "--", "--total-num-mbufs=8192", "--rxq=2", "--txq=2", "--forward-mode=io", "--auto-start");
+
     /// <summary>Waits until it has ended by itself.</summary>
     /// <returns>Its exit status.</returns>
     public int WaitForEnd()
