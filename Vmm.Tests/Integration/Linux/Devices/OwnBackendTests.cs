@@ -79,6 +79,36 @@ public class OwnBackendTests : DeviceTest
         Assert.That(result.Errors, Is.Empty);
     }
 
+    [Test]
+    public void Disk_BackendKilledWith32RequestsInFlight_LosesAndDoublesNothing()
+    {
+        int kills = IsFull ? 20 : 6;
+        string image = Path.Combine(Scratch, "disk.img"), socket = Path.Combine(Scratch, "disk.sock");
+        using (FileStream file = File.Create(image))
+            file.SetLength(DiskSize);
+        string[] vmm = [.. VmmProcess.Command];
+        using var backend = new HostDaemon([socket], vmm[0], [.. vmm[1..], "backend", "blk", "--socket-path", socket, "--path", image, "--queues", "2"]);
+        VmmProcess process = Boot(GuestWith(
+            "until [ -b /dev/vda ]; do sleep 0.1; done\ndisktest stamps /dev/vda 64 32 || exit 1\n", "--disk", $"socket={socket},queues=2") with
+        { Cpus = 2 });
+        process.WaitForOutput("progress=");
+        for (int kill = 1; kill <= kills; kill++)
+        {
+            int before = Count(process);
+            backend.Kill();
+            backend.Start();
+            process.WaitForOutput("progress=", before + 1, s_deadline);
+        }
+        process.Send("end\n"u8);
+        VmmResult result = process.WaitForEnd(s_deadline);
+
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(result.Output, Does.Contain(LinuxGuest.Ended(0)), result.Summary);
+        Assert.That(result.Errors, Does.Not.Contain("out of order"), "there is a record of what is in flight");
+
+        static int Count(VmmProcess process) => process.Output.Split("progress=").Length - 1;
+    }
+
     // The guest's listener may not be there yet.
     private static string Eventually(Func<string?> attempt)
     {
