@@ -24,7 +24,7 @@ public class ConfinementTests : BackendTest
     [Test]
     public void Process_Confined_HasNoNewPrivilegesAndAFilterInEveryThread()
     {
-        VmmProcess process = StartBackend("rng");
+        VmmProcess process = StartWaiting("rng");
         ConnectFrontEnd().Start();
         foreach (int thread in Threads(process))
         {
@@ -47,7 +47,7 @@ public class ConfinementTests : BackendTest
     [TestCase(SystemCallNumber.IoUringSetup, "8", "0")]
     public void Call_ThatARandomSourceHasNoUseFor_FailsAndItServesOn(SystemCallNumber number, params string[] arguments)
     {
-        VmmProcess process = StartBackend("rng");
+        VmmProcess process = StartWaiting("rng");
         FrontEndDriver frontEnd = ConnectFrontEnd();
         FrontEndRing ring = frontEnd.Start();
         foreach (int thread in Threads(process).Where(thread => IsWaiting(process, thread)))
@@ -58,14 +58,14 @@ public class ConfinementTests : BackendTest
 
     [Test]
     public void Call_Clone3_IsNotThere() => Assert.That(
-        SystemCallInjector.Call(_injector, StartBackend("rng").Id, (int)SystemCallNumber.Clone3, "0", "0"), Is.EqualTo(-Enosys));
+        SystemCallInjector.Call(_injector, StartWaiting("rng").Id, (int)SystemCallNumber.Clone3, "0", "0"), Is.EqualTo(-Enosys));
 
     [TestCase(SystemCallNumber.Execve, "@/bin/sh", "0", "0")]
     [TestCase(SystemCallNumber.Ptrace, "16", "1", "0", "0")]
     [TestCase(SystemCallNumber.ProcessVmReadv, "1", "0", "0", "0", "0", "0")]
     public void Call_ThatABreakInGoesOnWith_EndsTheProcess(SystemCallNumber number, params string[] arguments)
     {
-        VmmProcess process = StartBackend("rng");
+        VmmProcess process = StartWaiting("rng");
         Assert.That(SystemCallInjector.Call(_injector, process.Id, (int)number, arguments), Is.Null);
         Assert.That(process.WaitForEnd().ExitCode, Is.EqualTo(128 + 31), "SIGSYS");
     }
@@ -75,7 +75,7 @@ public class ConfinementTests : BackendTest
     {
         string other = Path.Combine(Temporary, "file");
         File.WriteAllText(other, "");
-        VmmProcess process = StartBackend("rng");
+        VmmProcess process = StartWaiting("rng");
         if (Landlock.Version == 0)
             Assert.Ignore("this kernel has no Landlock");
         Assert.That(SystemCallInjector.Call(_injector, process.Id, (int)SystemCallNumber.Unlink, "@/etc/hostname"), Is.Negative);
@@ -86,16 +86,26 @@ public class ConfinementTests : BackendTest
     [Test]
     public void Call_WithTheSandboxOff_Works()
     {
-        VmmProcess process = StartBackend("rng", "--sandbox", "off");
+        VmmProcess process = StartWaiting("rng", "--sandbox", "off");
         Assert.That(SystemCallInjector.Call(_injector, process.Id, (int)SystemCallNumber.Openat, "-100", "@/etc/hostname", "0"), Is.Positive);
     }
 
     [Test]
     public void Vsock_Confined_ConnectsToUnixSocketsOnly()
     {
-        VmmProcess process = StartBackend("vsock", "--uds-path", Path.Combine(Scratch, "vsock"));
+        VmmProcess process = StartWaiting("vsock", "--uds-path", Path.Combine(Scratch, "vsock"));
         Assert.That(SystemCallInjector.Call(_injector, process.Id, (int)SystemCallNumber.Socket, "1", "1", "0"), Is.Positive);
         Assert.That(SystemCallInjector.Call(_injector, process.Id, (int)SystemCallNumber.Socket, "2", "1", "0"), Is.EqualTo(-Eperm));
+    }
+
+    // A back-end that has done all that comes before the first message.
+    private VmmProcess StartWaiting(string device, params string[] options)
+    {
+        VmmProcess process = StartBackend(device, options);
+        Eventually.True(
+            () => File.ReadAllText($"/proc/{process.Id}/syscall").StartsWith($"{(int)SystemCallNumber.Poll} ", StringComparison.Ordinal),
+            () => "it does not wait for a front-end");
+        return process;
     }
 
     private static int[] Threads(VmmProcess process) =>
