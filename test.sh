@@ -148,7 +148,7 @@ in_bash "vmm with a missing kernel" 30 one_line_error 1 "$vmm" run --kernel /non
 in_bash "vmm with a wrong option" 30 one_line_error 2 "$vmm" run --nonsense
 in_bash "vmm check" 30 same_answer
 export VMM_BINARY=$vmm
-run_tests "unit" 900 dotnet Vmm.Tests/bin/Release/net10.0/Vmm.Tests.dll --filter 'TestCategory!=Linux' \
+run_tests "unit" 1500 dotnet Vmm.Tests/bin/Release/net10.0/Vmm.Tests.dll --filter 'TestCategory!=Linux' \
     --output Detailed --no-ansi --progress off --results-directory "$logs/unit"
 tally
 
@@ -160,8 +160,8 @@ in_bash "demo status" 180 guest_status 3 "it's \"quoted\"" sh -c 'echo "$1"; exi
 # Compiled ahead of time, because the emulated host has no time for the JIT.
 check "publish tests" 300 dotnet publish Vmm.Tests -c Release -r linux-x64 --no-self-contained \
     -p:PublishReadyToRun=true -p:ValidateExecutableReferencesMatchSelfContained=false -o artifacts/tests || finish
-limit=1800
-[ "${VMM_TESTS-}" != full ] || limit=3600
+limit=2700
+[ "${VMM_TESTS-}" != full ] || limit=5400
 linux_tests "linux" 'TestCategory=Linux'
 [ "$status" = 0 ] || scripts/can-run-linux || repeat_failed
 tally
