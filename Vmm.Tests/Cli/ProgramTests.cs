@@ -20,8 +20,9 @@ public class ProgramTests
 
         Assert.That(verbs, Is.Not.Empty);
         Assert.That(kept, Is.EquivalentTo(verbs));
-        Assert.That(Verbs.All.Select(verb => verb.Options), Is.EquivalentTo(verbs));
-        Assert.That(Verbs.All.Select(verb => verb.Name), Is.EqualTo(Verbs.All.Select(verb => verb.Options.GetCustomAttribute<VerbAttribute>()!.Name)));
+        (string Name, Type Options)[] all = [.. Verbs.All, .. Verbs.Backends];
+        Assert.That(all.Select(verb => verb.Options), Is.EquivalentTo(verbs));
+        Assert.That(all.Select(verb => verb.Name), Is.EqualTo(all.Select(verb => verb.Options.GetCustomAttribute<VerbAttribute>()!.Name)));
     }
 
     [TestCase]
@@ -32,7 +33,7 @@ public class ProgramTests
         (int exit, string output, string error) = Run(args);
         Assert.That(exit, Is.EqualTo(ExitCode.Success));
         Assert.That(error, Is.Empty);
-        Assert.That(output, Does.Contain("\n  run ").And.Contain("\n  check ").And.Contain("Usage: vmm COMMAND"));
+        Assert.That(output, Does.Contain("\n  run ").And.Contain("\n  check ").And.Contain("\n  backend ").And.Contain("Usage: vmm COMMAND"));
     }
 
     [TestCase("help", "run")]
@@ -64,10 +65,10 @@ public class ProgramTests
     }
 
     // The name and the value (or the argument) that the one line has to name, then the arguments.
-    [TestCase("rum", "run, check", "rum")]
-    [TestCase("'--kernel'", "run, check", "--kernel", "k")]
-    [TestCase("nonsense", "run, check", "help", "nonsense")]
-    [TestCase("RUN", "run, check", "RUN", "--kernel", "k")]
+    [TestCase("rum", "run, check, backend", "rum")]
+    [TestCase("'--kernel'", "run, check, backend", "--kernel", "k")]
+    [TestCase("nonsense", "run, check, backend", "help", "nonsense")]
+    [TestCase("RUN", "run, check, backend", "RUN", "--kernel", "k")]
     [TestCase("--kernel", "missing", "run")]
     [TestCase("--kernel", "value is missing", "run", "--kernel")]
     [TestCase("--cpus", "value is missing", "run", "--kernel", "k", "--cpus")]

@@ -68,6 +68,9 @@ internal sealed class VmmProcess : IDisposable
     /// <summary>What it wrote to standard output so far.</summary>
     public string Output => _output.Text;
 
+    /// <summary>What it wrote to standard error so far.</summary>
+    public string Errors => _errors.Text;
+
     /// <summary>Sends bytes to its standard input.</summary>
     public void Send(ReadOnlySpan<byte> bytes)
     {

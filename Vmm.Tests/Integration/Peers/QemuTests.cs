@@ -84,7 +84,9 @@ public class QemuTests : PeerTest
         guest.WaitForOutput("writing", s_limit);
         for (int i = 0; i < 3; i++)
         {
-            Thread.Sleep(TimeSpan.FromSeconds(0.5));
+            Thread.Sleep(TimeSpan.FromSeconds(0.2));
+            if (i == 0)
+                Assert.That(guest.Output, Does.Not.Contain("written 4"), "it was to be killed while the guest writes");
             disk.Signal(LibC.SIGKILL);
             disk.WaitForEnd();
             disk = StartDevice("blk", "--path", Disk);

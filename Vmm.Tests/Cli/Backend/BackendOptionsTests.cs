@@ -1,0 +1,143 @@
+using System.Reflection;
+using CommandLine;
+using NUnit.Framework;
+using Vmm.Cli;
+using Vmm.Devices.Virtio;
+using Vmm.Devices.Virtio.VhostUser;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Tests.Cli.Backend;
+
+[NonParallelizable]   // the log level is one for the process
+public class BackendOptionsTests
+{
+    private const string Socket = "--socket-path";
+
+    [TestCase("backend")]
+    [TestCase("backend", "--help")]
+    [TestCase("backend", "help")]
+    [TestCase("help", "backend")]
+    public void Run_HelpOfBackend_ListsTheDevices(params string[] args)
+    {
+        (int exit, string output, string error) = Run(args);
+        Assert.That((exit, error), Is.EqualTo((ExitCode.Success, "")));
+        Assert.That(output, Does.Contain("Usage: vmm backend DEVICE"));
+        foreach ((string name, _) in Verbs.Backends)
+            Assert.That(output, Does.Contain($"\n  {name} "));
+    }
+
+    [Test]
+    public void Run_HelpOfADevice_ListsItsOptionsAndSaysWhatIsConfined([Values("blk", "net", "rng", "console", "vsock")] string device)
+    {
+        foreach (string[] args in new string[][] { ["backend", device, "--help"], ["backend", "help", device], ["help", "backend", device] })
+        {
+            (int exit, string output, string error) = Run(args);
+            Assert.That((exit, error), Is.EqualTo((ExitCode.Success, "")));
+            Assert.That(output, Does.Contain($"Usage: vmm backend {device}").And.Contain("Landlock").And.Contain("seccomp"));
+            foreach (PropertyInfo property in Verbs.Backends.Single(verb => verb.Name == device).Options.GetProperties())
+            {
+                if (property.GetCustomAttribute<OptionAttribute>() is { } option)
+                    Assert.That(output, Does.Contain("  --" + option.LongName));
+            }
+        }
+    }
+
+    [TestCase("'tape' is not a device: choose one of blk, net, rng, console, vsock (see vmm backend --help)", "tape")]
+    [TestCase("--socket-path is missing: give a path, or an inherited socket by --fd", "rng")]
+    [TestCase("--socket-path: '' is not a path", "rng", Socket, "")]
+    [TestCase("--socket-path: given more than once (see vmm backend rng --help)", "rng", Socket, "s", Socket, "t")]
+    [TestCase("--nonsense: unknown option (see vmm backend rng --help)", "rng", Socket, "s", "--nonsense")]
+    [TestCase("'extra': unexpected argument: values follow an option (see vmm backend rng --help)", "rng", Socket, "s", "extra")]
+    [TestCase("--source: its value is missing (see vmm backend rng --help)", "rng", Socket, "s", "--source")]
+    [TestCase("--fd: cannot stand beside --socket-path: the socket is inherited, or it has a path", "rng", Socket, "s", "--fd", "3")]
+    [TestCase("--fd: 'x' is not a number from 0 to 2147483647", "rng", "--fd", "x")]
+    [TestCase("--client: cannot stand beside --fd: an inherited socket is connected already, or it listens", "rng", "--fd", "3", "--client")]
+    [TestCase("--sandbox: 'perhaps' is not allowed: choose one of on, off, true, false", "rng", Socket, "s", "--sandbox", "perhaps")]
+    [TestCase("--log-level: 'loud' is not allowed: choose one of off, error, warn, info, debug, trace", "rng", Socket, "s", "--log-level", "loud")]
+    [TestCase("--max-bytes-per-second: '0' is not a number from 1 to 1099511627776", "rng", Socket, "s", "--max-bytes-per-second", "0")]
+    [TestCase("--path is missing", "console", Socket, "s")]
+    [TestCase("--path: '' is not a path", "console", Socket, "s", "--path", "")]
+    [TestCase("--path is missing", "blk", Socket, "s")]
+    [TestCase("--blk-file: cannot stand beside --path: they say the same", "blk", Socket, "s", "--path", "a", "--blk-file", "b")]
+    [TestCase("--queues: '65' is not a number from 1 to 64", "blk", Socket, "s", "--path", "a", "--queues", "65")]
+    [TestCase("--engine: 'steam' is not allowed: choose one of auto, io_uring, threads", "blk", Socket, "s", "--path", "a", "--engine", "steam")]
+    [TestCase("--serial: '123456789012345678901' is not up to 20 printable ASCII characters", "blk", Socket, "s", "--path", "a", "--serial", "123456789012345678901")]
+    [TestCase("--uds-path is missing", "vsock", Socket, "s")]
+    [TestCase("--guest-cid: '2' is not a number from 3 to 4294967294", "vsock", Socket, "s", "--uds-path", "u", "--guest-cid", "2")]
+    [TestCase("--tap is missing: name a tap, or give two addresses by --socket-udp", "net", Socket, "s")]
+    [TestCase("--tap: 'a/b' is not the name of an interface", "net", Socket, "s", "--tap", "a/b")]
+    [TestCase("--socket-udp: cannot stand beside --tap: there is one wire", "net", Socket, "s", "--tap", "t", "--socket-udp", "local=1.2.3.4:5,remote=1.2.3.4:6")]
+    [TestCase("--socket-udp: remote=ADDRESS:PORT is missing", "net", Socket, "s", "--socket-udp", "local=1.2.3.4:5")]
+    [TestCase("--socket-udp: local='1.2.3.4' is not an address and a port, such as 127.0.0.1:5000 or [::1]:5000",
+        "net", Socket, "s", "--socket-udp", "local=1.2.3.4,remote=1.2.3.4:6")]
+    [TestCase("--socket-udp: remote='[::1]:6' is not of the same family as 1.2.3.4:5", "net", Socket, "s", "--socket-udp", "local=1.2.3.4:5,remote=[::1]:6")]
+    [TestCase("--socket-udp: local='1.2.3.4:65535' leaves no port for each of 2 pairs of queues",
+        "net", Socket, "s", "--queues", "2", "--socket-udp", "local=1.2.3.4:65535,remote=1.2.3.4:6")]
+    [TestCase("--mtu: '67' is not a number from 68 to 65535", "net", Socket, "s", "--tap", "t", "--mtu", "67")]
+    public void Run_WrongUsage_IsOneLine(string expected, params string[] args)
+    {
+        (int exit, string output, string error) = Run(["backend", .. args]);
+        Assert.That((exit, output, error), Is.EqualTo((ExitCode.Usage, "", $"vmm: {expected}\n")));
+    }
+
+    [Test]
+    public void Vsock_PathWithoutRoomForAPort_IsRefused()
+    {
+        string path = new('p', UnixSocket.MaxPathBytes - 10);
+        Assert.That(Run(["backend", "vsock", Socket, "s", "--uds-path", path]).Error, Does.Contain("is too long: with a port behind it"));
+        Assert.That(() => Device<GenericOptions>("--vsock", $"cid=3,socket={path}"), Throws.TypeOf<UsageException>());
+    }
+
+    [Test]
+    public void Disk_Path_StartsOurBackEnd()
+    {
+        var disk = Device<BlockOptions>("--disk", "path=/d,readonly=on,direct=on,queues=4,queue_size=128,serial=abc");
+        Assert.That((disk.Queues, disk.IsReadOnly, disk.Peer.QueueSize, disk.Peer.Label), Is.EqualTo((4, true, (int?)128, "path=/d")));
+        Assert.That(disk.Peer.Program!.Arguments(3), Is.SupersetOf(
+            new[] { "backend", "blk", "--fd", "3", "--once", "--path", "/d", "--queues", "4", "--readonly", "--direct", "--serial", "abc" }));
+    }
+
+    [Test]
+    public void Rng_SourceAndLimit_AreHandedOn()
+    {
+        var rng = Device<GenericOptions>("--rng", "src=/dev/hwrng,max_bytes_per_second=1000");
+        Assert.That(rng.Kind.Type, Is.EqualTo(VirtioDeviceType.Rng));
+        Assert.That(rng.Peer.Program!.Arguments(3), Is.SupersetOf(
+            new[] { "backend", "rng", "--source", "/dev/hwrng", "--max-bytes-per-second", "1000" }));
+    }
+
+    [TestCase("pty", "pty")]
+    [TestCase("file=/c,d", "/c,d")]
+    public void Console_Where_IsHandedOn(string text, string path) => Assert.That(
+        Device<GenericOptions>("--console", text).Peer.Program!.Arguments(3), Is.SupersetOf(new[] { "backend", "console", "--path", path }));
+
+    [Test]
+    public void Vsock_Socket_StartsOurBackEnd()
+    {
+        var vsock = Device<GenericOptions>("--vsock", "cid=9,socket=/v");
+        Assert.That(vsock.Kind.Type, Is.EqualTo(VirtioDeviceType.Vsock));
+        Assert.That(vsock.Peer.Program!.Arguments(3), Is.SupersetOf(new[] { "backend", "vsock", "--uds-path", "/v", "--guest-cid", "9" }));
+    }
+
+    [TestCase("--disk", "path=/d,socket=/s", "--disk: socket='/s' cannot stand beside path=: either there is a back-end, or one is started")]
+    [TestCase("--disk", "socket=/s,direct=on", "--disk: direct='on' has no effect without path=: it is for a back-end that is started here")]
+    [TestCase("--disk", "path=/d,queues=65", "--disk: queues='65' is not a number from 1 to 64")]
+    [TestCase("--rng", "max_bytes_per_second=1", "--rng: 'max_bytes_per_second=1' has no source: write src=/dev/urandom")]
+    [TestCase("--console", "tty", "--console: 'tty' is not allowed: choose one of pty, file=PATH")]
+    [TestCase("--console", "file=", "--console: 'file=' is not allowed: choose one of pty, file=PATH")]
+    [TestCase("--vsock", "socket=/v", "--vsock: 'socket=/v' has no address: write cid=3")]
+    public void Run_WrongDevice_IsRefused(string option, string text, string expected) => Assert.That(
+        () => Device<VirtioDeviceOptions>(option, text), Throws.TypeOf<UsageException>().With.Message.EqualTo(expected));
+
+    private static T Device<T>(string option, string text)
+        where T : VirtioDeviceOptions =>
+        (T)RunOptionsReader.Read((RunOptions)Verbs.Parse(["run", "--kernel", "k", option, text])).Devices.Single();
+
+    private static (int Exit, string Output, string Error) Run(string[] args)
+    {
+        using var output = new StringWriter { NewLine = "\n" };
+        using var error = new StringWriter { NewLine = "\n" };
+        int exit = Program.Run(args, output, error);
+        return (exit, output.ToString(), error.ToString());
+    }
+}
