@@ -92,7 +92,7 @@ public class BackendOptionsTests
     public void Disk_Path_StartsOurBackEnd()
     {
         var disk = Device<BlockOptions>("--disk", "path=/d,readonly=on,direct=on,queues=4,queue_size=128,serial=abc");
-        Assert.That((disk.Queues, disk.IsReadOnly, disk.Peer.QueueSize, disk.Peer.Label), Is.EqualTo((4, true, (int?)128, "path=/d")));
+        Assert.That((disk.Queues, disk.IsReadOnly, disk.Peer.QueueSize, disk.Peer.Place), Is.EqualTo((4, true, (int?)128, "path=/d")));
         Assert.That(disk.Peer.Program!.Arguments(3), Is.SupersetOf(
             new[] { "backend", "blk", "--fd", "3", "--once", "--path", "/d", "--queues", "4", "--readonly", "--direct", "--serial", "abc" }));
     }
