@@ -3,6 +3,9 @@
 #   ./bench.sh boot [-n RUNS]    start, exits, memory and end of a guest, beside QEMU's microvm (5 to 10 minutes)
 #   ./bench.sh net [-n RUNS]     packets: round trips, throughput, connections, exits, beside QEMU's microvm (3 minutes)
 #   ./bench.sh vsock [-n RUNS]   the same over virtual sockets (3 minutes)
+#   ./bench.sh blk [-n RUNS]     a disk of qemu-storage-daemon (vhost-user), beside QEMU's microvm (6 minutes)
+#   ./bench.sh fs [-n RUNS]      a directory of virtiofsd (vhost-user), beside QEMU's microvm (6 minutes)
+#   ./bench.sh control [-n RUNS] connecting to a vhost-user daemon, and messages to it: time and CPU time (1 minute)
 #   ./bench.sh backend [-n RUNS] our block back-end beside qemu-storage-daemon: requests a second, CPU time (6 minutes)
 # Tables go to stdout, raw results to artifacts/bench. What the figures mean is in docs/measurements.md.
 set -euo pipefail
@@ -17,6 +20,11 @@ case ${1:-} in
         shift
         exec "$repo/scripts/bench-backend" "$@"
         ;;
+    control)
+        shift
+        exec "$repo/scripts/bench-control" "$@"
+        ;;
+    blk | fs) exec "$repo/scripts/bench-storage" "$@" ;;
     net | vsock) exec "$repo/scripts/bench-data" "$@" ;;
     '') sed -n '2,/^set/{/^# /s/^# //p}' "$0" ;;
     *)

@@ -8,9 +8,17 @@ using Vmm.Vhost.Native;
 // vmm-bench SOCKET PID read|write DEPTH QUEUES DISK-BYTES SECONDS
 // Drives a vhost-user block device by 4 KiB requests at random, and prints: requests a second, CPU time of process PID in ns for each
 // request, kicks and sleeps of the driver in percent of the requests.
+// vmm-bench control SOCKET DISK-BYTES MESSAGES
+// Connects to one and exchanges so many messages with it, and prints what ControlBench says.
+if (args is ["control", string socket, string bytes, string messages])
+{
+    Console.WriteLine(ControlBench.Run(
+        socket, ulong.Parse(bytes, CultureInfo.InvariantCulture), int.Parse(messages, CultureInfo.InvariantCulture)));
+    return 0;
+}
 if (args.Length != 7)
 {
-    Console.Error.WriteLine("usage: vmm-bench SOCKET PID read|write DEPTH QUEUES DISK-BYTES SECONDS");
+    Console.Error.WriteLine("usage: vmm-bench SOCKET PID read|write DEPTH QUEUES DISK-BYTES SECONDS, or vmm-bench control SOCKET DISK-BYTES MESSAGES");
     return 2;
 }
 int pid = int.Parse(args[1], CultureInfo.InvariantCulture);

@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using NUnit.Framework;
+using Vmm.Acpi;
 
 namespace Vmm.Tests.Acpi;
 
@@ -20,13 +21,21 @@ public class MadtTests
 
         Assert.That(madt, Has.Length.EqualTo(FirstEntry + cpus * 8 + 12 + 6));
         Assert.That(BinaryPrimitives.ReadUInt32LittleEndian(madt.AsSpan(36)), Is.EqualTo(0xFEE0_0000));
-        Assert.That(BinaryPrimitives.ReadUInt32LittleEndian(madt.AsSpan(40)), Is.EqualTo(1), "PCAT_COMPAT");
+        Assert.That(BinaryPrimitives.ReadUInt32LittleEndian(madt.AsSpan(40)), Is.Zero, "PCAT_COMPAT");
         for (int cpu = 0; cpu < cpus; cpu++)
         {
             byte[] expected = [0, 8, (byte)cpu, (byte)cpu, 1, 0, 0, 0];
             int entry = FirstEntry + cpu * 8;
             Assert.That(madt[entry..(entry + 8)], Is.EqualTo(expected));
         }
+    }
+
+    [TestCase(true, 1)]
+    [TestCase(false, 0)]
+    public void Build_PcInterruptControllers_AreSaidToBeThere(bool there, int expected)
+    {
+        byte[] madt = Madt.Build(new AcpiConfig { Cpus = 1, HasPcInterruptControllers = there }).Written.ToArray();
+        Assert.That(BinaryPrimitives.ReadUInt32LittleEndian(madt.AsSpan(40)), Is.EqualTo(expected), "PCAT_COMPAT");
     }
 
     [Test]

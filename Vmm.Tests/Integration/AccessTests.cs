@@ -62,16 +62,20 @@ public class AccessTests : KvmTest
         Assert.That(Run("mmio").Errors, Is.Empty);
     }
 
-    [Test]
-    public void Interrupts_GuestHalted_WakeIt()
+    // Without ACPI's discovery the machine has a PC's interrupt controllers.
+    [TestCase("acpi")]
+    [TestCase("cmdline")]
+    public void Interrupts_GuestHalted_WakeIt(string discovery)
     {
-        VmmResult result = Run("interrupt");
+        VmmResult result = Run("interrupt", "--virtio-discovery", discovery);
 
         Assert.That(result.Output, Is.EqualTo("""
             serial interrupt, cause 0x2
             *
             serial interrupt after a byte, cause 0x2
             timer interrupt
+            serial interrupts while masked: 0x0
+            level-triggered interrupts
 
             """));
         Assert.That(result.ExitCode, Is.Zero, result.Errors);

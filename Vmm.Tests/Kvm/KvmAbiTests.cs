@@ -18,6 +18,9 @@ public partial class KvmAbiTests
         (typeof(KvmUserspaceMemoryRegion), "kvm_userspace_memory_region", ["GuestPhysAddr=guest_phys_addr"]),
         (typeof(KvmPitConfig), "kvm_pit_config", []),
         (typeof(KvmIrqfd), "kvm_irqfd", ["ResampleFd=resamplefd", "Pad0=pad", "Pad1="]),
+        (typeof(KvmEnableCap), "kvm_enable_cap", ["Arg0=args", "Arg1=", "Arg2=", "Arg3="]),
+        (typeof(KvmIrqRouting), "kvm_irq_routing", []),
+        (typeof(KvmIrqRoutingEntry), "kvm_irq_routing_entry", ["AddressLo=u.msi.address_lo", "AddressHi=u.msi.address_hi", "Data=u.msi.data", "Rest=u.msi.devid"]),
         (typeof(KvmIoeventfd), "kvm_ioeventfd", []),
         (typeof(KvmRegs), "kvm_regs", []),
         (typeof(KvmSegment), "kvm_segment", []),
@@ -88,6 +91,7 @@ public partial class KvmAbiTests
         }
         foreach ((string field, string path) in s_run)
             Assert($"offsetof(struct kvm_run, {path}) == {Marshal.OffsetOf<KvmRun>(field)}", $"kvm_run.{path}");
+        Assert($"KVM_IRQ_ROUTING_MSI == {KvmIrqRoutingEntry.Msi}", "KVM_IRQ_ROUTING_MSI");
         Assert("offsetof(struct kvm_signal_mask, sigset) == 4", "kvm_signal_mask");
         foreach (KvmExitReason reason in Enum.GetValues<KvmExitReason>())
             AssertConstant(CName("KVM_EXIT_", reason.ToString()), (int)reason);

@@ -157,6 +157,20 @@ public sealed unsafe class InflightTests : IDisposable
         Assert.That(() => Again(driver, VirtioFeatures.RingPacked), Throws.TypeOf<VirtqueueException>());
     }
 
+    [Test]
+    public void Packed_ChangedWhileItIsRead_IsWhatWasChecked()
+    {
+        new PackedInflight(_log.Pointer, Size).Open(0, (0, true), (_, _) => true, Size);
+        Short(16) = 2;   // ahead of the old place, so that the ring is looked at
+        var again = new PackedInflight(_log.Pointer, Size);
+        again.Open(0, (0, true), (_, _) =>
+        {
+            Short(12) = Short(14) = Short(16) = Short(18) = 0xFFFF;
+            return false;
+        }, Size);
+        Assert.That(again.Used, Is.EqualTo((2, true)));
+    }
+
     private ref ushort Short(int offset) => ref *(ushort*)(_log.Pointer + offset);
 
     private ulong Long(int offset) => *(ulong*)(_log.Pointer + offset);

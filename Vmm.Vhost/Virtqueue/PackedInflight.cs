@@ -31,8 +31,8 @@ internal sealed unsafe class PackedInflight
     /// <summary>Bytes for a ring of <paramref name="capacity"/> descriptors, in whole cache lines.</summary>
     public static ulong SizeOf(int capacity) => ((ulong)(sizeof(Header) + capacity * sizeof(Entry)) + 63) & ~63UL;
 
-    /// <summary>Where the ring gives back next: its place and wrap counter.</summary>
-    public (int Index, bool Wrap) Used => (TheHeader->UsedIndex, TheHeader->UsedWrap != 0);
+    /// <summary>Where the ring gives back next, as a predecessor left it: its place and wrap counter.</summary>
+    public (int Index, bool Wrap) Used { get; private set; }
 
     private Header* TheHeader => (Header*)_area;
 
@@ -53,21 +53,26 @@ internal sealed unsafe class PackedInflight
             Begin(features, used);
             return null;
         }
-        if (TheHeader->Version != CurrentVersion || TheHeader->DescriptorCount != _capacity)
-            throw new InvalidDataException($"its in-flight log has version {TheHeader->Version} and {TheHeader->DescriptorCount} descriptors");
-        if (TheHeader->OldUsedIndex >= size || TheHeader->UsedIndex >= size)
-            throw new InvalidDataException($"its in-flight log is at {TheHeader->UsedIndex} of {size}");
+        // The front-end may change it meanwhile: this copy is checked, and counts.
+        Header header = *TheHeader;
+        if (header.Version != CurrentVersion || header.DescriptorCount != _capacity)
+            throw new InvalidDataException($"its in-flight log has version {header.Version} and {header.DescriptorCount} descriptors");
+        if (header.OldUsedIndex >= size || header.UsedIndex >= size)
+            throw new InvalidDataException($"its in-flight log is at {header.UsedIndex} of {size}");
         // Ended between preparing a return and writing it down: it counts if the driver can see it, else it never was.
-        bool isAhead = TheHeader->UsedIndex != TheHeader->OldUsedIndex || TheHeader->UsedWrap != TheHeader->OldUsedWrap;
-        if (isAhead && !isWaiting(TheHeader->OldUsedIndex, TheHeader->OldUsedWrap != 0))
+        bool isAhead = header.UsedIndex != header.OldUsedIndex || header.UsedWrap != header.OldUsedWrap;
+        if (isAhead && !isWaiting(header.OldUsedIndex, header.OldUsedWrap != 0))
         {
-            TheHeader->OldFreeHead = TheHeader->FreeHead;
-            TheHeader->OldUsedIndex = TheHeader->UsedIndex;
-            TheHeader->OldUsedWrap = TheHeader->UsedWrap;
+            header.OldFreeHead = header.FreeHead;
+            header.OldUsedIndex = header.UsedIndex;
+            header.OldUsedWrap = header.UsedWrap;
         }
-        TheHeader->FreeHead = TheHeader->OldFreeHead;
-        TheHeader->UsedIndex = TheHeader->OldUsedIndex;
-        TheHeader->UsedWrap = TheHeader->OldUsedWrap;
+        header.FreeHead = header.OldFreeHead;
+        header.UsedIndex = header.OldUsedIndex;
+        header.UsedWrap = header.OldUsedWrap;
+        *TheHeader = header;
+        _free = header.FreeHead;
+        Used = (header.UsedIndex, header.UsedWrap != 0);
         return Collect(size);
     }
 
@@ -172,7 +177,6 @@ internal sealed unsafe class PackedInflight
         var isSeen = new bool[_capacity];
         for (int i = 0; i < _capacity; i++)
             _next[i] = Entries[i].Next;
-        _free = TheHeader->FreeHead;
         for (ushort entry = _free; entry < _capacity; entry = _next[entry])
         {
             if (isSeen[entry])

@@ -35,8 +35,10 @@ internal sealed unsafe class SplitInflight(byte* area, int capacity)
             Volatile.Write(ref TheHeader->Version, CurrentVersion);
             return null;
         }
-        if (TheHeader->Version != CurrentVersion || TheHeader->DescriptorCount != capacity)
-            throw new InvalidDataException($"its in-flight log has version {TheHeader->Version} and {TheHeader->DescriptorCount} descriptors");
+        // The front-end may change it meanwhile: each value is read once, and checked where it is followed.
+        (ushort version, ushort count) = (TheHeader->Version, TheHeader->DescriptorCount);
+        if (version != CurrentVersion || count != capacity)
+            throw new InvalidDataException($"its in-flight log has version {version} and {count} descriptors");
         FinishLastBatch(used);
         var found = new List<(ulong Counter, ushort Head)>();
         for (int i = 0; i < size; i++)

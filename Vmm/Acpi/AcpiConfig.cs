@@ -6,6 +6,9 @@ internal sealed record AcpiConfig
     /// <summary>CPUs, at least 1; CPU n has APIC id n.</summary>
     public required int Cpus { get; init; }
 
+    /// <summary>Whether there are the two 8259s of a PC beside the APICs.</summary>
+    public bool HasPcInterruptControllers { get; init; }
+
     /// <summary>Whether there is a serial port.</summary>
     public bool HasSerial { get; init; } = true;
 

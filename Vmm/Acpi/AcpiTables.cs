@@ -23,7 +23,7 @@ internal static class AcpiTables
         int next = Align(Rsdp.Size);
         GuestAddress dsdt = Place(area, ref next, Dsdt.Build(config), config);
         GuestAddress fadt = Place(area, ref next, Fadt.Build(dsdt), config);
-        GuestAddress madt = Place(area, ref next, Madt.Build(config.Cpus), config);
+        GuestAddress madt = Place(area, ref next, Madt.Build(config), config);
         GuestAddress xsdt = Place(area, ref next, Xsdt.Build([fadt, madt]), config);
         Rsdp.Build(xsdt).Written.CopyTo(area);
         return rsdp;

@@ -7,7 +7,6 @@ internal static class Madt
 {
     private const byte Revision = 6;
 
-    // KVM's in-kernel irqchip has the two 8259s of a PC beside the APICs, whatever kind of ACPI the guest is told of.
     private const uint PcatCompatible = 1 << 0;
 
     private const byte LocalApicType = 0;
@@ -21,12 +20,13 @@ internal static class Madt
     private const ushort AsTheBusHasIt = 0;       // MPS INTI flags: polarity and trigger mode
     private const byte NmiInput = 1;              // LINT1
 
-    /// <summary>Makes the MADT for <paramref name="cpus"/> CPUs, all enabled, CPU n with APIC id n and processor UID n.</summary>
-    public static TableBuffer Build(int cpus)
+    /// <summary>Makes the MADT; all CPUs are enabled, CPU n with APIC id n and processor UID n.</summary>
+    public static TableBuffer Build(AcpiConfig config)
     {
+        int cpus = config.Cpus;
         TableBuffer madt = SystemDescriptionTable.Begin("APIC", Revision);
         madt.DWord((uint)AddressMap.LocalApicAddress);
-        madt.DWord(PcatCompatible);
+        madt.DWord(config.HasPcInterruptControllers ? PcatCompatible : 0);
         for (int cpu = 0; cpu < cpus; cpu++)
         {
             if (cpu < FirstX2ApicId)

@@ -62,7 +62,7 @@ internal sealed class RunOptions : IVerbOptions
     public string? VhostUser { get; set; }
 
     [Option("virtio-discovery", MetaValue = "HOW", HelpText = "How the guest finds virtio devices: acpi, or cmdline (virtio_mmio.device=) for kernels "
-        + "without ACPI (default: acpi).")]
+        + "without ACPI, which then have a PC's 8259s and 8254 too (default: acpi).")]
     public string? VirtioDiscovery { get; set; }
 
     [Option("on-reboot", MetaValue = "ACTION", HelpText = "When the guest reboots: restart, or exit with status 0 (default: restart).")]

@@ -70,6 +70,56 @@ internal struct KvmIoeventfd
     }
 }
 
+/// <summary>struct kvm_enable_cap.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct KvmEnableCap
+{
+    public uint Cap;
+    public uint Flags;
+    public ulong Arg0;
+    public ulong Arg1;
+    public ulong Arg2;
+    public ulong Arg3;
+    public Bytes64 Pad;
+
+    [InlineArray(64)]
+    public struct Bytes64
+    {
+        private byte _element;
+    }
+}
+
+/// <summary>The head of struct kvm_irq_routing; <see cref="KvmIrqRoutingEntry"/> follow it.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct KvmIrqRouting
+{
+    public uint Nr;
+    public uint Flags;
+}
+
+/// <summary>struct kvm_irq_routing_entry, of the kind that sends a message.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct KvmIrqRoutingEntry
+{
+    /// <summary>KVM_IRQ_ROUTING_MSI.</summary>
+    public const uint Msi = 2;
+
+    public uint Gsi;
+    public uint Type;
+    public uint Flags;
+    public uint Pad;
+    public uint AddressLo;
+    public uint AddressHi;
+    public uint Data;
+    public Words5 Rest;
+
+    [InlineArray(5)]
+    public struct Words5
+    {
+        private uint _element;
+    }
+}
+
 /// <summary>struct kvm_regs.</summary>
 [StructLayout(LayoutKind.Sequential)]
 internal struct KvmRegs

@@ -16,6 +16,7 @@ internal readonly record struct KvmCapability(int Number, string Name)
     public static readonly KvmCapability MaxVcpus = new(66, "KVM_CAP_MAX_VCPUS");
     public static readonly KvmCapability TscDeadlineTimer = new(72, "KVM_CAP_TSC_DEADLINE_TIMER");
     public static readonly KvmCapability ReadonlyMem = new(81, "KVM_CAP_READONLY_MEM");
+    public static readonly KvmCapability SplitIrqchip = new(121, "KVM_CAP_SPLIT_IRQCHIP");
     public static readonly KvmCapability ImmediateExit = new(136, "KVM_CAP_IMMEDIATE_EXIT");
 
     /// <summary>What every machine of ours needs. What depends on its configuration is checked where it is used.</summary>

@@ -20,9 +20,11 @@ internal static class KvmIoctls
     public static readonly IoctlRequest SetTssAddr = IoctlRequest.Io(Kvmio, 0x47, "KVM_SET_TSS_ADDR");
     public static readonly IoctlRequest SetIdentityMapAddr = IoctlRequest.Iow<ulong>(Kvmio, 0x48, "KVM_SET_IDENTITY_MAP_ADDR");
     public static readonly IoctlRequest CreateIrqchip = IoctlRequest.Io(Kvmio, 0x60, "KVM_CREATE_IRQCHIP");
+    public static readonly IoctlRequest SetGsiRouting = IoctlRequest.Iow<KvmIrqRouting>(Kvmio, 0x6A, "KVM_SET_GSI_ROUTING");
     public static readonly IoctlRequest Irqfd = IoctlRequest.Iow<KvmIrqfd>(Kvmio, 0x76, "KVM_IRQFD");
     public static readonly IoctlRequest CreatePit2 = IoctlRequest.Iow<KvmPitConfig>(Kvmio, 0x77, "KVM_CREATE_PIT2");
     public static readonly IoctlRequest Ioeventfd = IoctlRequest.Iow<KvmIoeventfd>(Kvmio, 0x79, "KVM_IOEVENTFD");
+    public static readonly IoctlRequest EnableCap = IoctlRequest.Iow<KvmEnableCap>(Kvmio, 0xA3, "KVM_ENABLE_CAP");
 
     // on a vCPU
     public static readonly IoctlRequest Run = IoctlRequest.Io(Kvmio, 0x80, "KVM_RUN");

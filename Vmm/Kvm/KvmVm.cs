@@ -17,13 +17,25 @@ internal sealed class KvmVm(FileDescriptor fd, int runSize) : IDisposable
         Ioctl.Call(fd, KvmIoctls.SetTssAddr, (nuint)tss.Value);
     }
 
-    /// <summary>Puts two 8259s, an IOAPIC and a local APIC per vCPU, and an 8254 timer, into the kernel.</summary>
-    public void CreateInterruptControllers()
+    /// <summary>Puts the interrupt controllers and the timer of a PC into the kernel: two 8259s, an I/O APIC and a local APIC per vCPU,
+    /// an 8254.</summary>
+    public void CreatePcInterruptControllers()
     {
         Ioctl.Call(fd, KvmIoctls.CreateIrqchip);
         var pit = new KvmPitConfig { Flags = KvmPitConfig.SpeakerDummy };
         Ioctl.Call(fd, KvmIoctls.CreatePit2, ref pit);
     }
+
+    /// <summary>Puts a local APIC per vCPU into the kernel, and nothing else: what an interrupt line leads to is told by <see cref="SetRoutes"/>.</summary>
+    public void CreateLocalApics()
+    {
+        // No argument: of no line would KVM have to report the end of an interrupt (api.rst, 7.5).
+        var argument = new KvmEnableCap { Cap = (uint)KvmCapability.SplitIrqchip.Number };
+        Ioctl.Call(fd, KvmIoctls.EnableCap, ref argument);
+    }
+
+    /// <summary>Replaces all routes of interrupt lines by those of <paramref name="table"/>, a <see cref="KvmIrqRouting"/> and its entries.</summary>
+    public void SetRoutes(Span<byte> table) => Ioctl.Call(fd, KvmIoctls.SetGsiRouting, table);
 
     /// <summary>Shows all of <paramref name="memory"/> to the guest, a slot for each region. It must outlive the VM.</summary>
     public void MapMemory(GuestMemory memory)

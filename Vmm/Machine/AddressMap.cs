@@ -34,7 +34,7 @@ internal static class AddressMap
     /// <summary>The first slot's interrupt (edge-triggered, active high, not shared); slot n has the n-th after it.</summary>
     public const uint VirtioMmioFirstGsi = 8;
 
-    /// <summary>Registers of the I/O APIC: KVM's in-kernel one has this fixed address.</summary>
+    /// <summary>Registers of the I/O APIC: where KVM's has them too.</summary>
     public const ulong IoApicAddress = 0xFEC0_0000;
 
     /// <summary>The I/O APIC's id, also what its ID register reads as after reset.</summary>
@@ -43,7 +43,7 @@ internal static class AddressMap
     /// <summary>The GSI of the I/O APIC's input 0.</summary>
     public const uint IoApicGsiBase = 0;
 
-    /// <summary>Inputs of the I/O APIC (KVM_IOAPIC_NUM_PINS).</summary>
+    /// <summary>Inputs of the I/O APIC, at the most: KVM's has as many, ours ends with the last line (KVM_IOAPIC_NUM_PINS).</summary>
     public const uint IoApicInputs = 24;
 
     /// <summary>Registers of each CPU's own local APIC: the address after reset (IA32_APIC_BASE).</summary>

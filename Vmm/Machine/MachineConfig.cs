@@ -62,6 +62,6 @@ internal enum VirtioDiscovery
     /// <summary>By the ACPI tables.</summary>
     Acpi,
 
-    /// <summary>By <c>virtio_mmio.device=</c> on the kernel's command line, for kernels without ACPI.</summary>
+    /// <summary>By <c>virtio_mmio.device=</c> on the kernel's command line, for kernels without ACPI; these get a PC's 8259s and 8254 too.</summary>
     CommandLine,
 }

@@ -13,13 +13,15 @@ internal sealed class Platform : IDisposable
     private readonly Uart16550? _uart;
 
     /// <summary>Puts the devices on the buses; the console is opened, but nothing is read or written yet.</summary>
-    /// <param name="serial">What the serial port is connected to.</param>
+    /// <param name="config">What the serial port is connected to, and which devices need an interrupt.</param>
+    /// <param name="kvm">What it cannot do is done without.</param>
     /// <param name="events">Where devices report power-off, reset and panic.</param>
     /// <param name="quit">Called when the user leaves the console.</param>
     /// <exception cref="UsageException">The console cannot be what the user asked for.</exception>
     /// <exception cref="VmmException">The console cannot be opened.</exception>
-    public Platform(SerialConfig serial, IMachineEvents events, Action quit)
+    public Platform(MachineConfig config, KvmSystem kvm, IMachineEvents events, Action quit)
     {
+        Interrupts = new InterruptControllers(config, kvm, Mmio);
         var i8042 = new I8042Reset(events);
         Ports.Attach(AddressMap.I8042DataPort, 1, i8042.DataPort);
         Ports.Attach(AddressMap.I8042CommandPort, 1, i8042.CommandPort);
@@ -27,7 +29,7 @@ internal sealed class Platform : IDisposable
         Ports.Attach(AddressMap.PvpanicPort, 1, new PvPanic(events));
         Ports.Attach(AddressMap.SleepControlPort, AcpiPower.RegisterCount, new AcpiPower(events));
 
-        _serial = SerialBackends.Create(serial, quit);
+        _serial = SerialBackends.Create(config.Serial, quit);
         if (_serial is not null)
         {
             var line = new IrqFd(AddressMap.SerialGsi);
@@ -42,6 +44,9 @@ internal sealed class Platform : IDisposable
 
     /// <summary>The memory-mapped I/O space.</summary>
     public IoBus Mmio { get; } = new("MMIO");
+
+    /// <summary>The interrupt controllers, to be made for each new VM.</summary>
+    public InterruptControllers Interrupts { get; }
 
     /// <summary>The interrupt lines, to be bound to each new VM.</summary>
     public IReadOnlyList<IrqFd> Lines => _lines;

@@ -28,7 +28,7 @@ internal sealed class PowerCycle : IDisposable
         {
             KvmVm vm = cycle._vm;
             vm.SetReservedPages(new GuestAddress(AddressMap.KvmTssAddress), new GuestAddress(AddressMap.KvmIdentityMapAddress));
-            vm.CreateInterruptControllers();
+            platform.Interrupts.Create(vm);
             vm.MapMemory(memory);
             foreach (IrqFd line in platform.Lines)
                 line.Bind(vm);
@@ -37,6 +37,7 @@ internal sealed class PowerCycle : IDisposable
             GuestAddress rsdp = AcpiTables.Write(memory, new AcpiConfig
             {
                 Cpus = config.Cpus,
+                HasPcInterruptControllers = platform.Interrupts.AreOfAPc,
                 HasSerial = config.Serial.Kind != SerialKind.Off,
                 VirtioSlots = config.Discovery == VirtioDiscovery.Acpi ? slots.Occupied : [],
             });

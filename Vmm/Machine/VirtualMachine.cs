@@ -32,7 +32,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         {
             HostLimits.Check(config, _kvm);
             _memory = GuestMemory.Create(AddressMap.RamRanges(config.MemorySize), config.Memory);
-            _platform = new Platform(config.Serial, this, quit: () => Stop(new MachineEnd(MachineEndKind.Quit)));
+            _platform = new Platform(config, _kvm, this, quit: () => Stop(new MachineEnd(MachineEndKind.Quit)));
             _slots = new VirtioSlots(config.Devices, _memory, _platform.Mmio, _kvm);
         }
         catch

@@ -50,12 +50,44 @@ begin
     print_value "\nserial interrupt after a byte, cause ", %rax
     print "\n"
 
+    call wait_for_timer
+    print "timer interrupt\n"
+
+    # An interrupt of a masked input is lost, for longer than it could be on its way.
+    mov $(IO_APIC_MASKED | SERIAL_VECTOR), %eax
+    call route_serial
+    movl $0, serial_count
+    out_byte IER_TRANSMITTED, SERIAL_IER
+    call wait_for_timer
+    out_byte 0, SERIAL_IER
+    mov $SERIAL_VECTOR, %eax
+    call route_serial
+    call wait_for_timer
+    mov serial_count, %eax
+    print_value "serial interrupts while masked: ", %rax
+    print "\n"
+
+    # A line that pulses interrupts a guest that takes it for a level too, again and again.
+    mov $(IO_APIC_LEVEL | SERIAL_VECTOR), %eax
+    call route_serial
+    mov $2, %ebx
+1:  movl $0, serial_count
+    out_byte IER_TRANSMITTED, SERIAL_IER
+    wait_for serial_count
+    out_byte 0, SERIAL_IER
+    dec %ebx
+    jnz 1b
+    print "level-triggered interrupts\n"
+    jmp power_off
+
+# Waits 20 ms by the APIC timer, with interrupts on.
+wait_for_timer:
+    movl $0, timer_count
     write32 $APIC_DIVIDE_BY_1, APIC_TIMER_DIVIDE
     write32 $TIMER_VECTOR, APIC_LVT_TIMER
     write32 $TIMER_COUNT, APIC_TIMER_INITIAL
     wait_for timer_count
-    print "timer interrupt\n"
-    jmp power_off
+    ret
 
 on_serial:
     push %rax

@@ -12,18 +12,16 @@ internal sealed class ConsoleReceiveRing(TerminalMaster terminal, Action isUsed)
     private const int ChunkSize = 4096;
 
     private readonly byte[] _chunk = new byte[ChunkSize];
-    private readonly WorkLimit _limit = new();
     private int _start;
     private int _end;
 
     /// <inheritdoc/>
-    public FileDescriptor? Ready => _start < _end ? null : _limit.Ready ?? terminal;
+    public FileDescriptor? Ready => _start < _end ? null : terminal;
 
     /// <inheritdoc/>
     public void Process(BackendRing ring)
     {
-        _limit.Begin(ring);
-        while (_limit.Allows() && HasInput() && ring.TryTake(out DescriptorChain chain))
+        while (HasInput() && ring.TryTake(out DescriptorChain chain))
         {
             int count = chain.Write(0, _chunk.AsSpan(_start, _end - _start));
             _start += count;
@@ -38,7 +36,9 @@ internal sealed class ConsoleReceiveRing(TerminalMaster terminal, Action isUsed)
     }
 
     /// <inheritdoc/>
-    public void Dispose() => _limit.Dispose();
+    public void Dispose()
+    {
+    }
 
     private bool HasInput()
     {

@@ -20,7 +20,6 @@ internal sealed class ConsoleTransmitRing : IRingHandler
     private readonly ByteQueue _kept = new(KeptSize);
     private readonly byte[] _chunk = new byte[ChunkSize];
     private readonly Epoll _writable = new();       // readable when the output takes something again
-    private readonly WorkLimit _limit = new();
     private bool _isWatched;
     private bool _hasFailed;
 
@@ -31,14 +30,13 @@ internal sealed class ConsoleTransmitRing : IRingHandler
     }
 
     /// <inheritdoc/>
-    public FileDescriptor? Ready => _limit.Ready ?? (_isWatched ? _writable : null);
+    public FileDescriptor? Ready => _isWatched ? _writable : null;
 
     /// <inheritdoc/>
     public void Process(BackendRing ring)
     {
-        _limit.Begin(ring);
         WriteKept();
-        while (_limit.Allows() && ring.TryTake(out DescriptorChain chain))
+        while (ring.TryTake(out DescriptorChain chain))
         {
             int count;
             for (ulong offset = 0; (count = chain.Read(offset, _chunk)) > 0; offset += (ulong)count)
@@ -59,7 +57,6 @@ internal sealed class ConsoleTransmitRing : IRingHandler
     {
         WriteKept();
         _writable.Dispose();
-        _limit.Dispose();
     }
 
     private void Write(ReadOnlySpan<byte> data)

@@ -23,7 +23,6 @@ internal sealed class NetReceiveRing : IRingHandler
     private readonly bool _isMergeable;
     private readonly byte[] _frame = new byte[IFramePort.HeaderSize + IFramePort.MaxFrame];
     private readonly (ushort Head, uint Length)[] _parts;
-    private readonly WorkLimit _limit = new();
     private int _length;                        // 0: there is no frame
     private int _placed;
     private int _count;
@@ -44,14 +43,13 @@ internal sealed class NetReceiveRing : IRingHandler
     }
 
     /// <inheritdoc/>
-    public FileDescriptor? Ready => _length > 0 || _hasFailed ? null : _limit.Ready ?? _port.Receiver(_pair);
+    public FileDescriptor? Ready => _length > 0 || _hasFailed ? null : _port.Receiver(_pair);
 
     /// <inheritdoc/>
     public void Process(BackendRing ring)
     {
-        _limit.Begin(ring);
         int frames = 0;
-        while (_limit.Allows() && HasFrame() && TryPlace(ring))
+        while (HasFrame() && TryPlace(ring))
         {
             if (++frames % NotifyInterval == 0)
                 ring.Notify();
@@ -72,7 +70,6 @@ internal sealed class NetReceiveRing : IRingHandler
     public void Dispose()
     {
         _port.Use(_pair, use: false);
-        _limit.Dispose();
     }
 
     private bool HasFrame()

@@ -21,7 +21,6 @@ internal sealed class NetTransmitRing : IRingHandler
     // Pinned, because vectors have addresses: first the header, which the guest cannot change any more, then room for a whole frame.
     private readonly byte[] _copy = GC.AllocateUninitializedArray<byte>(IFramePort.HeaderSize + IFramePort.MaxFrame, pinned: true);
     private readonly IoVector[] _vectors = new IoVector[1 + MaxPieces];
-    private readonly WorkLimit _limit = new();
     private bool _hasComplained;
 
     /// <summary>Sends by <paramref name="pair"/> of <paramref name="port"/>.</summary>
@@ -38,14 +37,13 @@ internal sealed class NetTransmitRing : IRingHandler
     }
 
     /// <inheritdoc/>
-    public FileDescriptor? Ready => _limit.Ready;
+    public FileDescriptor? Ready => null;
 
     /// <inheritdoc/>
     public void Process(BackendRing ring)
     {
-        _limit.Begin(ring);
         int frames = 0;
-        while (_limit.Allows() && ring.TryTake(out DescriptorChain chain))
+        while (ring.TryTake(out DescriptorChain chain))
         {
             Send(chain);
             ring.Complete(chain.Head, 0);
@@ -61,7 +59,9 @@ internal sealed class NetTransmitRing : IRingHandler
     }
 
     /// <inheritdoc/>
-    public void Dispose() => _limit.Dispose();
+    public void Dispose()
+    {
+    }
 
     private void Send(DescriptorChain chain)
     {

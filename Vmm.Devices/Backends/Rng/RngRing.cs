@@ -16,7 +16,6 @@ internal sealed class RngRing(FileDescriptor source, string path, TokenBucket? l
 
     private readonly byte[] _chunk = new byte[ChunkSize];
     private readonly TimerFd _timer = new();
-    private readonly WorkLimit _work = new();
     private int _start;
     private int _end;
     private bool _waitsForTime;
@@ -24,15 +23,14 @@ internal sealed class RngRing(FileDescriptor source, string path, TokenBucket? l
     private bool _isExhausted;
 
     /// <inheritdoc/>
-    public FileDescriptor? Ready => _waitsForTime ? _timer : _waitsForSource ? source : _work.Ready;
+    public FileDescriptor? Ready => _waitsForTime ? _timer : _waitsForSource ? source : null;
 
     /// <inheritdoc/>
     public void Process(BackendRing ring)
     {
         _timer.Drain();
         _waitsForTime = _waitsForSource = false;
-        _work.Begin(ring);
-        while (_work.Allows() && HasTime(out ulong most) && HasBytes() && ring.TryTake(out DescriptorChain chain))
+        while (HasTime(out ulong most) && HasBytes() && ring.TryTake(out DescriptorChain chain))
         {
             int count = (int)Math.Min(most, (ulong)(_end - _start));
             int written = chain.Write(0, _chunk.AsSpan(_start, count));
@@ -55,7 +53,6 @@ internal sealed class RngRing(FileDescriptor source, string path, TokenBucket? l
     {
         CryptographicOperations.ZeroMemory(_chunk);
         _timer.Dispose();
-        _work.Dispose();
     }
 
     private bool HasTime(out ulong most)

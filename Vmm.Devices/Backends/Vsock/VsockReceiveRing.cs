@@ -9,16 +9,14 @@ namespace Vmm.Devices.Backends.Vsock;
 internal sealed class VsockReceiveRing(VsockSwitch sockets) : IRingHandler
 {
     private readonly VsockPacket _packet = new();
-    private readonly WorkLimit _limit = new();
 
     /// <inheritdoc/>
-    public FileDescriptor? Ready => _packet.IsThere ? null : _limit.Ready ?? sockets.Ready;
+    public FileDescriptor? Ready => _packet.IsThere ? null : sockets.Ready;
 
     /// <inheritdoc/>
     public void Process(BackendRing ring)
     {
-        _limit.Begin(ring);
-        while (_limit.Allows() && (_packet.IsThere || sockets.TryMakePacket(_packet)) && ring.TryTake(out DescriptorChain chain))
+        while ((_packet.IsThere || sockets.TryMakePacket(_packet)) && ring.TryTake(out DescriptorChain chain))
             Fill(ring, chain);
         ring.Notify();
     }
@@ -29,7 +27,9 @@ internal sealed class VsockReceiveRing(VsockSwitch sockets) : IRingHandler
     }
 
     /// <inheritdoc/>
-    public void Dispose() => _limit.Dispose();
+    public void Dispose()
+    {
+    }
 
     private void Fill(BackendRing ring, DescriptorChain chain)
     {

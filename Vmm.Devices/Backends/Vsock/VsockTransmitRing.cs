@@ -10,27 +10,17 @@ internal sealed class VsockTransmitRing(VsockSwitch sockets) : IRingHandler
 {
     // One byte more than a guest may send at a time, so that one which sends more is found out.
     private readonly byte[] _data = new byte[VsockCredit.Room + 1];
-    private readonly WorkLimit _limit = new();
     private bool _isHeldUp;
 
     /// <inheritdoc/>
-    public FileDescriptor? Ready => _isHeldUp ? sockets.RoomReady : _limit.Ready;
+    public FileDescriptor? Ready => _isHeldUp ? sockets.RoomReady : null;
 
     /// <inheritdoc/>
     public void Process(BackendRing ring)
     {
         sockets.RoomReady.Drain();
-        _limit.Begin(ring);
-        _isHeldUp = false;
-        while (_limit.Allows())
+        while (!(_isHeldUp = !sockets.HasRoom) && ring.TryTake(out DescriptorChain chain))
         {
-            if (!sockets.HasRoom)
-            {
-                _isHeldUp = true;
-                break;
-            }
-            if (!ring.TryTake(out DescriptorChain chain))
-                break;
             Send(chain);
             ring.Complete(chain.Head, 0);
         }
@@ -43,7 +33,9 @@ internal sealed class VsockTransmitRing(VsockSwitch sockets) : IRingHandler
     }
 
     /// <inheritdoc/>
-    public void Dispose() => _limit.Dispose();
+    public void Dispose()
+    {
+    }
 
     private void Send(DescriptorChain chain)
     {

@@ -100,13 +100,13 @@ public class SmallDevicesTests
         IBusDevice[] devices =
         [
             controller.DataPort, controller.CommandPort, new AcpiPower(_machine), new PvPanic(_machine), new Rtc(TimeProvider.System),
-            new Uart16550(new FakeInterruptLine(), new FakeUartOutput { Room = 100 }),
+            new Uart16550(new FakeInterruptLine(), new FakeUartOutput { Room = 100 }), new IoApic(24, new FakeInterruptRoutes()),
         ];
         byte[] buffer = new byte[8];
         for (int i = 0; i < 200_000; i++)
         {
             IBusDevice device = devices[random.Next(devices.Length)];
-            ulong offset = random.Next(20) == 0 ? (ulong)random.NextInt64() : (ulong)random.Next(9);
+            ulong offset = random.Next(20) == 0 ? (ulong)random.NextInt64() : (ulong)random.Next(0x12);
             Span<byte> data = buffer.AsSpan(0, 1 << random.Next(4));
             random.NextBytes(data);
             if (random.Next(2) == 0)

@@ -27,7 +27,7 @@ public class BootTests : LinuxTest
     public void Boot_ManyCpus_FindsThem(int cpus) => BootAndCheck(new LinuxGuest { Cpus = cpus, Memory = "512M" });
 
     // Each pair of two properties' values is there; VMM_TESTS=full has all combinations.
-    private static IEnumerable<object[]> Machines() => Environment.GetEnvironmentVariable("VMM_TESTS") == "full"
+    private static IEnumerable<object[]> Machines() => IsFull
         ? from flavour in s_flavours from image in s_images from cpus in s_cpus from memory in s_memory select new object[] { flavour, image, cpus, memory }
         :
         [

@@ -5,9 +5,6 @@ namespace Vmm.Tests.Integration.Linux.Devices;
 /// <summary>A test of a Linux guest whose devices the host's kernel works, or a daemon. It needs root, for taps, modules, configfs and virtiofsd.</summary>
 public abstract class DeviceTest : LinuxTest
 {
-    /// <summary>Whether tests run at the size that the documents tell of.</summary>
-    private protected static bool IsFull => Environment.GetEnvironmentVariable("VMM_TESTS") == "full";
-
     /// <summary>Begins the SHA-256 of no bytes, which a guest without its data would tell too.</summary>
     private protected const string HashOfNothing = "e3b0c442";
 

@@ -11,6 +11,11 @@ public partial class NetworkTests : DeviceTest
 {
     private const int TransferSize = 64 << 20;
 
+    private static readonly int s_reboots = IsFull ? 100 : 5;   // each takes 4 s in the emulated host
+
+    // How long a guest's traffic is looked at for system calls.
+    private static readonly TimeSpan s_traced = TimeSpan.FromSeconds(IsFull ? 30 : 3);
+
     // A transfer and three reinitialisations, in the emulated host.
     private static readonly TimeSpan s_deadline = TimeSpan.FromMinutes(3);
 
@@ -90,6 +95,47 @@ public partial class NetworkTests : DeviceTest
     }
 
     [Test]
+    public void Reboot_ManyTimes_LeavesNothingBehind()
+    {
+        const int warmUp = 3;
+        using var tap = new HostTap(7);
+        VmmProcess process = Boot(GuestWith(
+            $"""
+            ip addr add {tap.GuestAddress}/24 dev eth0
+            ip link set eth0 up
+            echo loss=$(ping -q -c 1 -W 5 {tap.Address} | grep loss)
+            read -r what
+            [ "$what" = end ] || reboot -f
+            """) with
+        { Options = ["--net", $"tap={tap.Name}", "--vsock", "cid=51"] });
+        Reboot(0, warmUp);
+        (int Descriptors, long Memory) before = Use(process.Id);
+        string[] mappings = ProcFs.GuestMappings(process.Id);
+        Reboot(warmUp, warmUp + s_reboots);
+        (int Descriptors, long Memory) after = Use(process.Id);
+        TestContext.Out.WriteLine($"{s_reboots} reboots: {before} before, {after} after");
+        Assert.That(ProcFs.GuestMappings(process.Id), Is.EqualTo(mappings));
+        process.Send("end\n"u8);
+        VmmResult result = process.WaitForEnd();
+
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(after.Descriptors, Is.EqualTo(before.Descriptors));
+        Assert.That(after.Memory - before.Memory, Is.LessThan(4 << 10), "KiB of the VMM's own");
+
+        // Lets a guest that has rebooted `from` times do so until it has `to` times, and is up.
+        void Reboot(int from, int to)
+        {
+            for (int boot = from; ; boot++)
+            {
+                process.WaitForOutput(" 0% packet loss", boot + 1);
+                if (boot == to)
+                    return;
+                process.Send("reboot\n"u8);
+            }
+        }
+    }
+
+    [Test]
     public void Multiqueue_FourPairs_AreAllUsed()
     {
         using var tap = new HostTap(3, multiQueue: true);
@@ -143,7 +189,7 @@ public partial class NetworkTests : DeviceTest
                 ping -q -c 2 -A -W 2 {tap.Address} > /dev/null
                 echo "ready"
                 read -r go
-                iperf3 -c {tap.Address} -t 8 > /dev/null && echo "forward=done"
+                iperf3 -c {tap.Address} -t {(int)s_traced.TotalSeconds + 5} > /dev/null && echo "forward=done"
                 iperf3 -c {tap.Address} -t 2 -R > /dev/null && echo "reverse=done"
                 """,
                 "--net", $"tap={tap.Name}") with
@@ -156,7 +202,7 @@ public partial class NetworkTests : DeviceTest
             long packets = tap.Packets;
             using (Process strace = HostCommand.Start("strace", "-f", "-c", "-o", summary, "-p", $"{process.Id}"))
             {
-                Thread.Sleep(TimeSpan.FromSeconds(3));
+                Thread.Sleep(s_traced);
                 Assert.That(LibC.kill(strace.Id, LibC.SIGINT), Is.Zero);
                 Assert.That(strace.WaitForExit(VmmProcess.Deadline));
             }

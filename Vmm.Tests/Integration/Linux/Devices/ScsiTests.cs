@@ -10,7 +10,7 @@ public class ScsiTests : DeviceTest
     private static readonly TimeSpan s_deadline = TimeSpan.FromMinutes(2);
 
     [Test]
-    public void Disk_PartitionedAndWritten_IsTheSameAfterARestart()
+    public void Disk_PartitionedAndWritten_IsTheRootAfterARestart()
     {
         using var target = new LioTarget(1, Path.Combine(Scratch, "disk"), DiskSize);
         LinuxGuest guest = GuestWith("", "--scsi", $"wwpn={target.Wwpn},queues=2") with { HasTools = true };
@@ -22,8 +22,24 @@ public class ScsiTests : DeviceTest
                 mkfs.ext4 -q /dev/sda1
                 mkdir /disk
                 mount /dev/sda1 /disk
-                mkdir /disk/bin /disk/proc
-                cp /bin/busybox /disk/bin/
+                mkdir /disk/dev /disk/proc /disk/sbin
+                cp -a /bin /disk/
+                cat > /disk/sbin/init << 'INIT'
+                #!/bin/sh
+                export PATH=/bin
+                mount -t devtmpfs dev /dev
+                mount -t proc proc /proc
+                stty -echo
+                echo root=$(awk '$2 == "/" { print $1, $3 }' /proc/mounts | tail -n 1)
+                echo data=$(sha256sum < /data)
+                echo "one disk"
+                until [ -b /dev/sdb ]; do sleep 0.1; done
+                echo "two disks"
+                mount -o remount,ro /
+                stty -opost   # waits until all of the output is out
+                poweroff -f
+                INIT
+                chmod +x /disk/sbin/init
                 head -c $((32 << 20)) /dev/urandom > /disk/data
                 echo sum=$(sha256sum < /disk/data)
                 umount /disk
@@ -38,25 +54,31 @@ public class ScsiTests : DeviceTest
         Assert.That(ValueOf(first, "sum"), Does.Not.StartWith(HashOfNothing));
         Assert.That(ValueOf(first, "again"), Is.EqualTo(ValueOf(first, "sum")));
 
-        // The next guest lives on that disk: root, programs and data.
+        // The next guest's root is that disk, its init and programs too: the script is the init of an initramfs that only gets there.
         VmmProcess process = Boot(guest with
         {
-            Script = guest.Script + wait + """
+            CommandLine = "rdinit=/job/command",
+            Script = """
+                #!/bin/busybox sh
+                export PATH=/bin
+                mount -t devtmpfs dev /dev
+                mount -t proc proc /proc
+                modprobe -a virtio_mmio virtio_scsi sd_mod
+                modprobe -q ext4   # built into some kernels
                 until [ -b /dev/sda1 ]; do sleep 0.1; done
                 mkdir /disk
-                mount /dev/sda1 /disk
-                chroot /disk /bin/busybox sh -c 'echo root=$(/bin/busybox sha256sum < /data)'
-                umount /disk
-                echo "one disk"
-                until [ -b /dev/sdb ]; do sleep 0.1; done
-                echo "two disks"
+                mount -t ext4 /dev/sda1 /disk
+                umount /dev /proc
+                exec switch_root /disk /sbin/init
                 """,
         });
         process.WaitForOutput("one disk");
         target.AddDisk(Path.Combine(Scratch, "second"), DiskSize);
         VmmResult second = process.WaitForEnd(s_deadline);
         Assert.That(second.ExitCode, Is.Zero, second.Summary);
-        Assert.That(ValueOf(second, "root"), Is.EqualTo(ValueOf(first, "sum")));
+        Assert.That(second.Output, Does.Contain("two disks"), second.Summary);
+        Assert.That(ValueOf(second, "root"), Is.EqualTo("/dev/sda1 ext4"), second.Summary);
+        Assert.That(ValueOf(second, "data"), Is.EqualTo(ValueOf(first, "sum")));
     }
 
     [Test]

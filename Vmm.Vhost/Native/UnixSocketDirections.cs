@@ -3,7 +3,7 @@ using Tmds.Linux;
 namespace Vmm.Vhost.Native;
 
 /// <summary>Ends one direction of a connection (shutdown(2)). One that has ended already needs no more: no errors.</summary>
-public static class SocketShutdown
+public static class UnixSocketDirections
 {
     /// <summary>The peer reads what was sent, and then the end.</summary>
     public static void EndSending(this UnixSocket socket) => _ = LibC.shutdown(socket.Number, LibC.SHUT_WR);

@@ -1,0 +1,132 @@
+using System.Buffers.Binary;
+using NUnit.Framework;
+using Vmm.Devices.Backends.Console;
+using Vmm.Tests.Fakes;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Tests.Devices.Backends.Console;
+
+public class ConsoleBackendTests
+{
+    private const int Receive = 0, Transmit = 1;
+
+    [Test]
+    public void Terminal_BothDirections_PassUnchanged()
+    {
+        using ConsoleBackend device = ConsoleBackend.OnTerminal();
+        using FileDescriptor user = FileDescriptor.Open(device.Path, OpenMode.ReadWriteNonBlocking);
+        using var input = new DeviceRing(device, Receive);
+        using var output = new DeviceRing(device, Transmit);
+
+        output.AddData("hello\n\x03\0"u8, 3);
+        Assert.That(output.Await(), Is.Empty);
+        Assert.That(ReadAll(user, 8), Is.EqualTo("hello\n\x03\0"u8.ToArray()));
+
+        input.AddRoom(2, 2);
+        input.AddRoom(100);
+        user.WriteAll("ls -l\r\x03"u8, "the terminal");
+        Assert.That(input.Await(), Is.EqualTo("ls -"u8.ToArray()));
+        Assert.That(input.Await(), Is.EqualTo("l\r\x03"u8.ToArray()));
+    }
+
+    [Test]
+    public void Terminal_InputWithoutBuffer_Waits()
+    {
+        using ConsoleBackend device = ConsoleBackend.OnTerminal();
+        using FileDescriptor user = FileDescriptor.Open(device.Path, OpenMode.ReadWriteNonBlocking);
+        using var input = new DeviceRing(device, Receive);
+        user.WriteAll("x"u8, "the terminal");
+        input.ProcessUntil(() => input.Ready is null);   // no buffer: nothing to wake up for but a kick
+        input.AddRoom(10);
+        Assert.That(input.Await(), Is.EqualTo("x"u8.ToArray()));
+    }
+
+    [Test]
+    public void Terminal_Resized_ShowsInTheConfiguration()
+    {
+        using ConsoleBackend device = ConsoleBackend.OnTerminal();
+        using FileDescriptor user = FileDescriptor.Open(device.Path, OpenMode.ReadWriteNonBlocking);
+        using var input = new DeviceRing(device, Receive);
+        Assert.That(device.Features, Is.EqualTo(1), "VIRTIO_CONSOLE_F_SIZE");
+        ulong size = 50 | 132 << 16;                        // rows, columns
+        Ioctl.Call(user, new IoctlRequest(0x5414, "TIOCSWINSZ"), ref size);
+        input.AddRoom(10);
+        user.WriteAll("x"u8, "the terminal");
+        input.Await();
+        byte[] config = new byte[device.ConfigSize];
+        device.ReadConfig(config);
+        Assert.That(BinaryPrimitives.ReadUInt16LittleEndian(config), Is.EqualTo(132));
+        Assert.That(BinaryPrimitives.ReadUInt16LittleEndian(config.AsSpan(2)), Is.EqualTo(50));
+    }
+
+    [Test]
+    public void Terminal_NobodyReads_TheGuestGoesOnAndTheLatestIsKept()
+    {
+        using ConsoleBackend device = ConsoleBackend.OnTerminal();
+        using var output = new DeviceRing(device, Transmit);
+        byte[] line = new byte[1024];
+        for (int i = 0; i < 400; i++)
+        {
+            line.AsSpan().Fill((byte)i);
+            output.AddData(line);
+            Assert.That(output.Await(), Is.Empty);
+        }
+        Assert.That(output.Ready, Is.Not.Null);
+        Assert.That(Poll.Wait([new PollEntry(output.Ready, PollEvents.Readable)], 0), Is.Zero, "it must not spin meanwhile");
+
+        using FileDescriptor user = FileDescriptor.Open(device.Path, OpenMode.ReadWriteNonBlocking);
+        var read = new List<byte>();
+        byte[] buffer = new byte[4096];
+        Eventually.True(
+            () =>
+            {
+                int count = user.TryRead(buffer);
+                read.AddRange(buffer.AsSpan(0, Math.Max(0, count)));
+                output.Process();
+                return count < 0 && read.Count > 65536 && output.Ready is null;
+            },
+            () => $"{read.Count} bytes came");
+        byte[] expected = [.. Enumerable.Range(400 - 64, 64).SelectMany(i => Enumerable.Repeat((byte)i, 1024))];
+        Assert.That(read[^65536..], Is.EqualTo(expected));
+    }
+
+    [Test]
+    public void File_Output_IsWrittenAndThereIsNoInput()
+    {
+        string path = Path.GetTempFileName();
+        try
+        {
+            using (ConsoleBackend device = ConsoleBackend.IntoFile(path))
+            {
+                Assert.That(device.Features, Is.Zero);
+                using var input = new DeviceRing(device, Receive);
+                using var output = new DeviceRing(device, Transmit);
+                input.AddRoom(10);
+                input.Process();
+                Assert.That(input.Take(), Is.Null);
+                byte[] data = [.. Enumerable.Range(0, 20000).Select(i => (byte)i)];
+                output.AddData(data, 1, 5000);
+                output.Await();
+                Assert.That(File.ReadAllBytes(path), Is.EqualTo(data));
+            }
+        }
+        finally
+        {
+            File.Delete(path);
+        }
+    }
+
+    private static byte[] ReadAll(FileDescriptor fd, int length)
+    {
+        var read = new List<byte>();
+        byte[] buffer = new byte[256];
+        Eventually.True(
+            () =>
+            {
+                read.AddRange(buffer.AsSpan(0, Math.Max(0, fd.TryRead(buffer))));
+                return read.Count >= length;
+            },
+            () => $"only {read.Count} bytes came");
+        return [.. read];
+    }
+}

@@ -1,0 +1,121 @@
+using System.Buffers.Binary;
+using System.Runtime.InteropServices;
+using NUnit.Framework;
+using Vmm.Devices.Backends.Vsock;
+
+namespace Vmm.Tests.Devices.Backends.Vsock;
+
+/// <summary>The rings of a socket device; what they say is the business of <see cref="VsockSwitchTests"/>.</summary>
+public sealed class VsockBackendTests
+{
+    private string _directory = "";
+    private VsockBackend _device = null!;
+
+    [SetUp]
+    public void Open()
+    {
+        _directory = Directory.CreateTempSubdirectory("vmm-test-").FullName;
+        _device = new VsockBackend(Path.Combine(_directory, "vsock"), 7);
+    }
+
+    [TearDown]
+    public void Close()
+    {
+        _device.Dispose();
+        Directory.Delete(_directory, recursive: true);
+    }
+
+    [Test]
+    public void ReadConfig_Guest_ItsAddress()
+    {
+        byte[] config = new byte[_device.ConfigSize];
+        _device.ReadConfig(config);
+        Assert.That(BinaryPrimitives.ReadUInt64LittleEndian(config), Is.EqualTo(7));
+        Assert.That((_device.QueueCount, _device.Features), Is.EqualTo((3, 0UL)));
+    }
+
+    [Test]
+    public void Transmit_HeaderCutUp_IsAnsweredOnTheOtherRing()
+    {
+        using var receive = new DeviceRing(_device, 0);
+        using var transmit = new DeviceRing(_device, 1);
+        transmit.AddData(Packet(VsockOperation.Request, 0), 1, 20, 3);
+        Assert.That(transmit.Await(), Is.Empty);
+        receive.AddRoom(10, 2, 50, 4096);
+        VsockHeader reset = MemoryMarshal.Read<VsockHeader>(receive.Await());
+        Assert.That((reset.Operation, reset.DestinationPort, reset.SourcePort), Is.EqualTo((VsockOperation.Reset, 5u, 6u)));
+    }
+
+    [TestCase(0)]
+    [TestCase(43)]
+    public void Transmit_HeaderCutOff_IsDropped(int length)
+    {
+        using var receive = new DeviceRing(_device, 0);
+        using var transmit = new DeviceRing(_device, 1);
+        if (length == 0)
+            transmit.AddRoom(100);
+        else
+            transmit.AddData(Packet(VsockOperation.Request, 0).AsSpan(0, length));
+        Assert.That(transmit.Await(), Is.Empty);
+        receive.AddRoom(4096);
+        receive.Process();
+        Assert.That(receive.Take(), Is.Null);
+    }
+
+    [TestCase(1u)]
+    [TestCase(uint.MaxValue)]
+    [TestCase(uint.MaxValue - 43)]
+    public void Transmit_LessDataThanItSays_IsDropped(uint length)
+    {
+        using var receive = new DeviceRing(_device, 0);
+        using var transmit = new DeviceRing(_device, 1);
+        transmit.AddData(Packet(VsockOperation.ReadWrite, length));
+        Assert.That(transmit.Await(), Is.Empty);
+        receive.AddRoom(4096);
+        receive.Process();
+        Assert.That(receive.Take(), Is.Null);
+    }
+
+    [Test]
+    public void Receive_BufferTooSmall_ComesBackEmptyAndNothingIsLost()
+    {
+        using var receive = new DeviceRing(_device, 0);
+        using var transmit = new DeviceRing(_device, 1);
+        transmit.AddData(Packet(VsockOperation.Request, 0));
+        transmit.Await();
+        receive.AddRoom(43);
+        receive.AddRoom(44);
+        Assert.That(receive.Await(), Is.Empty);
+        Assert.That(receive.Await(), Has.Length.EqualTo(44));
+        Assert.That(receive.Ring.InFlight, Is.Zero);
+    }
+
+    [Test]
+    public void Receive_WithoutBuffer_WaitsForAKickAndNotForSockets()
+    {
+        using var receive = new DeviceRing(_device, 0);
+        using var transmit = new DeviceRing(_device, 1);
+        transmit.AddData(Packet(VsockOperation.Request, 0));
+        transmit.Await();
+        receive.Process();
+        Assert.That(receive.Ready, Is.Null);
+        receive.AddRoom(100);
+        Assert.That(receive.Await(), Has.Length.EqualTo(44));
+        Assert.That(receive.Ready, Is.Not.Null);
+    }
+
+    private static byte[] Packet(VsockOperation operation, uint length)
+    {
+        var header = new VsockHeader
+        {
+            SourceCid = 7,
+            DestinationCid = 2,
+            SourcePort = 5,
+            DestinationPort = 6,
+            Length = length,
+            Type = VsockType.Stream,
+            Operation = operation,
+        };
+        return MemoryMarshal.AsBytes(new ReadOnlySpan<VsockHeader>(in header)).ToArray();
+    }
+}
