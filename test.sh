@@ -152,7 +152,7 @@ run_tests "unit" 900 dotnet Vmm.Tests/bin/Release/net10.0/Vmm.Tests.dll --filter
     --output Detailed --no-ansi --progress off --results-directory "$logs/unit"
 tally
 
-check "test guests" 120 bash -c 'for what in cloud generic tools; do firmware/guest/build $what || exit; done'
+check "test guests" 300 bash -c 'for what in cloud generic tools debian; do firmware/guest/build $what || exit; done'
 scripts/can-run-linux || check "vdpa simulator" 300 firmware/kvm-host/build-vdpa
 release=$(cat artifacts/kernels/cloud/release)
 in_bash "demo uname" 180 guest_status 0 "$release" uname -r

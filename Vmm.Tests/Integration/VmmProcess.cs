@@ -89,9 +89,9 @@ internal sealed class VmmProcess : IDisposable
     }
 
     /// <summary>Waits until <paramref name="text"/> has been in its output <paramref name="times"/> times.</summary>
-    public void WaitForOutput(string text, int times = 1)
+    public void WaitForOutput(string text, int times = 1, TimeSpan? deadline = null)
     {
-        if (!_output.WaitFor(text, times, Deadline))
+        if (!_output.WaitFor(text, times, deadline ?? Deadline))
             throw Failed($"\"{text}\" was not written {times} times");
     }
 

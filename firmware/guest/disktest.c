@@ -1,7 +1,8 @@
 // Works a disk, in one process: starting programs takes too long in the emulated KVM host.
 //   disktest fill FILE MIB      writes a file, reads it back past the caches and compares
-//   disktest stamps DEVICE MIB  writes and reads back blocks of 4 KiB, one request at a time, until a line comes in; then reads
-//                               all of them again. Each block holds its number and how often it was written.
+//   disktest stamps DEVICE MIB [DEPTH]
+//                               writes and reads back blocks of 4 KiB, DEPTH requests at a time (1), until a line comes in; then
+//                               reads all of them again. Each block holds its number and how often it was written.
 // Prints NAME=VALUE lines, and ends with status 1 and a message at the first thing that is not as it should be.
 #define _GNU_SOURCE
 #include <errno.h>
@@ -12,13 +13,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #define MIB (1UL << 20)
 #define BLOCK 4096
 #define WORDS (BLOCK / sizeof(uint64_t))
-#define REPORT 128 // blocks between two lines
+#define REPORT 64 // blocks between two lines
 
 static __attribute__((noreturn, format(printf, 1, 2))) void fail(const char *format, ...)
 {
@@ -92,37 +94,58 @@ static void fill(const char *path, uint64_t mib)
     printf("verified=%.1f\n", now() - start);
 }
 
-static void stamps(const char *path, uint64_t mib)
+// Works the blocks from first on, before end. Only the first of several says how it goes.
+static void stamp_part(const char *path, uint64_t first, uint64_t end)
 {
     uint64_t *data = aligned(BLOCK), *found = aligned(BLOCK);
-    uint64_t blocks = mib * (MIB / BLOCK), writes = 0;
-    uint32_t *versions = calloc(blocks, sizeof *versions);
+    uint64_t count = end - first, writes = 0;
+    uint32_t *versions = calloc(count, sizeof *versions);
     double slowest = 0;
     int file = open(path, O_RDWR | O_DIRECT);
     if (file < 0 || !versions)
         fail("open %s", path);
-    struct pollfd input = {.fd = 0, .events = POLLIN};
-    for (uint64_t block = 0; poll(&input, 1, 0) == 0; block = (block + 7919) % blocks, writes++) {
+    struct pollfd input = {.fd = 0, .events = POLLIN}; // which nobody reads, so all of them see it
+    for (uint64_t i = 0; poll(&input, 1, 0) == 0; i = (i + 7919) % count, writes++) {
         double start = now();
-        stamp(data, block, ++versions[block]);
-        if (pwrite(file, data, BLOCK, block * BLOCK) != BLOCK)
-            fail("write of block %lu", block);
-        if (pread(file, found, BLOCK, block * BLOCK) != BLOCK)
-            fail("read of block %lu", block);
-        compare(found, data, block, versions[block]);
+        stamp(data, first + i, ++versions[i]);
+        if (pwrite(file, data, BLOCK, (first + i) * BLOCK) != BLOCK)
+            fail("write of block %lu", first + i);
+        if (pread(file, found, BLOCK, (first + i) * BLOCK) != BLOCK)
+            fail("read of block %lu", first + i);
+        compare(found, data, first + i, versions[i]);
         slowest = now() - start > slowest ? now() - start : slowest;
-        if (writes % REPORT == 0)
+        if (first == 0 && writes % REPORT == 0)
             printf("progress=%lu\n", writes);
     }
-    for (uint64_t block = 0; block < blocks; block++) {
-        if (versions[block] == 0)
+    for (uint64_t i = 0; i < count; i++) {
+        if (versions[i] == 0)
             continue;
-        stamp(data, block, versions[block]);
-        if (pread(file, found, BLOCK, block * BLOCK) != BLOCK)
-            fail("read of block %lu", block);
-        compare(found, data, block, versions[block]);
+        stamp(data, first + i, versions[i]);
+        if (pread(file, found, BLOCK, (first + i) * BLOCK) != BLOCK)
+            fail("read of block %lu", first + i);
+        compare(found, data, first + i, versions[i]);
     }
-    printf("slowest=%.3f\nwrites=%lu\n", slowest, writes);
+    if (first == 0)
+        printf("slowest=%.3f\nwrites=%lu\n", slowest, writes);
+}
+
+static void stamps(const char *path, uint64_t mib, uint64_t depth)
+{
+    uint64_t blocks = mib * (MIB / BLOCK);
+    for (uint64_t part = 1; part < depth; part++) {
+        pid_t child = fork();
+        if (child < 0)
+            fail("fork");
+        if (child == 0) {
+            stamp_part(path, blocks * part / depth, blocks * (part + 1) / depth);
+            exit(0);
+        }
+    }
+    stamp_part(path, 0, blocks / depth);
+    for (int status; wait(&status) > 0;) {
+        if (status != 0)
+            exit(1);
+    }
 }
 
 int main(int count, char **arguments)
@@ -130,10 +153,10 @@ int main(int count, char **arguments)
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (count == 4 && strcmp(arguments[1], "fill") == 0)
         fill(arguments[2], strtoull(arguments[3], NULL, 0));
-    else if (count == 4 && strcmp(arguments[1], "stamps") == 0)
-        stamps(arguments[2], strtoull(arguments[3], NULL, 0));
+    else if ((count == 4 || count == 5) && strcmp(arguments[1], "stamps") == 0)
+        stamps(arguments[2], strtoull(arguments[3], NULL, 0), count == 5 ? strtoull(arguments[4], NULL, 0) : 1);
     else {
-        fprintf(stderr, "usage: disktest fill FILE MIB | stamps DEVICE MIB\n");
+        fprintf(stderr, "usage: disktest fill FILE MIB | stamps DEVICE MIB [DEPTH]\n");
         return 2;
     }
     return 0;

@@ -81,6 +81,8 @@ internal sealed record LinuxGuest
         }
         if (!File.Exists(Artifact("guest", "tools.cpio")))
             return "the guest's tools are missing: run firmware/guest/build tools";
+        if (!File.Exists(Artifact("guest", "debian.img")))
+            return "the disk with Debian is missing: run firmware/guest/build debian";
         return null;
     }
 

@@ -72,6 +72,7 @@ internal sealed partial class BackendSession : IDisposable
             try
             {
                 Stop(ring, mayLeave: true);
+                ring.IsStarted = false;     // for good
             }
             catch (Exception e)
             {

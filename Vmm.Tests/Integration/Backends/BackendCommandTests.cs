@@ -1,0 +1,151 @@
+using System.Diagnostics;
+using System.Text.Json;
+using NUnit.Framework;
+using Tmds.Linux;
+using Vmm.Tests.Fakes;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.User.Protocol;
+
+namespace Vmm.Tests.Integration.Backends;
+
+public class BackendCommandTests : BackendTest
+{
+    [TestCase("blk", "block")]
+    [TestCase("net", "net")]
+    [TestCase("rng", "rng")]
+    [TestCase("console", "console")]
+    [TestCase("vsock", "vsock")]
+    public void PrintCapabilities_AnyDevice_IsJsonWhateverElseIsSaid(string device, string type)
+    {
+        VmmResult result = StartVmm("backend", device, "--print-capabilities", "--nonsense", "--fd").WaitForEnd();
+        Assert.That((result.ExitCode, result.Errors), Is.EqualTo((0, "")), result.Summary);
+        using var json = JsonDocument.Parse(result.Output);
+        Assert.That(json.RootElement.GetProperty("type").GetString(), Is.EqualTo(type));
+        string[] features = json.RootElement.TryGetProperty("features", out JsonElement list)
+            ? [.. list.EnumerateArray().Select(feature => feature.GetString()!)] : [];
+        Assert.That(features, Is.EqualTo(device == "blk" ? ["read-only", "blk-file"] : Array.Empty<string>()));
+    }
+
+    [TestCase(15)]
+    [TestCase(2)]
+    public void Signal_WithAFrontEnd_EndsItAtOnceAndTheSocketIsGone(int signal)
+    {
+        VmmProcess process = StartBackend("rng");
+        FrontEndDriver frontEnd = ConnectFrontEnd();
+        frontEnd.Start();
+        long start = Stopwatch.GetTimestamp();
+        process.Signal(signal);
+        VmmResult result = process.WaitForEnd();
+        Assert.That(Stopwatch.GetElapsedTime(start), Is.LessThan(TimeSpan.FromSeconds(5)));
+        Assert.That((result.ExitCode, result.Output, result.Errors), Is.EqualTo((128 + signal, "", "")), result.Summary);
+        Assert.That(File.Exists(SocketPath), Is.False);
+    }
+
+    [Test]
+    public void SocketPath_LeftBehind_IsTakenOver()
+    {
+        VmmProcess first = StartBackend("rng");
+        first.Signal(LibC.SIGKILL);
+        first.WaitForEnd();
+        Assert.That(File.Exists(SocketPath));
+        StartBackend("rng");
+        Assert.That(ConnectFrontEnd().Get(VhostUserRequest.GetFeatures), Is.Not.Zero);
+    }
+
+    [Test]
+    public void SocketPath_InUse_IsRefused()
+    {
+        StartBackend("rng");
+        VmmResult second = StartVmm("backend", "rng", "--socket-path", SocketPath).WaitForEnd();
+        Assert.That((second.ExitCode, second.Errors), Is.EqualTo((1,
+            $"vmm: cannot listen on {SocketPath}: Address already in use (errno 98): another process listens there; give another path or stop it\n")));
+    }
+
+    [Test]
+    public void FrontEnd_Leaves_TheNextIsServed()
+    {
+        StartBackend("rng");
+        for (int i = 0; i < 3; i++)
+        {
+            using var frontEnd = new FrontEndDriver(UnixSocket.Connect(SocketPath));
+            frontEnd.Start();
+        }
+    }
+
+    [Test]
+    public void Client_FrontEndComesLater_IsConnectedTo()
+    {
+        VmmProcess process = StartVmm("backend", "rng", "--client", "--socket-path", SocketPath, "--log-level", "error");
+        using UnixListener listener = UnixListener.Listen(SocketPath);
+        for (int i = 0; i < 2; i++)
+        {
+            Assert.That(Poll.Wait([new PollEntry(listener, PollEvents.Readable)], 20_000), Is.EqualTo(1), "nobody connects");
+            using var frontEnd = new FrontEndDriver(listener.TryAccept()!);
+            frontEnd.Start();
+        }
+        process.Signal(LibC.SIGTERM);
+        Assert.That(process.WaitForEnd().ExitCode, Is.EqualTo(128 + 15));
+    }
+
+    [Test]
+    public void Fd_ConnectedSocket_IsServedUntilItsEnd()
+    {
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using ChildProcess process = StartInheriting(theirs);
+        theirs.Dispose();
+        using (var frontEnd = new FrontEndDriver(ours))
+            frontEnd.Start();
+        Assert.That(process.WaitForEnd(20_000));
+        Assert.That(process.End, Is.EqualTo("status 0"));
+    }
+
+    [Test]
+    public void Fd_ListeningSocket_IsServedAgainAndAgain()
+    {
+        using UnixListener listener = UnixListener.Listen(SocketPath);
+        using ChildProcess process = StartInheriting(listener);
+        for (int i = 0; i < 2; i++)
+        {
+            using var frontEnd = new FrontEndDriver(UnixSocket.Connect(SocketPath));
+            frontEnd.Start();
+        }
+        Assert.That(process.End, Is.Null);
+    }
+
+    [Test]
+    public void Fd_NoSocket_IsRefused()
+    {
+        VmmResult result = StartVmm("backend", "rng", "--fd", "0").WaitForEnd();
+        Assert.That((result.ExitCode, result.Errors), Is.EqualTo((1, "vmm: fd 0 is no connected Unix stream socket: Invalid argument (errno 22)\n")));
+    }
+
+    [TestCase("cannot open /nonexistent/disk", "blk", "--path", "/nonexistent/disk")]
+    [TestCase("cannot open /nonexistent/random", "rng", "--source", "/nonexistent/random")]
+    [TestCase("cannot open /nonexistent/file", "console", "--path", "/nonexistent/file")]
+    [TestCase("cannot listen on /nonexistent/vsock", "vsock", "--uds-path", "/nonexistent/vsock")]
+    [TestCase("cannot use 192.0.2.1:5000", "net", "--socket-udp", "local=192.0.2.1:5000,remote=192.0.2.2:5000")]
+    public void Device_ThatCannotBeHad_IsOneLine(string expected, string device, params string[] options)
+    {
+        VmmResult result = StartVmm(["backend", device, "--socket-path", SocketPath, .. options]).WaitForEnd();
+        Assert.That(result.ExitCode, Is.EqualTo(1), result.Summary);
+        Assert.That(result.Errors, Does.StartWith("vmm: ").And.Contain(expected).And.EndsWith("\n"));
+        Assert.That(result.Errors.Count(character => character == '\n'), Is.EqualTo(1));
+        Assert.That(File.Exists(SocketPath), Is.False);
+    }
+
+    [Test]
+    public void Console_OnPty_SaysWhichAndIsUsable()
+    {
+        VmmProcess process = StartBackend("console", "--path", "pty");
+        process.WaitForOutput("\n");
+        string path = process.Output.TrimEnd('\n');
+        Assert.That(path, Does.Match("^/dev/pts/[0-9]+$"));
+        using FileDescriptor user = FileDescriptor.Open(path, OpenMode.ReadWriteNonBlocking);
+        FrontEndDriver frontEnd = ConnectFrontEnd();
+        Assert.That(frontEnd.Get(VhostUserRequest.GetFeatures) & 1, Is.EqualTo(1), "VIRTIO_CONSOLE_F_SIZE");
+    }
+
+    private ChildProcess StartInheriting(FileDescriptor socket) => Keep(ChildProcess.Start(
+        VmmProcess.IsNative ? VmmProcess.Command[0] : Environment.ProcessPath is { } path && Path.GetFileName(path) == "dotnet" ? path : "/usr/bin/dotnet",
+        [.. VmmProcess.Command.Skip(1), "backend", "rng", "--fd", $"{ChildProcess.InheritedNumber}"], socket));
+}
