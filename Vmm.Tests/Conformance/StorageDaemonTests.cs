@@ -4,6 +4,7 @@ using Vmm.Tests.Integration.Linux.Devices;
 using Vmm.Vhost;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.User;
 using Vmm.Vhost.User.Frontend;
 using Vmm.Vhost.User.Protocol;
 
@@ -16,6 +17,9 @@ public sealed class StorageDaemonTests : PeerTest
     private const int ConfigSize = 60;   // struct virtio_blk_config to the end of write zeroes
     private const ulong AllFeatures = ulong.MaxValue;
     private const ulong PlainFeatures = ~(VirtioFeatures.EventIndex | VirtioFeatures.IndirectDescriptors);
+
+    // For a failure, not a figure.
+    private static readonly TimeSpan s_limit = TimeSpan.FromSeconds(30);
 
     private static readonly (GuestAddress, ulong)[] s_threeRegions =
         [(new(0), 4 << 20), (new(0xC000_0000 - (4 << 20)), 4 << 20), (new(1UL << 32), 4 << 20)];
@@ -187,7 +191,9 @@ public sealed class StorageDaemonTests : PeerTest
         var files = new FileDescriptor[count];
         Array.Fill(files, memory.File);
 
-        using var session = new VhostUserSession(UnixSocket.Connect(Socket), "the storage daemon", TimeSpan.FromSeconds(30));
+        // The socket's file is there a moment before somebody listens on it.
+        using var connector = new PeerConnector(VhostUserEndpoint.ConnectTo(Socket), "the storage daemon");
+        using var session = new VhostUserSession(connector.Connect(s_limit), "the storage daemon", s_limit);
         Assert.That(session.GetFeatures() & VirtioFeatures.VhostUserProtocolFeatures, Is.Not.Zero);
         session.SetProtocolFeatures(
             session.GetProtocolFeatures() & (VhostUserProtocolFeatures.ConfigureMemSlots | VhostUserProtocolFeatures.ReplyAck));
