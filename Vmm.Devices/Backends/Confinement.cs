@@ -51,10 +51,6 @@ public sealed record Confinement
     /// <summary>The sockets that it listens on, to be removed at the end.</summary>
     public IReadOnlyList<string> Sockets { get; init; } = [];
 
-    /// <summary>What <c>--help</c> says of it.</summary>
-    public static string Description =>
-        "no new privileges, no files by Landlock, and by seccomp no system calls but those it needs: no programs, no files, no network";
-
     /// <summary>Confines the process, for good: Landlock for the calling thread and those it starts, the rest for all.</summary>
     /// <returns>Whether that was possible: not without the native binary.</returns>
     /// <exception cref="ErrnoException">The kernel refused.</exception>
