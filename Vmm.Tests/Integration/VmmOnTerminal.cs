@@ -56,9 +56,7 @@ internal sealed class VmmOnTerminal : IDisposable
     /// <summary>Kills it if it still runs, and takes the terminal away.</summary>
     public void Dispose()
     {
-        if (!_process.HasExited)
-            _process.Kill();
-        _process.WaitForExit();
+        _process.KillAndWait("vmm, which was killed,");
         _process.Dispose();
         _terminal.HangUp();
         bool ended = _screen.WaitForEnd(VmmProcess.Deadline);

@@ -124,9 +124,7 @@ internal sealed class VmmProcess : IDisposable
     /// <summary>Kills it if it still runs.</summary>
     public void Dispose()
     {
-        if (!_process.HasExited)
-            _process.Kill();
-        _process.WaitForExit();
+        _process.KillAndWait("vmm, which was killed,");
         _process.Dispose();
     }
 
@@ -137,7 +135,7 @@ internal sealed class VmmProcess : IDisposable
 
     private AssertionException Failed(string what)
     {
-        string state = _process.HasExited ? $"it ended with status {_process.ExitCode}" : "it still runs";
+        string state = _process.HasExited ? $"it ended with status {_process.ExitCode}" : $"it still runs\n{ProcFs.KernelStacks(_process.Id)}";
         return new AssertionException($"{what}; {state}\n{Show(_output.Text, _errors.Text)}");
     }
 }

@@ -24,8 +24,9 @@ internal static class HostCommand
         Task<string> errors = process.StandardError.ReadToEndAsync();
         if (!process.WaitForExit(VmmProcess.Deadline))
         {
+            string where = ProcFs.KernelStacks(process.Id);
             process.Kill();
-            throw new AssertionException($"{program} {string.Join(' ', arguments)} did not end");
+            throw new AssertionException($"{program} {string.Join(' ', arguments)} did not end\n{where}");
         }
         return (process.ExitCode, output.Result + errors.Result);
     }

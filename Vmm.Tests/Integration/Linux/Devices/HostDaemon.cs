@@ -52,17 +52,12 @@ internal sealed class HostDaemon : IDisposable
     /// <returns>Its exit status.</returns>
     public int WaitForEnd()
     {
-        Assert.That(_process.WaitForExit(VmmProcess.Deadline), $"{_program} did not end");
+        _process.WaitForEnd(_program);
         return _process.ExitCode;
     }
 
     /// <summary>Kills it with signal 9.</summary>
-    public void Kill()
-    {
-        if (!_process.HasExited)
-            _process.Kill();
-        _process.WaitForExit();
-    }
+    public void Kill() => _process.KillAndWait($"{_program}, which was killed,");
 
     /// <summary>Starts it again.</summary>
     public void Start()
