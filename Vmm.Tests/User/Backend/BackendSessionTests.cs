@@ -142,6 +142,27 @@ public sealed class BackendSessionTests : IDisposable
         Assert.That(ring.Take().Bytes, Is.EqualTo(new byte[] { 2 }));
     }
 
+    [TestCase(Request.ResetDevice, Feature.ResetDevice)]
+    [TestCase(Request.SetStatus, Feature.Status)]
+    public void Reset_ThenTheSameFeatures_TellsTheDeviceOfThemAgain(Request request, Feature feature)
+    {
+        using FrontEndRing ring = _frontEnd.Start(0, 16, feature);
+        Assert.That(_frontEnd.Ask(request, new byte[request == Request.SetStatus ? 8 : 0]), Is.Zero);
+        Assert.That(_frontEnd.Ask(Request.SetFeatures, FrontEndDriver.Features), Is.Zero);
+        string told = $"features 0x{FrontEndDriver.Features:x}";
+        Assert.That(_device.Events.Where(what => what == "reset" || what == told), Is.EqualTo(new[] { told, "reset", told }));
+    }
+
+    // QEMU says so whenever a VM pauses.
+    [Test]
+    public void SetStatus_ZeroWhereThereIsResetDevice_StopsRingsAndResetsNothing()
+    {
+        using FrontEndRing ring = _frontEnd.Start(0, 16, Feature.ResetDevice | Feature.Status);
+        Assert.That(_frontEnd.Ask(Request.SetStatus, 0UL), Is.Zero);
+        Assert.That(_device.Events, Has.Some.EqualTo("end"));
+        Assert.That(_device.Events, Has.None.EqualTo("reset"));
+    }
+
     [Test]
     public void SetFeatures_OthersWhileARingRuns_StartsItAgain()
     {

@@ -391,6 +391,17 @@ public class FrontendTests
     }
 
     [Test]
+    public void Reset_AfterTheDriverWroteToTheConfig_GivesItAsItWas()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Open().WriteConfig(3, [0xAA]);
+        _fixture.Frontend.Reset();
+        byte[] config = new byte[8];
+        _fixture.Frontend.ReadConfig(config);
+        Assert.That(config, Is.EqualTo(new byte[] { 1, 2, 3, 4, 5, 6, 7, 8 }));
+    }
+
+    [Test]
     public void WriteConfig_Refused_ChangesNothing()
     {
         using FakeBackend backend = new FakeBackend(_fixture.Path).Start();

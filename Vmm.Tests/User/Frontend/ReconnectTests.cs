@@ -131,6 +131,10 @@ public class ReconnectTests
         Assert.That(second.All(1, VhostUserRequest.SetVringEnable), Is.Empty);
         Assert.That(second.All(1, VhostUserRequest.SetStatus).Single().Number, Is.EqualTo(1));
         Assert.That(second.All(1, VhostUserRequest.SetConfig).Single().Payload, Is.EqualTo(new byte[] { 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0x55 }));
+        VhostUserRequest[] said = second.Names(1);
+        Assert.That(
+            Array.IndexOf(said, VhostUserRequest.SetConfig), Is.GreaterThan(Array.IndexOf(said, VhostUserRequest.SetFeatures)),
+            "features decide what may be written");
     }
 
     [Test]

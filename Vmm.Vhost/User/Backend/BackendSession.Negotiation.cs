@@ -39,12 +39,13 @@ internal sealed partial class BackendSession
     {
         if ((features & ~OfferedFeatures) != 0)
             throw new RefusedException($"features 0x{features & ~OfferedFeatures:x} were not offered");
-        ulong changed = _features is ulong old ? old ^ features : ulong.MaxValue;
+        // After a reset the device has forgotten them, even if they are the same again.
+        ulong changed = _told is ulong old ? old ^ features : ulong.MaxValue;
         if ((changed & ~VirtioFeatures.LogAll) != 0)
             StopAll();
         else if (changed != 0)
             PauseAll();   // from here on what they write is logged, or not any more
-        _features = features;
+        _features = _told = features;
         if ((changed & ~VirtioFeatures.LogAll) != 0)
             _device.FeaturesAccepted(features);
         // Who does not know of SET_VRING_ENABLE has its rings enabled (vhost-user.rst, "Ring states").
@@ -114,15 +115,19 @@ internal sealed partial class BackendSession
     {
         if (status > byte.MaxValue)
             throw new RefusedException($"0x{status:x} is no device status");
-        _status = status;
-        if (status == 0)
+        // QEMU also says 0 when a VM only pauses. Whoever has RESET_DEVICE says that when the driver resets the device.
+        if (status == 0 && Has(VhostUserProtocolFeatures.ResetDevice))
+            ResetRings();
+        else if (status == 0)
             ResetDevice();
+        _status = status;
     }
 
     private void ResetDevice()
     {
         ResetRings();
         _status = 0;
+        _told = null;
         _device.Reset();
     }
 

@@ -20,6 +20,7 @@ internal sealed partial class BackendSession : IDisposable
     private readonly RingSetup[] _rings;
     private BackendMemory _memory = BackendMemory.Empty;
     private ulong? _features;
+    private ulong? _told;           // the same, of which the device knows
     private VhostUserProtocolFeatures _protocolFeatures;
     private ulong _status;
     private bool _hasReplied;   // the message that is handled

@@ -55,6 +55,14 @@ public sealed partial class VhostUserFrontend
         _written = new bool[_config.Length];
     }
 
+    // After a reset the configuration space is as the back-end gave it. One that cannot be reset may keep what was written: for a disk
+    // that writes through, a driver that flushes all the same.
+    private void ForgetWrites()
+    {
+        _config = _original?.ToArray();
+        Array.Clear(_written);
+    }
+
     // The back-end says that its configuration space changed.
     private void RefreshConfig()
     {

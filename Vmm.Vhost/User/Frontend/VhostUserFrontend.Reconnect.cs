@@ -240,9 +240,9 @@ public sealed partial class VhostUserFrontend
 
     private void Replay(FrontendPeer peer)
     {
-        RestoreConfig(peer);
         if (_accepted is { } features)
             ApplyFeatures(peer, features);
+        RestoreConfig(peer);   // which features allow
         if (_memory is not null)
             ApplyMemory(peer, _memory);
         List<Ring> running = [.. _rings.Where(ring => ring.Runs)];

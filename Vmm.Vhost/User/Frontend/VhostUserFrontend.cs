@@ -172,6 +172,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
                 Do(peer => peer.Session.ResetDevice());
             else if ((ProtocolFeatures & VhostUserProtocolFeatures.Status) != 0)
                 Do(peer => peer.Session.SetStatus(0));
+            ForgetWrites();
         }
     }
 
