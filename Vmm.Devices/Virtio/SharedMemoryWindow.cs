@@ -19,6 +19,7 @@ public sealed class SharedMemoryWindow : IDisposable
     private readonly Lock _lock = new();
     private readonly MemoryMapping _addresses;
     private readonly SortedDictionary<ulong, ulong> _mapped = [];   // lengths by where they begin
+    private bool _isDisposed;
 
     /// <summary>Keeps addresses free for a region.</summary>
     /// <param name="id">The region's number, which its driver knows.</param>
@@ -63,6 +64,8 @@ public sealed class SharedMemoryWindow : IDisposable
                 if (offset < start + size && start < offset + length)
                     throw new VhostException($"0x{offset:x}+0x{length:x} in region {Id} is mapped already");
             }
+            if (_isDisposed)
+                throw new VhostException($"region {Id} is gone");
             if (_mapped.Count == MaxMappings)
                 throw new VhostException($"region {Id} has {MaxMappings} mappings, and no room for more");
             _addresses.Insert(offset, length, file, fileOffset, isWritable ? MappingAccess.SharedReadWrite : MappingAccess.SharedReadOnly);
@@ -88,12 +91,21 @@ public sealed class SharedMemoryWindow : IDisposable
     {
         lock (_lock)
         {
-            if (_mapped.Count > 0)
+            if (_mapped.Count > 0 && !_isDisposed)
                 _addresses.Remove(0, Length);
             _mapped.Clear();
         }
     }
 
     /// <inheritdoc/>
-    public void Dispose() => _addresses.Dispose();
+    public void Dispose()
+    {
+        // Its addresses may be somebody else's from here on, and a back-end may be about to map.
+        lock (_lock)
+        {
+            _isDisposed = true;
+            _mapped.Clear();
+            _addresses.Dispose();
+        }
+    }
 }

@@ -79,4 +79,25 @@ public static class Errnos
 
     /// <summary>errno as the last call through Tmds.LibC on this thread left it.</summary>
     internal static int Last => LibC.errno;
+
+    /// <summary>Machine is not on the network.</summary>
+    public const int Enonet = 64;
+
+    /// <summary>Protocol error.</summary>
+    public const int Eproto = 71;
+
+    /// <summary>Message too long.</summary>
+    public const int Emsgsize = 90;
+
+    /// <summary>Protocol not available.</summary>
+    public const int Enoprotoopt = 92;
+
+    /// <summary>Network is unreachable.</summary>
+    public const int Enetunreach = 101;
+
+    /// <summary>Host is down.</summary>
+    public const int Ehostdown = 112;
+
+    /// <summary>No route to host.</summary>
+    public const int Ehostunreach = 113;
 }

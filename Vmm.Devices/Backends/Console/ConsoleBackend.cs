@@ -13,6 +13,7 @@ public sealed class ConsoleBackend : VhostUserDevice, IDisposable
     private readonly FileDescriptor _output;
     private readonly TerminalMaster? _terminal;
     private (ushort Columns, ushort Rows) _size;
+    private ConsoleReceiveRing? _receiveRing;
 
     private ConsoleBackend(FileDescriptor output, string path)
     {
@@ -66,7 +67,8 @@ public sealed class ConsoleBackend : VhostUserDevice, IDisposable
     {
         if (ring.Index != ReceiveQueue)
             return new ConsoleTransmitRing(_output, Path);
-        return _terminal is null ? IdleRing.Instance : new ConsoleReceiveRing(_terminal, UpdateSize);
+        // The same again: it may have read what the guest had no buffer for.
+        return _terminal is null ? IdleRing.Instance : _receiveRing ??= new ConsoleReceiveRing(_terminal, UpdateSize);
     }
 
     /// <inheritdoc/>

@@ -11,6 +11,7 @@ internal sealed class ConsoleTransmitRing : IRingHandler
 {
     private const int KeptSize = 64 * 1024;
     private const int ChunkSize = 4096;
+    private const ulong MaxRequest = 1 << 20;       // a chain can name the same memory again and again
     private const int PatienceMilliseconds = 200;
 
     private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Console");
@@ -39,7 +40,7 @@ internal sealed class ConsoleTransmitRing : IRingHandler
         while (ring.TryTake(out DescriptorChain chain))
         {
             int count;
-            for (ulong offset = 0; (count = chain.Read(offset, _chunk)) > 0; offset += (ulong)count)
+            for (ulong offset = 0; offset < MaxRequest && (count = chain.Read(offset, _chunk)) > 0; offset += (ulong)count)
                 Write(_chunk.AsSpan(0, count));
             ring.Complete(chain.Head, 0);
         }

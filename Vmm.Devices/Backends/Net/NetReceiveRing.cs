@@ -86,7 +86,7 @@ internal sealed class NetReceiveRing : IRingHandler
             (_length, _placed) = (count - _skipped, 0);
             return true;
         }
-        if (count < 0 && count != -Errnos.Eagain && count != -Errnos.Econnrefused)
+        if (count < 0 && count != -Errnos.Eagain)
         {
             _hasFailed = true;
             s_log.Error("{Error}: the guest receives nothing more", new ErrnoException("cannot receive", -count).Message);

@@ -58,21 +58,26 @@ internal sealed class UdpPort : IFramePort
     public int TrySend(int pair, ReadOnlySpan<IoVector> vectors)
     {
         int sent = VectoredIo.TryWrite(_sockets[pair], vectors[1..]);
-        // That nobody was there is told of the datagram before: this one is not sent yet.
-        return sent == -Errnos.Econnrefused ? VectoredIo.TryWrite(_sockets[pair], vectors[1..]) : sent;
+        return IsOfOneBefore(sent) ? VectoredIo.TryWrite(_sockets[pair], vectors[1..]) : sent;
     }
 
     /// <inheritdoc/>
     public int TryReceive(int pair, Span<byte> buffer)
     {
         int count = _sockets[pair].TryRead(buffer[IFramePort.HeaderSize..]);
-        if (count == -Errnos.Econnrefused)
+        if (IsOfOneBefore(count))
             count = _sockets[pair].TryRead(buffer[IFramePort.HeaderSize..]);
         if (count < 0)
-            return count;
+            return IsOfOneBefore(count) ? -Errnos.Eagain : count;
         buffer[..IFramePort.HeaderSize].Clear();
         return IFramePort.HeaderSize + count;
     }
+
+    // What the network says of a datagram sent before comes with the next call, which has done nothing yet: that nobody listens, that a
+    // firewall is in the way, that it was too large.
+    private static bool IsOfOneBefore(int result) => -result is
+        Errnos.Econnrefused or Errnos.Ehostunreach or Errnos.Enetunreach or Errnos.Ehostdown or Errnos.Enonet or Errnos.Enoprotoopt
+        or Errnos.Eproto or Errnos.Emsgsize;
 
     /// <inheritdoc/>
     public void Dispose()

@@ -16,6 +16,7 @@ public sealed class VsockBackend : VhostUserDevice, IDisposable
     private const int ReceiveQueue = 0, TransmitQueue = 1, Queues = 3;
 
     private readonly VsockSwitch _switch;
+    private readonly VsockReceiveRing _receiveRing;     // always the same: it may hold a packet for which the guest has no buffer
     private readonly uint _guestCid;
 
     /// <summary>Listens for programs of the host's.</summary>
@@ -26,6 +27,7 @@ public sealed class VsockBackend : VhostUserDevice, IDisposable
     {
         _guestCid = guestCid;
         _switch = new VsockSwitch(path, guestCid);
+        _receiveRing = new VsockReceiveRing(_switch);
     }
 
     /// <inheritdoc/>
@@ -49,13 +51,17 @@ public sealed class VsockBackend : VhostUserDevice, IDisposable
     /// <inheritdoc/>
     public override IRingHandler StartRing(BackendRing ring) => ring.Index switch
     {
-        ReceiveQueue => new VsockReceiveRing(_switch),
+        ReceiveQueue => _receiveRing,
         TransmitQueue => new VsockTransmitRing(_switch),
         _ => IdleRing.Instance,     // events: the guest's address never changes while it runs
     };
 
     /// <inheritdoc/>
-    public override void Reset() => _switch.Clear();
+    public override void Reset()
+    {
+        _switch.Clear();
+        _receiveRing.Clear();
+    }
 
     /// <inheritdoc/>
     public void Dispose() => _switch.Dispose();

@@ -135,6 +135,8 @@ internal sealed class VsockConnection : IDisposable
     /// <returns>False if there is none after all.</returns>
     public bool TryMakePacket(VsockPacket packet, ulong guestCid)
     {
+        if (!HasWork)
+            return false;   // it was forgotten meanwhile
         VsockHeader header = HeaderFor(guestCid);
         if (Take(VsockPending.Reset))
         {

@@ -31,6 +31,9 @@ internal sealed class VsockReceiveRing(VsockSwitch sockets) : IRingHandler
     {
     }
 
+    /// <summary>Drops the packet that waits: its connection has ended. The ring does not run.</summary>
+    public void Clear() => _packet.Clear();
+
     private void Fill(BackendRing ring, DescriptorChain chain)
     {
         ulong room = chain.WritableLength;

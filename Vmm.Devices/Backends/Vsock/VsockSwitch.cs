@@ -17,6 +17,7 @@ internal sealed class VsockSwitch : IDisposable
 
     private const int MaxHandshakes = 64;
     private const int MaxResets = 256;
+    private const int MaxReady = 2 * MaxConnections;    // with some that have ended meanwhile
     private const uint FirstHostPort = 1 << 30;     // above those that programs listen on
     private const ulong ListenerId = 0, WakeId = 1, FirstId = 2;
     private const int EventsAtOnce = 64;
@@ -69,7 +70,7 @@ internal sealed class VsockSwitch : IDisposable
         get
         {
             lock (_lock)
-                return _resets.Count < MaxResets;
+                return _resets.Count < MaxResets && _ready.Count < MaxReady;
         }
     }
 
@@ -144,6 +145,8 @@ internal sealed class VsockSwitch : IDisposable
                 Collect();
             while (_ready.TryDequeue(out VsockConnection? connection))
             {
+                if (_ready.Count == MaxReady - 1)
+                    _room.Signal();
                 if (!_connections.ContainsKey(connection.Id))
                     continue;   // it ended while it stood here
                 connection.IsQueued = false;
@@ -225,11 +228,17 @@ internal sealed class VsockSwitch : IDisposable
     private void Remove(VsockConnection connection)
     {
         _connections.Remove(connection.Id);
-        if (_known.TryGetValue((connection.HostPort, connection.GuestPort), out VsockConnection? known) && known == connection)
-            _known.Remove((connection.HostPort, connection.GuestPort));
-        connection.Dispose();       // which takes it out of the epoll set
+        Unname(connection);
+        connection.Dispose();       // which takes it out of the epoll set; from _ready it goes in its turn
         connection.Watched = null;
         Hear();
+    }
+
+    // Its ports may belong to another one already.
+    private void Unname(VsockConnection connection)
+    {
+        if (_known.TryGetValue((connection.HostPort, connection.GuestPort), out VsockConnection? known) && known == connection)
+            _known.Remove((connection.HostPort, connection.GuestPort));
     }
 
     // Answers a packet of no connection, unless it is such an answer itself.
@@ -258,7 +267,7 @@ internal sealed class VsockSwitch : IDisposable
             return;
         }
         if (connection.IsForgotten)
-            _known.Remove((connection.HostPort, connection.GuestPort));
+            Unname(connection);
         if (connection.HasWork && !connection.IsQueued)
         {
             connection.IsQueued = true;

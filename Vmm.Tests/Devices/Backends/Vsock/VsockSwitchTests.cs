@@ -34,6 +34,43 @@ public sealed class VsockSwitchTests
     }
 
     [Test]
+    public void Guest_ConnectsAgainAndAgainAndTakesNothing_IsNotHeardUntilItDoes()
+    {
+        using Socket listener = _guest.ListenOn(HostPort);
+        int count = 0;
+        for (; _guest.Switch.HasRoom; count++)
+        {
+            Assert.That(count, Is.LessThanOrEqualTo(4 * VsockSwitch.MaxConnections));
+            _guest.Send(VsockOperation.Request, GuestPort, HostPort);
+            listener.Accept().Dispose();
+        }
+        Assert.That(_guest.Switch.Count, Is.EqualTo(1));
+        _guest.Receive(VsockOperation.Response);
+        Assert.That(_guest.Switch.HasRoom, Is.True);
+    }
+
+    [Test]
+    public void Guest_ResetsAndConnectsAgain_GetsNothingOfTheOldConnection()
+    {
+        Socket old = _guest.Connect();
+        old.Send(new byte[VsockPacket.MaxData + 3]);
+        Assert.That(_guest.Receive().Data, Has.Length.EqualTo(VsockPacket.MaxData), "there is more for the guest");
+        for (uint sent = 0, taken = 0; taken == sent; taken = _guest.Receive(VsockOperation.CreditUpdate).ForwardCount)
+        {
+            _guest.Send(VsockOperation.ReadWrite, GuestPort, HostPort, new byte[1 << 15]);
+            _guest.Send(VsockOperation.CreditRequest, GuestPort, HostPort);
+            sent += 1 << 15;
+        }
+        _guest.Send(VsockOperation.Reset, GuestPort, HostPort);
+        Assert.That(_guest.Switch.Count, Is.EqualTo(1), "there is more for the program");
+        Socket program = _guest.Connect();
+        program.Send("new"u8);
+        Assert.That(_guest.Receive().Data, Is.EqualTo("new"u8.ToArray()));
+        _guest.Send(VsockOperation.ReadWrite, GuestPort, HostPort, "heard"u8);
+        Assert.That(VsockGuest.Read(program, 5), Is.EqualTo("heard"u8.ToArray()));
+    }
+
+    [Test]
     public void Guest_ConnectsWhereNobodyListens_IsReset()
     {
         _guest.Send(VsockOperation.Request, GuestPort, 4711);
