@@ -94,7 +94,7 @@ public sealed record Confinement
         if (ConnectsToUnixSockets)
             filter.AllowWhere(Socket, 0, AfUnix).Allow(Connect);
         if (Sockets.Count > 0)
-            filter.Allow(Unlink);
+            filter.Allow(Unlink, Lstat, Newfstatat);   // what is at the path, by either call of the C library
         return filter.Kill(s_killed);
     }
 }

@@ -21,20 +21,20 @@ public class FileDescriptor : SafeHandle
     /// <summary>The number, for a system call or a message. It stays valid only as long as this object is not disposed.</summary>
     public int Number => (int)handle;
 
-    /// <summary>Opens a device or file by open(2). Unlike File.OpenHandle it takes no advisory lock, which devices refuse or misread.</summary>
+    /// <summary>Opens a device or file by open(2). Unlike File.OpenHandle it takes no advisory lock, which devices refuse or misread,
+    /// and a terminal never becomes the controlling terminal of the process.</summary>
     /// <param name="path">The path.</param>
     /// <param name="mode">How the file is opened; close-on-exec is always added.</param>
     /// <param name="advice">What the user can do if this fails; appended to the error.</param>
     /// <exception cref="ErrnoException">open(2) failed.</exception>
     public static unsafe FileDescriptor Open(string path, OpenMode mode, string? advice = null)
     {
-        int flags = LibC.O_CLOEXEC | mode switch
+        int flags = LibC.O_CLOEXEC | LibC.O_NOCTTY | mode switch
         {
             OpenMode.ReadOnly => LibC.O_RDONLY,
             OpenMode.ReadWrite => LibC.O_RDWR,
-            OpenMode.ReadWriteNoTerminal => LibC.O_RDWR | LibC.O_NOCTTY,
             OpenMode.ReadWriteNonBlocking => LibC.O_RDWR | LibC.O_NONBLOCK,
-            OpenMode.ReadNonBlocking => LibC.O_RDONLY | LibC.O_NONBLOCK | LibC.O_NOCTTY,
+            OpenMode.ReadNonBlocking => LibC.O_RDONLY | LibC.O_NONBLOCK,
             OpenMode.CreateTruncate => LibC.O_WRONLY | LibC.O_CREAT | LibC.O_TRUNC,
             _ => throw new ArgumentOutOfRangeException(nameof(mode)),
         };
@@ -75,9 +75,6 @@ public enum OpenMode
 
     /// <summary>For reading and writing.</summary>
     ReadWrite,
-
-    /// <summary>For reading and writing; a terminal does not become that of the process.</summary>
-    ReadWriteNoTerminal,
 
     /// <summary>For reading and writing, without ever waiting.</summary>
     ReadWriteNonBlocking,

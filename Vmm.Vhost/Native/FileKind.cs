@@ -16,6 +16,17 @@ public static class FileKind
         }
     }
 
+    /// <summary>What tells the file at <paramref name="path"/>, not one that it links to, from all others; null if there is none.</summary>
+    public static unsafe (ulong Device, ulong Inode)? Identity(string path)
+    {
+        stat status;
+        fixed (byte* name = FileDescriptor.NullTerminated(path))
+        {
+            // SAFETY: the name is null-terminated and pinned, the result on the stack.
+            return LibC.lstat(name, &status) == 0 ? ((ulong)status.st_dev, (ulong)status.st_ino) : null;
+        }
+    }
+
     /// <summary>The size in bytes of the regular file (a memfd is one) that <paramref name="descriptor"/> names, and of the blocks by which it is
     /// to be mapped: its pages.</summary>
     /// <returns>False if it is no regular file.</returns>

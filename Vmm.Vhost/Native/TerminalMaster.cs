@@ -43,7 +43,7 @@ public sealed unsafe partial class TerminalMaster : FileDescriptor
             Ioctl.Call(terminal, s_number, ref index);
             terminal.Path = string.Create(CultureInfo.InvariantCulture, $"/dev/pts/{index}");
             // Kept open: else reading here is an error, and the settings are lost, whenever nobody has it open.
-            terminal._terminal = FileDescriptor.Open(terminal.Path, OpenMode.ReadWriteNoTerminal);
+            terminal._terminal = FileDescriptor.Open(terminal.Path, OpenMode.ReadWrite);
             Terminal.TryOpen(terminal._terminal)!.SetRaw();
             return terminal;
         }

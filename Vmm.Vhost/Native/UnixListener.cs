@@ -8,9 +8,14 @@ public sealed unsafe class UnixListener : FileDescriptor
     private const int Backlog = 8;
 
     private readonly string? _path;
+    private readonly (ulong Device, ulong Inode)? _identity;
 
     private UnixListener(int fd, string? path)
-        : base(fd) => _path = path;
+        : base(fd)
+    {
+        _path = path;
+        _identity = path is null ? null : FileKind.Identity(path);
+    }
 
     /// <summary>Listens on <paramref name="path"/>, in the place of a socket that a process left behind.</summary>
     /// <exception cref="ErrnoException">Somebody listens there, something else is there, or the system refused; the message says what to do.</exception>
@@ -72,8 +77,9 @@ public sealed unsafe class UnixListener : FileDescriptor
     /// <inheritdoc/>
     protected override bool ReleaseHandle()
     {
-        if (_path is not null)
-            Unlink(_path);   // before it is closed: nobody can mistake it for one that was left behind
+        // Before it is closed: nobody can mistake it for one that was left behind. What has that name now may be another's.
+        if (_path is not null && _identity is not null && FileKind.Identity(_path) == _identity)
+            Unlink(_path);
         return base.ReleaseHandle();
     }
 

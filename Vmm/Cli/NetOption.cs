@@ -87,6 +87,8 @@ internal static class NetOption
     /// <exception cref="UsageException">It cannot be the name of one.</exception>
     public static string ParseInterface(OptionValue value)
     {
+        if (value.Text.Length == 0)
+            throw value.Refuse("is not the name of an interface");
         if (Encoding.UTF8.GetByteCount(value.Text) > MaxInterfaceName)
             throw value.Refuse($"is too long for an interface: at most {MaxInterfaceName} bytes");
         foreach (char character in value.Text)

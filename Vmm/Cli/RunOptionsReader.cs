@@ -1,6 +1,7 @@
 using NLog;
 using Vmm.Boot;
 using Vmm.Devices.Virtio;
+using Vmm.Devices.Virtio.VhostUser;
 using Vmm.Machine;
 using Vmm.Vhost.Memory;
 
@@ -61,6 +62,9 @@ internal static class RunOptionsReader
             .. RepeatableOptions.Values(options.Vdpa).Select(VdpaOption.Parse),
             .. RepeatableOptions.Values(options.VhostUser).Select(VhostUserOption.Parse),
         ];
+        // A guest can mount only one of them.
+        if (devices.OfType<FsOptions>().Where(fs => fs.Tag is not null).GroupBy(fs => fs.Tag).FirstOrDefault(same => same.Count() > 1) is { Key: string tag })
+            throw new UsageException($"--fs: tag '{tag}' is given more than once: give each directory another tag");
         return devices.Length <= AddressMap.VirtioMmioSlots
             ? devices
             : throw new UsageException($"{devices.Length} virtio devices are more than a machine has slots for, {AddressMap.VirtioMmioSlots}");

@@ -1,3 +1,5 @@
+using System.Diagnostics.CodeAnalysis;
+using System.Reflection;
 using CommandLine;
 using CommandLine.Text;
 using Vmm.Cli.Backend;
@@ -53,7 +55,10 @@ internal static class Verbs
         });
         args = RepeatableOptions.Join(
             args, NetOption.Name, FsOption.Name, DiskOption.Name, ScsiOption.Name, VdpaOption.Name, VhostUserOption.Name);
-        ParserResult<object> result = parser.ParseArguments(args.Length > 1 ? [.. args, End] : args, Candidates(command, args));
+        Type[] candidates = Candidates(command, args);
+        if (candidates is [Type options])
+            CheckSwitches(options, args);
+        ParserResult<object> result = parser.ParseArguments(args.Length > 1 ? [.. args, End] : args, candidates);
         if (result.Tag != ParserResultType.Parsed)
             return ReadErrors(command, args, result);
         CheckRest(command, args, ((IVerbOptions)result.Value).Rest);
@@ -62,6 +67,19 @@ internal static class Verbs
 
     /// <summary>What <c>vmm --version</c> prints.</summary>
     public static string Version() => $"vmm {typeof(Verbs).Assembly.GetName().Version?.ToString(3)}";
+
+    // The parser takes any value of a switch, "off" for one, and turns it on.
+    [UnconditionalSuppressMessage("Trimming", "IL2070", Justification = "Program keeps the properties of every options class.")]
+    private static void CheckSwitches(Type options, string[] args)
+    {
+        foreach (PropertyInfo property in options.GetProperties())
+        {
+            if (property.PropertyType != typeof(bool) || property.GetCustomAttribute<OptionAttribute>()?.LongName is not string name)
+                continue;
+            if (Array.Exists(args, arg => arg.StartsWith($"--{name}=", StringComparison.Ordinal)))
+                throw new UsageException($"--{name}: takes no value: leave the option out for off");
+        }
+    }
 
     private static void CheckRest(Command command, string[] args, IEnumerable<string> rest)
     {

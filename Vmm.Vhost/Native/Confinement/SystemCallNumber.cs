@@ -9,6 +9,7 @@ public enum SystemCallNumber
     Open = 2,
     Close = 3,
     Fstat = 5,
+    Lstat = 6,
     Poll = 7,
     Lseek = 8,
     Mmap = 9,

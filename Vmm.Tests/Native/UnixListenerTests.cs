@@ -1,0 +1,31 @@
+using NUnit.Framework;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Tests.Native;
+
+public class UnixListenerTests
+{
+    private readonly string _path = Path.Combine(Path.GetTempPath(), $"vmm-{Guid.NewGuid():N}.sock");
+
+    [TearDown]
+    public void Remove() => File.Delete(_path);
+
+    [Test]
+    public void Dispose_ItsFile_IsRemoved()
+    {
+        UnixListener.Listen(_path).Dispose();
+        Assert.That(Path.Exists(_path), Is.False);
+    }
+
+    [Test]
+    public void Dispose_AnothersFileInItsPlace_IsLeft()
+    {
+        UnixListener first = UnixListener.Listen(_path);
+        File.Delete(_path);
+        using UnixListener second = UnixListener.Listen(_path);
+        first.Dispose();
+        Assert.That(Path.Exists(_path), Is.True);
+        Assert.That(UnixSocket.TryConnect(_path, out UnixSocket? socket), Is.Zero);
+        socket!.Dispose();
+    }
+}
