@@ -104,7 +104,7 @@ on_emulated_hosts() { # SECONDS, for all of them; sets what run_tests sets
     local deadline=$((SECONDS + $1)) filter=TestCategory=Linux round rest name result reason
     local -A state=() count=([passed]=0 [failed]=0 [skipped]=0) # of each test: new, again, passed, failed or skipped
     while read -r name; do state[$name]=new; done < <(
-        artifacts/tests/Vmm.Tests --filter "$filter" --list-tests --no-ansi | sed -n 's/^  \([^ :]*_.*\)$/\1/p')
+        KVM_HOST=1 artifacts/tests/Vmm.Tests --filter "$filter" --list-tests --no-ansi | sed -n 's/^  \([^ :]*_.*\)$/\1/p')
     emulated=1
     for round in 1 2 3 4 5; do
         on_linux_host "linux $round" $((deadline - SECONDS)) "$filter"
@@ -190,7 +190,7 @@ in_bash "demo status" 180 guest_status 3 "it's \"quoted\"" sh -c 'echo "$1"; exi
 # Compiled ahead of time, because the emulated host has no time for the JIT.
 check "publish tests" 300 dotnet publish Vmm.Tests -c Release -r linux-x64 --no-self-contained \
     -p:PublishReadyToRun=true -p:ValidateExecutableReferencesMatchSelfContained=false -o artifacts/tests || finish
-seconds=3000 quiet=400
+seconds=3000 quiet=300
 [ "${VMM_TESTS-}" != full ] || seconds=5400 quiet=1500
 if scripts/can-run-linux; then
     on_linux_host "linux" "$seconds" TestCategory=Linux

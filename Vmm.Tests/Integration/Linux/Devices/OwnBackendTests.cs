@@ -4,7 +4,7 @@ using NUnit.Framework;
 
 namespace Vmm.Tests.Integration.Linux.Devices;
 
-/// <summary>Devices whose back-ends are ours, each in a process that the VMM starts.</summary>
+/// <summary>Devices whose back-ends are ours, most in a process that the VMM starts.</summary>
 public class OwnBackendTests : DeviceTest
 {
     private const int DiskSize = 64 << 20;
@@ -42,12 +42,19 @@ public class OwnBackendTests : DeviceTest
         string disk = Path.Combine(Scratch, "disk.img"), console = Path.Combine(Scratch, "console"), socket = Path.Combine(Scratch, "vsock");
         using (FileStream file = File.Create(disk))
             file.SetLength(DiskSize);
+        string network = Path.Combine(Scratch, "net.sock");
+        using var tap = new HostTap(8);
+        string[] vmm = [.. VmmProcess.Command];
+        using var backend = new HostDaemon([network], vmm[0], [.. vmm[1..], "backend", "net", "--socket-path", network, "--tap", tap.Name]);
         using var host = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         host.Bind(new UnixDomainSocketEndPoint(socket + "_5000"));
         host.Listen();
         VmmProcess process = Boot(GuestWith(
-            """
+            $"""
             modprobe -a virtio_rng virtio_console
+            ip addr add {tap.GuestAddress}/24 dev eth0
+            ip link set eth0 up
+            echo loss=$(ping -q -c 100 -A -W 5 {tap.Address} | grep loss)
             echo rng=$(cat /sys/class/misc/hw_random/rng_current) $(head -c 4096 /dev/hwrng | wc -c)
             until [ -c /dev/hvc0 ]; do sleep 0.1; done
             echo "by the console" > /dev/hvc0
@@ -63,7 +70,8 @@ public class OwnBackendTests : DeviceTest
             echo "listening"
             read -r end
             """,
-            "--disk", $"path={disk}", "--rng", "src=/dev/urandom", "--console", $"file={console}", "--vsock", $"cid=7,socket={socket}") with
+            "--disk", $"path={disk}", "--rng", "src=/dev/urandom", "--console", $"file={console}", "--vsock", $"cid=7,socket={socket}",
+            "--net", $"socket={network}") with
         { HasTools = true });
         using (Socket connection = host.Accept())
             Assert.That(ReadToEnd(connection), Is.EqualTo("by the socket\n"));
@@ -74,6 +82,7 @@ public class OwnBackendTests : DeviceTest
 
         Assert.That(result.ExitCode, Is.Zero, result.Summary);
         Assert.That(ValueOf(result, "rng"), Does.Match(@"^virtio_rng\.\d+ 4096"), result.Summary);
+        Assert.That(ValueOf(result, "loss"), Does.Contain(" 0% packet loss"), result.Summary);
         Assert.That(ValueOf(result, "check"), Is.EqualTo("clean"), result.Summary);
         Assert.That(File.ReadAllText(console), Does.Contain("by the console"));
         Assert.That(result.Errors, Is.Empty);
