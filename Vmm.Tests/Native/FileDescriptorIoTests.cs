@@ -1,4 +1,6 @@
+using System.Diagnostics;
 using NUnit.Framework;
+using Tmds.Linux;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Tests.Native;
@@ -31,5 +33,25 @@ public class FileDescriptorIoTests
         using FileDescriptor fd = FileDescriptor.Open("/dev/full", OpenMode.ReadWrite);
         Assert.That(() => fd.WriteAll("x"u8, "a full device"),
             Throws.TypeOf<ErrnoException>().With.Message.StartsWith("cannot write to a full device: "));
+    }
+
+    [Test]
+    public void Open_FifoWithoutAReader_DoesNotWaitForOne()
+    {
+        string path = Path.Combine(Path.GetTempPath(), $"vmm-{Guid.NewGuid():N}");
+        using (Process mkfifo = Process.Start("mkfifo", path))
+            mkfifo.WaitForExit();
+        try
+        {
+            Assert.That(() => FileDescriptor.Open(path, OpenMode.CreateTruncate),
+                Throws.TypeOf<ErrnoException>().With.Message.Contains("nobody reads that FIFO"));
+            using FileDescriptor reader = FileDescriptor.Open(path, OpenMode.ReadNonBlocking);
+            using FileDescriptor writer = FileDescriptor.Open(path, OpenMode.CreateTruncate);
+            Assert.That(LibC.fcntl(writer.Number, LibC.F_GETFL) & LibC.O_NONBLOCK, Is.Zero, "only the opening does not wait");
+        }
+        finally
+        {
+            File.Delete(path);
+        }
     }
 }

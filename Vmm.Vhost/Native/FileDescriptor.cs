@@ -35,7 +35,7 @@ public class FileDescriptor : SafeHandle
             OpenMode.ReadWrite => LibC.O_RDWR,
             OpenMode.ReadWriteNonBlocking => LibC.O_RDWR | LibC.O_NONBLOCK,
             OpenMode.ReadNonBlocking => LibC.O_RDONLY | LibC.O_NONBLOCK,
-            OpenMode.CreateTruncate => LibC.O_WRONLY | LibC.O_CREAT | LibC.O_TRUNC,
+            OpenMode.CreateTruncate => LibC.O_WRONLY | LibC.O_CREAT | LibC.O_TRUNC | LibC.O_NONBLOCK,   // a FIFO may have no reader
             _ => throw new ArgumentOutOfRangeException(nameof(mode)),
         };
         byte[] name = NullTerminated(path);
@@ -43,7 +43,16 @@ public class FileDescriptor : SafeHandle
         {
             // SAFETY: the buffer is null-terminated and pinned for the call.
             int fd = LibC.open(pointer, flags, 0x1A4 /* 0644 */);
-            return fd >= 0 ? new FileDescriptor(fd) : throw ErrnoException.FromLastError($"cannot open {path}", advice);
+            if (fd < 0)
+            {
+                int errno = Errnos.Last;
+                bool isFifo = mode == OpenMode.CreateTruncate && errno == Errnos.Enxio;
+                throw new ErrnoException($"cannot open {path}", errno, isFifo ? "nobody reads that FIFO: start its reader first" : advice);
+            }
+            // Only the opening was not to wait.
+            if (mode == OpenMode.CreateTruncate)
+                _ = LibC.fcntl(fd, LibC.F_SETFL, LibC.O_WRONLY);
+            return new FileDescriptor(fd);
         }
     }
 
