@@ -21,7 +21,7 @@ export VMM_ARTIFACTS=$repo/artifacts
 finish() {
     local line
     if [ ${#repeated[@]} != 0 ]; then
-        echo "repeated once, because the emulated host is not always right:"
+        echo "repeated, because the emulated host is not always right:"
         for line in "${repeated[@]}"; do echo "  $line"; done
     fi
     if [ ${#skipped[@]} != 0 ]; then
@@ -99,20 +99,21 @@ on_linux_host() { # NAME SECONDS FILTER: a run of tests that boot Linux
 }
 
 # The same in emulated hosts, which now and then reset a guest or hang (docs/testing.md): what did not pass runs again, in a new
-# host. What fails twice has failed, and what was repeated is listed.
+# host. What fails three times has failed, and what was repeated is listed.
 on_emulated_hosts() { # SECONDS, for all of them; sets what run_tests sets
     local deadline=$((SECONDS + $1)) filter=TestCategory=Linux round rest name result reason
-    local -A state=() count=([passed]=0 [failed]=0 [skipped]=0) # of each test: new, again, passed, failed or skipped
+    local -A state=() count=([passed]=0 [failed]=0 [skipped]=0) # of each test: new, again, last, passed, failed or skipped
     while read -r name; do state[$name]=new; done < <(
         KVM_HOST=1 artifacts/tests/Vmm.Tests --filter "$filter" --list-tests --no-ansi | sed -n 's/^  \([^ :]*_.*\)$/\1/p')
     emulated=1
-    for round in 1 2 3 4 5; do
+    for round in {1..12}; do
         on_linux_host "linux $round" $((deadline - SECONDS)) "$filter"
         while read -r result name; do
             reason=$(grep -F -A 1 "$result $name (" "$log" | sed -n '2s/^ *//p')
             case ${state[$name]-}/$result in
                 new/failed) state[$name]=again repeated+=("$name: $reason") ;;
-                new/* | again/*)
+                again/failed) state[$name]=last repeated+=("$name, once more: $reason") ;;
+                new/* | again/* | last/*)
                     state[$name]=$result count[$result]=$((count[$result] + 1))
                     [ "$result" != skipped ] || skipped+=("$name: $reason")
                     ;;
@@ -120,7 +121,7 @@ on_emulated_hosts() { # SECONDS, for all of them; sets what run_tests sets
         done < <(sed -n 's/^\(passed\|failed\|skipped\) \(.*\) ([0-9hms ]*)$/\1 \2/p' "$log")
         rest=()
         for name in "${!state[@]}"; do
-            case ${state[$name]} in new | again) rest+=("$name") ;; esac
+            case ${state[$name]} in new | again | last) rest+=("$name") ;; esac
         done
         [ "$status" -lt 124 ] || repeated+=("${#rest[@]} tests, because the host ended with status $status")
         [ ${#rest[@]} != 0 ] && [ $SECONDS -lt $deadline ] || break
@@ -190,7 +191,7 @@ in_bash "demo status" 180 guest_status 3 "it's \"quoted\"" sh -c 'echo "$1"; exi
 # Compiled ahead of time, because the emulated host has no time for the JIT.
 check "publish tests" 300 dotnet publish Vmm.Tests -c Release -r linux-x64 --no-self-contained \
     -p:PublishReadyToRun=true -p:ValidateExecutableReferencesMatchSelfContained=false -o artifacts/tests || finish
-seconds=3000 quiet=300
+seconds=4400 quiet=200
 [ "${VMM_TESTS-}" != full ] || seconds=5400 quiet=1500
 if scripts/can-run-linux; then
     on_linux_host "linux" "$seconds" TestCategory=Linux
