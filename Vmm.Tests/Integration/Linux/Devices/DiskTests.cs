@@ -56,7 +56,8 @@ public class DiskTests : DeviceTest
         int kills = IsFull ? 20 : 6;
         using HostDaemon daemon = HostDaemon.Disk(Socket, Image, 16 << 20);
         VmmProcess process = Boot(GuestWith(
-            Wait + "disktest stamps /dev/vda 16 || exit 1\n", "--disk", $"socket={Socket}"));
+            Wait + "disktest stamps /dev/vda 16 || exit 1\n", "--disk", $"socket={Socket}",
+            "--log-level", "debug"));   // ends that follow each other within a second are soon told of at that level only
         process.WaitForOutput("progress=", 2);
         for (int kill = 1; kill <= kills; kill++)
         {
