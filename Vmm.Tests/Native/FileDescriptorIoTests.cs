@@ -44,7 +44,7 @@ public class FileDescriptorIoTests
         try
         {
             Assert.That(() => FileDescriptor.Open(path, OpenMode.CreateTruncate),
-                Throws.TypeOf<ErrnoException>().With.Message.Contains("nobody reads that FIFO"));
+                Throws.TypeOf<ErrnoException>().With.Message.Contains("a FIFO that nobody reads"));
             using FileDescriptor reader = FileDescriptor.Open(path, OpenMode.ReadNonBlocking);
             using FileDescriptor writer = FileDescriptor.Open(path, OpenMode.CreateTruncate);
             Assert.That(LibC.fcntl(writer.Number, LibC.F_GETFL) & LibC.O_NONBLOCK, Is.Zero, "only the opening does not wait");

@@ -47,7 +47,7 @@ public class FileDescriptor : SafeHandle
             {
                 int errno = Errnos.Last;
                 bool isFifo = mode == OpenMode.CreateTruncate && errno == Errnos.Enxio;
-                throw new ErrnoException($"cannot open {path}", errno, isFifo ? "nobody reads that FIFO: start its reader first" : advice);
+                throw new ErrnoException($"cannot open {path}", errno, isFifo ? "it is a FIFO that nobody reads, or a socket: start the reader first, or give another path" : advice);
             }
             // Only the opening was not to wait.
             if (mode == OpenMode.CreateTruncate)

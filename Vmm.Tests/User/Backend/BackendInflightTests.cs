@@ -60,12 +60,13 @@ public sealed class BackendInflightTests
         Assert.That(again.Stop() & 0x7FFF, Is.EqualTo(PlaceAfter(features, isIndirect)));
     }
 
+    // QEMU says status 0 after it has stopped the rings of a VM that moves: what they left is in the memory that moves along.
     [Test]
-    public void GetVringBaseSkipDrain_LeavesWhatIsInFlight()
+    public void GetVringBaseSkipDrain_LeavesWhatIsInFlight([Values] bool pauses)
     {
         var device = new EchoDevice { Holds = true, Leaves = true };
         using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(device);
-        frontEnd.Negotiate(0, Skip);
+        frontEnd.Negotiate(0, Skip | Feature.Status | Feature.ResetDevice);
         frontEnd.ShareMemory();
         InflightPayload payload = GetInflight(frontEnd, 1, 16, out FileDescriptor file);
         using FileDescriptor inflight = file;
@@ -79,7 +80,10 @@ public sealed class BackendInflightTests
         Assert.That(frontEnd.Receive<VringState>(Request.GetVringBaseSkipDrain).Num, Is.EqualTo(1));
         Assert.That(ring.Queue.TryGetUsed(out _, out _), Is.False);
         device.Holds = false;
+        if (pauses)
+            Assert.That(frontEnd.Ask(Request.SetStatus, 0UL), Is.Zero);
         ring.SetUp(1);
+        ring.Enable(true);
         Assert.That(ring.Take().Bytes, Is.EqualTo(new byte[] { 2 }));
     }
 

@@ -126,6 +126,12 @@ internal sealed partial class BackendSession
     private void ResetDevice()
     {
         ResetRings();
+        foreach (RingSetup ring in _rings)
+        {
+            // Where a ring begins again is the driver's to say, and not the log's; what was left on purpose is not forgotten.
+            if (!ring.HasLeft)
+                _inflight?.Forget(ring.Index, IsPacked);
+        }
         _status = 0;
         _told = null;
         _device.Reset();

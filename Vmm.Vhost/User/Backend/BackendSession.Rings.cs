@@ -191,8 +191,6 @@ internal sealed partial class BackendSession
         foreach (RingSetup ring in _rings)
         {
             Stop(ring, mayLeave: false);
-            _inflight?.Forget(ring.Index, IsPacked);
-            ring.HasLeft = false;
             ring.IsStarted = false;
             if ((_features & VirtioFeatures.VhostUserProtocolFeatures) != 0)
                 ring.IsEnabled = false;
