@@ -52,6 +52,11 @@ public class RunOptionsReaderTests
         });
     }
 
+    [Test]
+    public void Read_TwoDirectoriesWithOneTag_IsRefused() => Assert.That(
+        () => Read("--kernel", "k", "--fs", "tag=a,source=/srv", "--fs", "tag=b,source=/srv", "--fs", "tag=a,socket=s"),
+        Throws.TypeOf<UsageException>().With.Message.EqualTo("--fs: tag 'a' is given more than once: give each directory another tag"));
+
     [TestCase("-x", "--cmdline", "-x")]
     [TestCase("-x", "--cmdline=-x")]
     [TestCase("--quiet a=b", "--cmdline=--quiet a=b")]

@@ -110,6 +110,28 @@ public sealed class BackendInflightTests
         }
     }
 
+    [TestCase(0UL)]
+    [TestCase(VirtioFeatures.RingPacked)]
+    public void Start_AfterAReset_IsWhereTheFrontEndSays(ulong features)
+    {
+        using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(new EchoDevice());
+        frontEnd.Negotiate(features, Inflight | Feature.ResetDevice);
+        frontEnd.ShareMemory();
+        InflightPayload payload = GetInflight(frontEnd, 1, 16, out FileDescriptor file);
+        using FileDescriptor inflight = file;
+        Assert.That(frontEnd.Ask(Request.SetInflightFd, payload, inflight), Is.Zero);
+        for (int i = 0; i < 3; i++)
+        {
+            using FrontEndRing ring = frontEnd.Ring(0, 16, features);
+            frontEnd.Memory.Slice(ring.Queue.Layout.DescriptorArea, (int)DriverQueue.AreaSize).Clear();
+            ring.SetUp();
+            ring.Enable(true);
+            ring.Add([1], 1);
+            Assert.That(ring.Take().Bytes, Is.EqualTo(new byte[] { 2 }));
+            Assert.That(frontEnd.Ask(Request.ResetDevice), Is.Zero);
+        }
+    }
+
     [TestCase((ushort)0, (ushort)16)]
     [TestCase((ushort)3, (ushort)16, Description = "more rings than there are")]
     [TestCase((ushort)1, (ushort)0)]

@@ -42,6 +42,21 @@ public class ConsoleBackendTests
     }
 
     [Test]
+    public void Terminal_RingStoppedAndStarted_KeepsTheInput()
+    {
+        using ConsoleBackend device = ConsoleBackend.OnTerminal();
+        using FileDescriptor user = FileDescriptor.Open(device.Path, OpenMode.ReadWriteNonBlocking);
+        using (var stopped = new DeviceRing(device, Receive))
+        {
+            user.WriteAll("x"u8, "the terminal");
+            stopped.ProcessUntil(() => stopped.Ready is null);   // it has been read
+        }
+        using var input = new DeviceRing(device, Receive);
+        input.AddRoom(10);
+        Assert.That(input.Await(), Is.EqualTo("x"u8.ToArray()));
+    }
+
+    [Test]
     public void Terminal_Resized_ShowsInTheConfiguration()
     {
         using ConsoleBackend device = ConsoleBackend.OnTerminal();

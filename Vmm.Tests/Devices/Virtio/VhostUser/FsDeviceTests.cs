@@ -137,6 +137,18 @@ public sealed class FsDeviceTests
         Assert.That(Map(machine, file, 0, 0, PageSize), Is.Zero, "again");
     }
 
+    // Its requests are served by a thread that nobody waits for.
+    [Test]
+    public void Map_WindowIsGone_IsRefused()
+    {
+        var window = new SharedMemoryWindow(0, WindowSize);
+        using FileDescriptor file = FileOf(1, PageSize);
+        window.Dispose();
+        Assert.That(() => window.Map(0, PageSize, file, 0, isWritable: true), Throws.TypeOf<VhostException>().With.Message.Contains("is gone"));
+        Assert.That(() => window.Unmap(0, PageSize), Throws.TypeOf<VhostException>());
+        Assert.That(window.Clear, Throws.Nothing);
+    }
+
     private VhostUserMachine DaxMachine(out SharedMemoryWindow window)
     {
         var machine = new VhostUserMachine(DaxBackend(WindowSize), Options with { Dax = true });

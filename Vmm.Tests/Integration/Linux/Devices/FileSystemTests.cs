@@ -23,18 +23,18 @@ public class FileSystemTests : DeviceTest
         int seconds = IsFull ? 120 : 10;
         VmmProcess process = Boot(GuestWith(
             $"""
-            mkdir /work
-            mount -t virtiofs work /work || exit 1
-            mkdir /work/files
-            fstest files /work/files {files} || exit 1
-            fstest random /work/random {seconds} 42 || exit 1
-            echo "written by the guest" > /work/guest
-            umount /work
+            mkdir /share
+            mount -t virtiofs work /share || exit 1
+            mkdir /share/files
+            fstest files /share/files {files} || exit 1
+            fstest random /share/random {seconds} 42 || exit 1
+            echo "written by the guest" > /share/guest
+            umount /share
             {Unbind}
             {Bind}
-            mount -t virtiofs work /work || exit 1
-            echo again=$(cat /work/guest)
-            echo host=$(cat /work/host)
+            mount -t virtiofs work /share || exit 1
+            echo again=$(cat /share/guest)
+            echo host=$(cat /share/host)
             """,
             "--fs", $"tag=work,source={_share}"));
         File.WriteAllText(Path.Combine(_share, "host"), "written by the host");
@@ -68,13 +68,13 @@ public class FileSystemTests : DeviceTest
         VmmResult result = Boot(GuestWith(
             """
             export GIT_EXEC_PATH=/bin GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'
-            mkdir /work
-            mount -t virtiofs work /work || exit 1
-            git clone -q --no-local /work/origin /work/clone || exit 1
-            git -C /work/clone fsck --full --strict && echo "fsck=clean"
-            echo status=$(git -C /work/clone status --porcelain | wc -l)
-            echo commits=$(git -C /work/clone log --oneline | wc -l)
-            umount /work
+            mkdir /share
+            mount -t virtiofs work /share || exit 1
+            git clone -q --no-local /share/origin /share/clone || exit 1
+            git -C /share/clone fsck --full --strict && echo "fsck=clean"
+            echo status=$(git -C /share/clone status --porcelain | wc -l)
+            echo commits=$(git -C /share/clone log --oneline | wc -l)
+            umount /share
             """,
             "--fs", $"tag=work,socket={Path.Combine(Scratch, "fs")}") with
         { HasTools = true, Memory = "512M" }).WaitForEnd(s_deadline);
@@ -94,11 +94,11 @@ public class FileSystemTests : DeviceTest
         using HostDaemon daemon = HostDaemon.Virtiofsd(Path.Combine(Scratch, "fs"), _share);
         LinuxGuest guest = GuestWith(
             """
-            mkdir /work
-            mount -t virtiofs work /work || exit 1
-            echo "booted" >> /work/boots
+            mkdir /share
+            mount -t virtiofs work /share || exit 1
+            echo "booted" >> /share/boots
             sync
-            echo boots=$(wc -l < /work/boots)
+            echo boots=$(wc -l < /share/boots)
             read -r what
             [ "$what" != reboot ] || reboot -f
             """);
@@ -121,14 +121,14 @@ public class FileSystemTests : DeviceTest
     {
         VmmProcess process = Boot(GuestWith(
             """
-            mkdir /work
-            mount -t virtiofs work /work || exit 1
+            mkdir /share
+            mount -t virtiofs work /share || exit 1
             echo "mounted"
             read -r go
-            umount -l /work
-            mount -t virtiofs work /work || exit 1
-            echo again=$(cat /work/file)
-            umount /work
+            umount -l /share
+            mount -t virtiofs work /share || exit 1
+            echo again=$(cat /share/file)
+            umount /share
             """,
             "--fs", $"tag=work,source={_share},sandbox=chroot"));
         File.WriteAllText(Path.Combine(_share, "file"), "still there");
