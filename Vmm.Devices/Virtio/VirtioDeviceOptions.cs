@@ -8,6 +8,8 @@ public abstract record VirtioDeviceOptions
 {
     /// <summary>Opens everything the device needs of the host, so that what is missing shows before the guest boots.</summary>
     /// <param name="events">Where the device waits for what its back-end or the host has to say.</param>
+    /// <param name="cancellation">Ends the wait for a back-end that is not there yet.</param>
     /// <exception cref="VhostException">The host cannot give it; the message names the option, says why and what to do.</exception>
-    public abstract VirtioDevice Open(EventLoop events);
+    /// <exception cref="OperationCanceledException">It was not waited for any longer.</exception>
+    public abstract VirtioDevice Open(EventLoop events, CancellationToken cancellation = default);
 }

@@ -21,6 +21,21 @@ public class VhostUserTests : KvmTest
         Assert.That(result, Is.EqualTo(new VmmResult(1, "", $"vmm: {expected}\n")));
     }
 
+    [TestCase(2, ",server=on")]
+    [TestCase(15, "")]
+    public void Signal_WhileABackendIsWaitedFor_EndsTheRun(int signal, string role)
+    {
+        // The first device is there when the second is waited for.
+        string first = Path.Combine(Scratch, "first");
+        using FakeBackend backend = new FakeBackend(first) { Config = new byte[60] }.Start();
+        string second = Path.Combine(Scratch, "second");
+        VmmProcess process = Start("hello", "--disk", $"socket={first}", "--vhost-user", $"type=rng,socket={second},timeout=600s{role}");
+        Eventually.True(() => backend.Heard.Any(said => said.Request == VhostUserRequest.GetConfig), () => "the first back-end is not connected to");
+        process.Signal(signal);
+        Assert.That(process.WaitForEnd(), Is.EqualTo(new VmmResult(128 + signal, "", "")));
+        Assert.That(File.Exists(second), Is.False);
+    }
+
     [Test]
     public void Source_GuestThatEnds_LeavesNothingBehind()
     {

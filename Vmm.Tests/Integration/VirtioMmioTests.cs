@@ -110,7 +110,7 @@ public class VirtioMmioTests : KvmTest
 
     private sealed record FakeOptions(FakeVirtioDevice Device) : VirtioDeviceOptions
     {
-        public override VirtioDevice Open(EventLoop events) => Device;
+        public override VirtioDevice Open(EventLoop events, CancellationToken cancellation = default) => Device;
     }
 
     /// <summary>A back-end that answers each kick of queue 0 with an interrupt.</summary>

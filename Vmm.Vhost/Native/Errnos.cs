@@ -74,6 +74,9 @@ public static class Errnos
     /// <summary>No buffer space available.</summary>
     public const int Enobufs = 105;
 
+    /// <summary>Not a socket.</summary>
+    public const int Enotsock = 88;
+
     /// <summary>Connection refused.</summary>
     public const int Econnrefused = 111;
 

@@ -53,7 +53,8 @@ public sealed unsafe class UnixSocket : FileDescriptor
         int errno = Errnos.Last;
         candidate.Dispose();
         socket = null;
-        return errno;
+        // The kernel says of a file of another kind what it says of a socket that nobody listens on.
+        return errno == Errnos.Econnrefused && FileKind.LeadsToOtherThanSocket(path) ? Errnos.Enotsock : errno;
     }
 
     /// <summary>Takes over descriptor <paramref name="number"/>, which the process was started with, if it is a connected Unix stream socket.</summary>

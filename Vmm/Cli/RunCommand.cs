@@ -22,14 +22,21 @@ internal static class RunCommand
     private static int Run(MachineConfig config)
     {
         using var signals = new StopSignals();
-        using var machine = new VirtualMachine(config);
-        signals.Attach(number => machine.Stop(new MachineEnd(MachineEndKind.Signal, number)));
-        MachineEnd end = machine.Run();
-        return end.Kind switch
+        try
         {
-            MachineEndKind.Panic => ExitCode.GuestPanic,
-            MachineEndKind.Signal => ExitCode.Signal(end.Signal),
-            _ => ExitCode.Success,
-        };
+            using var machine = new VirtualMachine(config, signals.Token);
+            signals.Attach(number => machine.Stop(new MachineEnd(MachineEndKind.Signal, number)));
+            MachineEnd end = machine.Run();
+            return end.Kind switch
+            {
+                MachineEndKind.Panic => ExitCode.GuestPanic,
+                MachineEndKind.Signal => ExitCode.Signal(end.Signal),
+                _ => ExitCode.Success,
+            };
+        }
+        catch (OperationCanceledException) when (signals.First != 0)
+        {
+            return ExitCode.Signal(signals.First);
+        }
     }
 }

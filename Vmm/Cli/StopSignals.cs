@@ -11,8 +11,8 @@ internal sealed class StopSignals : IDisposable
 
     private readonly Lock _lock = new();
     private readonly PosixSignalRegistration[] _registrations = new PosixSignalRegistration[s_signals.Length];
+    private readonly CancellationTokenSource _cancellation = new();
     private Action<int>? _stop;
-    private int _early;   // the first signal before there was anything to stop
 
     /// <summary>From now on the signals do not kill the process.</summary>
     public StopSignals()
@@ -28,14 +28,20 @@ internal sealed class StopSignals : IDisposable
         }
     }
 
+    /// <summary>The number of the first signal that came; 0 if none has.</summary>
+    public int First { get; private set; }
+
+    /// <summary>Cancelled by the first signal.</summary>
+    public CancellationToken Token => _cancellation.Token;
+
     /// <summary>From now on the signals call <paramref name="stop"/> with their number; so does one that has come already.</summary>
     public void Attach(Action<int> stop)
     {
         lock (_lock)
         {
             _stop = stop;
-            if (_early != 0)
-                stop(_early);
+            if (First != 0)
+                stop(First);
         }
     }
 
@@ -44,16 +50,19 @@ internal sealed class StopSignals : IDisposable
     {
         foreach (PosixSignalRegistration registration in _registrations)
             registration.Dispose();
+        _cancellation.Dispose();
     }
 
     private void Receive(int number)
     {
         lock (_lock)
         {
-            if (_stop is not null)
-                _stop(number);
-            else if (_early == 0)
-                _early = number;
+            if (First == 0)
+            {
+                First = number;
+                _cancellation.Cancel();
+            }
+            _stop?.Invoke(number);
         }
     }
 }

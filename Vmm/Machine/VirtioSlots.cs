@@ -24,8 +24,11 @@ internal sealed class VirtioSlots : IDisposable
     /// <param name="memory">The guest's memory.</param>
     /// <param name="mmio">The bus.</param>
     /// <param name="kvm">What it cannot do is done without.</param>
+    /// <param name="cancellation">Ends the wait for a device's back-end.</param>
     /// <exception cref="VhostException">The host cannot give a device what it needs; the message says what to do.</exception>
-    public VirtioSlots(IReadOnlyList<VirtioDeviceOptions> devices, GuestMemory memory, IoBus mmio, KvmSystem kvm)
+    /// <exception cref="OperationCanceledException">A back-end was not waited for any longer.</exception>
+    public VirtioSlots(
+        IReadOnlyList<VirtioDeviceOptions> devices, GuestMemory memory, IoBus mmio, KvmSystem kvm, CancellationToken cancellation)
     {
         ulong addressEnd = HostLimits.AddressEnd(kvm);
         _mapRegisters = kvm.Check(KvmCapability.ReadonlyMem) != 0;
@@ -35,7 +38,7 @@ internal sealed class VirtioSlots : IDisposable
         {
             foreach (VirtioDeviceOptions options in devices)
             {
-                var transport = new VirtioMmioTransport(options.Open(_events), memory);
+                var transport = new VirtioMmioTransport(options.Open(_events, cancellation), memory);
                 _transports.Add(transport);
                 VirtioMmioSlot slot = SlotOf(_transports.Count - 1);
                 mmio.Attach(slot.Address.Value, slot.Length, transport);

@@ -24,7 +24,8 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     /// <exception cref="VmmException">The host cannot give it; the message says why.</exception>
     /// <exception cref="GuestMemoryException">There is not that much memory.</exception>
     /// <exception cref="Vhost.VhostException">A device cannot have its back-end; the message says why.</exception>
-    public VirtualMachine(MachineConfig config)
+    /// <exception cref="OperationCanceledException">A back-end was waited for when <paramref name="cancellation"/> came.</exception>
+    public VirtualMachine(MachineConfig config, CancellationToken cancellation = default)
     {
         _config = config;
         _kvm = new KvmSystem();
@@ -33,7 +34,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
             HostLimits.Check(config, _kvm);
             _memory = GuestMemory.Create(AddressMap.RamRanges(config.MemorySize), config.Memory);
             _platform = new Platform(config, _kvm, this, quit: () => Stop(new MachineEnd(MachineEndKind.Quit)));
-            _slots = new VirtioSlots(config.Devices, _memory, _platform.Mmio, _kvm);
+            _slots = new VirtioSlots(config.Devices, _memory, _platform.Mmio, _kvm, cancellation);
         }
         catch
         {

@@ -27,5 +27,5 @@ public sealed record NetOptions : VirtioDeviceOptions
     public int? Mtu { get; init; }
 
     /// <inheritdoc/>
-    public override VirtioDevice Open(EventLoop events) => new NetDevice(this, events);
+    public override VirtioDevice Open(EventLoop events, CancellationToken cancellation = default) => new NetDevice(this, events);
 }

@@ -19,5 +19,5 @@ public sealed record ScsiOptions : VirtioDeviceOptions
     public ushort Tpgt { get; init; } = 1;
 
     /// <inheritdoc/>
-    public override VirtioDevice Open(EventLoop events) => new ScsiDevice(this, events);
+    public override VirtioDevice Open(EventLoop events, CancellationToken cancellation = default) => new ScsiDevice(this, events);
 }

@@ -12,5 +12,5 @@ public sealed record VdpaOptions : VirtioDeviceOptions
     public int? Queues { get; init; }
 
     /// <inheritdoc/>
-    public override VirtioDevice Open(EventLoop events) => new VdpaDevice(this, events);
+    public override VirtioDevice Open(EventLoop events, CancellationToken cancellation = default) => new VdpaDevice(this, events);
 }

@@ -18,13 +18,13 @@ internal sealed class BlockDevice : VhostUserFrontendDevice
 
     /// <summary>Connects to the back-end.</summary>
     /// <exception cref="VhostException">There is none, or it has no such disk.</exception>
-    public BlockDevice(BlockOptions options, EventLoop events)
+    public BlockDevice(BlockOptions options, EventLoop events, CancellationToken cancellation)
         : base($"--disk {options.Peer.Place}", options.Peer, events)
     {
         _options = options;
         try
         {
-            Connect(new VhostUserShape("--disk", options.Queues, DefaultQueueSize) { ConfigSize = SpaceSize, NeedsConfig = true });
+            Connect(new VhostUserShape("--disk", options.Queues, DefaultQueueSize) { ConfigSize = SpaceSize, NeedsConfig = true }, cancellation);
             if (options.Queues > 1 && (Frontend.Features & MultiQueue) == 0)
                 throw new VhostException($"{Frontend.Name}: the back-end has one queue (no VIRTIO_BLK_F_MQ): leave queues={options.Queues} out");
         }

@@ -18,5 +18,5 @@ public sealed record BlockOptions : VirtioDeviceOptions
     public bool IsReadOnly { get; init; }
 
     /// <inheritdoc/>
-    public override VirtioDevice Open(EventLoop events) => new BlockDevice(this, events);
+    public override VirtioDevice Open(EventLoop events, CancellationToken cancellation = default) => new BlockDevice(this, events, cancellation);
 }

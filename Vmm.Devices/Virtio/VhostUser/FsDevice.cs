@@ -23,7 +23,7 @@ internal sealed class FsDevice : VhostUserFrontendDevice
 
     /// <summary>Connects to the daemon, or starts one.</summary>
     /// <exception cref="VhostException">There is none, or it cannot be started.</exception>
-    public FsDevice(FsOptions options, EventLoop events)
+    public FsDevice(FsOptions options, EventLoop events, CancellationToken cancellation)
         : base(NameOf(options), PeerOf(options), events)
     {
         _options = options;
@@ -35,7 +35,7 @@ internal sealed class FsDevice : VhostUserFrontendDevice
                 NeedsConfig = options.Tag is null,
                 UsesSharedMemory = options.Dax,
             };
-            Connect(shape);
+            Connect(shape, cancellation);
             if (options.Dax)
                 _window = OpenWindow();
         }

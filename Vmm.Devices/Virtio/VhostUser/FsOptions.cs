@@ -27,7 +27,7 @@ public sealed record FsOptions : VirtioDeviceOptions
     public bool Dax { get; init; }
 
     /// <inheritdoc/>
-    public override VirtioDevice Open(EventLoop events) => new FsDevice(this, events);
+    public override VirtioDevice Open(EventLoop events, CancellationToken cancellation = default) => new FsDevice(this, events, cancellation);
 }
 
 /// <summary>A directory, and how the daemon that shares it is confined to it.</summary>

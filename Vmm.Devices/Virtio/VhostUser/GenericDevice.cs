@@ -13,7 +13,7 @@ internal sealed class GenericDevice : VhostUserFrontendDevice
 
     /// <summary>Connects to the back-end.</summary>
     /// <exception cref="VhostException">There is none, or it has no such device.</exception>
-    public GenericDevice(GenericOptions options, EventLoop events)
+    public GenericDevice(GenericOptions options, EventLoop events, CancellationToken cancellation)
         : base(options.Peer.Program is null ? $"--vhost-user type={options.Kind.Word},{options.Peer.Place}" : $"--{options.Kind.Word} {options.Peer.Place}", options.Peer, events)
     {
         _kind = options.Kind;
@@ -24,7 +24,7 @@ internal sealed class GenericDevice : VhostUserFrontendDevice
             {
                 ConfigSize = options.ConfigSize ?? _kind.ConfigSize,
                 NeedsConfig = _kind.NeedsConfig || options.ConfigSize > 0,
-            });
+            }, cancellation);
         }
         catch
         {

@@ -18,5 +18,5 @@ public sealed record GenericOptions : VirtioDeviceOptions
     public int? ConfigSize { get; init; }
 
     /// <inheritdoc/>
-    public override VirtioDevice Open(EventLoop events) => new GenericDevice(this, events);
+    public override VirtioDevice Open(EventLoop events, CancellationToken cancellation = default) => new GenericDevice(this, events, cancellation);
 }

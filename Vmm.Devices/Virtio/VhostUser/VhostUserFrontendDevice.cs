@@ -51,8 +51,10 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
 
     /// <summary>Connects to the back-end, and checks that it is one for this device.</summary>
     /// <param name="shape">What has to be known of the device.</param>
+    /// <param name="cancellation">Ends the wait for it.</param>
     /// <exception cref="VhostException">There is none, or it is not.</exception>
-    protected void Connect(VhostUserShape shape)
+    /// <exception cref="OperationCanceledException">It was not waited for any longer.</exception>
+    protected void Connect(VhostUserShape shape, CancellationToken cancellation)
     {
         QueueSize = _peer.QueueSize ?? shape.QueueSize;
         _configSize = _peer.Config?.Length ?? shape.ConfigSize;
@@ -63,7 +65,7 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
         }
         try
         {
-            Open(shape);
+            Open(shape, cancellation);
         }
         catch (VhostException e) when (_daemon?.Failure is { } failure)
         {
@@ -82,7 +84,7 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
         _daemon?.Dispose();     // in this order: it ends when its connection is closed
     }
 
-    private void Open(in VhostUserShape shape) => _frontend = VhostUserFrontend.Open(new VhostUserFrontendOptions
+    private void Open(in VhostUserShape shape, CancellationToken cancellation) => _frontend = VhostUserFrontend.Open(new VhostUserFrontendOptions
     {
         Endpoint = shape.Endpoint ?? _peer.Endpoint!,
         Device = shape.Option,
@@ -96,7 +98,7 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
         Wanted = VhostUserFrontendOptions.DefaultFeatures | (shape.UsesSharedMemory ? VhostUserProtocolFeatures.Shmem : 0),
         Sync = Sync,
         Respawn = shape.Respawn,
-    });
+    }, cancellation);
 
     /// <inheritdoc/>
     public override int MaxQueueSize(int queue) => QueueSize;

@@ -30,7 +30,7 @@ internal sealed class VhostUserNetDevice : VhostUserFrontendDevice, INetControl
 
     /// <summary>Connects to the switch.</summary>
     /// <exception cref="VhostException">There is none, or it has fewer queues.</exception>
-    public VhostUserNetDevice(VhostUserNetOptions options, EventLoop events)
+    public VhostUserNetDevice(VhostUserNetOptions options, EventLoop events, CancellationToken cancellation)
         : base($"--net {options.Peer.Place}", options.Peer, events)
     {
         _options = options;
@@ -39,7 +39,7 @@ internal sealed class VhostUserNetDevice : VhostUserFrontendDevice, INetControl
         _mac = _ownMac = options.Mac ?? MacAddress.Random();
         try
         {
-            Connect(new VhostUserShape("--net", 2 * options.QueuePairs, DefaultQueueSize) { RingsPerQueue = 2 });
+            Connect(new VhostUserShape("--net", 2 * options.QueuePairs, DefaultQueueSize) { RingsPerQueue = 2 }, cancellation);
         }
         catch
         {

@@ -19,5 +19,5 @@ public sealed record VhostUserNetOptions : VirtioDeviceOptions
     public int? Mtu { get; init; }
 
     /// <inheritdoc/>
-    public override VirtioDevice Open(EventLoop events) => new VhostUserNetDevice(this, events);
+    public override VirtioDevice Open(EventLoop events, CancellationToken cancellation = default) => new VhostUserNetDevice(this, events, cancellation);
 }

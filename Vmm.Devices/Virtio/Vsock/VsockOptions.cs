@@ -9,5 +9,5 @@ public sealed record VsockOptions : VirtioDeviceOptions
     public required uint Cid { get; init; }
 
     /// <inheritdoc/>
-    public override VirtioDevice Open(EventLoop events) => new VsockDevice(this, events);
+    public override VirtioDevice Open(EventLoop events, CancellationToken cancellation = default) => new VsockDevice(this, events);
 }

@@ -207,6 +207,35 @@ public class FrontendTests
     }
 
     [Test]
+    public void Open_Cancelled_WaitsNoLonger([Values] bool listens)
+    {
+        _fixture.Options = _fixture.Options with
+        {
+            Endpoint = listens ? VhostUserEndpoint.ListenOn(_fixture.Path) : VhostUserEndpoint.ConnectTo(_fixture.Path),
+            ConnectTimeout = Timeout.InfiniteTimeSpan,
+        };
+        using var cancellation = new CancellationTokenSource(100);
+        Assert.Throws<OperationCanceledException>(() => VhostUserFrontend.Open(_fixture.Options, cancellation.Token));
+        Assert.That(File.Exists(_fixture.Path), Is.False);
+    }
+
+    [Test]
+    public void Open_PathOfAnotherKind_SaysSoAtOnce([Values] bool isDirectory)
+    {
+        if (isDirectory)
+            Directory.CreateDirectory(_fixture.Path);
+        else
+            File.WriteAllBytes(_fixture.Path, []);
+        _fixture.Options = _fixture.Options with { ConnectTimeout = Timeout.InfiniteTimeSpan };
+        Assert.That(() => _fixture.Open(), Throws.TypeOf<VhostException>().With.Message.EqualTo(
+            $"--test: {_fixture.Path}: cannot connect to {_fixture.Path}: Socket operation on non-socket (errno 88)"));
+        if (isDirectory)
+            Directory.Delete(_fixture.Path);
+        else
+            File.Delete(_fixture.Path);
+    }
+
+    [Test]
     public void Open_BackendComesLater_IsWaitedFor()
     {
         FakeBackend? backend = null;

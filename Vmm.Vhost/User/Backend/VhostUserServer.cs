@@ -111,6 +111,8 @@ public sealed class VhostUserServer : IDisposable
             else
             {
                 int error = UnixSocket.TryConnect(_endpoint.Path!, out socket);
+                if (error == Errnos.Enotsock)
+                    throw new ErrnoException($"cannot connect to {_endpoint}", error);
                 if (socket is null && !isSilent)
                     s_log.Warn("{Device}: {Error}: trying on", _device.Name, new ErrnoException($"cannot connect to {_endpoint}", error).Message);
                 isSilent = true;

@@ -68,12 +68,15 @@ internal sealed class PeerConnector : IDisposable
 
     /// <summary>Waits for a connection.</summary>
     /// <exception cref="VhostException">None came in time, or none ever will.</exception>
-    public UnixSocket Connect(TimeSpan timeout)
+    /// <exception cref="OperationCanceledException">None came before <paramref name="cancellation"/>.</exception>
+    public UnixSocket Connect(TimeSpan timeout, CancellationToken cancellation = default)
     {
         long start = Stopwatch.GetTimestamp();
-        Span<PollEntry> entries = stackalloc PollEntry[1];
+        using var cancelled = new EventFd();
+        using CancellationTokenRegistration registration = cancellation.UnsafeRegister(_ => cancelled.Signal(), null);
         while (true)
         {
+            cancellation.ThrowIfCancellationRequested();
             if (TryConnect() is { } socket)
                 return socket;
             bool isForEver = timeout == Timeout.InfiniteTimeSpan;
@@ -83,11 +86,12 @@ internal sealed class PeerConnector : IDisposable
                 string advice = Listener is null ? "nobody listens there: start the back-end, or is it another path?" : "nobody has connected: start the back-end";
                 throw new VhostException($"{_peer}: no back-end within {timeout.TotalSeconds:0.#} s: {advice}");
             }
-            entries[0] = new PollEntry(Listener, PollEvents.Readable);   // with none, only the time
             TimeSpan wait = Listener is null ? RetryInterval : TimeSpan.FromSeconds(1);
             if (!isForEver && left < wait)
                 wait = left;
-            Poll.Wait(entries, (int)Math.Ceiling(wait.TotalMilliseconds));
+            Poll.Wait(
+                [new PollEntry(cancelled, PollEvents.Readable), new PollEntry(Listener, PollEvents.Readable)],
+                (int)Math.Ceiling(wait.TotalMilliseconds));
         }
     }
 

@@ -36,7 +36,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
     private string? _lost;
     private bool _disposed;
 
-    private VhostUserFrontend(VhostUserFrontendOptions options)
+    private VhostUserFrontend(VhostUserFrontendOptions options, CancellationToken cancellation)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(options.RingCount, 1, nameof(options));
         ArgumentOutOfRangeException.ThrowIfGreaterThan(options.RingCount, (int)VringDescriptor.IndexMask + 1, nameof(options));
@@ -57,7 +57,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
         {
             _news = new EventFd();
             _retry = new TimerFd();
-            UnixSocket socket = _connector.Connect(options.ConnectTimeout);
+            UnixSocket socket = _connector.Connect(options.ConnectTimeout, cancellation);
             _peer = FrontendPeer.Negotiate(NewSession(socket), options, this, _requests);
         }
         catch (Exception e)
@@ -103,10 +103,13 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
     private bool CanReconnect => _options.Reconnect && _connector.CanReconnect;
 
     /// <summary>Connects to a back-end, or waits until it connects, and agrees with it on all that comes before a driver.</summary>
+    /// <param name="options">What is wanted.</param>
+    /// <param name="cancellation">Ends the wait for a connection.</param>
     /// <exception cref="VhostException">There is none in time, or it is not one for this device. The message begins with the device.</exception>
-    public static VhostUserFrontend Open(VhostUserFrontendOptions options)
+    /// <exception cref="OperationCanceledException">There was none before <paramref name="cancellation"/>.</exception>
+    public static VhostUserFrontend Open(VhostUserFrontendOptions options, CancellationToken cancellation = default)
     {
-        var frontend = new VhostUserFrontend(options);
+        var frontend = new VhostUserFrontend(options, cancellation);
         frontend.Watch();
         return frontend;
     }

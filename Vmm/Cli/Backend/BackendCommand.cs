@@ -23,19 +23,14 @@ internal static class BackendCommand
         ServedDevice served = open();
         using var device = (IDisposable)served.Device;
         using var server = new VhostUserServer(endpoint, served.Device, new VhostUserServerOptions { ServesOnce = options.Once });
-        int received = 0;
-        signals.Attach(number =>
-        {
-            Interlocked.CompareExchange(ref received, number, 0);
-            server.Stop();
-        });
+        signals.Attach(_ => server.Stop());
         if (served.Message is string message)
             output.WriteLine(message);
         if (isConfined)
             Confine(served.Confinement, endpoint);
         server.Run();
         signals.Attach(_ => { });   // there is nothing left to stop
-        return received == 0 ? ExitCode.Success : ExitCode.Signal(received);
+        return signals.First == 0 ? ExitCode.Success : ExitCode.Signal(signals.First);
     }
 
     private static void Confine(Confinement confinement, VhostUserEndpoint endpoint)
