@@ -3,6 +3,7 @@ using FsCheck.Fluent;
 using NUnit.Framework;
 using Vmm.Tests.Fakes;
 using Vmm.Vhost;
+using Vmm.Vhost.Memory;
 using Vmm.Vhost.Virtqueue;
 
 namespace Vmm.Tests.Virtqueue;
@@ -62,6 +63,39 @@ public sealed class SplitVirtqueueTests : IDisposable
         Assert.That(chain.Head, Is.EqualTo(5));
         Assert.That(chain.ReadableLength, Is.EqualTo(4));
         Assert.That(chain.WritableLength, Is.EqualTo(8));
+    }
+
+    [Test]
+    public void TryTake_BufferAcrossNeighbouringRegions_IsInBoth()
+    {
+        // What follows the first region in the guest is elsewhere here.
+        GuestRegion first = _driver.Memory.Regions[0];
+        var memory = new GuestAddressSpace(first, first with { Start = first.End, Size = 0x1000, HostAddress = first.HostAddress + 0x50000 });
+        _driver.SetDescriptor(0, RingDriver.MemorySize - 3, 8, RingDriver.Write);
+        _driver.Publish(0);
+        var queue = new SplitVirtqueue(memory, _driver.Config, AllFeatures);
+
+        Assert.That(queue.TryTake(out DescriptorChain chain));
+        Assert.That(chain.WritableLength, Is.EqualTo(8));
+        Assert.That(chain.Write(0, [1, 2, 3, 4, 5, 6, 7, 8]), Is.EqualTo(8));
+        Assert.That(_driver.Memory.Read<uint>(new(RingDriver.MemorySize - 4)), Is.EqualTo(0x03020100));
+        Assert.That(_driver.Memory.Read<ulong>(new(0x50000)), Is.EqualTo(0x0807060504));
+    }
+
+    [Test]
+    public void TryTake_BuffersAcrossTooManyRegions_IsBroken()
+    {
+        GuestRegion first = _driver.Memory.Regions[0];
+        GuestRegion[] pages = [.. Enumerable.Range(0, 32).Select(i => first with { Start = first.Start + (ulong)i * 0x8000, Size = 0x8000, HostAddress = first.HostAddress + i * 0x8000 })];
+        _driver.SetDescriptor(0, 0x8000, 16 * 0x8000, RingDriver.Write);
+        _driver.Publish(0);
+        _driver.SetDescriptor(1, 0x8000, 17 * 0x8000, RingDriver.Write);
+        _driver.Publish(1);
+        var queue = new SplitVirtqueue(new GuestAddressSpace(pages), _driver.Config, AllFeatures);
+
+        Assert.That(queue.TryTake(out DescriptorChain chain));
+        Assert.That(chain.Writable.Length, Is.EqualTo(16), "two for each descriptor of the ring");
+        Assert.Throws<VirtqueueException>(() => queue.TryTake(out _));
     }
 
     [TestCase(0x8000UL, 8U, RingDriver.Next, (ushort)0, Description = "a loop")]

@@ -36,16 +36,27 @@ public sealed class GuestAddressSpace
             : throw OutOfRange(address, (ulong)length);
 
     /// <summary>The bytes at <paramref name="address"/>, if all of them lie in one region and there are at most 2 GiB - 1 of them.</summary>
-    public unsafe bool TrySlice(GuestAddress address, ulong length, out Span<byte> span)
+    public bool TrySlice(GuestAddress address, ulong length, out Span<byte> span)
+    {
+        if (TrySliceFront(address, length, out span) && (ulong)span.Length == length)
+            return true;
+        span = default;
+        return false;
+    }
+
+    /// <summary>As many of the <paramref name="length"/> bytes at <paramref name="address"/> as lie in one region, at most 2 GiB - 1. Regions may
+    /// border on each other, as those of a guest's NUMA nodes do.</summary>
+    /// <returns>False if the first is not guest memory.</returns>
+    public unsafe bool TrySliceFront(GuestAddress address, ulong length, out Span<byte> span)
     {
         foreach (ref readonly GuestRegion region in _regions.AsSpan())
         {
             // Unsigned: an address below the region gives a huge offset; compared by subtraction, so nothing can wrap.
             ulong offset = address.Value - region.Start.Value;
-            if (offset < region.Size && length <= region.Size - offset && length <= int.MaxValue)
+            if (offset < region.Size)
             {
-                // SAFETY: the whole range was just checked to lie inside this mapped region.
-                span = new Span<byte>((byte*)region.HostAddress + offset, (int)length);
+                // SAFETY: no more than lies inside this mapped region.
+                span = new Span<byte>((byte*)region.HostAddress + offset, (int)Math.Min(Math.Min(length, region.Size - offset), int.MaxValue));
                 return true;
             }
         }

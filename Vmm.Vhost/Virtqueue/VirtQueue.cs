@@ -23,10 +23,11 @@ public abstract unsafe class VirtQueue
     private const int InflightVersionOffset = 8;
 
     private readonly GuestAddressSpace _memory;
-    private readonly GuestBuffer[] _buffers;
+    private readonly GuestBuffer[] _buffers;    // room for every descriptor's to lie in two regions of memory
     private readonly bool[] _isTaken;
     private readonly ushort[]? _order;   // with IN_ORDER the heads that are taken, a ring
     private int _oldest;
+    private int _descriptors;           // of the chain that is being put together
     private int _readable;
     private int _writable;
     private DirtyLog? _log;
@@ -41,7 +42,7 @@ public abstract unsafe class VirtQueue
         Size = ring.Size;
         HasEventIndex = (features & VirtioFeatures.EventIndex) != 0;
         HasIndirect = (features & VirtioFeatures.IndirectDescriptors) != 0;
-        _buffers = new GuestBuffer[ring.Size];
+        _buffers = new GuestBuffer[2 * ring.Size];
         _isTaken = new bool[ring.Size];
         _order = (features & VirtioFeatures.InOrder) != 0 ? new ushort[ring.Size] : null;
     }
@@ -183,22 +184,34 @@ public abstract unsafe class VirtQueue
     }
 
     /// <summary>Begins a chain.</summary>
-    private protected void BeginChain() => _readable = _writable = 0;
+    private protected void BeginChain() => _descriptors = _readable = _writable = 0;
 
-    /// <summary>Adds a buffer to the chain.</summary>
+    /// <summary>Adds a descriptor's buffer to the chain, a piece for each region of memory that it lies in.</summary>
     /// <exception cref="VirtqueueException">It is not in memory, stands where it may not, or there are more than the ring has descriptors.</exception>
     private protected void AddBuffer(ulong address, uint length, ushort flags)
     {
-        if (_readable + _writable == _buffers.Length)
+        if (_descriptors++ == Size)
             throw Broken("a chain has more descriptors than the ring, or loops");
         bool isWritable = (flags & FlagWrite) != 0;
         if (!isWritable && _writable > 0)
             throw Broken("a readable descriptor follows a writable one");
-        _buffers[_readable + _writable] = new GuestBuffer((nint)Locate(new GuestAddress(address), length), length);
-        if (isWritable)
-            _writable++;
-        else
-            _readable++;
+        ulong next = address;
+        uint left = length;
+        do
+        {
+            if (_readable + _writable == _buffers.Length)
+                throw Broken("the buffers of a chain cross too many regions of memory");
+            if (next < address || !_memory.TrySliceFront(new GuestAddress(next), left, out Span<byte> piece))
+                throw NotInMemory(new GuestAddress(address), length);
+            _buffers[_readable + _writable] = new GuestBuffer((nint)AddressOf(piece), (uint)piece.Length);
+            if (isWritable)
+                _writable++;
+            else
+                _readable++;
+            next = unchecked(next + (uint)piece.Length);
+            left -= (uint)piece.Length;
+        }
+        while (left > 0);
     }
 
     /// <summary>Whether the chain has buffers.</summary>
@@ -223,9 +236,13 @@ public abstract unsafe class VirtQueue
     /// <exception cref="VirtqueueException">It is not in one region of memory.</exception>
     private protected byte* Locate(GuestAddress address, long length) =>
         _memory.TrySlice(address, (ulong)length, out Span<byte> span)
-            // SAFETY: guest memory is mapped, not on the heap: it does not move, and it outlives the queue.
-            ? (byte*)Unsafe.AsPointer(ref MemoryMarshal.GetReference(span))
-            : throw Broken($"{address}+0x{length:x} is not in memory");
+            ? AddressOf(span)
+            : throw NotInMemory(address, length);
+
+    // SAFETY: guest memory is mapped, not on the heap: it does not move, and it outlives the queue.
+    private static byte* AddressOf(Span<byte> memory) => (byte*)Unsafe.AsPointer(ref MemoryMarshal.GetReference(memory));
+
+    private VirtqueueException NotInMemory(GuestAddress address, long length) => Broken($"{address}+0x{length:x} is not in memory");
 
     /// <summary>The exception that says that the driver has broken the ring.</summary>
     private protected VirtqueueException Broken(string what) => new($"queue {Index}: {what}");
