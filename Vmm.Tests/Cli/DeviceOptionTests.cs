@@ -26,6 +26,7 @@ public class DeviceOptionTests
     }
 
     [TestCase("tap")]
+    [TestCase("tap,queues=1")]
     [TestCase("queues=1")]
     public void Net_NoInterface_MakesOne(string text)
     {

@@ -27,6 +27,7 @@ public class ProgramTests
 
     [TestCase]
     [TestCase("--help")]
+    [TestCase("-h")]
     [TestCase("help")]
     public void Run_Help_ListsTheVerbs(params string[] args)
     {
@@ -38,6 +39,7 @@ public class ProgramTests
 
     [TestCase("help", "run")]
     [TestCase("run", "--help")]
+    [TestCase("run", "-h")]
     [TestCase("run", "--kernel", "k", "--help")]
     public void Run_HelpOfRun_ListsItsOptions(params string[] args)
     {

@@ -47,7 +47,7 @@ public class VhostUserOptionTests
         Assert.That(fs.Peer.Endpoint, Is.Null);
     }
 
-    [TestCase("tag=x", "--fs: 'tag=x' names no back-end: write socket=PATH, or fd=N for an inherited socket")]
+    [TestCase("tag=x", "--fs: 'tag=x' names no daemon: write source=DIR to have one started, or socket=PATH of one that runs, or fd=N")]
     [TestCase("source=/srv", "--fs: 'source=/srv' has no tag, by which the guest mounts it: write tag=NAME")]
     [TestCase("tag=x,source=/srv,socket=/s", "--fs: socket='/s' cannot stand beside source=: either there is a daemon, or one is started")]
     [TestCase("tag=x,source=/srv,server=on", "--fs: server='on' cannot stand beside source=: either there is a daemon, or one is started")]

@@ -25,6 +25,11 @@ internal static class FsOption
         {
             if (list.Find("sandbox") is { } sandbox)
                 throw sandbox.Refuse("has no effect without source=: it is for a daemon that is started here");
+            if (list.Find("socket") is null && list.Find("fd") is null)
+            {
+                throw new UsageException(
+                    $"{Name}: '{text}' names no daemon: write source=DIR to have one started, or socket=PATH of one that runs, or fd=N");
+            }
             return Read(Name, text, list);
         }
         foreach (string key in new[] { "socket", "fd", "server" })

@@ -5,8 +5,8 @@ using Vmm.Devices.Virtio.VhostUser;
 
 namespace Vmm.Cli;
 
-/// <summary>The value of <c>--net</c>: <c>[tap=NAME|fd=N[:N…]][,mac=MAC][,queues=N][,queue_size=N][,mtu=N][,vhost=on]</c>, or <c>tap</c> alone
-/// for a tap that is made; or <c>socket=PATH</c> with <see cref="SocketKeys"/> for a switch that is another process.</summary>
+/// <summary>The value of <c>--net</c>: <c>[tap=NAME|fd=N[:N…]][,mac=MAC][,queues=N][,queue_size=N][,mtu=N][,vhost=on]</c>, <c>tap</c> without a
+/// value for one that is made; or <c>socket=PATH</c> with <see cref="SocketKeys"/> for a switch that is another process.</summary>
 internal static class NetOption
 {
     /// <summary>The option's name.</summary>
@@ -33,6 +33,8 @@ internal static class NetOption
     {
         if (text == "tap")
             return new NetOptions();
+        if (text.StartsWith("tap,", StringComparison.Ordinal))
+            return ReadTap(KeyValueList.Parse(Name, text["tap,".Length..], "mac", "queues", "queue_size", "mtu", "vhost"));
         KeyValueList list = KeyValueList.Parse(
             Name, text, "tap", "fd", "socket", "mac", "queues", "queue_size", "mtu", "vhost", "server", "reconnect", "timeout");
         if (list.Find("socket") is null)

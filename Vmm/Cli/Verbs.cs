@@ -115,6 +115,8 @@ internal static class Verbs
         {
             VersionRequestedError => Version() + "\n",
             HelpVerbRequestedError { Matched: false } when args.Length > 1 => throw ParserErrors.UnknownVerb(args[1], command),
+            UnknownOptionError { Token: "h" } => (string)Parse(command, [args[0], "--help"]),
+            BadVerbSelectedError { Token: "-h" } => (string)Parse(command, ["--help"]),
             UnknownOptionError { Token: "help" or "version" } asked => (string)Parse(command, [args[0], "--" + asked.Token]),
             HelpVerbRequestedError { Matched: true } help => (string)Parse(command, [help.Verb, "--help"]),
             HelpRequestedError or HelpVerbRequestedError or NoVerbSelectedError => Help(command, args, result),

@@ -202,7 +202,7 @@ public class FrontendTests
         int before = PassedDescriptors.Count();
         _fixture.Options = _fixture.Options with { ConnectTimeout = TimeSpan.FromMilliseconds(60) };
         Assert.That(() => _fixture.Open(), Throws.TypeOf<VhostException>().With.Message.EqualTo(
-            $"--test: {_fixture.Path}: no back-end within 0.1 s: nobody listens there: start the back-end, or is it another path?"));
+            $"--test: {_fixture.Path}: no back-end within 0.06 s: nobody listens there: start the back-end, or is it another path?"));
         PassedDescriptors.ReturnTo(before);
     }
 

@@ -84,7 +84,7 @@ internal sealed class PeerConnector : IDisposable
             if (!isForEver && left <= TimeSpan.Zero)
             {
                 string advice = Listener is null ? "nobody listens there: start the back-end, or is it another path?" : "nobody has connected: start the back-end";
-                throw new VhostException($"{_peer}: no back-end within {timeout.TotalSeconds:0.#} s: {advice}");
+                throw new VhostException($"{_peer}: no back-end within {timeout.TotalSeconds:0.###} s: {advice}");
             }
             TimeSpan wait = Listener is null ? RetryInterval : TimeSpan.FromSeconds(1);
             if (!isForEver && left < wait)
