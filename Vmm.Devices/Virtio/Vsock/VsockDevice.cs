@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using Vmm.Vhost;
 using Vmm.Vhost.Kernel;
 using Vmm.Vhost.Native;
 
@@ -16,7 +17,9 @@ internal sealed class VsockDevice(VsockOptions options, EventLoop events)
     public override VirtioDeviceType Type => VirtioDeviceType.Vsock;
 
     /// <inheritdoc/>
-    public override ulong Features => Backend.Features;
+    // Without indirect descriptors: for a packet, which is a header and a buffer, a driver would allocate a table, and the kernel map and
+    // read it. Two descriptors of the ring cost less.
+    public override ulong Features => Backend.Features & ~VirtioFeatures.IndirectDescriptors;
 
     /// <inheritdoc/>
     public override int QueueCount => Backend.RingCount + EventQueues;
