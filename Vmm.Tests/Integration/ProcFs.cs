@@ -24,12 +24,10 @@ internal static class ProcFs
     public static int Threads(int pid) => Directory.GetDirectories($"/proc/{pid}/task").Length;
 
     /// <summary>The bytes of shared memory that a process has in RAM: for a VMM, its guest's memory.</summary>
-    public static long SharedMemory(int pid)
-    {
-        const string name = "RssShmem:";
-        string line = File.ReadLines($"/proc/{pid}/status").Single(line => line.StartsWith(name, StringComparison.Ordinal));
-        return long.Parse(line[name.Length..].Replace("kB", "", StringComparison.Ordinal), CultureInfo.InvariantCulture) << 10;
-    }
+    public static long SharedMemory(int pid) => StatusBytes(pid, "RssShmem:");
+
+    /// <summary>The bytes of its own that a process has in RAM.</summary>
+    public static long OwnMemory(int pid) => StatusBytes(pid, "RssAnon:");
 
     /// <summary>What a process has mapped of guests: their memory and their vCPUs, sorted.</summary>
     public static string[] GuestMappings(int pid) => File.ReadLines($"/proc/{pid}/maps")
@@ -81,5 +79,11 @@ internal static class ProcFs
         {
             return "";   // closed meanwhile
         }
+    }
+
+    private static long StatusBytes(int pid, string name)
+    {
+        string line = File.ReadLines($"/proc/{pid}/status").Single(line => line.StartsWith(name, StringComparison.Ordinal));
+        return long.Parse(line[name.Length..].Replace("kB", "", StringComparison.Ordinal), CultureInfo.InvariantCulture) << 10;
     }
 }

@@ -63,6 +63,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
                     _platform.Reset();
                     _memory.Clear();
                     _end.ForgetGuest();
+                    GC.Collect();   // left to itself the heap would grow by some kilobytes with each restart, up to 16 MiB
                     break;
                 case MachineEndKind.Panic when _config.OnPanic == PanicAction.Halt:
                     s_log.Warn("the guest is held as it panicked: end the VMM by a signal or Ctrl-A x");
