@@ -92,7 +92,7 @@ public sealed record Confinement
         filter.AllowWhere(Tgkill, 0, (uint)Environment.ProcessId);
         filter.AllowWhere(SystemCallNumber.Ioctl, 1, [.. Ioctls.Select(request => request.Number)]);
         if (ConnectsToUnixSockets)
-            filter.AllowWhere(Socket, 0, AfUnix).Allow(Connect);
+            filter.AllowWhere(Socket, 0, AfUnix).Allow(Connect, Stat, Newfstatat);
         if (Sockets.Count > 0)
             filter.Allow(Unlink, Lstat, Newfstatat);   // what is at the path, by either call of the C library
         return filter.Kill(s_killed);

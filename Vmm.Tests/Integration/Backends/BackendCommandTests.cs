@@ -89,6 +89,16 @@ public class BackendCommandTests : BackendTest
     }
 
     [Test]
+    public void Client_PathOfAnotherKind_IsNotTriedAgain()
+    {
+        string path = Path.Combine(Scratch, "file");
+        File.WriteAllBytes(path, []);
+        VmmProcess process = StartVmm("backend", "rng", "--client", "--socket-path", path);
+        Assert.That(process.WaitForEnd(), Is.EqualTo(
+            new VmmResult(1, "", $"vmm: cannot connect to {path}: Socket operation on non-socket (errno 88)\n")));
+    }
+
+    [Test]
     public void Fd_ConnectedSocket_IsServedUntilItsEnd()
     {
         (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();

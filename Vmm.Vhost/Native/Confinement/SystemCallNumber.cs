@@ -8,6 +8,7 @@ public enum SystemCallNumber
     Write = 1,
     Open = 2,
     Close = 3,
+    Stat = 4,
     Fstat = 5,
     Lstat = 6,
     Poll = 7,
