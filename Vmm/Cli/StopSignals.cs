@@ -13,6 +13,7 @@ internal sealed class StopSignals : IDisposable
     private readonly PosixSignalRegistration[] _registrations = new PosixSignalRegistration[s_signals.Length];
     private readonly CancellationTokenSource _cancellation = new();
     private Action<int>? _stop;
+    private bool _disposed;
 
     /// <summary>From now on the signals do not kill the process.</summary>
     public StopSignals()
@@ -50,13 +51,20 @@ internal sealed class StopSignals : IDisposable
     {
         foreach (PosixSignalRegistration registration in _registrations)
             registration.Dispose();
-        _cancellation.Dispose();
+        lock (_lock)
+        {
+            // A signal may be under way to Receive all the same.
+            _disposed = true;
+            _cancellation.Dispose();
+        }
     }
 
     private void Receive(int number)
     {
         lock (_lock)
         {
+            if (_disposed)
+                return;
             if (First == 0)
             {
                 First = number;
