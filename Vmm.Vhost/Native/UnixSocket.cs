@@ -35,8 +35,13 @@ public sealed unsafe class UnixSocket : FileDescriptor
     public static UnixSocket Connect(string path)
     {
         int error = TryConnect(path, out UnixSocket? socket);
-        return error == 0 ? socket! : throw new ErrnoException($"cannot connect to {path}", error);
+        return error == 0 ? socket! : throw CannotConnect(path, error);
     }
+
+    /// <summary>What there is to say when <see cref="TryConnect"/> gave <paramref name="error"/>.</summary>
+    public static ErrnoException CannotConnect(string path, int error) => error == Errnos.Enotsock
+        ? new ErrnoException($"cannot connect to {path}", error, "give the path of the other side's socket")
+        : new ErrnoException($"cannot connect to {path}", error);
 
     /// <summary>The same without an exception where nobody listens.</summary>
     /// <returns>0, or the error number.</returns>

@@ -95,7 +95,7 @@ public class BackendCommandTests : BackendTest
         File.WriteAllBytes(path, []);
         VmmProcess process = StartVmm("backend", "rng", "--client", "--socket-path", path);
         Assert.That(process.WaitForEnd(), Is.EqualTo(
-            new VmmResult(1, "", $"vmm: cannot connect to {path}: Socket operation on non-socket (errno 88)\n")));
+            new VmmResult(1, "", $"vmm: cannot connect to {path}: Socket operation on non-socket (errno 88): give the path of the other side's socket\n")));
     }
 
     [Test]

@@ -228,7 +228,7 @@ public class FrontendTests
             File.WriteAllBytes(_fixture.Path, []);
         _fixture.Options = _fixture.Options with { ConnectTimeout = Timeout.InfiniteTimeSpan };
         Assert.That(() => _fixture.Open(), Throws.TypeOf<VhostException>().With.Message.EqualTo(
-            $"--test: {_fixture.Path}: cannot connect to {_fixture.Path}: Socket operation on non-socket (errno 88)"));
+            $"--test: {_fixture.Path}: cannot connect to {_fixture.Path}: Socket operation on non-socket (errno 88): give the path of the other side's socket"));
         if (isDirectory)
             Directory.Delete(_fixture.Path);
         else

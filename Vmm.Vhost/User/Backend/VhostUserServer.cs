@@ -112,9 +112,9 @@ public sealed class VhostUserServer : IDisposable
             {
                 int error = UnixSocket.TryConnect(_endpoint.Path!, out socket);
                 if (error == Errnos.Enotsock)
-                    throw new ErrnoException($"cannot connect to {_endpoint}", error);
+                    throw UnixSocket.CannotConnect(_endpoint.Path!, error);
                 if (socket is null && !isSilent)
-                    s_log.Warn("{Device}: {Error}: trying on", _device.Name, new ErrnoException($"cannot connect to {_endpoint}", error).Message);
+                    s_log.Warn("{Device}: {Error}: trying on", _device.Name, UnixSocket.CannotConnect(_endpoint.Path!, error).Message);
                 isSilent = true;
                 if (socket is null && Wait(null, _options.ReconnectInterval))
                     return null;

@@ -57,7 +57,7 @@ internal sealed class PeerConnector : IDisposable
                     // Not there yet, left behind by one that is gone, or busy.
                     return error is 0 or Errnos.Enoent or Errnos.Econnrefused or Errnos.Eagain
                         ? socket
-                        : throw new ErrnoException($"cannot connect to {_endpoint.Path}", error);
+                        : throw UnixSocket.CannotConnect(_endpoint.Path!, error);
             }
         }
         catch (ErrnoException e)
