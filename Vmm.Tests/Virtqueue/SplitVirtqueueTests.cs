@@ -87,14 +87,20 @@ public sealed class SplitVirtqueueTests : IDisposable
     {
         GuestRegion first = _driver.Memory.Regions[0];
         GuestRegion[] pages = [.. Enumerable.Range(0, 32).Select(i => first with { Start = first.Start + (ulong)i * 0x8000, Size = 0x8000, HostAddress = first.HostAddress + i * 0x8000 })];
-        _driver.SetDescriptor(0, 0x8000, 16 * 0x8000, RingDriver.Write);
+        // 64 buffers of 16 pieces each are as many pieces as there may be.
+        _driver.SetDescriptor(0, Table + 16, 64 * 16, RingDriver.Indirect);
+        _driver.SetDescriptor(1, Table, 65 * 16, RingDriver.Indirect);
+        for (int i = 1; i < 65; i++)
+            _driver.SetDescriptor(i, 0x8000, 16 * 0x8000, i == 64 ? RingDriver.Write : (ushort)(RingDriver.Write | RingDriver.Next), (ushort)i, Table);
         _driver.Publish(0);
-        _driver.SetDescriptor(1, 0x8000, 17 * 0x8000, RingDriver.Write);
-        _driver.Publish(1);
         var queue = new SplitVirtqueue(new GuestAddressSpace(pages), _driver.Config, AllFeatures);
 
         Assert.That(queue.TryTake(out DescriptorChain chain));
-        Assert.That(chain.Writable.Length, Is.EqualTo(16), "two for each descriptor of the ring");
+        Assert.That(chain.Writable.Length, Is.EqualTo(VirtQueue.MaxChainLength));
+        _driver.SetDescriptor(0, 0x8000, 0x8000, RingDriver.Write | RingDriver.Next, 1, Table);
+        for (int i = 1; i < 65; i++)
+            _driver.SetDescriptor(i, 0x8000, 16 * 0x8000, i == 64 ? RingDriver.Write : (ushort)(RingDriver.Write | RingDriver.Next), (ushort)(i + 1), Table);
+        _driver.Publish(1);
         Assert.Throws<VirtqueueException>(() => queue.TryTake(out _));
     }
 
@@ -105,16 +111,30 @@ public sealed class SplitVirtqueueTests : IDisposable
     [TestCase(ulong.MaxValue - 3, 8U, (ushort)0, (ushort)0, Description = "wraps")]
     [TestCase(0x8000UL, uint.MaxValue, (ushort)0, (ushort)0, Description = "a huge length")]
     [TestCase(Table, 16U, RingDriver.Indirect | RingDriver.Next, (ushort)1, Description = "an indirect table in the middle")]
-    [TestCase(Table, 16U, RingDriver.Indirect | RingDriver.Write, (ushort)0, Description = "a writable indirect table")]
     [TestCase(Table, 0U, RingDriver.Indirect, (ushort)0, Description = "an empty indirect table")]
     [TestCase(Table, 24U, RingDriver.Indirect, (ushort)0, Description = "half a descriptor")]
-    [TestCase(Table, 16U * 9, RingDriver.Indirect, (ushort)0, Description = "an indirect table longer than the ring")]
+    [TestCase(Table, 16U * 1025, RingDriver.Indirect, (ushort)0, Description = "an indirect table longer than the longest chain")]
+    [TestCase(Table, 0xFFFF_FFF0, RingDriver.Indirect, (ushort)0, Description = "a huge indirect table")]
     [TestCase(RingDriver.MemorySize - 16, 32U, RingDriver.Indirect, (ushort)0, Description = "an indirect table across the end")]
     public void TryTake_BadDescriptor_IsBroken(ulong address, uint length, int flags, ushort next)
     {
         _driver.SetDescriptor(0, address, length, (ushort)flags, next);
         _driver.Publish(0);
         Assert.That(() => Queue().TryTake(out _), Throws.TypeOf<VirtqueueException>());
+    }
+
+    // VIRTIO 1.2 §2.7.5.3.2: the device handles normal descriptors before the indirect one, and ignores that one's WRITE flag.
+    [Test]
+    public void TryTake_TableBehindNormalDescriptors_IsFollowed()
+    {
+        _driver.SetDescriptor(0, 0x8000, 4, RingDriver.Next, 1);
+        _driver.SetDescriptor(1, Table, 32, RingDriver.Indirect | RingDriver.Write);
+        _driver.SetDescriptor(0, 0x8100, 8, RingDriver.Next, 1, Table);
+        _driver.SetDescriptor(1, 0x9000, 16, RingDriver.Write, 0, Table);
+        _driver.Publish(0);
+
+        Assert.That(Queue().TryTake(out DescriptorChain chain));
+        Assert.That((chain.ReadableLength, chain.WritableLength), Is.EqualTo((12UL, 16UL)));
     }
 
     [Test]

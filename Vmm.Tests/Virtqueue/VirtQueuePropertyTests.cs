@@ -34,6 +34,32 @@ public sealed class VirtQueuePropertyTests
     [TestCase(Packed, 5)]
     public void Queue_AnyStepsAndKilledDevices_LoseAndDoubleNothing(ulong features, int size) => Check(features, size, tracksInflight: true);
 
+    // Linux makes tables as large as the device's limit of segments says, also where the ring is smaller (QEMU's queue-size=64).
+    [TestCase(Split | Indirect, 8, 130)]
+    [TestCase(Split | Indirect | EventIndex, 64, VirtQueue.MaxChainLength)]
+    [TestCase(Packed | Indirect, 7, 130)]
+    [TestCase(Packed | Indirect | EventIndex, 1, VirtQueue.MaxChainLength)]
+    public void TryTake_TableLargerThanTheRing_IsARequest(ulong features, int size, int length)
+    {
+        using GuestMemory memory = GuestMemory.Create([(new(0), 1 << 20)]);
+        DriverQueue driver = DriverQueue.Create(memory.AddressSpace, 0x1000, size, features);
+        uint start = (features & Packed) != 0 ? PackedDriverQueue.Start : 0;
+        VirtQueue queue = VirtQueue.Create(memory.AddressSpace, driver.Layout with { Base = start }, features | VirtioFeatures.Version1);
+        var buffers = new (ulong, uint, bool)[length];
+        for (int i = 0; i < length; i++)
+            buffers[i] = (0x80000 + (ulong)i * 64, 16, i >= length / 2);
+        for (int round = 0; round < 3; round++)
+        {
+            ushort id = driver.Add(buffers, table: 0x40000);
+            Assert.That(queue.TryTake(out DescriptorChain chain));
+            Assert.That((chain.Head, chain.Readable.Length, chain.Writable.Length), Is.EqualTo((id, length / 2, length - length / 2)));
+            queue.Return(chain.Head, 5);
+            Assert.That(driver.TryGetUsed(out ushort used, out _) && used == id);
+        }
+        driver.Add([.. buffers, .. new (ulong, uint, bool)[VirtQueue.MaxChainLength + 1 - length].Select(_ => (0x80000UL, 16U, true))], table: 0x40000);
+        Assert.Throws<VirtqueueException>(() => queue.TryTake(out _));
+    }
+
     private static void Check(ulong features, int size, bool tracksInflight)
     {
         int used = 0, restarts = 0;

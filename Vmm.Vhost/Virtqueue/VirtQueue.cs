@@ -8,6 +8,10 @@ namespace Vmm.Vhost.Virtqueue;
 /// descriptor is copied once, and the copy is checked. Not thread-safe.</summary>
 public abstract unsafe class VirtQueue
 {
+    /// <summary>The most descriptors of a request, and the most pieces of memory that its buffers lie in: 1024, whatever the ring's size is. Drivers
+    /// (Linux, for example) do not keep to the ring's size in indirect tables, and QEMU has this limit. readv(2) takes as many pieces.</summary>
+    public const int MaxChainLength = 1024;
+
     /// <summary>VIRTQ_DESC_F_NEXT: the chain goes on.</summary>
     private protected const ushort FlagNext = 1;
 
@@ -23,7 +27,7 @@ public abstract unsafe class VirtQueue
     private const int InflightVersionOffset = 8;
 
     private readonly GuestAddressSpace _memory;
-    private readonly GuestBuffer[] _buffers;    // room for every descriptor's to lie in two regions of memory
+    private readonly GuestBuffer[] _buffers = new GuestBuffer[MaxChainLength];
     private readonly bool[] _isTaken;
     private readonly ushort[]? _order;   // with IN_ORDER the heads that are taken, a ring
     private int _oldest;
@@ -42,7 +46,6 @@ public abstract unsafe class VirtQueue
         Size = ring.Size;
         HasEventIndex = (features & VirtioFeatures.EventIndex) != 0;
         HasIndirect = (features & VirtioFeatures.IndirectDescriptors) != 0;
-        _buffers = new GuestBuffer[2 * ring.Size];
         _isTaken = new bool[ring.Size];
         _order = (features & VirtioFeatures.InOrder) != 0 ? new ushort[ring.Size] : null;
     }
@@ -187,11 +190,11 @@ public abstract unsafe class VirtQueue
     private protected void BeginChain() => _descriptors = _readable = _writable = 0;
 
     /// <summary>Adds a descriptor's buffer to the chain, a piece for each region of memory that it lies in.</summary>
-    /// <exception cref="VirtqueueException">It is not in memory, stands where it may not, or there are more than the ring has descriptors.</exception>
+    /// <exception cref="VirtqueueException">It is not in memory, stands where it may not, or there are more than <see cref="MaxChainLength"/>.</exception>
     private protected void AddBuffer(ulong address, uint length, ushort flags)
     {
-        if (_descriptors++ == Size)
-            throw Broken("a chain has more descriptors than the ring, or loops");
+        if (_descriptors++ == MaxChainLength)
+            throw Broken($"a chain has more than {MaxChainLength} descriptors, or loops");
         bool isWritable = (flags & FlagWrite) != 0;
         if (!isWritable && _writable > 0)
             throw Broken("a readable descriptor follows a writable one");
@@ -200,7 +203,7 @@ public abstract unsafe class VirtQueue
         do
         {
             if (_readable + _writable == _buffers.Length)
-                throw Broken("the buffers of a chain cross too many regions of memory");
+                throw Broken($"the buffers of a chain lie in more than {MaxChainLength} pieces of memory");
             if (next < address || !_memory.TrySliceFront(new GuestAddress(next), left, out Span<byte> piece))
                 throw NotInMemory(new GuestAddress(address), length);
             _buffers[_readable + _writable] = new GuestBuffer((nint)AddressOf(piece), (uint)piece.Length);
@@ -214,17 +217,15 @@ public abstract unsafe class VirtQueue
         while (left > 0);
     }
 
-    /// <summary>Whether the chain has buffers.</summary>
-    private protected bool HasBuffers => _readable + _writable > 0;
-
-    /// <summary>The table that an indirect descriptor names (VIRTIO 1.2 §2.7.5.3, §2.8.7).</summary>
-    /// <exception cref="VirtqueueException">None may stand here, it is not in memory, or has more entries than the ring.</exception>
+    /// <summary>The table that an indirect descriptor names (VIRTIO 1.2 §2.7.5.3, §2.8.7). It is the last of its chain, and others may stand before
+    /// it (§2.7.5.3.2). The device ignores its WRITE flag (§2.7.5.3.2).</summary>
+    /// <exception cref="VirtqueueException">None may stand here, it is not in memory, or has more than <see cref="MaxChainLength"/> entries.</exception>
     private protected byte* LocateTable(ulong address, uint length, ushort flags)
     {
-        if (!HasIndirect || (flags & (FlagNext | FlagWrite)) != 0 || HasBuffers)
+        if (!HasIndirect || (flags & FlagNext) != 0)
             throw Broken("an indirect descriptor stands where none may");
-        if (length == 0 || length % DescriptorSize != 0 || length / DescriptorSize > (uint)Size)
-            throw Broken($"an indirect table has {length} bytes");
+        if (length == 0 || length % DescriptorSize != 0 || length / DescriptorSize > MaxChainLength)
+            throw Broken($"an indirect table has {length} bytes, and is to have a multiple of {DescriptorSize}, at most {MaxChainLength * DescriptorSize}");
         return Locate(new GuestAddress(address), length);
     }
 

@@ -4,13 +4,15 @@ using Vmm.Vhost.Native;
 
 namespace Vmm.Devices.Virtio.VhostUser;
 
-/// <summary>A disk (VIRTIO 1.2 §5.2). Its configuration is the back-end's, but for the number of queues.</summary>
+/// <summary>A disk (VIRTIO 1.2 §5.2). Its configuration is the back-end's, but for the number of queues, and the limit of segments where the ring is small.</summary>
 internal sealed class BlockDevice : VhostUserFrontendDevice
 {
+    private const ulong SegmentLimit = 1UL << 2;    // VIRTIO_BLK_F_SEG_MAX
     private const ulong ReadOnly = 1UL << 5;        // VIRTIO_BLK_F_RO
     private const ulong ConfigWce = 1UL << 11;      // VIRTIO_BLK_F_CONFIG_WCE: the driver may turn the write cache on and off
     private const ulong MultiQueue = 1UL << 12;     // VIRTIO_BLK_F_MQ
     private const int SpaceSize = 60;               // struct virtio_blk_config up to what discards and zeroes need: all back-ends have it
+    private const int SegmentLimitOffset = 12;
     private const int WritebackOffset = 32;
     private const int NumQueuesOffset = 34;
 
@@ -45,6 +47,12 @@ internal sealed class BlockDevice : VhostUserFrontendDevice
     public override void ReadConfig(Span<byte> config)
     {
         base.ReadConfig(config);
+        // A request is its segments, a header and a status. A driver without indirect descriptors has no more room than the ring for them.
+        if ((Features & SegmentLimit) != 0 && config.Length >= SegmentLimitOffset + sizeof(uint))
+        {
+            uint limit = BinaryPrimitives.ReadUInt32LittleEndian(config[SegmentLimitOffset..]);
+            BinaryPrimitives.WriteUInt32LittleEndian(config[SegmentLimitOffset..], Math.Min(limit, (uint)Math.Max(1, MaxQueueSize(0) - 2)));
+        }
         if (config.Length >= NumQueuesOffset + sizeof(ushort))
             BinaryPrimitives.WriteUInt16LittleEndian(config[NumQueuesOffset..], (ushort)_options.Queues);
     }

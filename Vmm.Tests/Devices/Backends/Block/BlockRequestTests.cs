@@ -136,6 +136,18 @@ public sealed class BlockRequestTests(BlockEngineKind engine, bool direct)
         Assert.That(_driver.Do(BlockDriver.In, 0, room: 200 * Sector, writableCuts: cuts).Status, Is.EqualTo(BlockDriver.IoError));
     }
 
+    // QEMU's queue-size=64 leaves seg_max as the back-end says it, and Linux fills an indirect table up to that.
+    [Test]
+    public void Request_TableLargerThanTheRing_IsServed([Values(64, 16)] int size, [Values(82, 126)] int pages)
+    {
+        _driver.Dispose();
+        _driver = new BlockDriver(Options(_image), size);
+        int[] cuts = [.. Enumerable.Repeat(4096, pages)];
+        byte[] data = Random(pages * 4096);
+        Assert.That(_driver.Do(BlockDriver.Out, 8, data, 0, [16, .. cuts], [1], indirect: true).Status, Is.EqualTo(BlockDriver.Ok));
+        Assert.That(_driver.Do(BlockDriver.In, 8, default, data.Length, [16], cuts, indirect: true).Data, Is.EqualTo(data));
+    }
+
     [TestCase(2U)]
     [TestCase(3U)]
     [TestCase(9U)]

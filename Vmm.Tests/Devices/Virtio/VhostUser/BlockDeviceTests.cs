@@ -36,6 +36,18 @@ public sealed class BlockDeviceTests
         Assert.That(machine.Device.QueueCount, Is.EqualTo(3));
     }
 
+    [TestCase(64, 62U)]
+    [TestCase(128, 126U)]
+    [TestCase(256, 126U)]
+    public void Config_LimitOfSegments_FitsTheRing(int queueSize, uint expected)
+    {
+        const ulong segmentLimit = 1 << 2;
+        FakeBackend backend = Backend(Features | segmentLimit);
+        BinaryPrimitives.WriteUInt32LittleEndian(backend.Config.AsSpan(12), 126);
+        using VhostUserMachine machine = Machine(options => options with { Peer = options.Peer with { QueueSize = queueSize } }, backend);
+        Assert.That(BinaryPrimitives.ReadUInt32LittleEndian(machine.Config.AsSpan(12)), Is.EqualTo(expected));
+    }
+
     [TestCase(1, false, Features & ~MultiQueue)]
     [TestCase(2, false, Features)]
     [TestCase(2, true, Features | ReadOnly)]
