@@ -40,6 +40,9 @@ internal sealed class EchoDevice : VhostUserDevice
 
     public bool Throws { get; set; }
 
+    /// <summary>Rings that the driver used before they were started here.</summary>
+    public List<int> Continued { get; } = [];
+
     /// <summary>Done by the ring's thread after each request that was completed.</summary>
     public Action? AfterEach { get; set; }
 
@@ -73,6 +76,8 @@ internal sealed class EchoDevice : VhostUserDevice
 
     public override void Reset() => Note("reset");
 
+    public override void FrontEndGone() => Note("gone");
+
     public override bool SendRarp(ReadOnlySpan<byte> mac)
     {
         Note($"rarp {Convert.ToHexString(mac)}");
@@ -94,6 +99,8 @@ internal sealed class EchoDevice : VhostUserDevice
     public override IRingHandler StartRing(BackendRing ring)
     {
         Note($"start {ring.Index}");
+        if (ring.IsContinued)
+            Continued.Add(ring.Index);
         return new Handler(this);
     }
 

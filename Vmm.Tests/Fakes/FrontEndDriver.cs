@@ -25,7 +25,7 @@ internal sealed class FrontEndDriver : IDisposable
 
     private static readonly TimeSpan s_deadline = TimeSpan.FromSeconds(20);
 
-    private readonly VhostUserServer? _server;
+    private VhostUserServer? _server;
 
     public FrontEndDriver(UnixSocket socket, VhostUserServer? server = null, GuestMemory? memory = null)
     {
@@ -142,10 +142,17 @@ internal sealed class FrontEndDriver : IDisposable
         return ring;
     }
 
-    public void Dispose()
+    /// <summary>Ends the connection, and waits until the back-end has noticed.</summary>
+    public void Leave()
     {
         Connection.Dispose();
         _server?.Dispose();
+        _server = null;
+    }
+
+    public void Dispose()
+    {
+        Leave();
         Memory.Dispose();
     }
 }

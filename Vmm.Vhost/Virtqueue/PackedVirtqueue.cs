@@ -210,6 +210,7 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
             if (inflight.Open(features, (_used.Index, _used.Wrap), IsAvailable, Size) is { } left)
             {
                 // What the front-end says counts only for a ring without a past: a predecessor that was killed told it nothing.
+                HasPredecessor = true;
                 _left = left;
                 _takenDescriptors = left.Sum(request => request.Count);
                 _used = new Position(inflight.Used.Index, inflight.Used.Wrap);

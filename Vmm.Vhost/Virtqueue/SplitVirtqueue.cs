@@ -167,6 +167,7 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
             if (inflight.Open(features, _nextUsed, Size) is ushort[] left)
             {
                 // What the front-end says counts only for a ring without a past: a predecessor that was killed told it nothing.
+                HasPredecessor = true;
                 _left = left;
                 _nextAvailable = _seenAvailable = (ushort)(_nextUsed + left.Length);
             }

@@ -65,6 +65,9 @@ public abstract unsafe class VirtQueue
     /// <summary>Requests that wait in the ring, as far as it says how many: of a packed ring only whether there is one.</summary>
     public abstract int Waiting { get; }
 
+    /// <summary>Whether it goes on with an in-flight log that another queue began.</summary>
+    internal bool HasPredecessor { get; private protected set; }
+
     /// <summary>The dirty log, if one is kept.</summary>
     internal DirtyLog? Log => _log;
 

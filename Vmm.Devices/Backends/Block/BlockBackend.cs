@@ -25,8 +25,7 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     private readonly BlockImage _image;
     private readonly int _queues;
     private readonly BlockEngineKind _engine;
-    private ulong? _accepted;   // null until the driver has said
-    private bool _isWriteThrough;
+    private readonly BlockWriteCache _cache;
 
     /// <summary>Opens and locks the image.</summary>
     /// <exception cref="VhostException">It cannot be had, or the engine that was asked for; the message says what to do.</exception>
@@ -38,6 +37,7 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
             throw new VhostException($"a serial number has at most {BlockOptions.MaxSerial} characters, not {options.Serial.Length}");
         _queues = options.Queues;
         _engine = Choose(options.Engine);
+        _cache = new BlockWriteCache(_queues);
         _image = BlockImage.Open(options);
         s_log.Debug("{Path}: {Sectors} sectors, blocks of {Block}, I/O by {Engine}", _image.Path, _image.Capacity, _image.BlockSize, _engine);
     }
@@ -67,7 +67,7 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     internal BlockEngineKind Engine => _engine;
 
     /// <summary>Whether a write is only done when it is on the disk (VIRTIO 1.2 §5.2.6.2).</summary>
-    internal bool IsWriteThrough => Volatile.Read(ref _isWriteThrough);
+    internal bool IsWriteThrough => _cache.IsWriteThrough;
 
     /// <inheritdoc/>
     public override void ReadConfig(Span<byte> config)
@@ -91,30 +91,25 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
         int position = BlockConfigSpace.WriteCacheOffset - offset;
         if (position < 0 || position >= data.Length)
             return true;
-        if (data[position] > 1 || ((_accepted ?? 0) & BlockFeatures.WriteCacheSwitch) == 0)
-            return config[BlockConfigSpace.WriteCacheOffset] == data[position];
-        Volatile.Write(ref _isWriteThrough, data[position] == 0);
-        return true;
+        return _cache.TrySet(data[position]) || config[BlockConfigSpace.WriteCacheOffset] == data[position];
     }
 
     /// <inheritdoc/>
-    public override void FeaturesAccepted(ulong features)
+    public override void FeaturesAccepted(ulong features) => _cache.Accept(features);
+
+    /// <inheritdoc/>
+    public override void Reset() => _cache.Reset();
+
+    /// <inheritdoc/>
+    public override IRingHandler StartRing(BackendRing ring)
     {
-        // A driver that knows of no cache cannot flush it (VIRTIO 1.2 §5.2.5). One that set the cache up before keeps it so.
-        if (_accepted is not ulong before || ((features ^ before) & (BlockFeatures.Flush | BlockFeatures.WriteCacheSwitch)) != 0)
-            Volatile.Write(ref _isWriteThrough, (features & BlockFeatures.Flush) == 0);
-        _accepted = features;
+        if (_cache.StartRing(ring.Index, ring.IsContinued))
+        {
+            s_log.Info("{Path}: the driver may have switched the write cache off before this process began: all is written through until it says, or is reset",
+                _image.Path);
+        }
+        return new BlockRing(this, _image, _engine, ring.Size, ring.Features);
     }
-
-    /// <inheritdoc/>
-    public override void Reset()
-    {
-        _accepted = null;
-        Volatile.Write(ref _isWriteThrough, false);
-    }
-
-    /// <inheritdoc/>
-    public override IRingHandler StartRing(BackendRing ring) => new BlockRing(this, _image, _engine, ring.Size, ring.Features);
 
     /// <summary>Looks whether the image has grown or shrunk, and has the guest told.</summary>
     /// <exception cref="VhostException">The kernel does not say.</exception>

@@ -82,6 +82,9 @@ public sealed class NetBackend : VhostUserDevice, IDisposable
     /// <inheritdoc/>
     public override void Reset() => _port.Accept(0);
 
+    /// <summary>Frames that come meanwhile have no offloads: the next front-end may not want them. That one says its features again.</summary>
+    public override void FrontEndGone() => _port.Accept(0);
+
     /// <inheritdoc/>
     public override IRingHandler StartRing(BackendRing ring)
     {

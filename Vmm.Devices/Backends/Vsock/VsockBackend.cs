@@ -63,6 +63,9 @@ public sealed class VsockBackend : VhostUserDevice, IDisposable
         _receiveRing.Clear();
     }
 
+    /// <summary>Who comes next may be another guest, and must not get at this one's connections.</summary>
+    public override void FrontEndGone() => Reset();
+
     /// <inheritdoc/>
     public void Dispose() => _switch.Dispose();
 }

@@ -36,8 +36,10 @@ public sealed class BackendInflightTests
             ids[i] = ring.Add([(byte)i], 1, isIndirect);
         Eventually.True(() => lost.Events.Contains($"held {ids[^1]}"), () => "the requests were not taken");
         first.Connection.Dispose();
-        Eventually.True(() => lost.Events.Contains("reset"), () => "the session has not ended");
+        Eventually.True(() => lost.Events.Contains("gone"), () => "the session has not ended");
         Assert.That(ring.Queue.TryGetUsed(out _, out _), Is.False, "nothing was completed");
+        Assert.That(lost.Events, Has.None.EqualTo("reset"), "what the driver chose outlives the connection");
+        Assert.That(lost.Continued, Is.Empty);
 
         var next = new EchoDevice { Holds = true };
         using FrontEndDriver second = FrontEndDriver.ConnectedTo(next, memory: first.Memory);
@@ -52,6 +54,7 @@ public sealed class BackendInflightTests
         Assert.That(
             next.Events.Where(what => what.StartsWith("held", StringComparison.Ordinal)).Take(5),
             Is.EqualTo(ids.Select(id => $"held {id}")), "oldest first");
+        Assert.That(next.Continued, Is.EqualTo(new[] { 0 }));
         next.Holds = false;
         again.Kick.Signal();
         for (int i = 0; i < 6; i++)

@@ -153,7 +153,7 @@ public sealed class BackendStrictnessTests : IDisposable
         byte[] header = FrontEndDriver.Bytes(new VhostUserHeader((uint)Request.SetVringKick, VhostUserFlags.Version1, 8));
         _frontEnd.Connection.Socket.TrySend(header, [_event]);
         _frontEnd.Connection.Dispose();
-        Eventually.True(() => _device.Events.Contains("reset"), () => "the session has not ended");
+        Eventually.True(() => _device.Events.Contains("gone"), () => "the session has not ended");
     }
 
     [TestCase(Request.SetVringKick, 0x100UL, 1)]

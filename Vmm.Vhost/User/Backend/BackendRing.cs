@@ -35,6 +35,10 @@ public sealed class BackendRing
     /// <summary>What the driver accepted.</summary>
     public ulong Features { get; }
 
+    /// <summary>Whether the driver used the ring before this start: it does not start at its beginning, or its in-flight log is not new. What
+    /// the driver chose for the device then holds on, and a process that was not there does not know it.</summary>
+    public bool IsContinued { get; internal init; }
+
     /// <summary>Requests that were taken and not completed.</summary>
     public int InFlight => _queue.Taken;
 

@@ -146,13 +146,15 @@ internal sealed partial class BackendSession
     {
         if (ring.Runner is not null || !ring.IsStarted || !ring.IsEnabled || ring.Size == 0 || ring.Address is null || _features is not ulong features)
             return;
-        VirtQueue queue = Open(ring, FirstPosition(ring));
+        uint start = FirstPosition(ring);
+        VirtQueue queue = Open(ring, start);
         var running = new BackendRing(_device, ring.Index, features, queue)
         {
             Kick = ring.Kick,
             Call = ring.Call,
             Error = ring.Error,
             IsInband = Has(VhostUserProtocolFeatures.InbandNotifications),
+            IsContinued = queue.HasPredecessor || !IsBeginning(start),
         };
         var runner = new RingRunner(running, _device.StartRing(running)) { IsPolled = IsPolled(ring) };
         ring.Loop ??= LoopFor(ring);
@@ -164,6 +166,9 @@ internal sealed partial class BackendSession
     // zeros for the other; as nothing is in flight (or the log of that knows better) they are the same.
     private uint FirstPosition(RingSetup ring) =>
         IsPacked && ring.Base <= ushort.MaxValue ? ring.Base | (ring.Base << 16) : ring.Base;
+
+    // Of a packed ring: the place of the next request, with the wrap counter with which drivers begin (VIRTIO 1.2 §2.8.1).
+    private bool IsBeginning(uint position) => (ushort)position == (IsPacked ? 1 << 15 : 0);
 
     private void Stop(RingSetup ring, bool mayLeave)
     {

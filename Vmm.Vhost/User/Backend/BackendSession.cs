@@ -92,7 +92,7 @@ internal sealed partial class BackendSession : IDisposable
         _connection.Dispose();
         try
         {
-            _device.Reset();
+            _device.FrontEndGone();
         }
         catch (Exception e)
         {

@@ -58,14 +58,20 @@ public abstract class VhostUserDevice
     /// <returns>Whether that may be written.</returns>
     public virtual bool WriteConfig(int offset, ReadOnlySpan<byte> data) => false;
 
-    /// <summary>Features were agreed on. No ring runs.</summary>
+    /// <summary>Features were agreed on: by the driver, or by its front-end that has come back. No ring runs.</summary>
     /// <param name="features">All of them, also those of rings.</param>
     public virtual void FeaturesAccepted(ulong features)
     {
     }
 
-    /// <summary>The device is reset: by the driver, or because its front-end has gone. No ring runs.</summary>
+    /// <summary>The driver resets the device: what it has chosen is forgotten. No ring runs.</summary>
     public virtual void Reset()
+    {
+    }
+
+    /// <summary>The connection has ended. No ring runs. The front-end may come back without its driver noticing, and does not repeat what the
+    /// driver has chosen: that stays until <see cref="Reset"/>, or until <see cref="FeaturesAccepted"/> says that the driver has begun anew.</summary>
+    public virtual void FrontEndGone()
     {
     }
 
