@@ -12,11 +12,23 @@ internal sealed class EchoDevice : VhostUserDevice
     private readonly List<string> _events = [];
     private bool _holds;
 
-    public override string Name => "echo";
+    public override string Name => OnName is null ? "echo" : OnName();
+
+    public Func<string>? OnName { get; set; }
+
+    /// <summary>Called first by the methods of these names: ReadConfig, Reset, QueueCount.</summary>
+    public Action<string>? OnCall { get; set; }
 
     public override ulong Features => 0xF;
 
-    public override int QueueCount => Queues;
+    public override int QueueCount
+    {
+        get
+        {
+            OnCall?.Invoke(nameof(QueueCount));
+            return Queues;
+        }
+    }
 
     public override bool IsInOrder => true;
 
@@ -57,7 +69,11 @@ internal sealed class EchoDevice : VhostUserDevice
         }
     }
 
-    public override void ReadConfig(Span<byte> config) => Config.CopyTo(config);
+    public override void ReadConfig(Span<byte> config)
+    {
+        OnCall?.Invoke(nameof(ReadConfig));
+        Config.CopyTo(config);
+    }
 
     public override bool WriteConfig(int offset, ReadOnlySpan<byte> data)
     {
@@ -74,7 +90,11 @@ internal sealed class EchoDevice : VhostUserDevice
         Note($"features 0x{features:x}");
     }
 
-    public override void Reset() => Note("reset");
+    public override void Reset()
+    {
+        OnCall?.Invoke(nameof(Reset));
+        Note("reset");
+    }
 
     public override void FrontEndGone() => Note("gone");
 

@@ -47,6 +47,65 @@ public class EventLoopTests
         Assert.That(calls, Is.EqualTo(1));
     }
 
+    [TestCase(typeof(IOException))]
+    [TestCase(typeof(InvalidOperationException))]
+    [TestCase(typeof(ObjectDisposedException))]
+    public void CallBack_ThrowsAnything_EndsWhatDependsOnItAndNothingElse(Type error)
+    {
+        using var loop = new EventLoop();
+        using EventFd bad = new(), good = new();
+        using var called = new SemaphoreSlim(0);
+        string? reason = null;
+        loop.Add(
+            bad,
+            () => throw (Exception)Activator.CreateInstance(error, "on purpose")!,
+            failed: why =>
+            {
+                reason = why;
+                called.Release();
+                throw new InvalidOperationException("once more");
+            });
+        loop.Add(good, () => { good.Drain(); called.Release(); });
+        bad.Signal();
+        Assert.That(called.Wait(s_deadline));
+        Assert.That(reason, Does.Contain("on purpose"));
+        good.Signal();
+        Assert.That(called.Wait(s_deadline), "the thread goes on");
+    }
+
+    [Test]
+    public void Descriptor_ClosedBeforeItIsRemoved_IsGivenUp()
+    {
+        using var loop = new EventLoop();
+        using EventFd good = new();
+        var bad = new EventFd();
+        using var called = new SemaphoreSlim(0);
+        loop.Add(bad, () => { }, failed: _ => called.Release());
+        loop.Add(good, () => { good.Drain(); called.Release(); });
+        bad.Dispose();
+        good.Signal();   // the thread waits anew
+        Assert.That(called.Wait(s_deadline));
+        Assert.That(called.Wait(s_deadline));
+    }
+
+    [Test]
+    public void Dispose_InACallBack_DoesNotWaitForItself()
+    {
+        using EventFd fd = new();
+        using var called = new SemaphoreSlim(0);
+        var loop = new EventLoop();
+        loop.Add(fd, () =>
+        {
+            fd.Drain();
+            loop.Dispose();
+            called.Release();
+        });
+        fd.Signal();
+        Assert.That(called.Wait(s_deadline));
+        loop.Dispose();
+        loop.Dispose();
+    }
+
     [Test]
     public void Dispose_WithDescriptors_EndsTheThread()
     {

@@ -18,6 +18,18 @@ public class UnixListenerTests
     }
 
     [Test]
+    public void Dispose_WhileAnotherThreadUsesIt_RemovesTheFileAtOnce()
+    {
+        UnixListener listener = UnixListener.Listen(_path);
+        using (listener.Hold())
+        {
+            listener.Dispose();
+            Assert.That(Path.Exists(_path), Is.False);
+            UnixListener.Listen(_path).Dispose();
+        }
+    }
+
+    [Test]
     public void Dispose_AnothersFileInItsPlace_IsLeft()
     {
         UnixListener first = UnixListener.Listen(_path);

@@ -328,7 +328,14 @@ public abstract class VhostKernelBackend : IVhostBackend
 
     private void Bind(in IoctlRequest request, uint index, EventFd? fd)
     {
-        var file = new VhostVringFile { Index = index, Fd = fd?.Number ?? VhostVringFile.Unbind };
+        var file = new VhostVringFile { Index = index, Fd = VhostVringFile.Unbind };
+        if (fd is null)
+        {
+            Call(request, ref file);
+            return;
+        }
+        using HeldDescriptor held = fd.Hold();
+        file.Fd = held.Number;
         Call(request, ref file);
     }
 

@@ -21,9 +21,10 @@ public sealed class VhostNet : VhostKernelBackend
     /// <inheritdoc/>
     private protected override void Run(IReadOnlyList<VringConfig> rings)
     {
+        using HeldDescriptor tap = _tap.Hold();
         foreach (VringConfig ring in rings)
         {
-            var backend = new VhostVringFile { Index = (uint)ring.Index, Fd = _tap.Number };
+            var backend = new VhostVringFile { Index = (uint)ring.Index, Fd = tap.Number };
             Call(VhostIoctls.NetSetBackend, ref backend, "the network side must be a tap or macvtap device");
         }
     }

@@ -96,7 +96,14 @@ public sealed class VhostVdpa : VhostKernelBackend
     /// <exception cref="VhostException">The device refused.</exception>
     public void SetConfigCall(EventFd? changed)
     {
-        int fd = changed?.Number ?? VhostVringFile.Unbind;
+        int fd = VhostVringFile.Unbind;
+        if (changed is null)
+        {
+            Call(VhostIoctls.VdpaSetConfigCall, ref fd);
+            return;
+        }
+        using HeldDescriptor held = changed.Hold();
+        fd = held.Number;
         Call(VhostIoctls.VdpaSetConfigCall, ref fd);
     }
 

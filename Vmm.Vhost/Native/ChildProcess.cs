@@ -120,12 +120,14 @@ public sealed unsafe partial class ChildProcess : IDisposable
         Check(InitActions(actions), "posix_spawn_file_actions_init");
         Check(InitAttributes(attributes), "posix_spawnattr_init");
         using var strings = new NativeStrings();
+        using HeldDescriptor heldOutput = output.Hold();
+        using HeldDescriptor heldInherited = inherited.Hold();
         try
         {
             Check(AddOpen(actions, 0, strings.Add("/dev/null"), LibC.O_RDONLY, 0), "posix_spawn_file_actions_addopen");
-            Check(AddDup(actions, output.Number, 1), "posix_spawn_file_actions_adddup2");
-            Check(AddDup(actions, output.Number, 2), "posix_spawn_file_actions_adddup2");
-            Check(AddDup(actions, inherited.Number, InheritedNumber), "posix_spawn_file_actions_adddup2");
+            Check(AddDup(actions, heldOutput.Number, 1), "posix_spawn_file_actions_adddup2");
+            Check(AddDup(actions, heldOutput.Number, 2), "posix_spawn_file_actions_adddup2");
+            Check(AddDup(actions, heldInherited.Number, InheritedNumber), "posix_spawn_file_actions_adddup2");
             // Nothing of what this process does with signals: all unblocked, and SIGPIPE, which the runtime ignores, as usual.
             Check(SetSignalMask(attributes, signals), "posix_spawnattr_setsigmask");
             signals[(SigPipe - 1) / 8] = 1 << ((SigPipe - 1) % 8);
@@ -149,7 +151,8 @@ public sealed unsafe partial class ChildProcess : IDisposable
 
     private static void MakeBlocking(FileDescriptor fd)
     {
-        if (LibC.fcntl(fd.Number, LibC.F_SETFL, LibC.fcntl(fd.Number, LibC.F_GETFL) & ~LibC.O_NONBLOCK) < 0)
+        using HeldDescriptor held = fd.Hold();
+        if (LibC.fcntl(held.Number, LibC.F_SETFL, LibC.fcntl(held.Number, LibC.F_GETFL) & ~LibC.O_NONBLOCK) < 0)
             throw ErrnoException.FromLastError("fcntl(F_SETFL)");
     }
 

@@ -97,7 +97,8 @@ public sealed unsafe partial class DiskFile : FileDescriptor
     /// <exception cref="ErrnoException">lseek(2) failed.</exception>
     public ulong GetSize()
     {
-        long size = (long)LibC.lseek(Number, 0, LibC.SEEK_END);
+        using HeldDescriptor held = Hold();
+        long size = (long)LibC.lseek(held.Number, 0, LibC.SEEK_END);
         return size >= 0 ? (ulong)size : throw ErrnoException.FromLastError($"lseek({Path})");
     }
 
@@ -115,14 +116,15 @@ public sealed unsafe partial class DiskFile : FileDescriptor
     {
         // An io_uring holds on to the file for a moment after it was closed, and with it to the lock. Nothing is under way any more.
         var range = new Flock { Type = (short)LibC.F_UNLCK };
-        _ = SystemControl((int)handle, LibC.F_OFD_SETLK, &range);
+        _ = SystemControl(handle, LibC.F_OFD_SETLK, &range);
         return base.ReleaseHandle();
     }
 
     private void MakeBlocking()
     {
-        int flags = LibC.fcntl(Number, LibC.F_GETFL);
-        if (flags < 0 || LibC.fcntl(Number, LibC.F_SETFL, flags & ~LibC.O_NONBLOCK) < 0)
+        using HeldDescriptor held = Hold();
+        int flags = LibC.fcntl(held.Number, LibC.F_GETFL);
+        if (flags < 0 || LibC.fcntl(held.Number, LibC.F_SETFL, flags & ~LibC.O_NONBLOCK) < 0)
             throw ErrnoException.FromLastError($"fcntl({Path})");
     }
 
@@ -146,8 +148,9 @@ public sealed unsafe partial class DiskFile : FileDescriptor
     private void Examine(bool isBlock, bool readOnly, bool direct)
     {
         stat status;
+        using HeldDescriptor held = Hold();
         // SAFETY: a struct on the stack, of the size the library declares.
-        if (LibC.fstat(Number, &status) < 0)
+        if (LibC.fstat(held.Number, &status) < 0)
             throw ErrnoException.FromLastError($"fstat({Path})");
         IsBlockDevice = LibC.S_ISBLK(status.st_mode);
         if (!IsBlockDevice && !LibC.S_ISREG(status.st_mode))
@@ -219,7 +222,7 @@ public sealed unsafe partial class DiskFile : FileDescriptor
         byte* status = stackalloc byte[256];                // struct statx
         byte empty = 0;
         // SAFETY: an empty name, and room for the structure, whose fields at these places linux/stat.h names.
-        if (SystemStatx(Number, &empty, AtEmptyPath, StatxDioAlign, status) < 0 || (*(uint*)status & StatxDioAlign) == 0)
+        if (SystemStatx(this, &empty, AtEmptyPath, StatxDioAlign, status) < 0 || (*(uint*)status & StatxDioAlign) == 0)
             return null;
         int memory = *(int*)(status + 0x98), offset = *(int*)(status + 0x9C);
         return memory > 0 && offset >= SectorSize ? (memory, offset) : null;
@@ -232,7 +235,7 @@ public sealed unsafe partial class DiskFile : FileDescriptor
         {
             var range = new Flock { Type = (short)(readOnly ? LibC.F_RDLCK : LibC.F_WRLCK) };
             // SAFETY: a structure on the stack, laid out as struct flock.
-            if (SystemControl(Number, LibC.F_OFD_SETLK, &range) == 0)
+            if (SystemControl(this, LibC.F_OFD_SETLK, &range) == 0)
                 return;
             int errno = Marshal.GetLastPInvokeError();
             bool isTaken = errno is Errnos.Eagain or Errnos.Eacces;
@@ -247,10 +250,14 @@ public sealed unsafe partial class DiskFile : FileDescriptor
     }
 
     [LibraryImport("libc", EntryPoint = "statx", SetLastError = true)]
-    private static partial int SystemStatx(int fd, byte* path, int flags, uint mask, byte* status);
+    private static partial int SystemStatx(FileDescriptor fd, byte* path, int flags, uint mask, byte* status);
 
     [LibraryImport("libc", EntryPoint = "fcntl", SetLastError = true)]
-    private static partial int SystemControl(int fd, int command, Flock* argument);
+    private static partial int SystemControl(FileDescriptor fd, int command, Flock* argument);
+
+    // For the last call, of a handle that takes no more holders.
+    [LibraryImport("libc", EntryPoint = "fcntl", SetLastError = true)]
+    private static partial int SystemControl(nint fd, int command, Flock* argument);
 
     /// <summary><c>struct flock</c>: from the beginning to the end, wherever that will be.</summary>
     [StructLayout(LayoutKind.Sequential)]

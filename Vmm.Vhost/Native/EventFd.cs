@@ -26,13 +26,16 @@ public sealed class EventFd : FileDescriptor
         using (descriptor)
         {
             stat status;
-            // SAFETY: a struct on the stack. Only what is nothing else has no type (eventfd_create, anon_inode_getfd).
-            if (LibC.fstat(descriptor.Number, &status) < 0 || (status.st_mode & LibC.S_IFMT) != 0)
+            using (HeldDescriptor held = descriptor.Hold())
+            {
+                // SAFETY: a struct on the stack. Only what is nothing else has no type (eventfd_create, anon_inode_getfd).
+                if (LibC.fstat(held.Number, &status) < 0)
+                    throw ErrnoException.FromLastError("fstat(eventfd)");
+            }
+            if ((status.st_mode & LibC.S_IFMT) != 0)
                 throw new ErrnoException("a descriptor that should be an eventfd is none", Errnos.Einval);
             descriptor.SetNonBlocking();
-            var adopted = new EventFd(descriptor.Number);
-            descriptor.SetHandleAsInvalid();
-            return adopted;
+            return new EventFd(descriptor.Detach());
         }
     }
 
@@ -41,8 +44,9 @@ public sealed class EventFd : FileDescriptor
     public unsafe void Signal()
     {
         ulong one = 1;
+        using HeldDescriptor held = Hold();
         // SAFETY: eight bytes on the stack.
-        while (LibC.write(Number, &one, sizeof(ulong)) < 0)
+        while (LibC.write(held.Number, &one, sizeof(ulong)) < 0)
         {
             int errno = Errnos.Last;
             if (errno == Errnos.Eagain)
@@ -57,8 +61,9 @@ public sealed class EventFd : FileDescriptor
     public unsafe ulong Drain()
     {
         ulong value = 0;
+        using HeldDescriptor held = Hold();
         // SAFETY: eight bytes on the stack.
-        while (LibC.read(Number, &value, sizeof(ulong)) < 0)
+        while (LibC.read(held.Number, &value, sizeof(ulong)) < 0)
         {
             int errno = Errnos.Last;
             if (errno == Errnos.Eagain)

@@ -20,12 +20,17 @@ public sealed class EventLoop(string name = "device events") : IDisposable
     /// <param name="fd">The descriptor.</param>
     /// <param name="ready">What is called.</param>
     /// <param name="wanted">What to wait for; with <see cref="PollEvents.None"/> only for a hang-up or an error.</param>
-    public void Add(FileDescriptor fd, Action ready, PollEvents wanted = PollEvents.Readable)
+    /// <param name="failed">Called, with the reason, when <paramref name="ready"/> has thrown and is given up: to end what depends on it.</param>
+    /// <exception cref="ObjectDisposedException">The loop was stopped, or <paramref name="fd"/> is closed.</exception>
+    public void Add(FileDescriptor fd, Action ready, PollEvents wanted = PollEvents.Readable, Action<string>? failed = null)
     {
+        ArgumentNullException.ThrowIfNull(fd);
+        ArgumentNullException.ThrowIfNull(ready);
+        ObjectDisposedException.ThrowIf(fd.IsClosed, fd);
         lock (_lock)
         {
             ObjectDisposedException.ThrowIf(_stopping, this);
-            _entries.Add(new Entry(fd, ready, wanted));
+            _entries.Add(new Entry(fd, ready, wanted, failed));
             if (_thread is null)
             {
                 _thread = new Thread(Run, maxStackSize: 256 * 1024) { Name = name, IsBackground = true };
@@ -62,11 +67,12 @@ public sealed class EventLoop(string name = "device events") : IDisposable
         }
     }
 
-    /// <summary>Ends the thread, and waits until it has ended. Not from a call back.</summary>
+    /// <summary>Ends the thread, and waits until it has ended; in a call-back it ends when that has returned.</summary>
     public void Dispose()
     {
         Stop();
-        _thread?.Join();
+        if (_thread is not null && _thread != Thread.CurrentThread)
+            _thread.Join();
     }
 
     private void Run()
@@ -91,7 +97,11 @@ public sealed class EventLoop(string name = "device events") : IDisposable
             _wake.Drain();
             for (int i = 0; i < entries.Length; i++)
             {
-                if (waiting[i].Happened != PollEvents.None && IsStillThere(entries[i]))
+                if (waiting[i].Happened == PollEvents.None || !IsStillThere(entries[i]))
+                    continue;
+                if (waiting[i].Happened == PollEvents.Invalid)
+                    GiveUp(entries[i], "its descriptor was closed before it was removed");
+                else
                     Call(entries[i]);
             }
         }
@@ -105,9 +115,27 @@ public sealed class EventLoop(string name = "device events") : IDisposable
         }
         catch (IOException e)
         {
-            // Whoever waits for this descriptor hears no more of it; the others do.
-            s_log.Error("{Error}: the event is given up", e.Message);
-            Remove(entry.Descriptor);
+            GiveUp(entry, e.Message);
+        }
+        catch (Exception e)
+        {
+            s_log.Error(e);   // a mistake in the call-back: where it is
+            GiveUp(entry, e.Message);
+        }
+    }
+
+    // Whoever waits for this descriptor hears no more of it; the others do.
+    private void GiveUp(Entry entry, string reason)
+    {
+        s_log.Error("{Thread}: {Error}: the event is given up", name, reason);
+        Remove(entry.Descriptor);
+        try
+        {
+            entry.Failed?.Invoke(reason);
+        }
+        catch (Exception e)
+        {
+            s_log.Error(e, "{Thread}: {Error}", name, e.Message);
         }
     }
 
@@ -117,5 +145,5 @@ public sealed class EventLoop(string name = "device events") : IDisposable
             return _entries.Contains(entry);
     }
 
-    private sealed record Entry(FileDescriptor Descriptor, Action Ready, PollEvents Wanted);
+    private sealed record Entry(FileDescriptor Descriptor, Action Ready, PollEvents Wanted, Action<string>? Failed);
 }

@@ -8,18 +8,40 @@ namespace Vmm.Vhost.Native;
 public class FileDescriptor : SafeHandle
 {
     /// <summary>Adopts <paramref name="fd"/>: from now on this object closes it.</summary>
+    /// <exception cref="ArgumentOutOfRangeException"><paramref name="fd"/> is negative.</exception>
     public FileDescriptor(int fd)
-        : base(-1, ownsHandle: true) => SetHandle(fd);
+        : this(fd, ownsHandle: true)
+    {
+    }
 
     /// <summary>Adopts <paramref name="fd"/>, and closes it only if <paramref name="ownsHandle"/> is set (0, 1 and 2 belong to the process).</summary>
+    /// <exception cref="ArgumentOutOfRangeException"><paramref name="fd"/> is negative.</exception>
     public FileDescriptor(int fd, bool ownsHandle)
-        : base(-1, ownsHandle) => SetHandle(fd);
+        : base(-1, ownsHandle)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(fd);
+        SetHandle(fd);
+    }
 
     /// <inheritdoc/>
     public override bool IsInvalid => handle < 0;
 
-    /// <summary>The number, for a system call or a message. It stays valid only as long as this object is not disposed.</summary>
-    public int Number => (int)handle;
+    /// <summary>The number, for a message or a log. For a system call use <see cref="Hold"/>: another thread may close this descriptor, and the
+    /// kernel gives its number to the next file that the process opens.</summary>
+    /// <exception cref="ObjectDisposedException">It is closed.</exception>
+    public int Number
+    {
+        get
+        {
+            ObjectDisposedException.ThrowIf(IsClosed, this);
+            return (int)handle;
+        }
+    }
+
+    /// <summary>Keeps the descriptor open until the result is disposed, whoever disposes of this object meanwhile. For every system call that
+    /// takes the number itself. Allocates nothing.</summary>
+    /// <exception cref="ObjectDisposedException">It is closed.</exception>
+    public HeldDescriptor Hold() => new(this);
 
     /// <summary>Opens a device or file by open(2). Unlike File.OpenHandle it takes no advisory lock, which devices refuse or misread,
     /// and a terminal never becomes the controlling terminal of the process.</summary>
@@ -60,13 +82,23 @@ public class FileDescriptor : SafeHandle
     /// <exception cref="ErrnoException">fcntl(2) failed.</exception>
     public void SetNonBlocking()
     {
-        int flags = LibC.fcntl(Number, LibC.F_GETFL);
-        if (flags < 0 || LibC.fcntl(Number, LibC.F_SETFL, flags | LibC.O_NONBLOCK) < 0)
+        using HeldDescriptor held = Hold();
+        int flags = LibC.fcntl(held.Number, LibC.F_GETFL);
+        if (flags < 0 || LibC.fcntl(held.Number, LibC.F_SETFL, flags | LibC.O_NONBLOCK) < 0)
             throw ErrnoException.FromLastError("fcntl(O_NONBLOCK)");
     }
 
     /// <inheritdoc/>
     protected override bool ReleaseHandle() => LibC.close((int)handle) == 0;
+
+    /// <summary>Gives the number away, to an object of another type. This one is closed from now on, and the descriptor is open.</summary>
+    /// <exception cref="ObjectDisposedException">It is closed.</exception>
+    internal int Detach()
+    {
+        int number = Number;
+        SetHandleAsInvalid();
+        return number;
+    }
 
     internal static byte[] NullTerminated(string text)
     {

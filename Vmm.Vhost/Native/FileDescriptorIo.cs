@@ -5,25 +5,17 @@ namespace Vmm.Vhost.Native;
 /// <summary>read(2) and write(2). The forms that report errors as numbers are for threads on which a failure is part of normal operation.</summary>
 public static unsafe class FileDescriptorIo
 {
-    /// <summary>From now on nothing waits on <paramref name="fd"/>: what would fails with EAGAIN.</summary>
-    /// <exception cref="ErrnoException">fcntl(2) failed.</exception>
-    public static void SetNonBlocking(this FileDescriptor fd)
-    {
-        int flags = LibC.fcntl(fd.Number, LibC.F_GETFL);
-        if (flags < 0 || LibC.fcntl(fd.Number, LibC.F_SETFL, flags | LibC.O_NONBLOCK) < 0)
-            throw ErrnoException.FromLastError("fcntl(F_SETFL)");
-    }
-
     /// <summary>Reads what is there, at most <paramref name="buffer"/> bytes. An interrupted call is repeated.</summary>
     /// <returns>Bytes read, 0 at the end; less: the negated error number.</returns>
     public static int TryRead(this FileDescriptor fd, Span<byte> buffer)
     {
+        using HeldDescriptor held = fd.Hold();
         fixed (byte* pointer = buffer)
         {
             while (true)
             {
                 // SAFETY: the span is pinned and its length is what the kernel may fill.
-                long result = (long)LibC.read(fd.Number, pointer, buffer.Length);
+                long result = (long)LibC.read(held.Number, pointer, buffer.Length);
                 if (result >= 0)
                     return (int)result;
                 int errno = Errnos.Last;
@@ -37,12 +29,13 @@ public static unsafe class FileDescriptorIo
     /// <returns>Bytes written; less than 0: the negated error number.</returns>
     public static int TryWrite(this FileDescriptor fd, ReadOnlySpan<byte> data)
     {
+        using HeldDescriptor held = fd.Hold();
         fixed (byte* pointer = data)
         {
             while (true)
             {
                 // SAFETY: the span is pinned and its length is what the kernel may read.
-                long result = (long)LibC.write(fd.Number, pointer, data.Length);
+                long result = (long)LibC.write(held.Number, pointer, data.Length);
                 if (result >= 0)
                     return (int)result;
                 int errno = Errnos.Last;

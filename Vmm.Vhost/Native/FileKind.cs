@@ -45,8 +45,9 @@ public static class FileKind
     {
         stat status;
         size = blockSize = 0;
+        using HeldDescriptor held = descriptor.Hold();
         // SAFETY: a struct on the stack.
-        if (LibC.fstat(descriptor.Number, &status) < 0 || !LibC.S_ISREG(status.st_mode))
+        if (LibC.fstat(held.Number, &status) < 0 || !LibC.S_ISREG(status.st_mode))
             return false;
         size = (ulong)(long)status.st_size;
         blockSize = (ulong)(long)status.st_blksize;

@@ -74,8 +74,8 @@ public sealed unsafe partial class IoUring : IDisposable
             for (uint i = 0; i < parameters.SqEntries; i++)
                 array[i] = i;
 
-            Register(IoUringAbi.RegisterFiles, file.Number, "IORING_REGISTER_FILES");
-            Register(IoUringAbi.RegisterEventFd, ready.Number, "IORING_REGISTER_EVENTFD");
+            Register(IoUringAbi.RegisterFiles, file, "IORING_REGISTER_FILES");
+            Register(IoUringAbi.RegisterEventFd, ready, "IORING_REGISTER_EVENTFD");
             SetNotifications(false);
         }
         catch
@@ -103,7 +103,7 @@ public sealed unsafe partial class IoUring : IDisposable
     /// <exception cref="ErrnoException">The kernel refused.</exception>
     public void Enable()
     {
-        if (SystemRegister(IoUringAbi.RegisterCall, _ring.Number, IoUringAbi.RegisterEnableRings, null, 0) < 0)
+        if (SystemRegister(IoUringAbi.RegisterCall, _ring, IoUringAbi.RegisterEnableRings, null, 0) < 0)
             throw new ErrnoException("io_uring_register(IORING_REGISTER_ENABLE_RINGS)", Marshal.GetLastPInvokeError());
     }
 
@@ -136,11 +136,12 @@ public sealed unsafe partial class IoUring : IDisposable
     /// <exception cref="ErrnoException">The kernel refused.</exception>
     public void Push(int wait = 0)
     {
+        ThrowIfDisposed();
         Volatile.Write(ref *_sqTail, _tail);
         uint minimum = (uint)wait;
         do
         {
-            int result = SystemEnter(IoUringAbi.EnterCall, _ring.Number, _tail - _pushed, minimum, IoUringAbi.EnterGetEvents, null, 0);
+            int result = SystemEnter(IoUringAbi.EnterCall, _ring, _tail - _pushed, minimum, IoUringAbi.EnterGetEvents, null, 0);
             if (result >= 0)
             {
                 _pushed += (uint)result;
@@ -155,10 +156,10 @@ public sealed unsafe partial class IoUring : IDisposable
     }
 
     /// <summary>Whether the kernel has something to be got by <see cref="Push"/>.</summary>
-    public bool HasWork => _tail != _pushed || (Volatile.Read(ref *_sqFlags) & (IoUringAbi.SqTaskrun | IoUringAbi.SqCqOverflow)) != 0;
+    public bool HasWork => !_ring.IsClosed && (_tail != _pushed || (Volatile.Read(ref *_sqFlags) & (IoUringAbi.SqTaskrun | IoUringAbi.SqCqOverflow)) != 0);
 
     /// <summary>Whether something is done.</summary>
-    public bool HasCompletions => *_cqHead != Volatile.Read(ref *_cqTail);
+    public bool HasCompletions => !_ring.IsClosed && *_cqHead != Volatile.Read(ref *_cqTail);
 
     /// <summary>Takes what is done.</summary>
     /// <param name="userData">As it was given.</param>
@@ -166,6 +167,7 @@ public sealed unsafe partial class IoUring : IDisposable
     /// <returns>False if nothing is.</returns>
     public bool TryTake(out ulong userData, out int result)
     {
+        ThrowIfDisposed();
         uint head = *_cqHead;
         if (head == Volatile.Read(ref *_cqTail))
         {
@@ -185,6 +187,7 @@ public sealed unsafe partial class IoUring : IDisposable
     /// before signals nothing.</summary>
     public void SetNotifications(bool enabled)
     {
+        ThrowIfDisposed();
         Volatile.Write(ref *_cqFlags, enabled ? 0 : IoUringAbi.CqEventFdDisabled);
         Interlocked.MemoryBarrier();
     }
@@ -196,6 +199,9 @@ public sealed unsafe partial class IoUring : IDisposable
         _rings?.Dispose();
         _ring.Dispose();
     }
+
+    // The memory of the queues is unmapped then.
+    private void ThrowIfDisposed() => ObjectDisposedException.ThrowIf(_ring.IsClosed, this);
 
     private static FileDescriptor Setup(int entries, out IoUringParams parameters)
     {
@@ -234,6 +240,7 @@ public sealed unsafe partial class IoUring : IDisposable
 
     private IoUringSqe* Next(IoUringOperation operation, ulong userData)
     {
+        ThrowIfDisposed();
         if (_tail - Volatile.Read(ref *_sqHead) > _sqMask)
             Push();
         // SAFETY: inside the mapping: the mask is the kernel's.
@@ -242,10 +249,12 @@ public sealed unsafe partial class IoUring : IDisposable
         return entry;
     }
 
-    private void Register(uint operation, int descriptor, string name)
+    private void Register(uint operation, FileDescriptor descriptor, string name)
     {
+        using HeldDescriptor held = descriptor.Hold();
+        int number = held.Number;
         // SAFETY: an array of one descriptor number.
-        if (SystemRegister(IoUringAbi.RegisterCall, _ring.Number, operation, &descriptor, 1) < 0)
+        if (SystemRegister(IoUringAbi.RegisterCall, _ring, operation, &number, 1) < 0)
             throw new ErrnoException($"io_uring_register({name})", Marshal.GetLastPInvokeError());
     }
 
@@ -253,8 +262,8 @@ public sealed unsafe partial class IoUring : IDisposable
     private static partial int SystemSetup(nint number, uint entries, IoUringParams* parameters);
 
     [LibraryImport("libc", EntryPoint = "syscall", SetLastError = true)]
-    private static partial int SystemEnter(nint number, int fd, uint toSubmit, uint minComplete, uint flags, void* argument, nuint size);
+    private static partial int SystemEnter(nint number, FileDescriptor ring, uint toSubmit, uint minComplete, uint flags, void* argument, nuint size);
 
     [LibraryImport("libc", EntryPoint = "syscall", SetLastError = true)]
-    private static partial int SystemRegister(nint number, int fd, uint operation, void* argument, uint count);
+    private static partial int SystemRegister(nint number, FileDescriptor ring, uint operation, void* argument, uint count);
 }

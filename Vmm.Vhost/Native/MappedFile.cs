@@ -8,6 +8,7 @@ public sealed class MappedFile : IDisposable
     internal MappedFile(MemoryMapping mapping) => _mapping = mapping;
 
     /// <summary>All its bytes.</summary>
+    /// <exception cref="ObjectDisposedException">It is disposed.</exception>
     // SAFETY: exactly the mapped range, whose length Map checked to fit an int.
     public unsafe ReadOnlySpan<byte> Bytes => new(_mapping.Pointer, (int)_mapping.Length);
 

@@ -23,12 +23,20 @@ public sealed unsafe class MemoryMapping : SafeHandle
     public ulong Length { get; }
 
     /// <summary>The first byte. Valid until disposed.</summary>
-    public byte* Pointer => (byte*)handle;
+    /// <exception cref="ObjectDisposedException">It is unmapped.</exception>
+    public byte* Pointer
+    {
+        get
+        {
+            ObjectDisposedException.ThrowIf(IsClosed, this);
+            return (byte*)handle;
+        }
+    }
 
     /// <summary>Maps <paramref name="length"/> bytes of <paramref name="fd"/> from <paramref name="offset"/>.</summary>
     /// <exception cref="ErrnoException">mmap(2) failed.</exception>
     public static MemoryMapping Map(FileDescriptor fd, ulong length, MappingAccess access, ulong offset = 0) =>
-        new((nint)Map(null, length, access, fd.Number, 0, offset), length);
+        new((nint)Map(null, length, access, fd, 0, offset), length);
 
     /// <summary>Maps <paramref name="length"/> bytes of <paramref name="fd"/> at a multiple of <paramref name="alignment"/>, so that huge
     /// pages of that size fit both the file and the mapping.</summary>
@@ -42,11 +50,11 @@ public sealed unsafe class MemoryMapping : SafeHandle
         ulong room = checked(length + alignment);
         // SAFETY: the room is reserved first, the file is mapped over a part of it, and the rest is given back: only addresses
         // that belong to this call are touched.
-        byte* reserved = (byte*)Map(null, room, MappingAccess.Reserved, -1, LibC.MAP_ANONYMOUS, 0);
+        byte* reserved = (byte*)Map(null, room, MappingAccess.Reserved, null, LibC.MAP_ANONYMOUS, 0);
         byte* aligned = (byte*)(((ulong)reserved + alignment - 1) & ~(alignment - 1));
         try
         {
-            Map(aligned, length, access, fd.Number, LibC.MAP_FIXED, 0);
+            Map(aligned, length, access, fd, LibC.MAP_FIXED, 0);
         }
         catch
         {
@@ -64,7 +72,7 @@ public sealed unsafe class MemoryMapping : SafeHandle
     /// <summary>Keeps <paramref name="length"/> bytes of addresses free, for <see cref="Insert"/>.</summary>
     /// <exception cref="ErrnoException">There are not so many.</exception>
     public static MemoryMapping Reserve(ulong length) =>
-        new((nint)Map(null, length, MappingAccess.Reserved, -1, LibC.MAP_ANONYMOUS, 0), length);
+        new((nint)Map(null, length, MappingAccess.Reserved, null, LibC.MAP_ANONYMOUS, 0), length);
 
     /// <summary>Maps a part of a file over a part of this mapping, at one stroke.</summary>
     /// <param name="offset">Where in this mapping; a multiple of the page size.</param>
@@ -76,8 +84,9 @@ public sealed unsafe class MemoryMapping : SafeHandle
     public void Insert(ulong offset, ulong length, FileDescriptor fd, ulong fileOffset, MappingAccess access)
     {
         CheckRange(offset, length);
+        using var held = new Held(this);
         // SAFETY: MAP_FIXED over a range that this mapping owns.
-        Map(Pointer + offset, length, access, fd.Number, LibC.MAP_FIXED, fileOffset);
+        Map(held.Pointer + offset, length, access, fd, LibC.MAP_FIXED, fileOffset);
     }
 
     /// <summary>Takes away what <see cref="Insert"/> has mapped: the addresses are kept free again.</summary>
@@ -85,16 +94,18 @@ public sealed unsafe class MemoryMapping : SafeHandle
     public void Remove(ulong offset, ulong length)
     {
         CheckRange(offset, length);
+        using var held = new Held(this);
         // SAFETY: as above.
-        Map(Pointer + offset, length, MappingAccess.Reserved, -1, LibC.MAP_ANONYMOUS | LibC.MAP_FIXED, 0);
+        Map(held.Pointer + offset, length, MappingAccess.Reserved, null, LibC.MAP_ANONYMOUS | LibC.MAP_FIXED, 0);
     }
 
     /// <summary>Backs the whole mapping with pages now (MADV_POPULATE_WRITE; an error and not a SIGBUS when pages run out).</summary>
     /// <exception cref="ErrnoException">Not enough memory, or a kernel before 5.14.</exception>
     public void Populate()
     {
+        using var held = new Held(this);
         // SAFETY: the range is this mapping.
-        while (LibC.madvise(Pointer, (size_t)Length, MadvPopulateWrite) < 0)
+        while (LibC.madvise(held.Pointer, (size_t)Length, MadvPopulateWrite) < 0)
         {
             if (Errnos.Last != Errnos.Eintr)
                 throw ErrnoException.FromLastError("madvise(MADV_POPULATE_WRITE)");
@@ -103,9 +114,12 @@ public sealed unsafe class MemoryMapping : SafeHandle
 
     /// <summary>Asks for huge pages on first use (MADV_HUGEPAGE). For shared memory the host decides: only with "advise" in
     /// /sys/kernel/mm/transparent_hugepage/shmem_enabled does it listen.</summary>
-    public void PreferHugePages() =>
+    public void PreferHugePages()
+    {
+        using var held = new Held(this);
         // SAFETY: the range is this mapping. A kernel without huge pages refuses, and then there are none.
-        _ = LibC.madvise(Pointer, (size_t)Length, LibC.MADV_HUGEPAGE);
+        _ = LibC.madvise(held.Pointer, (size_t)Length, LibC.MADV_HUGEPAGE);
+    }
 
     /// <summary>Gathers a part of the mapping into huge pages (MADV_COLLAPSE), as far as this kernel can. Contents stay.</summary>
     /// <param name="offset">Where it begins; a multiple of the huge page size, as is the mapping.</param>
@@ -114,16 +128,18 @@ public sealed unsafe class MemoryMapping : SafeHandle
     public bool TryCollapse(ulong offset, ulong length)
     {
         CheckRange(offset, length);
+        using var held = new Held(this);
         // SAFETY: the range is inside this mapping.
-        return LibC.madvise(Pointer + offset, (size_t)length, MadvCollapse) == 0;
+        return LibC.madvise(held.Pointer + offset, (size_t)length, MadvCollapse) == 0;
     }
 
     /// <summary>Gives the pages of the whole mapping back to the kernel; it reads as zeros afterwards.</summary>
     /// <exception cref="ErrnoException">madvise(2) failed.</exception>
     public void Discard()
     {
+        using var held = new Held(this);
         // SAFETY: the range is this mapping; nobody holds a span over it while the machine is being reset.
-        if (LibC.madvise(Pointer, (size_t)Length, LibC.MADV_REMOVE) < 0)
+        if (LibC.madvise(held.Pointer, (size_t)Length, LibC.MADV_REMOVE) < 0)
             throw ErrnoException.FromLastError("madvise(MADV_REMOVE)");
     }
 
@@ -131,9 +147,12 @@ public sealed unsafe class MemoryMapping : SafeHandle
     /// <param name="fd">The file.</param>
     /// <param name="offset">Where the part begins; a multiple of the page size. It is as long as this mapping.</param>
     /// <exception cref="ErrnoException">mmap(2) failed; the mapping is as it was.</exception>
-    public void Replace(FileDescriptor fd, ulong offset) =>
+    public void Replace(FileDescriptor fd, ulong offset)
+    {
+        using var held = new Held(this);
         // SAFETY: MAP_FIXED over exactly the range that this mapping owns.
-        Map(Pointer, Length, MappingAccess.SharedReadWrite, fd.Number, LibC.MAP_FIXED, offset);
+        Map(held.Pointer, Length, MappingAccess.SharedReadWrite, fd, LibC.MAP_FIXED, offset);
+    }
 
     private void CheckRange(ulong offset, ulong length)
     {
@@ -141,7 +160,15 @@ public sealed unsafe class MemoryMapping : SafeHandle
         ArgumentOutOfRangeException.ThrowIfGreaterThan(length, Length - offset);
     }
 
-    private static void* Map(void* address, ulong length, MappingAccess access, int fd, int flags, ulong offset)
+    private static void* Map(void* address, ulong length, MappingAccess access, FileDescriptor? file, int flags, ulong offset)
+    {
+        if (file is null)
+            return Map(address, length, access, -1, flags, offset);
+        using HeldDescriptor held = file.Hold();
+        return Map(address, length, access, held.Number, flags, offset);
+    }
+
+    private static void* Map(void* address, ulong length, MappingAccess access, int number, int flags, ulong offset)
     {
         flags |= access switch
         {
@@ -158,12 +185,29 @@ public sealed unsafe class MemoryMapping : SafeHandle
         };
         // SAFETY: without MAP_FIXED a new mapping, at an address of the kernel's choice, touches no memory of ours; with it, the caller
         // owns the range.
-        void* result = LibC.mmap(address, (size_t)length, protection, flags, fd, (long)offset);
+        void* result = LibC.mmap(address, (size_t)length, protection, flags, number, (long)offset);
         return result != LibC.MAP_FAILED ? result : throw ErrnoException.FromLastError($"mmap({length} bytes)");
     }
 
     /// <inheritdoc/>
     protected override bool ReleaseHandle() => LibC.munmap((void*)handle, (size_t)Length) == 0;
+
+    // Keeps it mapped during a call: what is mapped at these addresses afterwards is somebody else's.
+    private readonly ref struct Held : IDisposable
+    {
+        private readonly MemoryMapping _mapping;
+
+        public Held(MemoryMapping mapping)
+        {
+            bool isHeld = false;
+            mapping.DangerousAddRef(ref isHeld);
+            _mapping = mapping;
+        }
+
+        public byte* Pointer => (byte*)_mapping.handle;
+
+        public void Dispose() => _mapping.DangerousRelease();
+    }
 }
 
 /// <summary>What a mapping may be used for.</summary>

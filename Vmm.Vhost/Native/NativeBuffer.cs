@@ -25,15 +25,24 @@ public sealed unsafe class NativeBuffer : SafeHandle
     public override bool IsInvalid => handle == 0;
 
     /// <summary>Where it begins. Valid until disposed.</summary>
-    public nint Address => handle;
+    /// <exception cref="ObjectDisposedException">It is disposed.</exception>
+    public nint Address
+    {
+        get
+        {
+            ObjectDisposedException.ThrowIf(IsClosed, this);
+            return handle;
+        }
+    }
 
     /// <summary>Its size in bytes.</summary>
     public int Size => (int)_size;
 
     /// <summary>All of it as an array of <typeparamref name="T"/>. Valid until disposed.</summary>
+    /// <exception cref="ObjectDisposedException">It is disposed.</exception>
     // SAFETY: exactly the memory that was allocated; its size was an int.
     public Span<T> AsSpan<T>()
-        where T : unmanaged => new((void*)handle, (int)(_size / (nuint)sizeof(T)));
+        where T : unmanaged => new((void*)Address, (int)(_size / (nuint)sizeof(T)));
 
     /// <inheritdoc/>
     protected override bool ReleaseHandle()

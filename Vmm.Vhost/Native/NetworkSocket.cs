@@ -25,8 +25,9 @@ public sealed unsafe class NetworkSocket : FileDescriptor
     {
         NetworkSocket socket = Create(LibC.socket(AfNetlink, LibC.SOCK_RAW | LibC.SOCK_CLOEXEC | LibC.SOCK_NONBLOCK, NetlinkRoute));
         var address = new SockaddrNl { Family = AfNetlink, Groups = GroupLink };
+        using HeldDescriptor held = socket.Hold();
         // SAFETY: a struct on the stack, of the length given.
-        if (LibC.bind(socket.Number, (sockaddr*)&address, (uint)sizeof(SockaddrNl)) == 0)
+        if (LibC.bind(held.Number, (sockaddr*)&address, (uint)sizeof(SockaddrNl)) == 0)
             return socket;
         ErrnoException error = ErrnoException.FromLastError("bind(netlink)");
         socket.Dispose();
@@ -37,8 +38,9 @@ public sealed unsafe class NetworkSocket : FileDescriptor
     public void Drain()
     {
         byte* buffer = stackalloc byte[256];
+        using HeldDescriptor held = Hold();
         // SAFETY: a buffer on the stack; a message that is longer is cut. An overrun (ENOBUFS) only says that there was more.
-        while (LibC.recv(Number, buffer, 256, 0) >= 0 || Errnos.Last is not (Errnos.Eagain or Errnos.Ebadf))
+        while (LibC.recv(held.Number, buffer, 256, 0) >= 0 || Errnos.Last is not (Errnos.Eagain or Errnos.Ebadf))
         {
         }
     }

@@ -25,50 +25,122 @@ public enum PollEvents : short
     Invalid = 0x20,
 }
 
-/// <summary>One descriptor to wait for; 8 bytes, laid out as <c>struct pollfd</c>.</summary>
-[StructLayout(LayoutKind.Sequential)]
+/// <summary>One descriptor to wait for.</summary>
 public struct PollEntry
 {
     /// <summary>Waits for <paramref name="wanted"/> on <paramref name="fd"/>; null is passed over.</summary>
     public PollEntry(FileDescriptor? fd, PollEvents wanted)
     {
-        Number = fd?.Number ?? -1;
+        Descriptor = fd;
         Wanted = wanted;
         Happened = PollEvents.None;
     }
 
-    /// <summary>The descriptor's number; a negative one is passed over.</summary>
-    public int Number { get; }
+    /// <summary>The descriptor; null is passed over.</summary>
+    public FileDescriptor? Descriptor { get; }
 
     /// <summary>What to wait for.</summary>
     public PollEvents Wanted { get; }
 
     /// <summary>What came of it.</summary>
-    public PollEvents Happened { get; private set; }
+    public PollEvents Happened { get; internal set; }
 }
 
 /// <summary>poll(2).</summary>
 /// <remarks>Declared here: the one of Tmds.LibC does not keep errno.</remarks>
 public static unsafe partial class Poll
 {
+    private const int MaxOnStack = 16;
+
+    [ThreadStatic]
+    private static SystemEntry[]? t_many;
+
     /// <summary>Waits until something happens on one of <paramref name="entries"/>, or <paramref name="timeout"/> milliseconds passed
-    /// (-1: for ever). A signal ends it early, as if the time had passed.</summary>
+    /// (-1: for ever). A signal ends it early, as if the time had passed. The descriptors stay open meanwhile; one that was closed before is
+    /// reported as <see cref="PollEvents.Invalid"/>, at once.</summary>
     /// <returns>On how many entries something happened.</returns>
     /// <exception cref="ErrnoException">poll(2) failed.</exception>
     public static int Wait(Span<PollEntry> entries, int timeout)
     {
-        fixed (PollEntry* pointer = entries)
+        Span<SystemEntry> system = entries.Length <= MaxOnStack ? stackalloc SystemEntry[MaxOnStack] : Many(entries.Length);
+        system = system[..entries.Length];
+        int held = 0;
+        try
         {
-            // SAFETY: PollEntry has the layout of pollfd, and the array is pinned for the call.
-            int result = SystemPoll(pointer, (nuint)entries.Length, timeout);
-            if (result >= 0)
-                return result;
+            int closed = 0;
+            for (; held < entries.Length; held++)
+            {
+                ref PollEntry entry = ref entries[held];
+                entry.Happened = PollEvents.None;
+                if (!TryHold(entry.Descriptor, out int number))
+                {
+                    entry.Happened = PollEvents.Invalid;
+                    closed++;
+                }
+                system[held] = new SystemEntry { Number = number, Wanted = entry.Wanted };
+            }
+            return Wait(entries, system, closed > 0 ? 0 : timeout) + closed;
         }
-        int errno = Marshal.GetLastPInvokeError();
-        // The kernel wrote nothing back, and Happened was empty before.
-        return errno == Errnos.Eintr ? 0 : throw new ErrnoException("poll", errno);
+        finally
+        {
+            while (--held >= 0)
+            {
+                if (system[held].Number >= 0)
+                    entries[held].Descriptor!.DangerousRelease();
+            }
+        }
+    }
+
+    private static int Wait(Span<PollEntry> entries, Span<SystemEntry> system, int timeout)
+    {
+        int result;
+        fixed (SystemEntry* pointer = system)
+        {
+            // SAFETY: laid out as struct pollfd, and pinned for the call. The descriptors are held.
+            result = SystemPoll(pointer, (nuint)system.Length, timeout);
+        }
+        if (result < 0)
+        {
+            int errno = Marshal.GetLastPInvokeError();
+            return errno == Errnos.Eintr ? 0 : throw new ErrnoException("poll", errno);
+        }
+        for (int i = 0; i < system.Length && result > 0; i++)
+            entries[i].Happened |= system[i].Happened;
+        return result;
+    }
+
+    // A thread that waits for many waits for as many again.
+    private static SystemEntry[] Many(int count) => t_many?.Length >= count ? t_many : t_many = new SystemEntry[count];
+
+    // A number of -1 is passed over by the kernel.
+    private static bool TryHold(FileDescriptor? descriptor, out int number)
+    {
+        number = -1;
+        if (descriptor is null)
+            return true;
+        if (descriptor.IsClosed)
+            return false;
+        bool isHeld = false;
+        try
+        {
+            descriptor.DangerousAddRef(ref isHeld);
+        }
+        catch (ObjectDisposedException)
+        {
+            return false;   // just now, by another thread
+        }
+        number = (int)descriptor.DangerousGetHandle();
+        return true;
     }
 
     [LibraryImport("libc", EntryPoint = "poll", SetLastError = true)]
-    private static partial int SystemPoll(PollEntry* entries, nuint count, int timeout);
+    private static partial int SystemPoll(SystemEntry* entries, nuint count, int timeout);
+
+    [StructLayout(LayoutKind.Sequential)]
+    private struct SystemEntry
+    {
+        public int Number;
+        public PollEvents Wanted;
+        public PollEvents Happened;
+    }
 }

@@ -31,7 +31,7 @@ public static unsafe partial class PositionedIo
         {
             while (true)
             {
-                nint result = SystemRead(fd.Number, pointer, vectors.Length, offset, noWait ? RwfNoWait : 0);
+                nint result = SystemRead(fd, pointer, vectors.Length, offset, noWait ? RwfNoWait : 0);
                 if (result >= 0)
                     return result;
                 int errno = Marshal.GetLastPInvokeError();
@@ -49,7 +49,7 @@ public static unsafe partial class PositionedIo
         {
             while (true)
             {
-                nint result = SystemWrite(fd.Number, pointer, vectors.Length, offset, noWait ? RwfNoWait : 0);
+                nint result = SystemWrite(fd, pointer, vectors.Length, offset, noWait ? RwfNoWait : 0);
                 if (result >= 0)
                     return result;
                 int errno = Marshal.GetLastPInvokeError();
@@ -63,7 +63,7 @@ public static unsafe partial class PositionedIo
     /// <returns>0, or the negated error number.</returns>
     public static int Sync(FileDescriptor fd)
     {
-        while (SystemSync(fd.Number) < 0)
+        while (SystemSync(fd) < 0)
         {
             int errno = Marshal.GetLastPInvokeError();
             if (errno != Errnos.Eintr)
@@ -76,7 +76,7 @@ public static unsafe partial class PositionedIo
     /// <returns>0, or the negated error number: EOPNOTSUPP where the file system cannot.</returns>
     public static int Allocate(FileDescriptor fd, AllocateMode mode, long offset, long length)
     {
-        while (SystemAllocate(fd.Number, (int)mode, offset, length) < 0)
+        while (SystemAllocate(fd, (int)mode, offset, length) < 0)
         {
             int errno = Marshal.GetLastPInvokeError();
             if (errno != Errnos.Eintr)
@@ -86,14 +86,14 @@ public static unsafe partial class PositionedIo
     }
 
     [LibraryImport("libc", EntryPoint = "preadv2", SetLastError = true)]
-    private static partial nint SystemRead(int fd, IoVector* vectors, int count, long offset, int flags);
+    private static partial nint SystemRead(FileDescriptor fd, IoVector* vectors, int count, long offset, int flags);
 
     [LibraryImport("libc", EntryPoint = "pwritev2", SetLastError = true)]
-    private static partial nint SystemWrite(int fd, IoVector* vectors, int count, long offset, int flags);
+    private static partial nint SystemWrite(FileDescriptor fd, IoVector* vectors, int count, long offset, int flags);
 
     [LibraryImport("libc", EntryPoint = "fdatasync", SetLastError = true)]
-    private static partial int SystemSync(int fd);
+    private static partial int SystemSync(FileDescriptor fd);
 
     [LibraryImport("libc", EntryPoint = "fallocate", SetLastError = true)]
-    private static partial int SystemAllocate(int fd, int mode, long offset, long length);
+    private static partial int SystemAllocate(FileDescriptor fd, int mode, long offset, long length);
 }

@@ -55,12 +55,13 @@ public sealed class RegularFile : FileDescriptor
     public unsafe int Read(Span<byte> target, ulong offset)
     {
         int done = 0;
+        using HeldDescriptor held = Hold();
         while (done < target.Length)
         {
             nint count;
             // SAFETY: pinned for the call, which writes at most the bytes that are left.
             fixed (byte* pointer = target[done..])
-                count = (nint)LibC.pread(Number, pointer, (size_t)Math.Min((ulong)(target.Length - done), MaxRead), (long)offset + done);
+                count = (nint)LibC.pread(held.Number, pointer, (size_t)Math.Min((ulong)(target.Length - done), MaxRead), (long)offset + done);
             if (count == 0)
                 break;
             if (count > 0)

@@ -52,24 +52,24 @@ public sealed unsafe partial class UdpSocket : FileDescriptor
         fixed (byte* pointer = address.Buffer.Span)
         {
             // SAFETY: pinned, and as long as is said.
-            if (call(Number, pointer, (uint)address.Size) < 0)
+            if (call(this, pointer, (uint)address.Size) < 0)
                 throw new ErrnoException($"{attempt} {endPoint}", Marshal.GetLastPInvokeError());
         }
     }
 
-    private bool TrySetOption(int option, int value) => SystemSetOption(Number, SolSocket, option, &value, sizeof(int)) == 0;
+    private bool TrySetOption(int option, int value) => SystemSetOption(this, SolSocket, option, &value, sizeof(int)) == 0;
 
-    private delegate int AddressCall(int fd, byte* address, uint length);
+    private delegate int AddressCall(FileDescriptor fd, byte* address, uint length);
 
     [LibraryImport("libc", EntryPoint = "socket", SetLastError = true)]
     private static partial int SystemSocket(int family, int type, int protocol);
 
     [LibraryImport("libc", EntryPoint = "bind", SetLastError = true)]
-    private static partial int SystemBind(int fd, byte* address, uint length);
+    private static partial int SystemBind(FileDescriptor fd, byte* address, uint length);
 
     [LibraryImport("libc", EntryPoint = "connect", SetLastError = true)]
-    private static partial int SystemConnect(int fd, byte* address, uint length);
+    private static partial int SystemConnect(FileDescriptor fd, byte* address, uint length);
 
     [LibraryImport("libc", EntryPoint = "setsockopt", SetLastError = true)]
-    private static partial int SystemSetOption(int fd, int level, int option, int* value, uint length);
+    private static partial int SystemSetOption(FileDescriptor fd, int level, int option, int* value, uint length);
 }

@@ -7,7 +7,7 @@ public sealed unsafe class UnixListener : FileDescriptor
 {
     private const int Backlog = 8;
 
-    private readonly string? _path;
+    private string? _path;
     private readonly (ulong Device, ulong Inode)? _identity;
 
     private UnixListener(int fd, string? path)
@@ -61,9 +61,10 @@ public sealed unsafe class UnixListener : FileDescriptor
     /// <exception cref="ErrnoException">accept(2) failed: there are no descriptors left.</exception>
     public UnixSocket? TryAccept()
     {
+        using HeldDescriptor held = Hold();
         while (true)
         {
-            int fd = LibC.accept4(Number, null, null, LibC.SOCK_CLOEXEC | LibC.SOCK_NONBLOCK);
+            int fd = LibC.accept4(held.Number, null, null, LibC.SOCK_CLOEXEC | LibC.SOCK_NONBLOCK);
             if (fd >= 0)
                 return UnixSocket.FromAccept(fd);
             int errno = Errnos.Last;
@@ -75,12 +76,18 @@ public sealed unsafe class UnixListener : FileDescriptor
     }
 
     /// <inheritdoc/>
-    protected override bool ReleaseHandle()
+    protected override void Dispose(bool disposing)
     {
-        // Before it is closed: nobody can mistake it for one that was left behind. What has that name now may be another's.
-        if (_path is not null && _identity is not null && FileKind.Identity(_path) == _identity)
-            Unlink(_path);
-        return base.ReleaseHandle();
+        // Now, though another thread may still wait for a connection, and close it then.
+        RemoveFile();
+        base.Dispose(disposing);
+    }
+
+    // Before it is closed: nobody can mistake it for one that was left behind. What has that name now may be another's.
+    private void RemoveFile()
+    {
+        if (Interlocked.Exchange(ref _path, null) is { } path && _identity is not null && FileKind.Identity(path) == _identity)
+            Unlink(path);
     }
 
     private static void RemoveStale(string path, string operation)

@@ -48,9 +48,10 @@ public sealed unsafe class UnixSocket : FileDescriptor
     public static int TryConnect(string path, out UnixSocket? socket)
     {
         sockaddr_un address = Address(path, out uint length);
-        var candidate = new UnixSocket(Create());
+        int number = Create();
+        var candidate = new UnixSocket(number);
         // SAFETY: a struct on the stack. A Unix socket connects at once, or says EAGAIN when the listener's backlog is full.
-        if (LibC.connect(candidate.Number, (sockaddr*)&address, length) == 0)
+        if (LibC.connect(number, (sockaddr*)&address, length) == 0)
         {
             socket = candidate;
             return 0;
@@ -75,12 +76,45 @@ public sealed unsafe class UnixSocket : FileDescriptor
         return new UnixSocket(number);
     }
 
+    /// <summary>Takes over <paramref name="descriptor"/>, which a peer sent, if it is a connected Unix stream socket.</summary>
+    /// <param name="descriptor">Closed afterwards; open, and the caller's, if this fails.</param>
+    /// <exception cref="ErrnoException">It is no such socket.</exception>
+    internal static UnixSocket Adopt(FileDescriptor descriptor)
+    {
+        UnixSocket socket;
+        using (HeldDescriptor held = descriptor.Hold())
+            socket = Adopt(held.Number);
+        descriptor.SetHandleAsInvalid();
+        return socket;
+    }
+
     /// <summary>Sends some of <paramref name="data"/>, and all of <paramref name="descriptors"/> with its first byte. An interrupted call is
     /// repeated.</summary>
     /// <returns>Bytes sent, at least one; less than 0: the negated error number. Then nothing was sent.</returns>
     public int TrySend(ReadOnlySpan<byte> data, ReadOnlySpan<FileDescriptor> descriptors)
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThan(descriptors.Length, MaxDescriptors, nameof(descriptors));
+        int count = 0;
+        using HeldDescriptor held = Hold();
+        try
+        {
+            for (; count < descriptors.Length; count++)
+            {
+                bool isHeld = false;
+                descriptors[count].DangerousAddRef(ref isHeld);
+            }
+            return TrySendHeld(held.Number, data, descriptors);
+        }
+        finally
+        {
+            while (count > 0)
+                descriptors[--count].DangerousRelease();
+        }
+    }
+
+    // All of them stay open meanwhile.
+    private static int TrySendHeld(int socket, ReadOnlySpan<byte> data, ReadOnlySpan<FileDescriptor> descriptors)
+    {
         byte* control = stackalloc byte[s_controlSize];
         fixed (byte* pointer = data)
         {
@@ -97,12 +131,12 @@ public sealed unsafe class UnixSocket : FileDescriptor
                 header->cmsg_len = CMSG_LEN(descriptors.Length * sizeof(int));
                 int* numbers = (int*)LibC.CMSG_DATA(header);
                 for (int i = 0; i < descriptors.Length; i++)
-                    numbers[i] = descriptors[i].Number;
+                    numbers[i] = (int)descriptors[i].DangerousGetHandle();
             }
             while (true)
             {
                 // SAFETY: everything that the header names is pinned or on the stack.
-                long result = (long)LibC.sendmsg(Number, &message, LibC.MSG_NOSIGNAL);
+                long result = (long)LibC.sendmsg(socket, &message, LibC.MSG_NOSIGNAL);
                 if (result >= 0)
                     return (int)result;
                 int errno = Errnos.Last;
@@ -123,6 +157,7 @@ public sealed unsafe class UnixSocket : FileDescriptor
     {
         byte* control = stackalloc byte[s_controlSize];
         truncated = false;
+        using HeldDescriptor held = Hold();
         fixed (byte* pointer = buffer)
         {
             var part = new iovec { iov_base = pointer, iov_len = buffer.Length };
@@ -130,7 +165,7 @@ public sealed unsafe class UnixSocket : FileDescriptor
             {
                 var message = new msghdr { msg_iov = &part, msg_iovlen = 1, msg_control = control, msg_controllen = s_controlSize };
                 // SAFETY: everything that the header names is pinned or on the stack.
-                long result = (long)LibC.recvmsg(Number, &message, LibC.MSG_CMSG_CLOEXEC);
+                long result = (long)LibC.recvmsg(held.Number, &message, LibC.MSG_CMSG_CLOEXEC);
                 if (result < 0)
                 {
                     int errno = Errnos.Last;
@@ -155,9 +190,14 @@ public sealed unsafe class UnixSocket : FileDescriptor
 
     /// <summary>Ends the connection in both directions (shutdown(2)): the peer and everybody who waits here sees its end. The descriptor
     /// stays open.</summary>
-    public void Shutdown() =>
-        // A connection that has ended already needs no more.
-        _ = LibC.shutdown(Number, LibC.SHUT_RDWR);
+    public void Shutdown() => Shutdown(LibC.SHUT_RDWR);
+
+    /// <summary>Ends the directions that <paramref name="how"/> names. A connection that has ended already needs no more.</summary>
+    internal void Shutdown(int how)
+    {
+        using HeldDescriptor held = Hold();
+        _ = LibC.shutdown(held.Number, how);
+    }
 
     /// <summary>An unconnected socket.</summary>
     internal static int Create()

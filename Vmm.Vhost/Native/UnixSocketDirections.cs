@@ -6,8 +6,8 @@ namespace Vmm.Vhost.Native;
 public static class UnixSocketDirections
 {
     /// <summary>The peer reads what was sent, and then the end.</summary>
-    public static void EndSending(this UnixSocket socket) => _ = LibC.shutdown(socket.Number, LibC.SHUT_WR);
+    public static void EndSending(this UnixSocket socket) => socket.Shutdown(LibC.SHUT_WR);
 
     /// <summary>What the peer still sends is of no interest: its writes fail.</summary>
-    public static void EndReceiving(this UnixSocket socket) => _ = LibC.shutdown(socket.Number, LibC.SHUT_RD);
+    public static void EndReceiving(this UnixSocket socket) => socket.Shutdown(LibC.SHUT_RD);
 }

@@ -18,7 +18,7 @@ public static unsafe partial class VectoredIo
         {
             while (true)
             {
-                nint result = SystemRead(fd.Number, pointer, vectors.Length);
+                nint result = SystemRead(fd, pointer, vectors.Length);
                 if (result >= 0)
                     return (int)result;
                 int errno = Marshal.GetLastPInvokeError();
@@ -37,7 +37,7 @@ public static unsafe partial class VectoredIo
         {
             while (true)
             {
-                nint result = SystemWrite(fd.Number, pointer, vectors.Length);
+                nint result = SystemWrite(fd, pointer, vectors.Length);
                 if (result >= 0)
                     return (int)result;
                 int errno = Marshal.GetLastPInvokeError();
@@ -48,8 +48,8 @@ public static unsafe partial class VectoredIo
     }
 
     [LibraryImport("libc", EntryPoint = "readv", SetLastError = true)]
-    private static partial nint SystemRead(int fd, IoVector* vectors, int count);
+    private static partial nint SystemRead(FileDescriptor fd, IoVector* vectors, int count);
 
     [LibraryImport("libc", EntryPoint = "writev", SetLastError = true)]
-    private static partial nint SystemWrite(int fd, IoVector* vectors, int count);
+    private static partial nint SystemWrite(FileDescriptor fd, IoVector* vectors, int count);
 }

@@ -125,7 +125,7 @@ public sealed class VhostUserConnection : IDisposable
     // Whether the socket is ready; if not, the time has passed, or wake is readable.
     private bool Wait(PollEvents events, TimeSpan timeout, FileDescriptor? wake)
     {
-        Span<PollEntry> entries = stackalloc PollEntry[2];
+        Span<PollEntry> entries = [default, default];
         long start = Stopwatch.GetTimestamp();
         while (true)
         {

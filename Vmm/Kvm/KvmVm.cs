@@ -56,12 +56,13 @@ internal sealed class KvmVm(FileDescriptor fd, int runSize) : IDisposable
     /// the kernel, and does not leave the guest.</summary>
     public void BindIoEventFd(EventFd signal, GuestAddress address, uint value)
     {
+        using HeldDescriptor held = signal.Hold();
         var argument = new KvmIoeventfd
         {
             Datamatch = value,
             Addr = address.Value,
             Len = sizeof(uint),
-            Fd = signal.Number,
+            Fd = held.Number,
             Flags = KvmIoeventfd.FlagDatamatch,
         };
         Ioctl.Call(fd, KvmIoctls.Ioeventfd, ref argument);
@@ -70,7 +71,8 @@ internal sealed class KvmVm(FileDescriptor fd, int runSize) : IDisposable
     /// <summary>From now on <paramref name="signal"/> pulses interrupt line <paramref name="gsi"/>, in the kernel.</summary>
     public void BindIrqFd(EventFd signal, uint gsi)
     {
-        var argument = new KvmIrqfd { Fd = (uint)signal.Number, Gsi = gsi };
+        using HeldDescriptor held = signal.Hold();
+        var argument = new KvmIrqfd { Fd = (uint)held.Number, Gsi = gsi };
         Ioctl.Call(fd, KvmIoctls.Irqfd, ref argument);
     }
 

@@ -3,6 +3,7 @@ using Vmm.Tests.Fakes;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User;
 using Vmm.Vhost.User.Backend;
+using Vmm.Vhost.User.Protocol;
 using Request = Vmm.Vhost.User.Protocol.VhostUserRequest;
 
 namespace Vmm.Tests.User.Backend;
@@ -139,6 +140,143 @@ public sealed class VhostUserServerTests : IDisposable
         _device.Throws = false;
         using var next = new FrontEndDriver(UnixSocket.Connect(_path));
         next.Negotiate();
+    }
+
+    [Test]
+    public void Start_WhileItServes_IsRefused()
+    {
+        using var server = new VhostUserServer(VhostUserEndpoint.ListenOn(_path), _device);
+        server.Start();
+        Assert.That(server.Start, Throws.InvalidOperationException);
+        Assert.That(server.Run, Throws.InvalidOperationException);
+        using var first = new FrontEndDriver(UnixSocket.Connect(_path));
+        first.Get(Request.GetFeatures);
+        using var second = new FrontEndDriver(UnixSocket.Connect(_path));
+        second.Send(Request.GetFeatures);
+        Assert.That(second.Connection.Receive(TimeSpan.FromMilliseconds(50), TimeSpan.FromSeconds(1)), Is.Null, "one at a time");
+    }
+
+    [TestCase("ReadConfig", false)]
+    [TestCase("ReadConfig", true)]
+    [TestCase("Reset", false)]
+    [TestCase("Reset", true)]
+    [TestCase("Process", false)]
+    [TestCase("Process", true)]
+    public void Stop_InACallBack_EndsTheServerAfterIt(string where, bool disposes)
+    {
+        using var server = new VhostUserServer(VhostUserEndpoint.ListenOn(_path), _device);
+        using var called = new SemaphoreSlim(0);
+        void End()
+        {
+            if (disposes)
+                server.Dispose();
+            else
+                server.Stop();
+            called.Release();
+        }
+        _device.OnCall = name =>
+        {
+            if (name == where)
+                End();
+        };
+        if (where == "Process")
+            _device.AfterEach = End;
+        var run = Task.Run(server.Run);
+        using (var frontEnd = new FrontEndDriver(UnixSocket.Connect(_path)))
+        {
+            frontEnd.Negotiate(0, VhostUserProtocolFeatures.Config | VhostUserProtocolFeatures.ResetDevice);
+            if (where == "Process")
+            {
+                using FrontEndRing ring = frontEnd.Start();
+                ring.Add([1], 1);
+                Assert.That(called.Wait(TimeSpan.FromSeconds(20)));
+            }
+            else if (where == "ReadConfig")
+            {
+                frontEnd.Send(Request.GetConfig, new ConfigHeader(0, 8, 0));
+                Assert.That(called.Wait(TimeSpan.FromSeconds(20)));
+            }
+            else
+            {
+                frontEnd.Send(Request.ResetDevice);
+                Assert.That(called.Wait(TimeSpan.FromSeconds(20)));
+            }
+        }
+        Assert.That(run.Wait(TimeSpan.FromSeconds(20)), "it has ended");
+        server.Stop();
+    }
+
+    [Test]
+    public void Dispose_WhileRunIsOnAnotherThread_WaitsForItsEnd()
+    {
+        var server = new VhostUserServer(VhostUserEndpoint.ListenOn(_path), _device);
+        var run = Task.Run(server.Run);
+        using var frontEnd = new FrontEndDriver(UnixSocket.Connect(_path));
+        using FrontEndRing ring = frontEnd.Start();
+        server.Dispose();
+        Assert.That(_device.Events, Has.Some.EqualTo("end"), "its rings have ended");
+        Assert.That(run.Wait(TimeSpan.FromSeconds(20)));
+        using var others = new OtherFiles();
+        server.Dispose();
+        server.Stop();
+        Assert.That(server.Run, Throws.TypeOf<ObjectDisposedException>());
+        Assert.That(server.Start, Throws.TypeOf<ObjectDisposedException>());
+        others.AssertUntouched();
+    }
+
+    [TestCase("Name")]
+    [TestCase("QueueCount")]
+    [TestCase("Reset")]
+    public void Device_ThrowsWhereverItIsAsked_DoesNotEndTheServer(string where)
+    {
+        using var server = new VhostUserServer(VhostUserEndpoint.ListenOn(_path), _device);
+        bool throws = true;
+        _device.OnName = () => throws && where == "Name" ? throw new InvalidOperationException("on purpose") : "echo";
+        _device.OnCall = name =>
+        {
+            if (throws && name == where)
+                throw new InvalidOperationException("on purpose");
+        };
+        server.Start();
+        using (var frontEnd = new FrontEndDriver(UnixSocket.Connect(_path)))
+        {
+            if (where == "Reset")
+            {
+                frontEnd.Negotiate(0, VhostUserProtocolFeatures.ResetDevice);
+                frontEnd.Send(Request.ResetDevice);
+            }
+            else if (where == "Name")
+            {
+                frontEnd.Send((Request)99);
+            }
+            Assert.That(frontEnd.IsClosed());
+        }
+        throws = false;
+        using var next = new FrontEndDriver(UnixSocket.Connect(_path));
+        next.Negotiate();
+    }
+
+    [Test]
+    public void Options_TimesThatWouldSpinOrWaitForEver_AreRefused()
+    {
+        Assert.That(() => new VhostUserServerOptions { ReconnectInterval = TimeSpan.Zero },
+            Throws.TypeOf<ArgumentOutOfRangeException>().With.Message.StartsWith("ReconnectInterval must be more than 0"));
+        Assert.That(() => new VhostUserServerOptions { Deadline = TimeSpan.FromSeconds(-1) }, Throws.TypeOf<ArgumentOutOfRangeException>());
+        Assert.That(() => new VhostUserServerOptions { PollInterval = TimeSpan.Zero }, Throws.TypeOf<ArgumentOutOfRangeException>());
+    }
+
+    [Test]
+    public void Server_CannotBeMade_LeavesNothingOpen()
+    {
+        int before = OpenDescriptors.Count;
+        for (int i = 0; i < 20; i++)
+        {
+            Assert.That(() => new VhostUserServer(VhostUserEndpoint.ListenOn("/no/such/directory"), _device), Throws.TypeOf<ErrnoException>());
+            Assert.That(() => new VhostUserServer(VhostUserEndpoint.Inherit(0), _device), Throws.TypeOf<ErrnoException>());
+            Assert.That(() => new VhostUserServer(VhostUserEndpoint.ListenOn(_path), new EchoDevice { Queues = 0 }), Throws.ArgumentException);
+            Assert.That(() => new VhostUserServer(VhostUserEndpoint.ListenOn(_path), null!), Throws.ArgumentNullException);
+        }
+        Assert.That(OpenDescriptors.Count, Is.EqualTo(before));
     }
 
     [TestCase(0)]

@@ -66,13 +66,14 @@ public static unsafe partial class Landlock
         nuint size = version >= 6 ? (nuint)sizeof(RulesetAttributes) : version >= 4 ? 16u : 8u;
         // SAFETY: a struct on the stack, of which the kernel reads the size given.
         using var ruleset = new FileDescriptor((int)Checked(SystemCall(CreateRuleset, (nuint)(&attributes), size, 0), "landlock_create_ruleset"));
+        using HeldDescriptor held = ruleset.Hold();
         foreach ((string path, LandlockAccess access) in allowed)
-            Allow(ruleset, path, access);
-        Checked(SystemCall(RestrictSelf, (nuint)ruleset.Number, 0, 0), "landlock_restrict_self");
+            Allow(in held, path, access);
+        Checked(SystemCall(RestrictSelf, (nuint)held.Number, 0, 0), "landlock_restrict_self");
         return version;
     }
 
-    private static void Allow(FileDescriptor ruleset, string path, LandlockAccess access)
+    private static void Allow(in HeldDescriptor ruleset, string path, LandlockAccess access)
     {
         FileDescriptor place;
         fixed (byte* name = FileDescriptor.NullTerminated(path))
@@ -83,7 +84,8 @@ public static unsafe partial class Landlock
         }
         using (place)
         {
-            var rule = new PathBeneathAttributes { Allowed = (ulong)access, Parent = place.Number };
+            using HeldDescriptor held = place.Hold();
+            var rule = new PathBeneathAttributes { Allowed = (ulong)access, Parent = held.Number };
             // SAFETY: a struct on the stack, packed as the kernel wants it.
             Checked(SystemCall(AddRule, (nuint)ruleset.Number, PathBeneath, (nuint)(&rule)), "landlock_add_rule");
         }

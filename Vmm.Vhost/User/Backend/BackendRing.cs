@@ -137,7 +137,7 @@ public sealed class BackendRing
     }
 
     /// <inheritdoc/>
-    public override string ToString() => $"{_device.Name}: ring {Index}";
+    public override string ToString() => $"{_device.ServedAs}: ring {Index}";
 
     /// <summary>Calls the driver, whether it wants to be called or not.</summary>
     internal void CallDriver()

@@ -12,8 +12,7 @@ internal sealed partial class BackendSession
             UnixSocket socket;
             try
             {
-                socket = UnixSocket.Adopt(descriptor.Number);
-                descriptor.SetHandleAsInvalid();
+                socket = UnixSocket.Adopt(descriptor);
             }
             catch (ErrnoException e)
             {

@@ -25,7 +25,7 @@ internal sealed partial class BackendSession
         }
         catch (ErrnoException e)
         {
-            s_log.Warn("{Device}: {Error}: nothing keeps track of what is in flight", _device.Name, e.Message);
+            s_log.Warn("{Device}: {Error}: nothing keeps track of what is in flight", _device.ServedAs, e.Message);
         }
         using (file)
         {

@@ -213,7 +213,7 @@ internal sealed partial class BackendSession
             }
             catch (RefusedException e)
             {
-                s_log.Warn("{Device}: {Peer}: {Reason}: the ring does not run", _device.Name, _connection.Peer, e.Message);
+                s_log.Warn("{Device}: {Peer}: {Reason}: the ring does not run", _device.ServedAs, _connection.Peer, e.Message);
             }
         }
     }
@@ -243,7 +243,7 @@ internal sealed partial class BackendSession
         catch (RefusedException e)
         {
             // Its memory is gone, and may come back.
-            s_log.Warn("{Device}: {Peer}: {Reason}: the ring stops", _device.Name, _connection.Peer, e.Message);
+            s_log.Warn("{Device}: {Peer}: {Reason}: the ring stops", _device.ServedAs, _connection.Peer, e.Message);
             ring.Runner = null;
             ring.Base = next;
             ring.Loop!.Invoke(() =>
@@ -299,7 +299,8 @@ internal sealed partial class BackendSession
     {
         if (_options.SharesThread && _loops.Count > 0)
             return _loops[0];
-        var loop = new RingLoop(_options.SharesThread ? $"{_device.Name} rings" : $"{_device.Name} ring {ring.Index}", _options.PollInterval);
+        var loop = new RingLoop(
+            _options.SharesThread ? $"{_device.ServedAs} rings" : $"{_device.ServedAs} ring {ring.Index}", _device, _options.PollInterval);
         _loops.Add(loop);
         return loop;
     }

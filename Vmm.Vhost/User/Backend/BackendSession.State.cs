@@ -22,7 +22,7 @@ internal sealed partial class BackendSession
         {
             pipe.Dispose();
             s_log.Warn("{Device}: {Peer}: its state cannot be transferred (direction {Direction}, phase {Phase})",
-                _device.Name, _connection.Peer, payload.Direction, payload.Phase);
+                _device.ServedAs, _connection.Peer, payload.Direction, payload.Phase);
             Reply(VhostUserRequest.SetDeviceStateFd, StateNoFd | StateError);
             return;
         }

@@ -48,19 +48,19 @@ internal sealed partial class BackendSession : IDisposable
         }
         catch (VhostUserException e) when (e.IsEnd)
         {
-            s_log.Info("{Device}: {Reason}", _device.Name, e.Message);
+            s_log.Info("{Device}: {Reason}", _device.ServedAs, e.Message);
         }
         catch (VhostUserException e)
         {
-            s_log.Warn("{Device}: {Reason}: the connection is closed", _device.Name, e.Message);
+            s_log.Warn("{Device}: {Reason}: the connection is closed", _device.ServedAs, e.Message);
         }
         catch (Exception e) when (e is ViolationException or RefusedException)
         {
-            s_log.Warn("{Device}: {Peer}: {Reason}: the connection is closed", _device.Name, _connection.Peer, e.Message);
+            s_log.Warn("{Device}: {Peer}: {Reason}: the connection is closed", _device.ServedAs, _connection.Peer, e.Message);
         }
         catch (Exception e)
         {
-            s_log.Error(e, "{Device}: {Peer}: {Reason}: the connection is closed", _device.Name, _connection.Peer, e.Message);
+            s_log.Error(e, "{Device}: {Peer}: {Reason}: the connection is closed", _device.ServedAs, _connection.Peer, e.Message);
         }
     }
 
@@ -77,7 +77,7 @@ internal sealed partial class BackendSession : IDisposable
             }
             catch (Exception e)
             {
-                s_log.Error(e, "{Device}: ring {Ring} cannot be stopped: {Error}", _device.Name, ring.Index, e.Message);
+                s_log.Error(e, "{Device}: ring {Ring} cannot be stopped: {Error}", _device.ServedAs, ring.Index, e.Message);
             }
         }
         DisposeLoops();
@@ -96,7 +96,7 @@ internal sealed partial class BackendSession : IDisposable
         }
         catch (Exception e)
         {
-            s_log.Error(e, "{Device}: {Error}", _device.Name, e.Message);
+            s_log.Error(e, "{Device}: {Error}", _device.ServedAs, e.Message);
         }
     }
 
@@ -105,7 +105,7 @@ internal sealed partial class BackendSession : IDisposable
         VhostUserHeader header = message.Header;
         var request = (VhostUserRequest)header.Request;
         MessageRule rule = Check(message, request);
-        s_log.Debug("{Device}: {Request}", _device.Name, request);
+        s_log.Debug("{Device}: {Request}", _device.ServedAs, request);
         bool needsReply = !rule.HasReply && (header.Flags & VhostUserFlags.NeedReply) != 0;
         try
         {
@@ -116,13 +116,13 @@ internal sealed partial class BackendSession : IDisposable
             string refusal = $"{request}: {e.Message}";
             if (needsReply && Has(VhostUserProtocolFeatures.ReplyAck) && !_hasReplied)
             {
-                s_log.Warn("{Device}: {Peer}: {Reason}: refused", _device.Name, _connection.Peer, refusal);
+                s_log.Warn("{Device}: {Peer}: {Reason}: refused", _device.ServedAs, _connection.Peer, refusal);
                 Reply(request, 1UL);
                 return;
             }
             if (!e.IsHarmless)
                 throw new RefusedException(refusal);
-            s_log.Warn("{Device}: {Peer}: {Reason}: ignored", _device.Name, _connection.Peer, refusal);
+            s_log.Warn("{Device}: {Peer}: {Reason}: ignored", _device.ServedAs, _connection.Peer, refusal);
         }
         catch (Exception e) when (e is ViolationException or RefusedException)
         {

@@ -13,6 +13,7 @@ internal sealed class RingLoop : IDisposable
     private readonly EventFd _wake = new();
     private readonly List<RingRunner> _rings = [];
     private readonly Queue<Job> _jobs = [];
+    private readonly VhostUserDevice _device;
     private readonly Thread _thread;
     private readonly int _pollMilliseconds;
     private PollEntry[] _entries = new PollEntry[1];
@@ -21,12 +22,22 @@ internal sealed class RingLoop : IDisposable
 
     /// <summary>Starts the thread.</summary>
     /// <param name="name">The thread's name.</param>
+    /// <param name="device">Whose rings it works.</param>
     /// <param name="pollInterval">How often a ring without a kick is looked at.</param>
-    public RingLoop(string name, TimeSpan pollInterval)
+    public RingLoop(string name, VhostUserDevice device, TimeSpan pollInterval)
     {
+        _device = device;
         _pollMilliseconds = Math.Max(1, (int)pollInterval.TotalMilliseconds);
         _thread = new Thread(Run) { Name = name, IsBackground = true };
-        _thread.Start();
+        try
+        {
+            _thread.Start();
+        }
+        catch
+        {
+            _wake.Dispose();   // there is no thread to be had
+            throw;
+        }
     }
 
     /// <summary>Has the thread do something between two turns, and waits until it is done.</summary>
@@ -62,6 +73,7 @@ internal sealed class RingLoop : IDisposable
 
     private void Run()
     {
+        ServingThread.Enter(_device);
         try
         {
             while (true)

@@ -8,7 +8,7 @@ namespace Vmm.Vhost.User.Backend;
 /// A method that throws ends the connection, not the process.</remarks>
 public abstract class VhostUserDevice
 {
-    /// <summary>What it is called in log lines.</summary>
+    /// <summary>What it is called in log lines. It is asked for once by each <see cref="VhostUserServer"/>, when that is made.</summary>
     public abstract string Name { get; }
 
     /// <summary>The feature bits of its device type. The library adds those of rings and of vhost-user.</summary>
@@ -42,6 +42,9 @@ public abstract class VhostUserDevice
 
     /// <summary>Sizes of the shared-memory regions by id, at most 256; with <see cref="VhostUserProtocolFeatures.Shmem"/>.</summary>
     public virtual IReadOnlyList<ulong> SharedMemorySizes => [];
+
+    /// <summary>Its name as it was when a server was made for it.</summary>
+    internal string ServedAs { get; set; } = "device";
 
     /// <summary>The channel to the front-end; null as long as there is none.</summary>
     public VhostUserBackendChannel? FrontEnd { get; internal set; }

@@ -4,17 +4,20 @@ using Vmm.Vhost.Native;
 namespace Vmm.Vhost.User.Backend;
 
 /// <summary>Serves a device to front-ends, one at a time: the next is served when one has gone, and waits until then.</summary>
+/// <remarks>All methods may be called from any thread, also from the device's call-backs.</remarks>
 public sealed class VhostUserServer : IDisposable
 {
     private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.User.Backend");
 
+    private readonly object _lock = new();
     private readonly VhostUserDevice _device;
     private readonly VhostUserEndpoint _endpoint;
     private readonly VhostUserServerOptions _options;
-    private readonly EventFd _stop = new();
+    private readonly EventFd _stop;
     private readonly UnixListener? _listener;
     private UnixSocket? _inherited;
-    private Thread? _thread;
+    private bool _isServing;
+    private bool _isDisposed;
 
     /// <summary>Gets ready to serve: as a server, a front-end can connect from now on.</summary>
     /// <param name="endpoint">Where the front-end is. An inherited descriptor may be a connected socket or one that listens.</param>
@@ -23,7 +26,25 @@ public sealed class VhostUserServer : IDisposable
     /// <exception cref="ErrnoException">One cannot listen there, or the descriptor is no such socket.</exception>
     /// <exception cref="ArgumentException">The device says impossible things about itself.</exception>
     public VhostUserServer(VhostUserEndpoint endpoint, VhostUserDevice device, VhostUserServerOptions? options = null)
+        : this(endpoint, socket: null, device, options)
     {
+    }
+
+    /// <summary>Serves one front-end over a socket that is connected already.</summary>
+    /// <param name="socket">The server's from now on; the caller's if this fails.</param>
+    /// <param name="device">The device; it stays the caller's.</param>
+    /// <param name="options">How it is served; as the defaults say when null.</param>
+    /// <exception cref="ArgumentException">The device says impossible things about itself.</exception>
+    public VhostUserServer(UnixSocket socket, VhostUserDevice device, VhostUserServerOptions? options = null)
+        : this(VhostUserEndpoint.ConnectTo("a socket"), NotNull(socket), device, options)
+    {
+    }
+
+    private VhostUserServer(VhostUserEndpoint endpoint, UnixSocket? socket, VhostUserDevice device, VhostUserServerOptions? options)
+    {
+        ArgumentNullException.ThrowIfNull(endpoint);
+        ArgumentNullException.ThrowIfNull(device);
+        device.ServedAs = device.Name ?? throw new ArgumentException("the device's Name is null", nameof(device));
         if (device.QueueCount is < 1 or > 256)
             throw new ArgumentException($"{device.Name}: {device.QueueCount} queues are not 1 to 256", nameof(device));
         if (device.ConfigSize is < 0 or > BackendSession.MaxConfigSize)
@@ -31,66 +52,159 @@ public sealed class VhostUserServer : IDisposable
         _endpoint = endpoint;
         _device = device;
         _options = options ?? new VhostUserServerOptions();
-        if (endpoint.Role == VhostUserSocketRole.Server)
-            _listener = UnixListener.Listen(endpoint.Path!);
-        else if (endpoint.Role == VhostUserSocketRole.Inherited && UnixListener.IsListening(endpoint.Number))
-            _listener = UnixListener.Adopt(endpoint.Number);
-        else if (endpoint.Role == VhostUserSocketRole.Inherited)
-            _inherited = UnixSocket.Adopt(endpoint.Number);
-    }
-
-    /// <summary>Serves one front-end over a socket that is connected already.</summary>
-    public VhostUserServer(UnixSocket socket, VhostUserDevice device, VhostUserServerOptions? options = null)
-        : this(VhostUserEndpoint.ConnectTo("a socket"), device, options) => _inherited = socket;
-
-    /// <summary>Serves until <see cref="Stop"/>, or until the front-end has gone where there can be no other.</summary>
-    /// <exception cref="ErrnoException">There is no accepting or connecting any more.</exception>
-    public void Run()
-    {
-        while (Connect() is UnixSocket socket)
+        _stop = new EventFd();
+        try
         {
-            s_log.Info("{Device}: {Peer}: a front-end is connected", _device.Name, _endpoint);
-            bool isLast = _inherited is not null || _options.ServesOnce;
-            _inherited = null;
-            using (var session = new BackendSession(new VhostUserConnection(socket, _endpoint.ToString()), _device, _options))
-                session.Serve(_stop);
-            if (isLast || Wait(null, _endpoint.Role == VhostUserSocketRole.Client ? _options.ReconnectInterval : TimeSpan.Zero))
-                return;
+            if (endpoint.Role == VhostUserSocketRole.Server)
+                _listener = UnixListener.Listen(endpoint.Path!);
+            else if (endpoint.Role == VhostUserSocketRole.Inherited && UnixListener.IsListening(endpoint.Number))
+                _listener = UnixListener.Adopt(endpoint.Number);
+            else if (endpoint.Role == VhostUserSocketRole.Inherited)
+                _inherited = UnixSocket.Adopt(endpoint.Number);
+            else
+                _inherited = socket;
+        }
+        catch
+        {
+            _stop.Dispose();
+            throw;
         }
     }
 
-    /// <summary>The same on a thread of its own, which <see cref="Stop"/> waits for.</summary>
+    /// <summary>Serves until <see cref="Stop"/>, or until the front-end has gone where there can be no other. Returns at once after
+    /// <see cref="Stop"/>.</summary>
+    /// <exception cref="ErrnoException">There is no accepting or connecting any more.</exception>
+    /// <exception cref="InvalidOperationException">It serves already.</exception>
+    public void Run()
+    {
+        Begin();
+        RunToTheEnd();
+    }
+
+    /// <summary>The same on a thread of its own, which <see cref="Stop"/> waits for. An error that <see cref="Run"/> would throw is logged.</summary>
+    /// <exception cref="InvalidOperationException">It serves already.</exception>
     public void Start()
     {
-        _thread = new Thread(() =>
+        Begin();
+        try
         {
-            try
+            new Thread(() =>
             {
-                Run();
-            }
-            catch (IOException e)
-            {
-                s_log.Error("{Device}: {Peer}: {Error}: it is served no longer", _device.Name, _endpoint, e.Message);
-            }
-        })
-        { Name = $"{_device.Name} connection", IsBackground = true };
-        _thread.Start();
+                try
+                {
+                    RunToTheEnd();
+                }
+                catch (Exception e)
+                {
+                    s_log.Error("{Device}: {Peer}: {Error}: it is served no longer", _device.ServedAs, _endpoint, e.Message);
+                }
+            })
+            { Name = $"{_device.ServedAs} connection", IsBackground = true }.Start();
+        }
+        catch
+        {
+            End();   // there is no thread to be had
+            throw;
+        }
     }
 
-    /// <summary>Ends <see cref="Run"/> soon, from any thread: rings are stopped, the connection is closed.</summary>
+    /// <summary>Ends <see cref="Run"/>: rings are stopped, the connection is closed. Waits until that is done, except in a call-back of the
+    /// device: there it ends when the call-back has returned. After it the server serves nobody any more.</summary>
+    /// <remarks>A call-back must not wait for another thread that calls this.</remarks>
     public void Stop()
     {
-        _stop.Signal();
-        _thread?.Join();
+        lock (_lock)
+        {
+            if (!_stop.IsClosed)
+                _stop.Signal();
+            while (_isServing && !ServingThread.IsOf(_device))
+                Monitor.Wait(_lock);
+        }
     }
 
-    /// <summary>Stops, and gives the socket's path free.</summary>
+    /// <summary>Stops, as <see cref="Stop"/> does, and gives the socket's path free.</summary>
     public void Dispose()
     {
-        Stop();
+        lock (_lock)
+        {
+            _isDisposed = true;
+            Stop();
+            if (!_isServing)
+                Free();
+        }
+    }
+
+    private static UnixSocket NotNull(UnixSocket socket)
+    {
+        ArgumentNullException.ThrowIfNull(socket);
+        return socket;
+    }
+
+    private void Begin()
+    {
+        lock (_lock)
+        {
+            ObjectDisposedException.ThrowIf(_isDisposed, this);
+            if (_isServing)
+                throw new InvalidOperationException($"{_device.ServedAs}: {_endpoint} is served already, by another thread");
+            _isServing = true;
+        }
+    }
+
+    private void End()
+    {
+        lock (_lock)
+        {
+            _isServing = false;
+            if (_isDisposed)
+                Free();
+            Monitor.PulseAll(_lock);
+        }
+    }
+
+    // Under the lock, and nobody serves.
+    private void Free()
+    {
         _listener?.Dispose();
         _inherited?.Dispose();
         _stop.Dispose();
+    }
+
+    private void RunToTheEnd()
+    {
+        VhostUserDevice? previous = ServingThread.Enter(_device);
+        try
+        {
+            while (Connect() is UnixSocket socket)
+            {
+                s_log.Info("{Device}: {Peer}: a front-end is connected", _device.ServedAs, _endpoint);
+                bool isLast = _inherited is not null || _options.ServesOnce;
+                _inherited = null;
+                Serve(socket);
+                if (isLast || Wait(null, _endpoint.Role == VhostUserSocketRole.Client ? _options.ReconnectInterval : TimeSpan.Zero))
+                    return;
+            }
+        }
+        finally
+        {
+            ServingThread.Leave(previous);
+            End();
+        }
+    }
+
+    private void Serve(UnixSocket socket)
+    {
+        using var connection = new VhostUserConnection(socket, _endpoint.ToString());
+        try
+        {
+            using var session = new BackendSession(connection, _device, _options);
+            session.Serve(_stop);
+        }
+        catch (Exception e)
+        {
+            // What the device throws when it is asked for its queues, or as they end.
+            s_log.Error(e, "{Device}: {Peer}: {Reason}: the connection is closed", _device.ServedAs, _endpoint, e.Message);
+        }
     }
 
     // The next front-end; null when it is time to stop.
@@ -114,7 +228,7 @@ public sealed class VhostUserServer : IDisposable
                 if (error == Errnos.Enotsock)
                     throw UnixSocket.CannotConnect(_endpoint.Path!, error);
                 if (socket is null && !isSilent)
-                    s_log.Warn("{Device}: {Error}: trying on", _device.Name, UnixSocket.CannotConnect(_endpoint.Path!, error).Message);
+                    s_log.Warn("{Device}: {Error}: trying on", _device.ServedAs, UnixSocket.CannotConnect(_endpoint.Path!, error).Message);
                 isSilent = true;
                 if (socket is null && Wait(null, _options.ReconnectInterval))
                     return null;
@@ -128,7 +242,7 @@ public sealed class VhostUserServer : IDisposable
     private bool Wait(FileDescriptor? descriptor, TimeSpan timeout)
     {
         Span<PollEntry> entries = [new PollEntry(_stop, PollEvents.Readable), new PollEntry(descriptor, PollEvents.Readable)];
-        Poll.Wait(entries, timeout == Timeout.InfiniteTimeSpan ? -1 : (int)timeout.TotalMilliseconds);
+        Poll.Wait(entries, timeout == Timeout.InfiniteTimeSpan ? -1 : (int)Math.Min(Math.Ceiling(timeout.TotalMilliseconds), int.MaxValue));
         return entries[0].Happened != PollEvents.None;
     }
 }

@@ -6,15 +6,18 @@ public sealed record VhostUserServerOptions
     /// <summary>One thread for all rings instead of one for each.</summary>
     public bool SharesThread { get; init; }
 
-    /// <summary>As a client: how long to wait before connecting again, when nobody listens or the front-end has gone.</summary>
-    public TimeSpan ReconnectInterval { get; init; } = TimeSpan.FromSeconds(1);
+    /// <summary>As a client: how long to wait before connecting again, when nobody listens or the front-end has gone; more than 0.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">It is 0 or less, or more than 24 days.</exception>
+    public TimeSpan ReconnectInterval { get; init => field = TimeLimit.Checked(value, nameof(ReconnectInterval)); } = TimeSpan.FromSeconds(1);
 
     /// <summary>Ends when the first front-end leaves, instead of waiting for the next.</summary>
     public bool ServesOnce { get; init; }
 
-    /// <summary>How long a message may take from its first byte to its last, and a peer to make room for a reply.</summary>
-    public TimeSpan Deadline { get; init; } = TimeSpan.FromSeconds(10);
+    /// <summary>How long a message may take from its first byte to its last, and a peer to make room for a reply; more than 0.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">It is 0 or less, or more than 24 days.</exception>
+    public TimeSpan Deadline { get; init => field = TimeLimit.Checked(value, nameof(Deadline)); } = TimeSpan.FromSeconds(10);
 
-    /// <summary>Where the descriptors of rings without kicks (VHOST_USER_VRING_NOFD_MASK) are looked at, how often.</summary>
-    public TimeSpan PollInterval { get; init; } = TimeSpan.FromMilliseconds(1);
+    /// <summary>Where the descriptors of rings without kicks (VHOST_USER_VRING_NOFD_MASK) are looked at, how often; more than 0.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">It is 0 or less, or more than 24 days.</exception>
+    public TimeSpan PollInterval { get; init => field = TimeLimit.Checked(value, nameof(PollInterval)); } = TimeSpan.FromMilliseconds(1);
 }
