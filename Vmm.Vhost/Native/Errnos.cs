@@ -103,4 +103,7 @@ public static class Errnos
 
     /// <summary>No route to host.</summary>
     public const int Ehostunreach = 113;
+
+    /// <summary>The operation was given up before it began.</summary>
+    public const int Ecanceled = 125;
 }

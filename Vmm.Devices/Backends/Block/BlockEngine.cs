@@ -1,3 +1,4 @@
+using NLog;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Devices.Backends.Block;
@@ -5,6 +6,8 @@ namespace Vmm.Devices.Backends.Block;
 /// <summary>Does what would make a ring wait: reads from the disk, flushes, ranges. Belongs to one ring, and is called by its thread only.</summary>
 internal abstract class BlockEngine(BlockImage image) : IDisposable
 {
+    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Backends.Block");
+
     protected BlockImage Image { get; } = image;
 
     /// <summary>An engine of the kind that <paramref name="kind"/> says.</summary>
@@ -12,9 +15,23 @@ internal abstract class BlockEngine(BlockImage image) : IDisposable
     /// <param name="image">The image that it works on.</param>
     /// <param name="requests">All that may be submitted, by their index.</param>
     /// <param name="ready">To be signalled when something is done, after <see cref="Arm"/>.</param>
-    /// <exception cref="ErrnoException">There is none of that kind.</exception>
-    public static BlockEngine Create(BlockEngineKind kind, BlockImage image, BlockRequest[] requests, EventFd ready) =>
-        kind == BlockEngineKind.IoUring ? new UringEngine(image, requests, ready) : new ThreadEngine(image, requests.Length, ready);
+    /// <remarks>The kernel gave an io_uring when the device was made. Where it gives none to this ring, because memory or descriptors are short,
+    /// threads do the work: a ring that does not start is a disk that hangs.</remarks>
+    public static BlockEngine Create(BlockEngineKind kind, BlockImage image, BlockRequest[] requests, EventFd ready)
+    {
+        if (kind == BlockEngineKind.IoUring)
+        {
+            try
+            {
+                return new UringEngine(image, requests, ready);
+            }
+            catch (ErrnoException e)
+            {
+                s_log.Warn("{Path}: {Error}: threads do the I/O of this queue", image.Path, e.Message);
+            }
+        }
+        return new ThreadEngine(image, requests.Length, ready);
+    }
 
     /// <summary>Puts a request's operation among those to begin.</summary>
     public abstract void Submit(BlockRequest request);
@@ -24,6 +41,9 @@ internal abstract class BlockEngine(BlockImage image) : IDisposable
 
     /// <summary>Takes a request whose operation is done, with its result.</summary>
     public abstract bool TryTake(out BlockRequest request);
+
+    /// <summary>Gives up what was submitted and nobody has begun: it is done, with the result -ECANCELED.</summary>
+    public abstract void CancelWaiting();
 
     /// <summary>Has the eventfd signalled when something is done.</summary>
     /// <returns>False if something is already, for which no signal may come.</returns>
@@ -45,9 +65,9 @@ internal abstract class BlockEngine(BlockImage image) : IDisposable
             BlockOperation.Read => PositionedIo.Read(file, request.Vectors, offset),
             BlockOperation.Write => PositionedIo.Write(file, request.Vectors, offset),
             BlockOperation.Sync => PositionedIo.Sync(file),
-            BlockOperation.PunchHole => PositionedIo.Allocate(file, AllocateMode.PunchHole, offset, (long)request.Remaining),
-            BlockOperation.ZeroRange => PositionedIo.Allocate(file, AllocateMode.ZeroRange, offset, (long)request.Remaining),
-            BlockOperation.Discard => file.Discard(request.Offset, request.Remaining),
+            BlockOperation.PunchHole => PositionedIo.Allocate(file, AllocateMode.PunchHole, offset, (long)request.RangePiece),
+            BlockOperation.ZeroRange => PositionedIo.Allocate(file, AllocateMode.ZeroRange, offset, (long)request.RangePiece),
+            BlockOperation.Discard => file.Discard(request.Offset, request.RangePiece),
             _ => throw new ArgumentOutOfRangeException(nameof(request)),
         };
     }

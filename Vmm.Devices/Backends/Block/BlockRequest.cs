@@ -24,15 +24,18 @@ internal sealed class BlockRequest
     /// <summary>Buffers of data: what the device says it takes, and two.</summary>
     public const int MaxVectors = BlockConfigSpace.MaxSegments + 2;
 
-    /// <summary>What goes through a buffer of our own at a time, where the guest's cannot be used as they are.</summary>
-    public const int BounceSize = 64 * 1024;
+    /// <summary>Bytes that are read or written by one operation at most. A larger request takes several, one after another, so that a ring can be
+    /// stopped between two. Linux sends at most 1280 KiB as it is by default.</summary>
+    public const int MaxPiece = 4 << 20;
 
-    /// <summary>Vectors for each request in the ring's memory: one more, for the bounce buffer.</summary>
+    /// <summary>Bytes that are given back or zeroed by one operation at most.</summary>
+    public const int MaxRangePiece = 256 << 20;
+
+    /// <summary>Vectors for each request in the ring's memory: one more, for the bounce buffer, or a piece of a large buffer.</summary>
     public const int VectorRoom = MaxVectors + 1;
 
     private readonly NativeBuffer _vectors;
     private readonly int _room;
-    private NativeBuffer? _bounce;
     private BlockRange[]? _ranges;
     private int _first;
     private int _count;
@@ -64,6 +67,12 @@ internal sealed class BlockRequest
     /// <summary>How much is left to be done, in bytes.</summary>
     public ulong Remaining { get; set; }
 
+    /// <summary>How many bytes of a range the operation to do next is for.</summary>
+    public ulong RangePiece => Math.Min(Remaining, MaxRangePiece);
+
+    /// <summary>What it counts for among the bytes that are under way in its ring; 0 as long as no engine has had it.</summary>
+    public ulong Weight { get; set; }
+
     /// <summary>How much the guest's buffers were filled, in bytes, without the status.</summary>
     public uint Filled { get; set; }
 
@@ -73,8 +82,8 @@ internal sealed class BlockRequest
     /// <summary>How often an operation was interrupted.</summary>
     public int Interruptions { get; set; }
 
-    /// <summary>Whether the data goes through a buffer of our own.</summary>
-    public bool IsBounced { get; private set; }
+    /// <summary>The buffer of our own through which the data goes; null if the guest's can be used.</summary>
+    public NativeBuffer? Bounce { get; private set; }
 
     /// <summary>Whether it writes zeros that are not the guest's.</summary>
     public bool WritesZeros { get; private set; }
@@ -82,21 +91,35 @@ internal sealed class BlockRequest
     /// <summary>Ranges that are left, the one in work first.</summary>
     public Span<BlockRange> Ranges => _ranges.AsSpan(RangeIndex, RangeCount - RangeIndex);
 
+    /// <summary>How much is left to be done, in bytes, with the ranges behind the one in work.</summary>
+    public ulong Left
+    {
+        get
+        {
+            ulong left = Remaining;
+            for (int i = RangeIndex + 1; i < RangeCount; i++)
+                left += _ranges![i].Length;
+            return left;
+        }
+    }
+
     private int RangeIndex { get; set; }
 
     private int RangeCount { get; set; }
 
     /// <summary>Where the data is, for the operation to do next.</summary>
-    public Span<IoVector> Vectors => IsBounced ? All.Slice(MaxVectors, 1) : All.Slice(_first, _count);
+    public Span<IoVector> Vectors => Bounce is not null ? All.Slice(MaxVectors, 1) : Remaining <= MaxPiece ? All.Slice(_first, _count) : GetPiece();
 
     private Span<IoVector> All => _vectors.AsSpan<IoVector>().Slice(_room, VectorRoom);
 
     /// <summary>Begins anew.</summary>
     public void Reset()
     {
+        Remaining = 0;
         Filled = 0;
         Interruptions = 0;
-        IsBounced = false;
+        Bounce = null;
+        Weight = 0;
         WritesZeros = false;
         RangeIndex = RangeCount = 0;
     }
@@ -127,28 +150,31 @@ internal sealed class BlockRequest
         return true;
     }
 
-    /// <summary>Has the data go through a buffer of our own if the guest's are not aligned as they must be past the page cache.</summary>
-    public void Align(int memory, int block)
+    /// <summary>Whether all of the guest's buffers are aligned as they must be past the page cache.</summary>
+    public bool IsAligned(int memory, int block)
     {
-        foreach (IoVector vector in Vectors)
+        foreach (IoVector vector in All.Slice(_first, _count))
         {
             if (vector.Address % memory != 0 || vector.Length % (nuint)block != 0)
-            {
-                IsBounced = true;
-                _bounce ??= new NativeBuffer(BounceSize, alignment: 4096);
-                FillBounce();
-                return;
-            }
+                return false;
         }
+        return true;
+    }
+
+    /// <summary>Has the data go through <paramref name="buffer"/>, until it is reset.</summary>
+    public void BounceBy(NativeBuffer buffer)
+    {
+        Bounce = buffer;
+        FillBounce();
     }
 
     /// <summary>Notes that <paramref name="count"/> bytes were transferred.</summary>
     public void Advance(ulong count)
     {
-        if (IsBounced)
+        if (Bounce is not null)
         {
             if (Operation == BlockOperation.Read)
-                Copy(_bounce!.AsSpan<byte>()[..(int)count], toGuest: true);
+                Copy(Bounce.AsSpan<byte>()[..(int)count], toGuest: true);
             Skip(count);
             if (count < Remaining)
             {
@@ -200,16 +226,35 @@ internal sealed class BlockRequest
         WritesZeros = false;
     }
 
-    /// <summary>Gives back what was allocated for it.</summary>
-    public void Free() => _bounce?.Dispose();
+    /// <summary>Notes that the operation on a part of the range is done.</summary>
+    public void AdvanceRange()
+    {
+        ulong piece = RangePiece;
+        Offset += piece;
+        Remaining -= piece;
+    }
 
     private void FillBounce()
     {
-        int length = (int)Math.Min(Remaining, BounceSize);
-        Span<byte> bounce = _bounce!.AsSpan<byte>()[..length];
+        int length = (int)Math.Min(Remaining, BounceBuffers.Size);
+        Span<byte> bounce = Bounce!.AsSpan<byte>()[..length];
         if (Operation == BlockOperation.Write)
             Copy(bounce, toGuest: false);
-        All[MaxVectors] = new IoVector(_bounce.Address, (nuint)length);
+        All[MaxVectors] = new IoVector(Bounce.Address, (nuint)length);
+    }
+
+    // As many whole buffers as there may be, or a part of the first. Where buffers must be aligned each of them ends at a block.
+    private Span<IoVector> GetPiece()
+    {
+        Span<IoVector> all = All.Slice(_first, _count);
+        nuint length = 0;
+        int count = 0;
+        while (count < all.Length && length + all[count].Length <= MaxPiece)
+            length += all[count++].Length;
+        if (count > 0)
+            return all[..count];
+        All[MaxVectors] = new IoVector(all[0].Address, MaxPiece);
+        return All.Slice(MaxVectors, 1);
     }
 
     private void Copy(Span<byte> ours, bool toGuest)

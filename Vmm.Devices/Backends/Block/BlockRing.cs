@@ -14,6 +14,9 @@ internal sealed class BlockRing : IRingHandler
     private const int ZerosSize = 64 * 1024;
     private const int MaxInterruptions = 16;
 
+    // Bytes that are under way before another request is taken, so that a guest cannot make the end of a ring as long as it likes.
+    private const ulong MaxWeight = 32 << 20;
+
     private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Backends.Block");
 
     private readonly BlockBackend _backend;
@@ -26,10 +29,13 @@ internal sealed class BlockRing : IRingHandler
     private readonly BlockEngine? _engine;      // none without a file
     private readonly ImmediateIo _immediate;
     private readonly BusyPoll _poll = new();
+    private readonly BounceBuffers _bounces = new();
     private NativeBuffer? _zeros;
     private int _freeCount;
     private int _pending;
     private int _uncalled;
+    private ulong _weight;
+    private bool _isLeaving;
     private bool _isArmed;
     private bool _hasReported;
     private long _completed;
@@ -41,7 +47,6 @@ internal sealed class BlockRing : IRingHandler
     /// <param name="engine">The kind of engine: not <see cref="BlockEngineKind.Auto"/>.</param>
     /// <param name="size">Descriptors in the ring.</param>
     /// <param name="features">What the driver accepted.</param>
-    /// <exception cref="ErrnoException">There is no engine of that kind.</exception>
     public BlockRing(BlockBackend backend, BlockImage image, BlockEngineKind engine, int size, ulong features)
     {
         _backend = backend;
@@ -54,16 +59,7 @@ internal sealed class BlockRing : IRingHandler
             _requests[i] = new BlockRequest(i, _vectors);
         _free = [.. _requests];
         _freeCount = size;
-        try
-        {
-            _engine = image.File is null ? null : BlockEngine.Create(engine, image, _requests, _ready);
-        }
-        catch
-        {
-            _vectors.Dispose();
-            _ready.Dispose();
-            throw;
-        }
+        _engine = image.File is null ? null : BlockEngine.Create(engine, image, _requests, _ready);
     }
 
     /// <inheritdoc/>
@@ -91,6 +87,9 @@ internal sealed class BlockRing : IRingHandler
     public void Drain(BackendRing ring)
     {
         Disarm();
+        _isLeaving = ring.MayLeave;
+        if (_isLeaving)
+            _engine?.CancelWaiting();
         Reap(ring);
         while (_pending > 0)
         {
@@ -102,6 +101,7 @@ internal sealed class BlockRing : IRingHandler
             _engine.Disarm();
             _ready.Drain();
         }
+        _isLeaving = false;
         ring.Notify();
     }
 
@@ -111,8 +111,7 @@ internal sealed class BlockRing : IRingHandler
         s_log.Debug("{Path}: {Requests} requests, for which the queue's thread allocated {Bytes} bytes", _image.Path, _completed,
             GC.GetAllocatedBytesForCurrentThread() - (_allocatedBefore ?? 0));
         _engine?.Dispose();
-        foreach (BlockRequest request in _requests)
-            request.Free();
+        _bounces.Dispose();
         _zeros?.Dispose();
         _vectors.Dispose();
         _ready.Dispose();
@@ -122,11 +121,8 @@ internal sealed class BlockRing : IRingHandler
     private int Work(BackendRing ring)
     {
         int done = Reap(ring);
-        while (ring.TryTake(out DescriptorChain chain))
-        {
-            Begin(ring, in chain);
+        while (_weight < MaxWeight && ring.TryTake(out DescriptorChain chain) && TryBegin(ring, in chain))
             done++;
-        }
         if (_pending > 0)
         {
             _engine!.Push();
@@ -168,31 +164,63 @@ internal sealed class BlockRing : IRingHandler
         {
             _pending--;
             done++;
-            if (Continue(ring, request))
+            bool isCanceled = _isLeaving && request.Result == -Errnos.Ecanceled;
+            if (!isCanceled && !Continue(ring, request))
+                continue;
+            // What is left of it the next one does, who finds it in the in-flight log and does all of it once more.
+            if (_isLeaving)
+                Release(request);
+            else
                 Run(ring, request);
         }
         return done;
     }
 
-    private void Begin(BackendRing ring, in DescriptorChain chain)
+    // False if the request stays in the ring until another one of it is done.
+    private bool TryBegin(BackendRing ring, in DescriptorChain chain)
     {
         if (!BlockRequestParser.TryFindStatus(in chain, out GuestBuffer status))
         {
             Report("a request has no room for its status");
             ring.Complete(chain.Head, 0);
             _uncalled++;
-            return;
+            return true;
         }
         BlockRequest request = _free[--_freeCount];
         request.Reset();
         request.Head = chain.Head;
         request.Status = status;
         if (!BlockRequestParser.TryParse(in chain, _image, _features, request, out BlockStatus answer))
+        {
             End(ring, request, answer);
+        }
         else if (_engine is null)
+        {
             EndWithoutFile(ring, request);
+        }
+        else if (NeedsBounce(request) && !TryBounce(request))
+        {
+            Release(request);
+            ring.PutBack(chain.Head);
+            return false;
+        }
         else if (Prepare(ring, request))
+        {
             Run(ring, request);
+        }
+        return true;
+    }
+
+    private bool NeedsBounce(BlockRequest request) =>
+        _image.IsDirect && request.Type is BlockRequestType.In or BlockRequestType.Out
+        && !request.IsAligned(_image.File!.MemoryAlignment, _image.BlockSize);
+
+    private bool TryBounce(BlockRequest request)
+    {
+        if (_bounces.TryTake() is not NativeBuffer buffer)
+            return false;
+        request.BounceBy(buffer);
+        return true;
     }
 
     // False if there is nothing to be done.
@@ -204,10 +232,6 @@ internal sealed class BlockRing : IRingHandler
             case BlockRequestType.Flush when _image.IsReadOnly:
                 End(ring, request, BlockStatus.Ok);
                 return false;
-            case BlockRequestType.In or BlockRequestType.Out:
-                if (_image.IsDirect)
-                    request.Align(_image.File!.MemoryAlignment, _image.BlockSize);
-                return true;
             case BlockRequestType.Discard or BlockRequestType.WriteZeroes:
                 BeginRange(request);
                 return true;
@@ -223,6 +247,8 @@ internal sealed class BlockRing : IRingHandler
         {
             if (!_immediate.TryExecute(request))
             {
+                if (request.Weight == 0)
+                    _weight += request.Weight = request.Left;
                 _engine!.Submit(request);
                 _pending++;
                 return;
@@ -258,7 +284,10 @@ internal sealed class BlockRing : IRingHandler
             default:
                 if (result == -Errnos.Eopnotsupp && TryOtherwise(request))
                     return true;
-                return result < 0 ? Fail(ring, request, result) : ContinueRanges(ring, request);
+                if (result < 0)
+                    return Fail(ring, request, result);
+                request.AdvanceRange();
+                return request.Remaining > 0 || ContinueRanges(ring, request);
         }
     }
 
@@ -331,11 +360,19 @@ internal sealed class BlockRing : IRingHandler
     {
         request.Status.Span[0] = (byte)status;
         ring.Complete(request.Head, request.Filled + 1);
-        _free[_freeCount++] = request;
+        Release(request);
         _completed++;
         // A call costs as much as several requests. But when the driver has as much to do as is left here, both can work at a time.
         if (++_uncalled % Batch == 0 && _uncalled >= ring.Waiting)
             Call(ring);
+    }
+
+    private void Release(BlockRequest request)
+    {
+        if (request.Bounce is NativeBuffer buffer)
+            _bounces.Return(buffer);
+        _weight -= request.Weight;
+        _free[_freeCount++] = request;
     }
 
     private void Call(BackendRing ring)

@@ -81,6 +81,21 @@ internal sealed class ThreadEngine : BlockEngine
     }
 
     /// <inheritdoc/>
+    public override void CancelWaiting()
+    {
+        lock (_lock)
+        {
+            for (; _waitingCount > 0; _waitingCount--)
+            {
+                BlockRequest request = _waiting[_waitingFirst];
+                _waitingFirst = (_waitingFirst + 1) % _waiting.Length;
+                request.Result = -Errnos.Ecanceled;
+                _done[_doneCount++] = request;
+            }
+        }
+    }
+
+    /// <inheritdoc/>
     public override bool Arm()
     {
         lock (_lock)

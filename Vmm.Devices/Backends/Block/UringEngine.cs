@@ -39,10 +39,10 @@ internal sealed class UringEngine : BlockEngine
                 _ring.Sync(id);
                 break;
             case BlockOperation.PunchHole:
-                _ring.Allocate(AllocateMode.PunchHole, request.Offset, request.Remaining, id);
+                _ring.Allocate(AllocateMode.PunchHole, request.Offset, request.RangePiece, id);
                 break;
             case BlockOperation.ZeroRange:
-                _ring.Allocate(AllocateMode.ZeroRange, request.Offset, request.Remaining, id);
+                _ring.Allocate(AllocateMode.ZeroRange, request.Offset, request.RangePiece, id);
                 break;
             default:
                 _threads ??= new ThreadEngine(Image, _requests.Length, _ready);
@@ -93,6 +93,9 @@ internal sealed class UringEngine : BlockEngine
         request = null!;
         return false;
     }
+
+    /// <summary>What the kernel has it has begun, as far as anybody can tell.</summary>
+    public override void CancelWaiting() => _threads?.CancelWaiting();
 
     /// <inheritdoc/>
     public override bool Arm()

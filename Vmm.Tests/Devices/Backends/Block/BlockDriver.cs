@@ -91,6 +91,21 @@ internal sealed class BlockDriver : IDisposable
         return id;
     }
 
+    /// <summary>A large request: one buffer, the same for all of these requests, which comes <paramref name="times"/> times.</summary>
+    public ushort AddLarge(uint type, ulong sector, int length, int times)
+    {
+        ulong header = Place(16), room = Place(1), table = Place(16 * (times + 2)), data = MemorySize - (ulong)length;
+        _memory.Write(new(header), type);
+        _memory.Write(new(header + 8), sector);
+        List<(ulong, uint, bool)> buffers = [(header, 16, false)];
+        for (int i = 0; i < times; i++)
+            buffers.Add((data, (uint)length, type == In));
+        buffers.Add((room, 1, true));
+        ushort id = _queue.Add(System.Runtime.InteropServices.CollectionsMarshal.AsSpan(buffers), table);
+        _under[id] = (room, 1);
+        return id;
+    }
+
     /// <summary>Has the device work until something has come back.</summary>
     public (ushort Id, BlockAnswer Answer) Take()
     {

@@ -82,6 +82,23 @@ public sealed class BlockRequestTests(BlockEngineKind engine, bool direct)
         AssertChanged(Sector, data);
     }
 
+    [TestCase(5 << 20)]
+    [TestCase(100 * 1024, 4096, 4 << 20)]
+    [TestCase(3 << 20, 1 << 20, 512)]
+    [TestCase(1, 4 << 20)]
+    public void ReadAndWrite_LargerThanAPiece_AreTheSame(params int[] cuts)
+    {
+        _driver.Dispose();
+        using var image = new Image(6 << 20);
+        _driver = new BlockDriver(Options(image));
+        byte[] data = Random(4608 * 1024);
+        Assert.That(_driver.Do(BlockDriver.Out, 9, data, 0, [16, .. cuts], [1]).Status, Is.EqualTo(BlockDriver.Ok));
+        Assert.That(_driver.Do(BlockDriver.In, 9, default, data.Length, [16], cuts).Data.AsSpan().SequenceEqual(data));
+        Assert.That(image.Content.AsSpan(9 * Sector, data.Length).SequenceEqual(data));
+        Assert.That(image.Content.AsSpan(9 * Sector + data.Length).SequenceEqual(image.Original.AsSpan(9 * Sector + data.Length)));
+        Close();
+    }
+
     [TestCase(2048UL, 512)]
     [TestCase(2047UL, 1024)]
     [TestCase(0UL, (1 << 20) + 512)]

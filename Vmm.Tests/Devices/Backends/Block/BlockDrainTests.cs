@@ -1,0 +1,173 @@
+using System.Runtime.InteropServices;
+using NUnit.Framework;
+using Vmm.Devices.Backends.Block;
+using Vmm.Tests.Fakes;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.User.Backend;
+
+namespace Vmm.Tests.Devices.Backends.Block;
+
+/// <summary>What a ring takes on at a time, and how soon it can be stopped.</summary>
+[TestFixture(BlockEngineKind.IoUring)]
+[TestFixture(BlockEngineKind.Threads)]
+public sealed partial class BlockDrainTests(BlockEngineKind engine)
+{
+    private const int ImageSize = 64 << 20;
+    private const int Pieces = ImageSize / BlockRequest.MaxPiece;
+    private const int NoFile = 7;       // RLIMIT_NOFILE of asm-generic/resource.h
+
+    private Image _image = null!;
+    private BlockDriver _driver = null!;
+
+    [OneTimeSetUp]
+    public void MakeImage()
+    {
+        int errno = engine == BlockEngineKind.IoUring ? IoUring.Probe() : 0;
+        if (errno != 0)
+            Assert.Ignore($"no io_uring here (errno {errno}); see /proc/sys/kernel/io_uring_disabled");
+        _image = new Image(ImageSize);
+    }
+
+    [OneTimeTearDown]
+    public void RemoveImage() => _image?.Dispose();
+
+    // Past the page cache: there no operation is done before the ring's thread goes on.
+    [SetUp]
+    public void Open() => _driver = new BlockDriver(new BlockOptions { Path = _image.Path, Engine = engine, Direct = true }, size: 256);
+
+    [TearDown]
+    public void Close() => _driver?.Dispose();
+
+    [Test]
+    public void Drain_MayLeave_EndsALargeRequestAtAPiece()
+    {
+        ushort id = AddLarge();
+        _driver.Ring.Process(_driver.Handler);
+        _driver.Ring.MayLeave = true;
+        _driver.Handler.Drain(_driver.Ring);
+        Assert.That(_driver.Ring.InFlight, Is.EqualTo(1));
+        Assert.That(_driver.TryTake(out _), Is.False);
+
+        // The next process would have found it in the in-flight log. This one is told to take back its word.
+        _driver.Ring.MayLeave = false;
+        _driver.Ring.PutBack(id);
+        Assert.That(_driver.Take().Answer.Status, Is.EqualTo(BlockDriver.Ok));
+    }
+
+    [Test]
+    public void Drain_MayNotLeave_CompletesWhatWasTaken()
+    {
+        AddLarge();
+        _driver.Ring.Process(_driver.Handler);
+        _driver.Handler.Drain(_driver.Ring);
+        Assert.That(_driver.Ring.InFlight, Is.Zero);
+        Assert.That(_driver.TryTake(out (ushort, BlockAnswer Answer) taken) && taken.Answer.Status == BlockDriver.Ok);
+    }
+
+    [Test]
+    public void Process_LargeRequests_AreTakenOneByOne()
+    {
+        const int count = 4;
+        for (int i = 0; i < count; i++)
+            AddLarge();
+        _driver.Ring.Process(_driver.Handler);
+        Assert.That(_driver.Ring.InFlight, Is.EqualTo(1), "one has as many bytes as may be under way");
+        _driver.Handler.Drain(_driver.Ring);
+        Assert.That(_driver.Ring.InFlight, Is.Zero);
+        Assert.That(_driver.Ring.Waiting, Is.GreaterThan(0), "a ring is stopped without those that it has not begun");
+        for (int i = 0; i < count; i++)
+            Assert.That(_driver.Take().Answer.Status, Is.EqualTo(BlockDriver.Ok));
+    }
+
+    [Test]
+    public void Process_NoBounceBufferLeft_UsesTheRingsOwn()
+    {
+        var others = new BounceBuffers();
+        var taken = new List<NativeBuffer>();
+        while (others.TryTake() is NativeBuffer buffer)
+            taken.Add(buffer);
+        Assert.That(BounceBuffers.Made, Is.EqualTo(BounceBuffers.SharedCount), "so many, whoever wants them");
+        try
+        {
+            for (int i = 0; i < 50; i++)
+                _driver.Add(BlockDriver.In, (ulong)i, default, 4096, writableCuts: [1], indirect: true);
+            for (int i = 0; i < 50; i++)
+            {
+                _driver.Ring.Process(_driver.Handler);
+                Assert.That(_driver.Ring.InFlight, Is.LessThanOrEqualTo(1));
+                (ushort _, BlockAnswer answer) = _driver.Take();
+                Assert.That(answer.Status, Is.EqualTo(BlockDriver.Ok));
+                Assert.That(answer.Data.AsSpan().SequenceEqual(_image.Original.AsSpan(512 * i, 4096)), $"request {i}");
+            }
+        }
+        finally
+        {
+            foreach (NativeBuffer buffer in taken)
+                others.Return(buffer);
+            others.Dispose();
+        }
+    }
+
+    [Test]
+    public void Process_ManyUnalignedRequests_ShareBuffers()
+    {
+        for (int round = 0; round < 3; round++)
+        {
+            for (int i = 0; i < 200; i++)
+                _driver.Add(BlockDriver.In, (ulong)i, default, 512, writableCuts: [1], indirect: true);
+            for (int i = 0; i < 200; i++)
+            {
+                Assert.That(_driver.Take().Answer.Status, Is.EqualTo(BlockDriver.Ok));
+                Assert.That(_driver.Ring.InFlight, Is.LessThanOrEqualTo(BounceBuffers.SharedCount + 1));
+            }
+        }
+    }
+
+    // Descriptors are short when the ring starts: the kernel gives no io_uring.
+    [Test]
+    public void StartRing_NoIoUringToBeHad_WorksByThreads()
+    {
+        IRingHandler handler;
+        using (new DescriptorLimit())
+            handler = _driver.Device.StartRing(_driver.Ring);
+        using (handler)
+        {
+            AddLarge();
+            Eventually.True(
+                () =>
+                {
+                    _driver.Ring.Process(handler);
+                    return _driver.TryTake(out (ushort, BlockAnswer Answer) taken) && taken.Answer.Status == BlockDriver.Ok;
+                },
+                () => "the request was not served");
+            handler.Drain(_driver.Ring);
+        }
+    }
+
+    private ushort AddLarge() => _driver.AddLarge(BlockDriver.In, 0, BlockRequest.MaxPiece, Pieces);
+
+    /// <summary>Leaves this process one descriptor: a ring's eventfd.</summary>
+    private sealed partial class DescriptorLimit : IDisposable
+    {
+        private readonly Limit _before;
+
+        public DescriptorLimit()
+        {
+            ulong next;
+            using (var probe = new EventFd())
+                next = (ulong)probe.Number;
+            Assert.That(GetLimit(NoFile, out _before), Is.Zero);
+            Assert.That(SetLimit(NoFile, _before with { Soft = next + 1 }), Is.Zero);
+        }
+
+        public void Dispose() => Assert.That(SetLimit(NoFile, _before), Is.Zero);
+
+        [LibraryImport("libc", EntryPoint = "getrlimit")]
+        private static partial int GetLimit(int resource, out Limit limit);
+
+        [LibraryImport("libc", EntryPoint = "setrlimit")]
+        private static partial int SetLimit(int resource, in Limit limit);
+
+        private record struct Limit(ulong Soft, ulong Hard);
+    }
+}
