@@ -7,7 +7,8 @@ using Vmm.Vhost.Native;
 namespace Vmm.Bench;
 
 /// <summary>The driver's side of a block device's queue, which keeps so many requests under way: each in an indirect table, as Linux does it,
-/// notifications by event index, asleep in poll(2) where a guest would have halted.</summary>
+/// notifications by event index. Where a guest would have halted it sleeps in poll(2), or it looks at the ring all the time, as a guest does
+/// with idle=poll.</summary>
 internal sealed unsafe class BenchQueue : IDisposable
 {
     /// <summary>Guest memory for each queue, in bytes.</summary>
@@ -29,6 +30,7 @@ internal sealed unsafe class BenchQueue : IDisposable
     private readonly ulong _base;
     private readonly ulong _blocks;
     private readonly int _depth;
+    private readonly bool _spins;
     private ulong _random;
     private ushort _available;
     private ushort _used;
@@ -37,8 +39,9 @@ internal sealed unsafe class BenchQueue : IDisposable
     private long _kicks;
 
     /// <summary>A queue in the <paramref name="index"/>th part of <paramref name="memory"/>.</summary>
-    public BenchQueue(GuestMemory memory, int index, int depth, bool isWrite, ulong diskSize)
+    public BenchQueue(GuestMemory memory, int index, int depth, bool isWrite, ulong diskSize, bool spins = false)
     {
+        _spins = spins;
         _base = (ulong)index * Room;
         _blocks = diskSize / BlockSize;
         _depth = depth;
@@ -144,6 +147,12 @@ internal sealed unsafe class BenchQueue : IDisposable
         Interlocked.MemoryBarrier();
         if (_used != Volatile.Read(ref *(ushort*)(_memory + Used + 2)))
             return;
+        if (_spins)
+        {
+            while (_used == Volatile.Read(ref *(ushort*)(_memory + Used + 2)))
+                Thread.SpinWait(1);
+            return;
+        }
         _sleeps++;
         Poll.Wait([new PollEntry(_call, PollEvents.Readable)], 1000);
         _call.Drain();

@@ -5,9 +5,9 @@ using Vmm.Vhost;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
 
-// vmm-bench SOCKET PID read|write DEPTH QUEUES DISK-BYTES SECONDS
+// vmm-bench SOCKET PID read|write DEPTH QUEUES DISK-BYTES SECONDS [sleep|spin]
 // Drives a vhost-user block device by 4 KiB requests at random, and prints: requests a second, CPU time of process PID in ns for each
-// request, kicks and sleeps of the driver in percent of the requests.
+// request, kicks and sleeps of the driver in percent of the requests. A driver that spins never sleeps while it waits.
 // vmm-bench control SOCKET DISK-BYTES MESSAGES
 // Connects to one and exchanges so many messages with it, and prints what ControlBench says.
 if (args is ["control", string socket, string bytes, string messages])
@@ -16,9 +16,9 @@ if (args is ["control", string socket, string bytes, string messages])
         socket, ulong.Parse(bytes, CultureInfo.InvariantCulture), int.Parse(messages, CultureInfo.InvariantCulture)));
     return 0;
 }
-if (args.Length != 7)
+if (args.Length is not (7 or 8) || (args.Length == 8 && args[7] is not ("sleep" or "spin")))
 {
-    Console.Error.WriteLine("usage: vmm-bench SOCKET PID read|write DEPTH QUEUES DISK-BYTES SECONDS, or vmm-bench control SOCKET DISK-BYTES MESSAGES");
+    Console.Error.WriteLine("usage: vmm-bench SOCKET PID read|write DEPTH QUEUES DISK-BYTES SECONDS [sleep|spin], or vmm-bench control SOCKET DISK-BYTES MESSAGES");
     return 2;
 }
 int pid = int.Parse(args[1], CultureInfo.InvariantCulture);
@@ -27,6 +27,7 @@ int depth = int.Parse(args[3], CultureInfo.InvariantCulture);
 int queues = int.Parse(args[4], CultureInfo.InvariantCulture);
 ulong size = ulong.Parse(args[5], CultureInfo.InvariantCulture);
 double seconds = double.Parse(args[6], CultureInfo.InvariantCulture);
+bool spins = args.Length == 8 && args[7] == "spin";
 
 using var memory = GuestMemory.Create([(new(0), 64 << 20)], new GuestMemoryOptions { Prefault = true });
 using var frontEnd = new BenchFrontEnd(args[0]);
@@ -40,7 +41,7 @@ var rings = new BenchQueue[queues];
 var threads = new Thread[queues];
 for (int i = 0; i < queues; i++)
 {
-    BenchQueue ring = rings[i] = new BenchQueue(memory, i, depth, isWrite, size);
+    BenchQueue ring = rings[i] = new BenchQueue(memory, i, depth, isWrite, size, spins);
     threads[i] = new Thread(() => ring.Run(() => Volatile.Read(ref stop)));
     frontEnd.Start(ring.Config);
 }

@@ -4,8 +4,11 @@ namespace Vmm.Devices.Backends.Block;
 
 /// <summary>How long to look for the next request before sleeping. Being woken costs several microseconds, and the driver a system call;
 /// so it pays where sleeps turn out to be short, and only there. Between two looks the processor is offered to others: to the driver, where
-/// both have the same one.</summary>
-internal sealed class BusyPoll
+/// both have the same one. Whoever takes it and does not give it back soon (a driver that spins, or anybody who computes) would make each
+/// request wait for a time slice: then it is better to sleep, because the scheduler prefers who was woken.</summary>
+/// <param name="clock">The time, as <see cref="Stopwatch.GetTimestamp"/> says it.</param>
+/// <param name="yield">Offers the processor to others.</param>
+internal sealed class BusyPoll(Func<long> clock, Action yield)
 {
     private const int MaxFailures = 8;
     private const int ShortestPause = 256;      // sleeps without looking, after that many in vain; twice as many the next time
@@ -14,14 +17,22 @@ internal sealed class BusyPoll
     private static readonly long s_longest = Stopwatch.Frequency / 20_000;      // 50 us
     private static readonly long s_shortest = Stopwatch.Frequency / 200_000;    // 5 us
     private static readonly long s_lost = Stopwatch.Frequency / 10_000;         // 100 us
+    private static readonly long s_gain = Stopwatch.Frequency / 100_000;        // 10 us: what a request saves that is found by looking
+    private static readonly long s_mostDebt = Stopwatch.Frequency / 100;        // 10 ms
 
     private long _window;
     private long _idleSince;
-    private long _looked;
     private long _sleptAt;
+    private long _debt;         // what looking has lost while others had the processor, less what it has gained since
     private int _failures;
     private int _pause;
     private int _nextPause = ShortestPause;
+
+    /// <summary>By the real clock.</summary>
+    public BusyPoll()
+        : this(Stopwatch.GetTimestamp, static () => Thread.Yield())
+    {
+    }
 
     /// <summary>There may be something to do; a sleep has ended, if one had begun.</summary>
     public void Begin()
@@ -29,7 +40,7 @@ internal sealed class BusyPoll
         _idleSince = 0;
         if (_sleptAt == 0)
             return;
-        bool wasShort = Stopwatch.GetTimestamp() - _sleptAt < s_longest;
+        bool wasShort = clock() - _sleptAt < s_longest;
         _sleptAt = 0;
         if (_pause > 0)
             _pause--;
@@ -44,6 +55,7 @@ internal sealed class BusyPoll
             return;
         _idleSince = 0;
         _failures = 0;
+        _debt = Math.Max(0, _debt - s_gain);
         if (_nextPause > ShortestPause)
             _nextPause--;
     }
@@ -53,27 +65,34 @@ internal sealed class BusyPoll
     {
         if (_window == 0)
             return false;
-        long now = Stopwatch.GetTimestamp();
+        long now = clock();
         if (_idleSince == 0)
-            _idleSince = _looked = now;
-        // Somebody took the processor that was offered, and not only for the length of a request: it is wanted.
-        bool isWanted = now - _looked > s_lost;
-        _looked = now;
-        if (!isWanted && now - _idleSince < _window)
+            _idleSince = now;
+        if (now - _idleSince >= _window)
         {
-            Thread.Yield();
-            return true;
+            if (++_failures >= MaxFailures)
+                GiveUp();
+            return false;
         }
-        if (isWanted || ++_failures >= MaxFailures)
+        yield();
+        // Looked at before the ring: when a processor is taken for long, there is something to do most times when it comes back.
+        long taken = clock() - now;
+        if (taken > s_lost && (_debt += taken) >= s_mostDebt)
         {
-            _failures = 0;
-            _window = 0;
-            _pause = _nextPause;
-            _nextPause = Math.Min(2 * _nextPause, LongestPause);
+            _debt = s_mostDebt;     // what is lost before it is paid back is too much
+            GiveUp();
         }
-        return false;
+        return true;
     }
 
     /// <summary>A sleep begins.</summary>
-    public void End() => _sleptAt = Stopwatch.GetTimestamp();
+    public void End() => _sleptAt = clock();
+
+    private void GiveUp()
+    {
+        _failures = 0;
+        _window = 0;
+        _pause = _nextPause;
+        _nextPause = Math.Min(2 * _nextPause, LongestPause);
+    }
 }
