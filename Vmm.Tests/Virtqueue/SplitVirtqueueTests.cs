@@ -192,6 +192,23 @@ public sealed class SplitVirtqueueTests : IDisposable
     }
 
     [Test]
+    public void Put_SeveralRequests_AreSeenTogether()
+    {
+        SplitVirtqueue queue = Queue();
+        for (int i = 0; i < 3; i++)
+        {
+            _driver.SetDescriptor(i, 0x8000, 4, 0);
+            _driver.Publish((ushort)i);
+            Assert.That(queue.TryTake(out DescriptorChain chain));
+            queue.Put(chain.Head, (uint)i);
+        }
+        Assert.That(_driver.UsedIndex, Is.Zero);
+        Assert.That(queue.ShouldCall(), Is.True);
+        Assert.That(_driver.UsedIndex, Is.EqualTo(3));
+        Assert.That(_driver.UsedEntry(2), Is.EqualTo((2U, 2U)));
+    }
+
+    [Test]
     public void ShouldCall_NoInterruptFlag_IsFalse()
     {
         SplitVirtqueue queue = Queue();

@@ -120,8 +120,8 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
         _available = _available.GoBack(_counts[head], Size);
     }
 
-    /// <inheritdoc/>
-    public override void Return(ushort head, uint written)
+    /// <summary>The driver sees it at once: each descriptor says itself that it is used.</summary>
+    internal override void Put(ushort head, uint written)
     {
         NoteReturned(head);
         int count = _counts[head];

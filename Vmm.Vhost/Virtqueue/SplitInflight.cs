@@ -8,6 +8,8 @@ internal sealed unsafe class SplitInflight(byte* area, int capacity)
 {
     private const ushort CurrentVersion = 1;
 
+    private readonly ushort[] _batch = new ushort[capacity];   // given back, and not seen by the driver yet
+    private int _batchCount;
     private ulong _counter;
 
     /// <summary>Bytes for a ring of <paramref name="capacity"/> descriptors, in whole cache lines.</summary>
@@ -64,12 +66,14 @@ internal sealed unsafe class SplitInflight(byte* area, int capacity)
     {
         Entries[head].Next = TheHeader->LastBatchHead;
         Volatile.Write(ref TheHeader->LastBatchHead, head);
+        _batch[_batchCount++] = head;
     }
 
-    /// <summary>After it has said so.</summary>
-    public void Returned(ushort head, ushort used)
+    /// <summary>After it has said so of all of them.</summary>
+    public void Returned(ushort used)
     {
-        Volatile.Write(ref Entries[head].Inflight, 0);
+        while (_batchCount > 0)
+            Volatile.Write(ref Entries[_batch[--_batchCount]].Inflight, 0);
         Volatile.Write(ref TheHeader->UsedIndex, used);
     }
 

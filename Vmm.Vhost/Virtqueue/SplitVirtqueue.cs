@@ -18,6 +18,7 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     private ushort _nextAvailable;
     private ushort _seenAvailable;   // as far as requests are known to be there
     private ushort _nextUsed;
+    private ushort _publishedUsed;   // as far as the driver can see
     private ushort _calledUsed;
     private bool? _isSuppressed;     // not known at first: a predecessor may have left it either way
     private SplitInflight? _inflight;
@@ -42,7 +43,7 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
         _available = Locate(ring.DriverArea, RingOffset + 2 * ring.Size + 2);
         _used = Locate(ring.DeviceArea, RingOffset + sizeof(UsedElement) * ring.Size + 2);
         _nextAvailable = _seenAvailable = (ushort)ring.Base;
-        _nextUsed = _calledUsed = Volatile.Read(ref *(ushort*)(_used + IndexOffset));
+        _nextUsed = _publishedUsed = _calledUsed = Volatile.Read(ref *(ushort*)(_used + IndexOffset));
     }
 
     /// <summary>The same for a ring of a front-end's.</summary>
@@ -98,24 +99,31 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     }
 
     /// <inheritdoc/>
-    public override void Return(ushort head, uint written)
+    internal override void Put(ushort head, uint written)
     {
         NoteReturned(head);
         _inflight?.Returning(head);
         int slot = _nextUsed & _mask;
         ((UsedElement*)(_used + RingOffset))[slot] = new UsedElement { Id = head, Length = written };
-        Volatile.Write(ref *(ushort*)(_used + IndexOffset), ++_nextUsed);
-        _inflight?.Returned(head, _nextUsed);
-        if (_logAddress is not null)
-        {
-            LogRing(RingOffset + sizeof(UsedElement) * slot, sizeof(UsedElement));
-            LogRing(IndexOffset, sizeof(ushort));
-        }
+        LogRing(RingOffset + sizeof(UsedElement) * slot, sizeof(UsedElement));
+        _nextUsed++;
+    }
+
+    /// <inheritdoc/>
+    internal override void Publish()
+    {
+        if (_publishedUsed == _nextUsed)
+            return;
+        _publishedUsed = _nextUsed;
+        Volatile.Write(ref *(ushort*)(_used + IndexOffset), _nextUsed);
+        _inflight?.Returned(_nextUsed);
+        LogRing(IndexOffset, sizeof(ushort));
     }
 
     /// <inheritdoc/>
     public override bool ShouldCall()
     {
+        Publish();
         ushort before = _calledUsed;
         _calledUsed = _nextUsed;
         if (before == _nextUsed)

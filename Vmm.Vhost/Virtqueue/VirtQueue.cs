@@ -99,7 +99,11 @@ public abstract unsafe class VirtQueue
     /// <param name="head"><see cref="DescriptorChain.Head"/>; with IN_ORDER of the one taken first.</param>
     /// <param name="written">Bytes written to it.</param>
     /// <exception cref="InvalidOperationException">The caller does not have that request, or another one's turn has come.</exception>
-    public abstract void Return(ushort head, uint written);
+    public void Return(ushort head, uint written)
+    {
+        Put(head, written);
+        Publish();
+    }
 
     /// <summary>Whether the driver wants a call for what was given back since this was last asked.</summary>
     public abstract bool ShouldCall();
@@ -111,6 +115,15 @@ public abstract unsafe class VirtQueue
 
     /// <summary>Tells the driver that kicks are of no use now. It may kick all the same.</summary>
     public abstract void SuppressKicks();
+
+    /// <summary>Gives a request back as <see cref="Return"/> does, but the driver need not see it before <see cref="Publish"/> or
+    /// <see cref="ShouldCall"/>: where it looks at the ring all the time, each index that is written is fetched from this processor.</summary>
+    internal abstract void Put(ushort head, uint written);
+
+    /// <summary>Has the driver see what was put back.</summary>
+    internal virtual void Publish()
+    {
+    }
 
     /// <summary>Logs every page that the device writes from now on. Nothing is taken.</summary>
     /// <param name="log">Where.</param>

@@ -12,9 +12,13 @@ public sealed class BackendRing
     // So many requests are taken in one turn, however fast the driver makes new ones: others of the thread want their turn too.
     private const int TurnLimit = 256;
 
+    // So many are completed before the driver sees them, if nobody calls it before: it may look at the ring without being called.
+    private const int CompletionBatch = 8;
+
     private readonly VhostUserDevice _device;
     private VirtQueue _queue;
     private int _turnLeft;
+    private int _unpublished;
     private bool _sawEmpty;
     private bool _wasCut;
 
@@ -102,14 +106,21 @@ public sealed class BackendRing
         _sawEmpty = false;
     }
 
-    /// <summary>Completes a request: its buffers are the driver's again. In any order, unless the device said that it keeps it.</summary>
+    /// <summary>Completes a request: its buffers are the driver's again. In any order, unless the device said that it keeps it. The driver sees
+    /// it by the next <see cref="Notify"/> at the latest.</summary>
     /// <param name="head"><see cref="DescriptorChain.Head"/>.</param>
     /// <param name="written">Bytes written to it, from its start.</param>
-    public void Complete(ushort head, uint written) => _queue.Return(head, written);
+    public void Complete(ushort head, uint written)
+    {
+        _queue.Put(head, written);
+        if (++_unpublished >= CompletionBatch)
+            Publish();
+    }
 
     /// <summary>Calls the driver for what was completed, if it wants to be called. Once for a batch is enough.</summary>
     public void Notify()
     {
+        Publish();
         _queue.Log?.Tell();
         if (_queue.ShouldCall())
             CallDriver();
@@ -169,6 +180,7 @@ public sealed class BackendRing
     /// <returns>Whether there is something to do, for which no kick may come.</returns>
     internal bool PrepareToWait(bool hasOther)
     {
+        Publish();
         if (HasFailed)
             return false;
         if (_wasCut)
@@ -189,4 +201,10 @@ public sealed class BackendRing
     }
 
     internal void Replace(VirtQueue queue) => _queue = queue;
+
+    private void Publish()
+    {
+        _unpublished = 0;
+        _queue.Publish();
+    }
 }
