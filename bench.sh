@@ -6,7 +6,7 @@
 #   ./bench.sh blk [-n RUNS]     a disk of qemu-storage-daemon (vhost-user), beside QEMU's microvm (6 minutes)
 #   ./bench.sh fs [-n RUNS]      a directory of virtiofsd (vhost-user), beside QEMU's microvm (6 minutes)
 #   ./bench.sh control [-n RUNS] connecting to a vhost-user daemon, and messages to it: time and CPU time (1 minute)
-#   ./bench.sh backend [-n RUNS] our block back-end beside qemu-storage-daemon: requests a second, CPU time (6 minutes)
+#   ./bench.sh backend [-n RUNS] our block back-end beside qemu-storage-daemon: requests a second, CPU time (8 minutes)
 # Tables go to stdout, raw results to artifacts/bench. What the figures mean is in docs/measurements.md.
 set -euo pipefail
 repo=$(cd "$(dirname "$0")" && pwd)
