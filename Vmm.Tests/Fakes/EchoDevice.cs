@@ -16,16 +16,16 @@ internal sealed class EchoDevice : VhostUserDevice
 
     public Func<string>? OnName { get; set; }
 
-    /// <summary>Called first by the methods of these names: ReadConfig, Reset, QueueCount.</summary>
+    /// <summary>Called first by the methods of these names: ReadConfig, Reset, RingCount.</summary>
     public Action<string>? OnCall { get; set; }
 
     public override ulong Features => 0xF;
 
-    public override int QueueCount
+    public override int RingCount
     {
         get
         {
-            OnCall?.Invoke(nameof(QueueCount));
+            OnCall?.Invoke(nameof(RingCount));
             return Queues;
         }
     }

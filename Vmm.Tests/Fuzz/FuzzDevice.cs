@@ -16,7 +16,7 @@ internal sealed class FuzzDevice : VhostUserDevice
 
     public override ulong Features => 0xFF;
 
-    public override int QueueCount => 3;
+    public override int RingCount => 3;
 
     public override int ConfigSize => 16;
 

@@ -44,6 +44,12 @@ public static class Errnos
     /// <summary>Invalid argument.</summary>
     public const int Einval = 22;
 
+    /// <summary>Too many open files in the system.</summary>
+    public const int Enfile = 23;
+
+    /// <summary>Too many open files.</summary>
+    public const int Emfile = 24;
+
     /// <summary>Inappropriate ioctl for device.</summary>
     public const int Enotty = 25;
 
@@ -52,6 +58,9 @@ public static class Errnos
 
     /// <summary>Function not implemented.</summary>
     public const int Enosys = 38;
+
+    /// <summary>Is a directory.</summary>
+    public const int Eisdir = 21;
 
     /// <summary>File name too long.</summary>
     public const int Enametoolong = 36;
@@ -80,30 +89,16 @@ public static class Errnos
     /// <summary>Connection refused.</summary>
     public const int Econnrefused = 111;
 
+    /// <summary>File descriptor in bad state: of a tap whose interface was deleted.</summary>
+    public const int Ebadfd = 77;
+
     /// <summary>errno as the last call through Tmds.LibC on this thread left it.</summary>
     internal static int Last => LibC.errno;
 
-    /// <summary>Machine is not on the network.</summary>
-    public const int Enonet = 64;
-
-    /// <summary>Protocol error.</summary>
-    public const int Eproto = 71;
-
-    /// <summary>Message too long.</summary>
-    public const int Emsgsize = 90;
-
-    /// <summary>Protocol not available.</summary>
-    public const int Enoprotoopt = 92;
-
-    /// <summary>Network is unreachable.</summary>
-    public const int Enetunreach = 101;
-
-    /// <summary>Host is down.</summary>
-    public const int Ehostdown = 112;
-
-    /// <summary>No route to host.</summary>
-    public const int Ehostunreach = 113;
-
     /// <summary>The operation was given up before it began.</summary>
     public const int Ecanceled = 125;
+
+    /// <summary>Whether a read or an accept that failed with <paramref name="errno"/> fails for ever: it is the descriptor that is not what it should
+    /// be. All other errors are of the moment (of the network, of resources, of a device that is busy), and the next attempt may work.</summary>
+    public static bool IsOfDescriptor(int errno) => errno is Ebadf or Ebadfd or Enotsock or Eisdir or Einval;
 }

@@ -39,8 +39,9 @@ public sealed unsafe class NetworkSocket : FileDescriptor
     {
         byte* buffer = stackalloc byte[256];
         using HeldDescriptor held = Hold();
-        // SAFETY: a buffer on the stack; a message that is longer is cut. An overrun (ENOBUFS) only says that there was more.
-        while (LibC.recv(held.Number, buffer, 256, 0) >= 0 || Errnos.Last is not (Errnos.Eagain or Errnos.Ebadf))
+        // SAFETY: a buffer on the stack; a message that is longer is cut. An overrun (ENOBUFS) only says that there was more. Other errors are
+        // for the next time: the socket is readable still.
+        while (LibC.recv(held.Number, buffer, 256, 0) >= 0 || Errnos.Last is Errnos.Enobufs or Errnos.Eintr)
         {
         }
     }

@@ -52,7 +52,7 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
         | (_image.CanDiscard ? BlockFeatures.Discard : 0);
 
     /// <inheritdoc/>
-    public override int QueueCount => _queues;
+    public override int RingCount => _queues;
 
     /// <inheritdoc/>
     public override int MaxQueueSize => 1024;

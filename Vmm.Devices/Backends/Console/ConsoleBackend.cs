@@ -33,7 +33,7 @@ public sealed class ConsoleBackend : VhostUserDevice, IDisposable
     public override ulong Features => _terminal is null ? 0 : SizeFeature;
 
     /// <inheritdoc/>
-    public override int QueueCount => 2;
+    public override int RingCount => 2;
 
     /// <inheritdoc/>
     public override int ConfigSize => 12;

@@ -14,11 +14,14 @@ internal interface IFramePort : IDisposable
     /// <summary>The offloads that it can take over or hand on.</summary>
     ulong Features { get; }
 
-    /// <summary>Whether the link is up.</summary>
-    bool IsUp { get; }
+    /// <summary>Whether the interface behind it was deleted: nothing comes or goes any more, and nothing brings it back.</summary>
+    bool IsGone { get; }
 
-    /// <summary>Readable when <see cref="IsUp"/> may have changed; null if it never does.</summary>
-    NetworkSocket? LinkChanges { get; }
+    /// <summary>Readable when <see cref="IsGone"/> may have changed; null if it never does.</summary>
+    NetworkSocket? Changes { get; }
+
+    /// <summary>The largest packet that comes from here, without Ethernet's header; null if there is no such limit.</summary>
+    int? Mtu { get; }
 
     /// <summary>What <paramref name="pair"/> waits for to receive.</summary>
     FileDescriptor Receiver(int pair);
@@ -29,7 +32,7 @@ internal interface IFramePort : IDisposable
     /// <summary>Has frames come by <paramref name="pair"/> too, or no longer.</summary>
     void Use(int pair, bool use);
 
-    /// <summary>Sends a frame.</summary>
+    /// <summary>Sends a frame; from any thread.</summary>
     /// <param name="pair">By which pair.</param>
     /// <param name="vectors">The header in one, then the frame in as many as it pleases; at most <see cref="VectoredIo.MaxVectors"/>.</param>
     /// <returns>0 or more; less: the negated error number.</returns>

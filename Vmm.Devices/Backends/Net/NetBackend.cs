@@ -1,53 +1,59 @@
-using System.Buffers.Binary;
 using System.Net;
+using NLog;
 using Vmm.Devices.Virtio.Net;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Backend;
+using Vmm.Vhost.User.Protocol;
 
 namespace Vmm.Devices.Backends.Net;
 
-/// <summary>A network device (VIRTIO 1.2 §5.1) on a tap, or on a wire of UDP datagrams. Its control queue is the front-end's.</summary>
+/// <summary>A network device (VIRTIO 1.2 §5.1) on a tap, or on a wire of UDP datagrams. Its configuration space and its control queue are the
+/// front-end's: no front-end asks a network back-end for the former, and QEMU warns of one that offers it.</summary>
 public sealed class NetBackend : VhostUserDevice, IDisposable
 {
     /// <summary>The requests of ioctl(2) that a device on a tap makes while it is served.</summary>
-    public static readonly IReadOnlyList<IoctlRequest> TapRequests = [TunAbi.TunSetOffload, TunAbi.TunSetQueue, TunAbi.SiocGIfFlags];
+    public static readonly IReadOnlyList<IoctlRequest> TapRequests =
+        [TunAbi.TunSetOffload, TunAbi.TunSetQueue, TunAbi.TunGetIff, TunAbi.SiocGIfMtu];
 
-    private const ushort LinkUp = 1;            // VIRTIO_NET_S_LINK_UP
     private const int HeaderSize = IFramePort.HeaderSize, OldHeaderSize = 10;
+    private const int MinMtu = 68;              // VIRTIO_NET_MIN_MTU of the drivers: what IPv4 needs
+
+    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Net");
 
     private readonly IFramePort _port;
     private readonly int _pairs;
     private readonly int? _mtu;
     private readonly EventLoop? _events;
-    private bool _isUp;
 
     private NetBackend(IFramePort port, int pairs, int? mtu)
     {
         _port = port;
         _pairs = pairs;
         _mtu = mtu;
-        _isUp = port.IsUp;
-        if (port.LinkChanges is { } changes)
+        if (port.Changes is { } changes)
         {
             _events = new EventLoop();
-            _events.Add(changes, LinkMayHaveChanged);
+            _events.Add(changes, PortMayHaveChanged);
         }
     }
 
     /// <inheritdoc/>
     public override string Name => "net";
 
-    /// <inheritdoc/>
-    public override ulong Features => _port.Features | NetFeatures.MrgRxbuf | NetFeatures.Status
-        | (_pairs > 1 ? NetFeatures.Mq : 0)
-        | (_mtu is null ? 0 : NetFeatures.Mtu);
+    /// <summary>What the wire can do, and what a front-end offers its driver only if the back-end does too: a new MTU, announcements by the
+    /// driver after a migration, and several pairs.</summary>
+    public override ulong Features => _port.Features | NetFeatures.MrgRxbuf | NetFeatures.Mtu | NetFeatures.GuestAnnounce
+        | (_pairs > 1 ? NetFeatures.Mq : 0);
 
     /// <inheritdoc/>
-    public override int QueueCount => 2 * _pairs;
+    public override VhostUserProtocolFeatures ProtocolFeatures => VhostUserProtocolFeatures.Rarp | VhostUserProtocolFeatures.Mtu;
 
     /// <inheritdoc/>
-    public override int ConfigSize => 12;
+    public override int RingCount => _pairs * RingsPerQueue;
+
+    /// <inheritdoc/>
+    public override int RingsPerQueue => 2;
 
     /// <inheritdoc/>
     public override bool IsInOrder => true;
@@ -55,7 +61,7 @@ public sealed class NetBackend : VhostUserDevice, IDisposable
     /// <summary>A device on a tap.</summary>
     /// <param name="name">The interface; made if it is not there.</param>
     /// <param name="pairs">Pairs of queues, 1 to 127.</param>
-    /// <param name="mtu">Told to the driver and set on the interface; null for neither.</param>
+    /// <param name="mtu">Set on the interface, and the largest that a front-end may ask for; null for neither.</param>
     /// <exception cref="VhostException">The tap cannot be had; the message says what to do.</exception>
     public static NetBackend OnTap(string name, int pairs, int? mtu) => new(new TapPort(name, pairs, mtu), pairs, mtu);
 
@@ -63,18 +69,9 @@ public sealed class NetBackend : VhostUserDevice, IDisposable
     /// <param name="local">Where frames come to; pair N uses the Nth port behind it.</param>
     /// <param name="remote">Where they go to, and alone come from.</param>
     /// <param name="pairs">Pairs of queues, 1 to 127.</param>
-    /// <param name="mtu">Told to the driver; null for nothing.</param>
+    /// <param name="mtu">The largest that a front-end may ask for; null for any.</param>
     /// <exception cref="ErrnoException">An address cannot be used.</exception>
     public static NetBackend OnUdp(IPEndPoint local, IPEndPoint remote, int pairs, int? mtu) => new(new UdpPort(local, remote, pairs), pairs, mtu);
-
-    /// <inheritdoc/>
-    public override void ReadConfig(Span<byte> config)
-    {
-        // struct virtio_net_config: mac, which is the front-end's, status, max_virtqueue_pairs, mtu.
-        BinaryPrimitives.WriteUInt16LittleEndian(config[6..], Volatile.Read(ref _isUp) ? LinkUp : (ushort)0);
-        BinaryPrimitives.WriteUInt16LittleEndian(config[8..], (ushort)_pairs);
-        BinaryPrimitives.WriteUInt16LittleEndian(config[10..], (ushort)(_mtu ?? 0));
-    }
 
     /// <inheritdoc/>
     public override void FeaturesAccepted(ulong features) => _port.Accept(features);
@@ -85,13 +82,34 @@ public sealed class NetBackend : VhostUserDevice, IDisposable
     /// <summary>Frames that come meanwhile have no offloads: the next front-end may not want them. That one says its features again.</summary>
     public override void FrontEndGone() => _port.Accept(0);
 
+    /// <summary>Says on the wire where the guest is now. No ring is used, and the wire takes frames from any thread.</summary>
+    /// <inheritdoc/>
+    public override bool SendRarp(ReadOnlySpan<byte> mac)
+    {
+        int result = RarpFrame.Send(_port, mac);
+        if (result < 0)
+            s_log.Warn("the guest's new place cannot be announced: {Error}", new ErrnoException("cannot send a RARP", -result).Message);
+        return result >= 0;
+    }
+
+    /// <summary>Only checks it: the interface's MTU is its administrator's.</summary>
+    /// <inheritdoc/>
+    public override bool SetMtu(int mtu)
+    {
+        if (mtu < MinMtu || mtu > (_mtu ?? int.MaxValue))
+            return false;
+        if (_port.Mtu is int own && own < mtu)
+            s_log.Warn("{Port} has an MTU of {Own}, the guest one of {Mtu}: what comes to the guest is no larger; set both alike", _port, own, mtu);
+        return true;
+    }
+
     /// <inheritdoc/>
     public override IRingHandler StartRing(BackendRing ring)
     {
         // Only drivers of legacy devices have a header without num_buffers, and not all of them (VIRTIO 1.2 §5.1.6.1).
         int header = (ring.Features & (VirtioFeatures.Version1 | NetFeatures.MrgRxbuf)) != 0 ? HeaderSize : OldHeaderSize;
         return ring.Index % 2 == 0
-            ? new NetReceiveRing(_port, ring.Index / 2, ring, header)
+            ? new NetReceiveRing(_port, ring.Index / 2, ring, header, WireFailed)
             : new NetTransmitRing(_port, ring.Index / 2, header);
     }
 
@@ -102,20 +120,13 @@ public sealed class NetBackend : VhostUserDevice, IDisposable
         _port.Dispose();
     }
 
-    private void LinkMayHaveChanged()
+    private void PortMayHaveChanged()
     {
-        _port.LinkChanges!.Drain();
-        bool isUp = _port.IsUp;
-        if (isUp == _isUp)
-            return;
-        Volatile.Write(ref _isUp, isUp);
-        try
-        {
-            FrontEnd?.ConfigurationChanged();
-        }
-        catch (VhostException)
-        {
-            // It has gone; the next one reads the configuration anyhow.
-        }
+        _port.Changes!.Drain();
+        if (_port.IsGone)
+            End($"{_port} was deleted");
     }
+
+    // What a ring cannot get over: on a tap that it is no more.
+    private void WireFailed(string reason) => End(_port.IsGone ? $"{_port} was deleted" : $"{_port}: {reason}");
 }

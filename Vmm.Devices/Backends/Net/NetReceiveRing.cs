@@ -14,6 +14,11 @@ internal sealed class NetReceiveRing : IRingHandler
     private const int NotifyInterval = 32;
     private const int CountOffset = 10;         // num_buffers of struct virtio_net_hdr_v1
     private const int OldHeaderSize = 10;
+    private const int MaxDropped = 256;         // frames in one turn that this driver cannot take
+
+    // What an error that is not final is waited for. (An attempt is repeated at once before: a socket tells of a datagram sent before,
+    // once, and in the place of what has come.)
+    private static readonly TimeSpan s_retryDelay = TimeSpan.FromMilliseconds(10);
 
     private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Net");
 
@@ -21,6 +26,9 @@ internal sealed class NetReceiveRing : IRingHandler
     private readonly int _pair;
     private readonly int _skipped;              // of the header that the port gives, for a driver of old
     private readonly bool _isMergeable;
+    private readonly ulong _features;
+    private readonly Action<string> _failed;
+    private readonly TimerFd _retry = new();
     private readonly byte[] _frame = new byte[IFramePort.HeaderSize + IFramePort.MaxFrame];
     private readonly (ushort Head, uint Length)[] _parts;
     private int _length;                        // 0: there is no frame
@@ -28,27 +36,39 @@ internal sealed class NetReceiveRing : IRingHandler
     private int _count;
     private GuestBuffer _countLow;
     private GuestBuffer _countHigh;
+    private bool _waitsForTime;
     private bool _hasFailed;
     private bool _hasComplained;
+    private bool _hasToldError;
 
     /// <summary>Receives by <paramref name="pair"/> of <paramref name="port"/> into <paramref name="ring"/>.</summary>
-    public NetReceiveRing(IFramePort port, int pair, BackendRing ring, int headerSize)
+    /// <param name="port">Where frames come from.</param>
+    /// <param name="pair">By which pair.</param>
+    /// <param name="ring">Where they go.</param>
+    /// <param name="headerSize">Bytes of the header before each frame: 12, or 10 of a driver of old.</param>
+    /// <param name="failed">Called, once, with the reason when nothing can come any more.</param>
+    public NetReceiveRing(IFramePort port, int pair, BackendRing ring, int headerSize, Action<string> failed)
     {
         _port = port;
         _pair = pair;
         _skipped = IFramePort.HeaderSize - headerSize;
+        _features = ring.Features;
+        _failed = failed;
         _isMergeable = (ring.Features & NetFeatures.MrgRxbuf) != 0;
         _parts = new (ushort, uint)[ring.Size];
         _port.Use(pair, use: true);
     }
 
     /// <inheritdoc/>
-    public FileDescriptor? Ready => _length > 0 || _hasFailed ? null : _port.Receiver(_pair);
+    public FileDescriptor? Ready => _length > 0 || _hasFailed ? null : _waitsForTime ? _retry : _port.Receiver(_pair);
 
     /// <inheritdoc/>
     public void Process(BackendRing ring)
     {
         int frames = 0;
+        if (_waitsForTime)
+            _retry.Drain();
+        _waitsForTime = false;
         while (HasFrame() && TryPlace(ring))
         {
             if (++frames % NotifyInterval == 0)
@@ -70,15 +90,27 @@ internal sealed class NetReceiveRing : IRingHandler
     public void Dispose()
     {
         _port.Use(_pair, use: false);
+        _retry.Dispose();
     }
 
     private bool HasFrame()
     {
         if (_length > 0)
             return true;
-        int count = _port.TryReceive(_pair, _frame);
-        if (count > IFramePort.HeaderSize)
+        for (int dropped = 0; dropped < MaxDropped; dropped++)
         {
+            int count = _port.TryReceive(_pair, _frame);
+            if (count < 0 && count != -Errnos.Eagain && !Errnos.IsOfDescriptor(-count))
+                count = _port.TryReceive(_pair, _frame);
+            if (count == -Errnos.Eagain)
+                return false;
+            if (count < 0)
+            {
+                Fail(-count);
+                return false;
+            }
+            if (count <= IFramePort.HeaderSize || !FrameHeader.Suits(_frame, _features))
+                continue;   // none, or one that came while another driver, which knew more, was there
             if (_skipped > 0)
                 _frame.AsSpan(0, OldHeaderSize).CopyTo(_frame.AsSpan(_skipped));
             else
@@ -86,12 +118,22 @@ internal sealed class NetReceiveRing : IRingHandler
             (_length, _placed) = (count - _skipped, 0);
             return true;
         }
-        if (count < 0 && count != -Errnos.Eagain)
+        return false;
+    }
+
+    private void Fail(int errno)
+    {
+        var error = new ErrnoException("cannot receive", errno);
+        if (Errnos.IsOfDescriptor(errno))
         {
             _hasFailed = true;
-            s_log.Error("{Error}: the guest receives nothing more", new ErrnoException("cannot receive", -count).Message);
+            _failed(error.Message);
+            return;
         }
-        return false;
+        s_log.Log(_hasToldError ? LogLevel.Debug : LogLevel.Warn, "{Port}: {Error}: trying on", _port, error.Message);
+        _hasToldError = true;
+        _retry.Set(s_retryDelay);
+        _waitsForTime = true;
     }
 
     // False when there are not enough buffers: those that there were are kept.

@@ -28,7 +28,7 @@ internal sealed class TapPort : IFramePort
                 _tap.SetMtu(value);
             bool hasUfo = _tap.TrySetOffloads(NetFeatures.GuestOffloads);
             Features = Offloads | (hasUfo ? NetFeatures.GuestUfo | NetFeatures.HostUfo : 0);
-            LinkChanges = NetworkSocket.ForLinkChanges();
+            Changes = NetworkSocket.ForLinkChanges();
             Accept(0);
             for (int pair = 1; pair < pairs; pair++)
                 Use(pair, use: false);
@@ -44,10 +44,13 @@ internal sealed class TapPort : IFramePort
     public ulong Features { get; }
 
     /// <inheritdoc/>
-    public bool IsUp => _tap.IsUp;
+    public bool IsGone => _tap.IsGone;
 
     /// <inheritdoc/>
-    public NetworkSocket? LinkChanges { get; }
+    public NetworkSocket? Changes { get; }
+
+    /// <inheritdoc/>
+    public int? Mtu => _tap.Mtu;
 
     /// <inheritdoc/>
     public FileDescriptor Receiver(int pair) => _tap.Queues[pair];
@@ -55,7 +58,8 @@ internal sealed class TapPort : IFramePort
     /// <inheritdoc/>
     public void Accept(ulong features)
     {
-        if (!_tap.TrySetOffloads(features & NetFeatures.GuestOffloads))
+        // One that is gone refuses everything, and is given up anyhow.
+        if (!_tap.TrySetOffloads(features & NetFeatures.GuestOffloads) && !_tap.IsGone)
             throw new VhostException($"tap {_tap.Name} refuses the offloads that the driver has accepted");
     }
 
@@ -74,9 +78,12 @@ internal sealed class TapPort : IFramePort
     public int TryReceive(int pair, Span<byte> buffer) => _tap.Queues[pair].TryRead(buffer);
 
     /// <inheritdoc/>
+    public override string ToString() => $"the tap {_tap.Name}";
+
+    /// <inheritdoc/>
     public void Dispose()
     {
-        LinkChanges?.Dispose();
+        Changes?.Dispose();
         _tap.Dispose();
     }
 }

@@ -36,10 +36,13 @@ internal sealed class UdpPort : IFramePort
     public ulong Features => 0;
 
     /// <inheritdoc/>
-    public bool IsUp => true;
+    public bool IsGone => false;
 
     /// <inheritdoc/>
-    public NetworkSocket? LinkChanges => null;
+    public NetworkSocket? Changes => null;
+
+    /// <inheritdoc/>
+    public int? Mtu => null;
 
     /// <inheritdoc/>
     public FileDescriptor Receiver(int pair) => _sockets[pair];
@@ -58,26 +61,23 @@ internal sealed class UdpPort : IFramePort
     public int TrySend(int pair, ReadOnlySpan<IoVector> vectors)
     {
         int sent = VectoredIo.TryWrite(_sockets[pair], vectors[1..]);
-        return IsOfOneBefore(sent) ? VectoredIo.TryWrite(_sockets[pair], vectors[1..]) : sent;
+        // What the network says of a datagram sent before (nobody listens, a firewall is in the way) comes with the next call, which has
+        // done nothing yet. It says it once.
+        return sent < 0 && sent != -Errnos.Eagain ? VectoredIo.TryWrite(_sockets[pair], vectors[1..]) : sent;
     }
 
     /// <inheritdoc/>
     public int TryReceive(int pair, Span<byte> buffer)
     {
         int count = _sockets[pair].TryRead(buffer[IFramePort.HeaderSize..]);
-        if (IsOfOneBefore(count))
-            count = _sockets[pair].TryRead(buffer[IFramePort.HeaderSize..]);
         if (count < 0)
-            return IsOfOneBefore(count) ? -Errnos.Eagain : count;
+            return count;
         buffer[..IFramePort.HeaderSize].Clear();
         return IFramePort.HeaderSize + count;
     }
 
-    // What the network says of a datagram sent before comes with the next call, which has done nothing yet: that nobody listens, that a
-    // firewall is in the way, that it was too large.
-    private static bool IsOfOneBefore(int result) => -result is
-        Errnos.Econnrefused or Errnos.Ehostunreach or Errnos.Enetunreach or Errnos.Ehostdown or Errnos.Enonet or Errnos.Enoprotoopt
-        or Errnos.Eproto or Errnos.Emsgsize;
+    /// <inheritdoc/>
+    public override string ToString() => "the UDP wire";
 
     /// <inheritdoc/>
     public void Dispose()

@@ -14,7 +14,7 @@ public sealed class RngBackend : VhostUserDevice, IDisposable
     private readonly TokenBucket? _limit;
 
     /// <summary>Opens the source.</summary>
-    /// <param name="source">A device or file; one that is read to its end gives no more.</param>
+    /// <param name="source">A device or file; a regular file that is read to its end gives no more.</param>
     /// <param name="bytesPerSecond">The most bytes a second; null for no limit.</param>
     /// <exception cref="ErrnoException">It cannot be opened.</exception>
     public RngBackend(string source, ulong? bytesPerSecond)
@@ -31,7 +31,7 @@ public sealed class RngBackend : VhostUserDevice, IDisposable
     public override ulong Features => 0;
 
     /// <inheritdoc/>
-    public override int QueueCount => 1;
+    public override int RingCount => 1;
 
     /// <inheritdoc/>
     public override bool IsInOrder => true;

@@ -12,6 +12,9 @@ internal sealed class RngRing(FileDescriptor source, string path, TokenBucket? l
     private const int ChunkSize = 4096;
     private const ulong LeastAtOnce = 64;       // Linux asks for so much; less would only mean more interrupts
 
+    // After an error that is not final: a hardware generator that is busy, a FIFO that nobody writes to yet.
+    private static readonly TimeSpan s_retryDelay = TimeSpan.FromMilliseconds(100);
+
     private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Rng");
 
     private readonly byte[] _chunk = new byte[ChunkSize];
@@ -21,6 +24,7 @@ internal sealed class RngRing(FileDescriptor source, string path, TokenBucket? l
     private bool _waitsForTime;
     private bool _waitsForSource;
     private bool _isExhausted;
+    private bool _hasComplained;
 
     /// <inheritdoc/>
     public FileDescriptor? Ready => _waitsForTime ? _timer : _waitsForSource ? source : null;
@@ -86,10 +90,17 @@ internal sealed class RngRing(FileDescriptor source, string path, TokenBucket? l
             _waitsForSource = true;
             return false;
         }
-        _isExhausted = true;
-        s_log.Error(
-            "{Path} {Reason}: the guest gets no more random bytes", path,
-            count == 0 ? "is read to its end" : new ErrnoException("cannot be read", -count).Message);
+        string reason = count == 0 ? "is at its end" : new ErrnoException("cannot be read", -count).Message;
+        _isExhausted = count == 0 ? FileKind.TryGetSize(source, out _, out _) : Errnos.IsOfDescriptor(-count);
+        if (_isExhausted)
+        {
+            s_log.Error("{Path} {Reason}: the guest gets no more random bytes", path, reason);
+            return false;
+        }
+        s_log.Log(_hasComplained ? LogLevel.Debug : LogLevel.Warn, "{Path} {Reason}: trying on", path, reason);
+        _hasComplained = true;
+        _timer.Set(s_retryDelay);
+        _waitsForTime = true;
         return false;
     }
 }

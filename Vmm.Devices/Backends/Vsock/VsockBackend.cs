@@ -37,7 +37,7 @@ public sealed class VsockBackend : VhostUserDevice, IDisposable
     public override ulong Features => 0;
 
     /// <inheritdoc/>
-    public override int QueueCount => Queues;
+    public override int RingCount => Queues;
 
     /// <inheritdoc/>
     public override int ConfigSize => sizeof(ulong);

@@ -49,6 +49,26 @@ internal sealed class Tap : IDisposable
         }
     }
 
+    /// <summary>Whether the interface was deleted; the descriptors then do nothing any more.</summary>
+    public bool IsGone
+    {
+        get
+        {
+            IfReq request = default;
+            return TryCall(_queues[0], TunAbi.TunGetIff, ref request) == -Errnos.Ebadfd;
+        }
+    }
+
+    /// <summary>Its MTU; null while it is out of sight, in another network namespace.</summary>
+    public int? Mtu
+    {
+        get
+        {
+            var request = new IfReq { Name = Name };
+            return TryCall(_control, TunAbi.SiocGIfMtu, ref request) < 0 ? null : request.Mtu;
+        }
+    }
+
     /// <summary>Opens a tap interface, and sets it up where that is allowed.</summary>
     /// <param name="name">The interface, made if it is not there; null makes one with a name of the kernel's choice, which is logged.</param>
     /// <param name="queues">How many queues.</param>

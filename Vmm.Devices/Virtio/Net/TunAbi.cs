@@ -78,5 +78,6 @@ internal static class TunAbi
 
     public static readonly IoctlRequest SiocGIfFlags = new(0x8913, "SIOCGIFFLAGS");
     public static readonly IoctlRequest SiocSIfFlags = new(0x8914, "SIOCSIFFLAGS");
+    public static readonly IoctlRequest SiocGIfMtu = new(0x8921, "SIOCGIFMTU");
     public static readonly IoctlRequest SiocSIfMtu = new(0x8922, "SIOCSIFMTU");
 }

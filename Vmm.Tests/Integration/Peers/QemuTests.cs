@@ -47,6 +47,7 @@ public class QemuTests : PeerTest
             echo rng=$(cat /sys/class/misc/hw_random/rng_current) $(head -c 65536 /dev/hwrng | wc -c)
             ip addr add {{tap.GuestAddress}}/24 dev eth0
             ip link set eth0 up
+            echo announce=$(cut -c 22 /sys/class/net/eth0/device/features) mtu=$(cat /sys/class/net/eth0/mtu)
             ping -q -c 2 -A -W 5 {{tap.Address}} > /dev/null
             echo loss=$(ping -q -c 50 -A -W 5 {{tap.Address}} | grep loss)
             nc {{tap.Address}} {{transfer.SourcePort}} > /tmp/data < /dev/null
@@ -96,6 +97,7 @@ public class QemuTests : PeerTest
 
         string output = guest.Output;
         Assert.That(output, Does.Contain("rng=virtio_rng.0 65536"));
+        Assert.That(output, Does.Contain("announce=1 mtu=1450"), "VIRTIO_NET_F_GUEST_ANNOUNCE, and the MTU of QEMU's host_mtu");
         Assert.That(output, Does.Contain("50 packets received, 0% packet loss"));
         Assert.That(output, Does.Contain($"net={transfer.Hash}"), "what the guest received by the network");
         Assert.That(transfer.TakenHash, Is.EqualTo(transfer.Hash), "what it sent");
@@ -130,7 +132,7 @@ public class QemuTests : PeerTest
             "-chardev", $"socket,id=blk,path={PathOf("blk")},reconnect=1", "-device", "vhost-user-blk-pci,chardev=blk",
             "-chardev", $"socket,id=rng,path={PathOf("rng")}", "-device", "vhost-user-rng-pci,chardev=rng",
             // With MSI-X this version crashes in emulation.
-            "-chardev", $"socket,id=net,path={PathOf("net")}", "-netdev", "vhost-user,id=n,chardev=net", "-device", "virtio-net-pci,netdev=n,vectors=0",
+            "-chardev", $"socket,id=net,path={PathOf("net")}", "-netdev", "vhost-user,id=n,chardev=net", "-device", "virtio-net-pci,netdev=n,vectors=0,host_mtu=1450",
             "-chardev", $"socket,id=vsock,path={PathOf("vsock")}", "-device", "vhost-user-vsock-pci,chardev=vsock",
         ];
     }

@@ -13,7 +13,7 @@ public sealed class RandomDevice : VhostUserDevice
 
     public override ulong Features => 0;
 
-    public override int QueueCount => 1;
+    public override int RingCount => 1;
 
     public override IRingHandler StartRing(BackendRing ring) => new Handler();
 

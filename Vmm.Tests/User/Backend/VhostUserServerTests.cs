@@ -225,7 +225,7 @@ public sealed class VhostUserServerTests : IDisposable
     }
 
     [TestCase("Name")]
-    [TestCase("QueueCount")]
+    [TestCase("RingCount")]
     [TestCase("Reset")]
     public void Device_ThrowsWhereverItIsAsked_DoesNotEndTheServer(string where)
     {

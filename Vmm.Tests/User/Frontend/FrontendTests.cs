@@ -111,6 +111,21 @@ public class FrontendTests
         Assert.That(_fixture.Open().MaxRingCount, Is.EqualTo(2));
     }
 
+    [TestCase(1, true)]
+    [TestCase(2, false)]
+    public void Open_PairsWithoutMq_HasOne(int pairs, bool isTaken)
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path)
+        {
+            ProtocolFeatures = FakeBackend.DefaultProtocolFeatures & ~VhostUserProtocolFeatures.Mq,
+        }.Start();
+        _fixture.Options = _fixture.Options with { RingsPerQueue = 2, RingCount = 2 * pairs };
+        if (isTaken)
+            Assert.That(_fixture.Open().MaxRingCount, Is.EqualTo(2));
+        else
+            Assert.That(() => _fixture.Open(), Throws.TypeOf<VhostException>().With.Message.Contains("has 1 pair of queues (2 rings), fewer than the 4 rings"));
+    }
+
     [TestCase(ulong.MaxValue)]
     [TestCase(1000UL)]
     public void Open_MoreQueuesThanThereCanBe_IsCapped(ulong queues)

@@ -14,9 +14,9 @@ internal sealed partial class BackendSession
     {
         InflightPayload wanted = ReadInflight(message);
         // A size of 0 says that there is none; the front-end goes on without.
-        var reply = new InflightPayload(0, 0, wanted.QueueCount, wanted.QueueSize);
+        var reply = new InflightPayload(0, 0, wanted.RingCount, wanted.QueueSize);
         ulong page = (ulong)Environment.SystemPageSize;
-        ulong size = (InflightMemory.SizeOf(wanted.QueueCount, wanted.QueueSize) + page - 1) & ~(page - 1);
+        ulong size = (InflightMemory.SizeOf(wanted.RingCount, wanted.QueueSize) + page - 1) & ~(page - 1);
         FileDescriptor? file = null;
         try
         {
@@ -40,7 +40,7 @@ internal sealed partial class BackendSession
         InflightPayload payload = ReadInflight(message);
         using FileDescriptor file = message.TakeDescriptor()!;
         if (!IsPossible(in payload))
-            throw new RefusedException($"{payload.QueueCount} rings of {payload.QueueSize} are not possible");
+            throw new RefusedException($"{payload.RingCount} rings of {payload.QueueSize} are not possible");
         InflightMemory inflight = InflightMemory.Map(in payload, file);
         PauseAll();
         _inflight?.Dispose();
@@ -49,7 +49,7 @@ internal sealed partial class BackendSession
     }
 
     private bool IsPossible(in InflightPayload payload) =>
-        payload.QueueCount >= 1 && payload.QueueCount <= _rings.Length
+        payload.RingCount >= 1 && payload.RingCount <= _rings.Length
         && payload.QueueSize >= 1 && payload.QueueSize <= Math.Min(RingLayout.MaxSize, _device.MaxQueueSize);
 
     // 20 bytes, or 24 as a C compiler pads them.

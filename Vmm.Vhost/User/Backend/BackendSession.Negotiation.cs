@@ -21,9 +21,13 @@ internal sealed partial class BackendSession
         get
         {
             VhostUserProtocolFeatures features = (_device.ProtocolFeatures & DevicesOwn)
-                | VhostUserProtocolFeatures.Mq | VhostUserProtocolFeatures.ReplyAck | VhostUserProtocolFeatures.BackendReq
+                | VhostUserProtocolFeatures.ReplyAck | VhostUserProtocolFeatures.BackendReq
                 | VhostUserProtocolFeatures.BackendSendFd | VhostUserProtocolFeatures.ResetDevice
                 | VhostUserProtocolFeatures.ConfigureMemSlots | VhostUserProtocolFeatures.Status | VhostUserProtocolFeatures.LogShmFd;
+            // All front-ends take one pair of rings for granted where MQ is not offered. Some (cloud-hypervisor) compare GET_QUEUE_NUM
+            // with the number of rings, and would refuse a single pair that is counted as 1.
+            if (_device.RingsPerQueue == 1 || _rings.Length > _device.RingsPerQueue)
+                features |= VhostUserProtocolFeatures.Mq;
             if (_device.ConfigSize > 0)
                 features |= VhostUserProtocolFeatures.Config;
             if (_device.TracksInflight)

@@ -30,7 +30,7 @@ internal sealed partial class BackendSession : IDisposable
         _connection = connection;
         _device = device;
         _options = options;
-        _rings = new RingSetup[device.QueueCount];
+        _rings = new RingSetup[device.RingCount];
         for (int i = 0; i < _rings.Length; i++)
             _rings[i] = new RingSetup(i);
     }
@@ -198,7 +198,7 @@ internal sealed partial class BackendSession : IDisposable
                 SetProtocolFeatures((VhostUserProtocolFeatures)message.Read<ulong>());
                 break;
             case VhostUserRequest.GetQueueNum:
-                Reply(request, (ulong)_rings.Length);
+                Reply(request, (ulong)(_rings.Length / _device.RingsPerQueue));
                 break;
             case VhostUserRequest.SetVringEnable:
                 SetEnabled(message.Read<VringState>());

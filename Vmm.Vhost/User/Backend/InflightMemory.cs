@@ -25,8 +25,8 @@ internal sealed unsafe class InflightMemory : IDisposable
     /// <exception cref="RefusedException">It cannot be mapped, or is too small.</exception>
     public static InflightMemory Map(in InflightPayload payload, FileDescriptor file)
     {
-        if ((ulong)payload.QueueCount * VirtQueue.InflightSizeOf(isPacked: false, payload.QueueSize) > payload.MmapSize)
-            throw new RefusedException($"{payload.MmapSize} bytes are too few for {payload.QueueCount} rings of {payload.QueueSize}");
+        if ((ulong)payload.RingCount * VirtQueue.InflightSizeOf(isPacked: false, payload.QueueSize) > payload.MmapSize)
+            throw new RefusedException($"{payload.MmapSize} bytes are too few for {payload.RingCount} rings of {payload.QueueSize}");
         return new InflightMemory(SharedFile.Map(file, payload.MmapOffset, payload.MmapSize, "the in-flight memory"), in payload);
     }
 
@@ -35,8 +35,8 @@ internal sealed unsafe class InflightMemory : IDisposable
     public void Track(VirtQueue queue, ulong features)
     {
         ulong size = VirtQueue.InflightSizeOf((features & VirtioFeatures.RingPacked) != 0, _payload.QueueSize);
-        if (queue.Index >= _payload.QueueCount || queue.Size > _payload.QueueSize || size * _payload.QueueCount > _payload.MmapSize)
-            throw new VirtqueueException($"queue {queue.Index}: the in-flight memory is for {_payload.QueueCount} rings of {_payload.QueueSize}");
+        if (queue.Index >= _payload.RingCount || queue.Size > _payload.QueueSize || size * _payload.RingCount > _payload.MmapSize)
+            throw new VirtqueueException($"queue {queue.Index}: the in-flight memory is for {_payload.RingCount} rings of {_payload.QueueSize}");
         // SAFETY: the parts of all rings lie in the mapping, which is held as long as rings run.
         queue.TrackInflight(_mapping.Pointer + _start + size * (ulong)queue.Index, _payload.QueueSize, features);
     }
@@ -45,7 +45,7 @@ internal sealed unsafe class InflightMemory : IDisposable
     public void Forget(int index, bool isPacked)
     {
         ulong size = VirtQueue.InflightSizeOf(isPacked, _payload.QueueSize);
-        if (index < _payload.QueueCount && size * _payload.QueueCount <= _payload.MmapSize)
+        if (index < _payload.RingCount && size * _payload.RingCount <= _payload.MmapSize)
             VirtQueue.ForgetInflight(_mapping.Pointer + _start + size * (ulong)index);
     }
 

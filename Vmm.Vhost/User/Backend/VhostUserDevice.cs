@@ -8,14 +8,22 @@ namespace Vmm.Vhost.User.Backend;
 /// A method that throws ends the connection, not the process.</remarks>
 public abstract class VhostUserDevice
 {
+    private readonly Lock _endLock = new();
+    private Action? _ended;
+
     /// <summary>What it is called in log lines. It is asked for once by each <see cref="VhostUserServer"/>, when that is made.</summary>
     public abstract string Name { get; }
 
     /// <summary>The feature bits of its device type. The library adds those of rings and of vhost-user.</summary>
     public abstract ulong Features { get; }
 
-    /// <summary>How many queues it has, 1 to 256.</summary>
-    public abstract int QueueCount { get; }
+    /// <summary>How many rings (virtqueues) the back-end works, 1 to 256. Queues that the front-end works itself are not among them.</summary>
+    public abstract int RingCount { get; }
+
+    /// <summary>How many rings one queue of <see cref="VhostUserRequest.GetQueueNum"/> is; <see cref="RingCount"/> is a multiple of it. 1, or 2 for
+    /// network devices: QEMU and DPDK mean pairs of a receive and a transmit ring there (vhost-user.rst, "Multiple queue support", does
+    /// not say).</summary>
+    public virtual int RingsPerQueue => 1;
 
     /// <summary>Starts a ring that was set up and enabled.</summary>
     /// <param name="ring">The ring; the handler uses it until it is disposed.</param>
@@ -48,6 +56,9 @@ public abstract class VhostUserDevice
 
     /// <summary>The channel to the front-end; null as long as there is none.</summary>
     public VhostUserBackendChannel? FrontEnd { get; internal set; }
+
+    /// <summary>Why the device can do nothing any more; null as long as it can.</summary>
+    internal string? EndReason { get; private set; }
 
     /// <summary>Fills in the configuration space.</summary>
     /// <param name="config"><see cref="ConfigSize"/> bytes, zero.</param>
@@ -93,4 +104,30 @@ public abstract class VhostUserDevice
     /// <summary>Takes over what <see cref="SaveState"/> gave on another host. No ring runs. The bytes may be anybody's.</summary>
     /// <returns>Whether they are such a state.</returns>
     public virtual bool LoadState(ReadOnlySpan<byte> state) => false;
+
+    /// <summary>The device has lost for good what it is made of, such as a network interface that was deleted: <see cref="VhostUserServer.Run"/> closes
+    /// the connection, which a front-end shows its guest as a link that is down or the like, and throws. From any thread, and more
+    /// than once: the first reason counts.</summary>
+    /// <param name="reason">What happened, for the error, behind the device's name.</param>
+    protected void End(string reason)
+    {
+        lock (_endLock)
+        {
+            if (EndReason is not null)
+                return;
+            EndReason = reason;
+            _ended?.Invoke();
+        }
+    }
+
+    /// <summary>Calls <paramref name="ended"/> once the device has ended, at once if it has already; null forgets it.</summary>
+    internal void WhenEnded(Action? ended)
+    {
+        lock (_endLock)
+        {
+            _ended = ended;
+            if (EndReason is not null)
+                ended?.Invoke();
+        }
+    }
 }

@@ -45,8 +45,10 @@ public sealed class VhostUserServer : IDisposable
         ArgumentNullException.ThrowIfNull(endpoint);
         ArgumentNullException.ThrowIfNull(device);
         device.ServedAs = device.Name ?? throw new ArgumentException("the device's Name is null", nameof(device));
-        if (device.QueueCount is < 1 or > 256)
-            throw new ArgumentException($"{device.Name}: {device.QueueCount} queues are not 1 to 256", nameof(device));
+        if (device.RingCount is < 1 or > 256)
+            throw new ArgumentException($"{device.Name}: {device.RingCount} rings are not 1 to 256", nameof(device));
+        if (device.RingsPerQueue < 1 || device.RingCount % device.RingsPerQueue != 0)
+            throw new ArgumentException($"{device.Name}: {device.RingCount} rings are no multiple of {device.RingsPerQueue} rings for each queue", nameof(device));
         if (device.ConfigSize is < 0 or > BackendSession.MaxConfigSize)
             throw new ArgumentException($"{device.Name}: a configuration of {device.ConfigSize} bytes", nameof(device));
         _endpoint = endpoint;
@@ -74,6 +76,7 @@ public sealed class VhostUserServer : IDisposable
     /// <summary>Serves until <see cref="Stop"/>, or until the front-end has gone where there can be no other. Returns at once after
     /// <see cref="Stop"/>.</summary>
     /// <exception cref="ErrnoException">There is no accepting or connecting any more.</exception>
+    /// <exception cref="VhostException">The device has ended (<see cref="VhostUserDevice.End"/>).</exception>
     /// <exception cref="InvalidOperationException">It serves already.</exception>
     public void Run()
     {
@@ -175,20 +178,29 @@ public sealed class VhostUserServer : IDisposable
         VhostUserDevice? previous = ServingThread.Enter(_device);
         try
         {
-            while (Connect() is UnixSocket socket)
-            {
-                s_log.Info("{Device}: {Peer}: a front-end is connected", _device.ServedAs, _endpoint);
-                bool isLast = _inherited is not null || _options.ServesOnce;
-                _inherited = null;
-                Serve(socket);
-                if (isLast || Wait(null, _endpoint.Role == VhostUserSocketRole.Client ? _options.ReconnectInterval : TimeSpan.Zero))
-                    return;
-            }
+            _device.WhenEnded(_stop.Signal);
+            ServeAll();
+            if (_device.EndReason is string reason)
+                throw new VhostException($"{_device.ServedAs}: {reason}");
         }
         finally
         {
+            _device.WhenEnded(null);
             ServingThread.Leave(previous);
             End();
+        }
+    }
+
+    private void ServeAll()
+    {
+        while (Connect() is UnixSocket socket)
+        {
+            s_log.Info("{Device}: {Peer}: a front-end is connected", _device.ServedAs, _endpoint);
+            bool isLast = _inherited is not null || _options.ServesOnce;
+            _inherited = null;
+            Serve(socket);
+            if (isLast || Wait(null, _endpoint.Role == VhostUserSocketRole.Client ? _options.ReconnectInterval : TimeSpan.Zero))
+                return;
         }
     }
 
@@ -215,26 +227,40 @@ public sealed class VhostUserServer : IDisposable
         bool isSilent = false;
         while (true)
         {
-            UnixSocket? socket;
-            if (_listener is not null)
-            {
-                if (Wait(_listener, Timeout.InfiniteTimeSpan))
-                    return null;
-                socket = _listener.TryAccept();
-            }
-            else
-            {
-                int error = UnixSocket.TryConnect(_endpoint.Path!, out socket);
-                if (error == Errnos.Enotsock)
-                    throw UnixSocket.CannotConnect(_endpoint.Path!, error);
-                if (socket is null && !isSilent)
-                    s_log.Warn("{Device}: {Error}: trying on", _device.ServedAs, UnixSocket.CannotConnect(_endpoint.Path!, error).Message);
-                isSilent = true;
-                if (socket is null && Wait(null, _options.ReconnectInterval))
-                    return null;
-            }
+            if (_listener is not null && Wait(_listener, Timeout.InfiniteTimeSpan))
+                return null;
+            UnixSocket? socket = TryConnect(out IOException? error);
             if (socket is not null)
                 return socket;
+            if (error is null)
+                continue;   // whoever has connected has gone again
+            if (!isSilent)
+                s_log.Warn("{Device}: {Error}: trying on", _device.ServedAs, error.Message);
+            isSilent = true;
+            if (Wait(null, _options.ReconnectInterval))
+                return null;
+        }
+    }
+
+    // Only what no other attempt can mend is thrown: there may be descriptors or memory again.
+    private UnixSocket? TryConnect(out IOException? error)
+    {
+        error = null;
+        try
+        {
+            if (_listener is not null)
+                return _listener.TryAccept();
+            int errno = UnixSocket.TryConnect(_endpoint.Path!, out UnixSocket? socket);
+            if (errno == Errnos.Enotsock)
+                throw UnixSocket.CannotConnect(_endpoint.Path!, errno);
+            if (socket is null)
+                error = UnixSocket.CannotConnect(_endpoint.Path!, errno);
+            return socket;
+        }
+        catch (ErrnoException e) when (!Errnos.IsOfDescriptor(e.Errno) && e.Errno != Errnos.Enametoolong)
+        {
+            error = e;
+            return null;
         }
     }
 

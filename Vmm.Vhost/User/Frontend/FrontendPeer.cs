@@ -93,8 +93,7 @@ internal sealed class FrontendPeer : IDisposable
         s_log.Debug(
             "{Peer}: offers features 0x{Features:x}, protocol features {Offered} (0x{Bits:x}); agreed on {Agreed}",
             Session.Peer, OfferedFeatures, offered, (ulong)offered, Session.ProtocolFeatures);
-        if (Has(VhostUserProtocolFeatures.Mq))
-            CountRings(options);
+        CountRings(options);
         if (Has(VhostUserProtocolFeatures.ConfigureMemSlots))
             CheckMemorySlots();
         if (Has(VhostUserProtocolFeatures.BackendReq))
@@ -107,15 +106,19 @@ internal sealed class FrontendPeer : IDisposable
 
     private void CountRings(VhostUserFrontendOptions options)
     {
-        ulong queues = Session.GetQueueNum();
+        bool canSay = Has(VhostUserProtocolFeatures.Mq);
+        // Without MQ a network device has one pair (as QEMU has it). For other types the number is knowledge of the type.
+        if (!canSay && options.RingsPerQueue == 1)
+            return;
+        ulong queues = canSay ? Session.GetQueueNum() : 1;
         int limit = (int)VringDescriptor.IndexMask + 1;
         MaxRingCount = (int)Math.Min(Math.Min(queues, (ulong)limit) * (ulong)options.RingsPerQueue, (ulong)limit);
-        if (MaxRingCount < options.RingCount)
-        {
-            throw new VhostException(
-                $"{Session.Peer}: has {queues} queues ({MaxRingCount} rings), fewer than the {options.RingCount} rings of the device: "
-                + "give the device fewer queues, or the back-end more");
-        }
+        if (MaxRingCount >= options.RingCount)
+            return;
+        string has = options.RingsPerQueue == 1 ? $"{queues} queues" : $"{queues} {(queues == 1 ? "pair" : "pairs")} of queues";
+        throw new VhostException(
+            $"{Session.Peer}: has {has} ({MaxRingCount} rings), fewer than the {options.RingCount} rings of the device: "
+            + "give the device fewer queues, or the back-end more");
     }
 
     private void CheckMemorySlots()

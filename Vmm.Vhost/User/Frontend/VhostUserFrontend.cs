@@ -88,7 +88,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
     /// <inheritdoc/>
     public int RingCount => _rings.Length;
 
-    /// <summary>How many rings the back-end has at most; null if it cannot say.</summary>
+    /// <summary>How many rings (not pairs) the back-end has at most; null if it cannot say.</summary>
     public int? MaxRingCount { get; }
 
     /// <summary>The protocol features that were agreed on.</summary>

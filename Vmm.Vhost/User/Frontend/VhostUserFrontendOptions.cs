@@ -24,7 +24,7 @@ public sealed record VhostUserFrontendOptions
     public required int RingCount { get; init; }
 
     /// <summary>How many rings a queue of <see cref="VhostUserRequest.GetQueueNum"/> is: 1, or 2 with network devices, whose back-ends count
-    /// pairs.</summary>
+    /// pairs. With 2, a back-end without <see cref="VhostUserProtocolFeatures.Mq"/> has one pair.</summary>
     public int RingsPerQueue { get; init; } = 1;
 
     /// <summary>The most descriptors that a ring will have, a power of two up to 32768.</summary>

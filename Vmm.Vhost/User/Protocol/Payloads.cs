@@ -118,10 +118,10 @@ public readonly record struct VringArea(ulong Queue, ulong Size, ulong Offset)
 /// <summary>The memory that keeps track of requests in flight (vhost-user.rst, "Inflight description").</summary>
 /// <param name="MmapSize">Bytes.</param>
 /// <param name="MmapOffset">Where it begins in its file.</param>
-/// <param name="QueueCount">Rings.</param>
+/// <param name="RingCount">Rings.</param>
 /// <param name="QueueSize">Descriptors in a ring.</param>
 [StructLayout(LayoutKind.Sequential, Size = WireSize)]
-public readonly record struct InflightPayload(ulong MmapSize, ulong MmapOffset, ushort QueueCount, ushort QueueSize)
+public readonly record struct InflightPayload(ulong MmapSize, ulong MmapOffset, ushort RingCount, ushort QueueSize)
 {
     /// <summary>Bytes on the wire: 20 of contents, sent as 24 as a C compiler lays it out. libvhost-user aborts on 20.</summary>
     public const int WireSize = 24;

@@ -69,6 +69,31 @@ public class RngBackendTests
     }
 
     [Test]
+    public void Process_FifoThatNobodyWritesToYet_IsTriedAgain()
+    {
+        string path = Path.Combine(Path.GetTempPath(), $"vmm-fifo-{Guid.NewGuid():n}");
+        using (System.Diagnostics.Process process = System.Diagnostics.Process.Start("mkfifo", [path]))
+            process.WaitForExit();
+        try
+        {
+            using var device = new RngBackend(path, null);
+            using var ring = new DeviceRing(device, 0);
+            ring.AddRoom(16);
+            ring.Process();
+            Assert.That(ring.Take(), Is.Null);
+            Assert.That(ring.Ready, Is.Not.Null, "it waits for the next attempt");
+            using FileDescriptor writer = FileDescriptor.Open(path, OpenMode.ReadWrite);
+            writer.WriteAll("random"u8, "the FIFO");
+            Assert.That(Poll.Wait([new PollEntry(ring.Ready, PollEvents.Readable)], 20_000), Is.EqualTo(1));
+            Assert.That(ring.Await(), Is.EqualTo("random"u8.ToArray()));
+        }
+        finally
+        {
+            File.Delete(path);
+        }
+    }
+
+    [Test]
     public void Process_SourceAtItsEnd_GivesNothingTwice()
     {
         string path = Path.GetTempFileName();

@@ -31,7 +31,7 @@ public sealed class VsockBackendTests
         byte[] config = new byte[_device.ConfigSize];
         _device.ReadConfig(config);
         Assert.That(BinaryPrimitives.ReadUInt64LittleEndian(config), Is.EqualTo(7));
-        Assert.That((_device.QueueCount, _device.Features), Is.EqualTo((3, 0UL)));
+        Assert.That((_device.RingCount, _device.Features), Is.EqualTo((3, 0UL)));
     }
 
     [Test]

@@ -49,7 +49,7 @@ public sealed class VhostUserNetDeviceTests
     [Test]
     public void Queues_MoreThanTheSwitchHasPairs_AreRefused() => Assert.That(
         () => Machine(2, new FakeBackend(_path) { QueueNum = 1 }),
-        Throws.InstanceOf<VhostException>().With.Message.StartsWith($"--net: {_path}: has 1 queues (2 rings), fewer than the 4 rings of the device"));
+        Throws.InstanceOf<VhostException>().With.Message.StartsWith($"--net: {_path}: has 1 pair of queues (2 rings), fewer than the 4 rings of the device"));
 
     [Test]
     public void Pairs_AskedForByTheDriver_AreEnabled()
