@@ -40,4 +40,17 @@ public class UnixListenerTests
         Assert.That(UnixSocket.TryConnect(_path, out UnixSocket? socket), Is.Zero);
         socket!.Dispose();
     }
+
+    [Test]
+    public void Listen_ManyConnectBeforeTheFirstIsAccepted_AllAreTaken()
+    {
+        using UnixListener listener = UnixListener.Listen(_path);
+        var sockets = new List<UnixSocket>();
+        for (int i = 0; i < 100; i++)
+        {
+            Assert.That(UnixSocket.TryConnect(_path, out UnixSocket? socket), Is.Zero, $"connection {i}");
+            sockets.Add(socket!);
+        }
+        sockets.ForEach(socket => socket.Dispose());
+    }
 }

@@ -5,7 +5,9 @@ namespace Vmm.Vhost.Native;
 /// <summary>A listening Unix stream socket; readable when somebody has connected. Its file goes when it is disposed.</summary>
 public sealed unsafe class UnixListener : FileDescriptor
 {
-    private const int Backlog = 8;
+    // SOMAXCONN of newer kernels; the kernel makes net.core.somaxconn of it where that is less. A program that connects while the queue is
+    // full waits, or fails with EAGAIN.
+    private const int Backlog = 4096;
 
     private string? _path;
     private readonly (ulong Device, ulong Inode)? _identity;

@@ -49,12 +49,19 @@ public sealed class VsockBackend : VhostUserDevice, IDisposable
     public override void ReadConfig(Span<byte> config) => BinaryPrimitives.WriteUInt64LittleEndian(config, _guestCid);
 
     /// <inheritdoc/>
-    public override IRingHandler StartRing(BackendRing ring) => ring.Index switch
+    public override IRingHandler StartRing(BackendRing ring)
     {
-        ReceiveQueue => _receiveRing,
-        TransmitQueue => new VsockTransmitRing(_switch),
-        _ => IdleRing.Instance,     // events: the guest's address never changes while it runs
-    };
+        switch (ring.Index)
+        {
+            case ReceiveQueue:
+                _switch.RestartDeadlines();     // a guest that was paused could not answer
+                return _receiveRing;
+            case TransmitQueue:
+                return new VsockTransmitRing(_switch);
+            default:
+                return IdleRing.Instance;       // events: the guest's address never changes while it runs
+        }
+    }
 
     /// <inheritdoc/>
     public override void Reset()

@@ -23,6 +23,7 @@ internal sealed class VsockConnection : IDisposable
     private VsockPending _pending;
     private VsockShutdown _ours;        // what we have told the guest, or are about to
     private VsockShutdown _guests;      // what the guest has told us
+    private readonly bool _isOfHost;
     private bool _isReadable;           // the host's socket has something, or its end
 
     /// <summary>A connection that <paramref name="socket"/>'s peer or the guest has asked for.</summary>
@@ -37,6 +38,7 @@ internal sealed class VsockConnection : IDisposable
         Socket = socket;
         HostPort = hostPort;
         GuestPort = guestPort;
+        _isOfHost = isOfHost;
         IsEstablished = !isOfHost;
         _pending = isOfHost ? VsockPending.Request : VsockPending.Response;
     }
@@ -61,23 +63,41 @@ internal sealed class VsockConnection : IDisposable
     /// <summary>Whether the guest knows nothing of it any more: only the rest of what it sent is on its way.</summary>
     public bool IsForgotten { get; private set; }
 
+    /// <summary>Until when, in milliseconds of <see cref="Environment.TickCount64"/>, the guest may answer; null while nothing is asked of it.</summary>
+    public long? Deadline { get; set; }
+
+    /// <summary>Whether the guest is to answer: to a request, to the end of both directions, or by taking a reset.</summary>
+    public bool AwaitsGuest => !IsForgotten && !IsOver
+        && (IsRequest || _ours == VsockShutdown.Both || (_pending & VsockPending.Reset) != 0);
+
+    /// <summary>Whether the guest has been told of it, or has asked for it.</summary>
+    public bool IsKnownToGuest => (_pending & VsockPending.Request) == 0;
+
+    /// <summary>Whether the host's socket has something that the guest has not got.</summary>
+    public bool IsReadable => _isReadable;
+
     /// <summary>Whether nothing is left to do for it.</summary>
     public bool IsOver { get; private set; }
 
     /// <summary>Whether it has something for the guest now.</summary>
     public bool HasWork => !IsForgotten && !IsOver && (_pending != VsockPending.None || (_isReadable && CanSendData));
 
-    /// <summary>What its socket should be watched for; null for nothing, not even its end.</summary>
+    /// <summary>What its socket should be watched for (<see cref="PollEvents.None"/>: for its end); null for nothing, not even its end.</summary>
     public PollEvents? Wanted
     {
         get
         {
+            if (IsRequest)
+                return (_pending & VsockPending.Reset) != 0 ? null : PollEvents.None;
             PollEvents wanted = !IsForgotten && CanSendData ? PollEvents.Readable : PollEvents.None;
             if (_toHost.Count > 0)
                 wanted |= PollEvents.Writable;
             return wanted == PollEvents.None ? null : wanted;
         }
     }
+
+    // A request of the host's that the guest has not answered.
+    private bool IsRequest => _isOfHost && !IsEstablished;
 
     private bool CanSendData =>
         IsEstablished && (_ours & VsockShutdown.Send) == 0 && (_guests & VsockShutdown.Receive) == 0 && _credit.Available > 0;
@@ -125,6 +145,11 @@ internal sealed class VsockConnection : IDisposable
     /// <summary>Something happened on the host's socket.</summary>
     public void HostIsReady(PollEvents happened)
     {
+        if (IsRequest)
+        {
+            GiveUpRequest();
+            return;
+        }
         if ((happened & PollEvents.Writable) != 0 || (IsForgotten && happened != PollEvents.None))
             Flush();
         if ((happened & (PollEvents.Readable | PollEvents.HangUp | PollEvents.Error)) != 0)
@@ -174,6 +199,9 @@ internal sealed class VsockConnection : IDisposable
         return true;
     }
 
+    /// <summary>Ends it without a word to the guest, which has not answered for too long. What it has sent before is still given to the host.</summary>
+    public void GiveUpOnGuest() => Forget();
+
     /// <summary>Ends it: the guest will be told, if it knows of it, and the rest of what it sent is given to the host.</summary>
     public void Reset() => _pending = VsockPending.Reset;
 
@@ -194,6 +222,15 @@ internal sealed class VsockConnection : IDisposable
         bool isThere = (_pending & what) != 0;
         _pending &= ~what;
         return isThere;
+    }
+
+    // The host's program has left before the guest has answered.
+    private void GiveUpRequest()
+    {
+        if (IsKnownToGuest)
+            Reset();
+        else
+            IsOver = true;
     }
 
     private void Establish()

@@ -11,13 +11,15 @@ internal sealed class VsockReceiveRing(VsockSwitch sockets) : IRingHandler
     private readonly VsockPacket _packet = new();
 
     /// <inheritdoc/>
-    public FileDescriptor? Ready => _packet.IsThere ? null : sockets.Ready;
+    public FileDescriptor? Ready => sockets.Ready;
 
     /// <inheritdoc/>
     public void Process(BackendRing ring)
     {
         while ((_packet.IsThere || sockets.TryMakePacket(_packet)) && ring.TryTake(out DescriptorChain chain))
             Fill(ring, chain);
+        if (_packet.IsThere)
+            sockets.AttendToHost();
         ring.Notify();
     }
 

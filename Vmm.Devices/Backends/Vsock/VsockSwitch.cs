@@ -7,7 +7,7 @@ namespace Vmm.Devices.Backends.Vsock;
 /// port N of the host gets the program that listens on PATH_N; a program that connects to PATH says which of the guest's ports it wants.</summary>
 /// <remarks>Two threads meet here, those of the guest's transmit and receive queues; a lock keeps them apart. Neither ever waits for a
 /// host program.</remarks>
-internal sealed class VsockSwitch : IDisposable
+internal sealed partial class VsockSwitch : IDisposable
 {
     /// <summary>The host's address (VMADDR_CID_HOST).</summary>
     public const ulong HostCid = 2;
@@ -19,7 +19,7 @@ internal sealed class VsockSwitch : IDisposable
     private const int MaxResets = 256;
     private const int MaxReady = 2 * MaxConnections;    // with some that have ended meanwhile
     private const uint FirstHostPort = 1 << 30;     // above those that programs listen on
-    private const ulong ListenerId = 0, WakeId = 1, FirstId = 2;
+    private const ulong ListenerId = 0, WakeId = 1, TimerId = 2, FirstId = 3;
     private const int EventsAtOnce = 64;
     private const int PacketsBetweenCollecting = 16;
 
@@ -42,19 +42,23 @@ internal sealed class VsockSwitch : IDisposable
     private uint _nextHostPort = FirstHostPort;
     private int _sinceCollected;
     private bool _isDeaf;
+    private bool _isStalled;            // the guest has no buffer for the packet that was made last
     private bool _hasComplained;
 
     /// <summary>Listens on <paramref name="path"/>.</summary>
     /// <param name="path">Where host programs connect to; with <c>_N</c> behind it, where they listen.</param>
     /// <param name="guestCid">The guest's address.</param>
+    /// <param name="patience">How long an answer of the guest's, or room in a host program's queue, is waited for; <see cref="DefaultPatience"/> when null.</param>
     /// <exception cref="ErrnoException">Nobody can listen there; the message says what to do.</exception>
-    public VsockSwitch(string path, ulong guestCid)
+    public VsockSwitch(string path, ulong guestCid, TimeSpan? patience = null)
     {
+        _patience = (long)(patience ?? DefaultPatience).TotalMilliseconds;
         _path = path;
         _guestCid = guestCid;
         _listener = UnixListener.Listen(path);
         _epoll.Watch(_listener, PollEvents.Readable, ListenerId);
         _epoll.Watch(_wake, PollEvents.Readable, WakeId);
+        _epoll.Watch(_timer, PollEvents.Readable, TimerId);
     }
 
     /// <summary>Readable when <see cref="TryMakePacket"/> may have something.</summary>
@@ -98,6 +102,8 @@ internal sealed class VsockSwitch : IDisposable
         lock (_lock)
         {
             _known.TryGetValue((header.DestinationPort, header.SourcePort), out VsockConnection? connection);
+            // Whatever the guest says of a connection that it has asked for, it does not wait for the answer any more.
+            _dialed.Remove((header.DestinationPort, header.SourcePort));
             if (header.Type != VsockType.Stream)
             {
                 connection?.Reset();
@@ -114,7 +120,7 @@ internal sealed class VsockSwitch : IDisposable
             }
             else if (connection is null)
             {
-                Refuse(header);
+                Refuse(header);     // also what comes before the answer to a request
             }
             else
             {
@@ -133,6 +139,7 @@ internal sealed class VsockSwitch : IDisposable
     {
         lock (_lock)
         {
+            _isStalled = false;
             if (_resets.TryDequeue(out VsockHeader reset))
             {
                 packet.Set(reset);
@@ -159,6 +166,17 @@ internal sealed class VsockSwitch : IDisposable
         }
     }
 
+    /// <summary>The guest has no buffer for the packet that was made last. Host programs are attended to all the same: they connect, give up,
+    /// and are given up on.</summary>
+    public void AttendToHost()
+    {
+        lock (_lock)
+        {
+            _isStalled = true;
+            Collect();
+        }
+    }
+
     /// <summary>Ends all connections: the guest, or whoever speaks for it, is gone.</summary>
     public void Clear()
     {
@@ -170,6 +188,7 @@ internal sealed class VsockSwitch : IDisposable
             _known.Clear();
             _ready.Clear();
             _resets.Clear();
+            _dialed.Clear();
             Hear();
             _room.Signal();
         }
@@ -185,37 +204,8 @@ internal sealed class VsockSwitch : IDisposable
         _listener.Dispose();
         _epoll.Dispose();
         _wake.Dispose();
+        _timer.Dispose();
         _room.Dispose();
-    }
-
-    // The guest asks for a connection with a port of the host's.
-    private void Connect(in VsockHeader header)
-    {
-        string path = $"{_path}_{header.DestinationPort}";
-        UnixSocket? socket = null;
-        int error = _connections.Count < MaxConnections ? TryConnect(path, out socket) : Errnos.Enobufs;
-        if (error != 0)
-        {
-            s_log.Debug("the guest's connection to {Path} failed (errno {Errno})", path, error);
-            Refuse(header);
-            return;
-        }
-        VsockConnection connection = Add(new VsockConnection(_nextId++, socket!, header.DestinationPort, header.SourcePort, isOfHost: false));
-        connection.Note(header);
-        Settle(connection, wake: true);
-    }
-
-    private static int TryConnect(string path, out UnixSocket? socket)
-    {
-        try
-        {
-            return UnixSocket.TryConnect(path, out socket);
-        }
-        catch (ErrnoException e)    // no descriptors left
-        {
-            socket = null;
-            return e.Errno;
-        }
     }
 
     private VsockConnection Add(VsockConnection connection)
@@ -246,13 +236,18 @@ internal sealed class VsockSwitch : IDisposable
     {
         if (header.Operation == VsockOperation.Reset)
             return;
+        EnqueueReset(header.DestinationPort, header.SourcePort, header.Type);
+    }
+
+    private void EnqueueReset(uint hostPort, uint guestPort, VsockType type)
+    {
         _resets.Enqueue(new VsockHeader
         {
             SourceCid = HostCid,
             DestinationCid = _guestCid,
-            SourcePort = header.DestinationPort,
-            DestinationPort = header.SourcePort,
-            Type = header.Type,
+            SourcePort = hostPort,
+            DestinationPort = guestPort,
+            Type = type,
             Operation = VsockOperation.Reset,
         });
         _wake.Signal();
@@ -268,14 +263,20 @@ internal sealed class VsockSwitch : IDisposable
         }
         if (connection.IsForgotten)
             Unname(connection);
+        SetDeadline(connection);
         if (connection.HasWork && !connection.IsQueued)
         {
+            if (_ready.Count >= MaxReady)
+                Tidy();
             connection.IsQueued = true;
             _ready.Enqueue(connection);
             if (wake)
                 _wake.Signal();
         }
         PollEvents? wanted = connection.Wanted;
+        // What is known already must not wake the ring again and again while the guest does not take it.
+        if (_isStalled && connection.IsReadable && wanted is PollEvents events && (events & PollEvents.Readable) != 0)
+            wanted = events == PollEvents.Readable ? null : events & ~PollEvents.Readable;
         if (wanted == connection.Watched)
             return;
         if (wanted is null)
@@ -301,6 +302,10 @@ internal sealed class VsockSwitch : IDisposable
             else if (happened.Key == ListenerId)
             {
                 Accept();
+            }
+            else if (happened.Key == TimerId)
+            {
+                TimeHasCome();
             }
             else if (_connections.TryGetValue(happened.Key, out VsockConnection? connection))
             {
@@ -328,9 +333,11 @@ internal sealed class VsockSwitch : IDisposable
         }
         catch (ErrnoException e)
         {
-            // No descriptors left. Who waits is heard when a connection has ended.
-            _epoll.Forget(_listener);
+            // No descriptors left, or no memory. Who waits is heard when a connection has ended, or after a while.
+            if (!_isDeaf)
+                _epoll.Forget(_listener);
             _isDeaf = true;
+            Arm(Environment.TickCount64 + RetryMilliseconds);
             Complain($"a program of the host's cannot be connected: {e.Message}");
         }
     }
@@ -369,6 +376,17 @@ internal sealed class VsockSwitch : IDisposable
             return;
         _epoll.Watch(_listener, PollEvents.Readable, ListenerId);
         _isDeaf = false;
+    }
+
+    // Connections that ended while they stood in the queue.
+    private void Tidy()
+    {
+        for (int left = _ready.Count; left > 0; left--)
+        {
+            VsockConnection connection = _ready.Dequeue();
+            if (_connections.ContainsKey(connection.Id))
+                _ready.Enqueue(connection);
+        }
     }
 
     // There are far more ports than connections.

@@ -14,7 +14,8 @@ internal sealed class VsockGuest : IDisposable
     private readonly List<IDisposable> _open = [];
     private readonly VsockPacket _packet = new();
 
-    public VsockGuest() => Switch = new VsockSwitch(Path, Cid);
+    /// <summary>A guest that has as long to answer as its test takes, or as it is given.</summary>
+    public VsockGuest(TimeSpan? patience = null) => Switch = new VsockSwitch(Path, Cid, patience ?? TimeSpan.FromHours(1));
 
     public VsockSwitch Switch { get; }
 
@@ -71,11 +72,11 @@ internal sealed class VsockGuest : IDisposable
     public void ReceivesNothing() => Assert.That(TryReceive()?.Header, Is.Null);
 
     /// <summary>Listens where the host's port is.</summary>
-    public Socket ListenOn(uint hostPort)
+    public Socket ListenOn(uint hostPort, int backlog = 16)
     {
         Socket listener = Keep(NewSocket());
         listener.Bind(new UnixDomainSocketEndPoint($"{Path}_{hostPort}"));
-        listener.Listen(16);
+        listener.Listen(backlog);
         return listener;
     }
 
