@@ -12,6 +12,7 @@ public sealed class ConsoleBackend : VhostUserDevice, IDisposable
 
     private readonly FileDescriptor _output;
     private readonly TerminalMaster? _terminal;
+    private readonly ByteQueue _kept = new(ConsoleTransmitRing.KeptSize);
     private (ushort Columns, ushort Rows) _size;
     private ConsoleReceiveRing? _receiveRing;
 
@@ -66,7 +67,7 @@ public sealed class ConsoleBackend : VhostUserDevice, IDisposable
     public override IRingHandler StartRing(BackendRing ring)
     {
         if (ring.Index != ReceiveQueue)
-            return new ConsoleTransmitRing(_output, Path);
+            return new ConsoleTransmitRing(_output, Path, _kept);
         // The same again: it may have read what the guest had no buffer for.
         return _terminal is null ? IdleRing.Instance : _receiveRing ??= new ConsoleReceiveRing(_terminal, UpdateSize);
     }

@@ -9,7 +9,9 @@ namespace Vmm.Devices.Backends.Console;
 /// latest 64 KiB are kept for when it does. (Linux waits for its console with a processor that spins.)</summary>
 internal sealed class ConsoleTransmitRing : IRingHandler
 {
-    private const int KeptSize = 64 * 1024;
+    /// <summary>How much is kept of what nobody reads, in bytes.</summary>
+    public const int KeptSize = 64 * 1024;
+
     private const int ChunkSize = 4096;
     private const ulong MaxRequest = 1 << 20;       // a chain can name the same memory again and again
     private const int PatienceMilliseconds = 200;
@@ -18,16 +20,21 @@ internal sealed class ConsoleTransmitRing : IRingHandler
 
     private readonly FileDescriptor _output;
     private readonly string _path;
-    private readonly ByteQueue _kept = new(KeptSize);
+    private readonly ByteQueue _kept;
     private readonly byte[] _chunk = new byte[ChunkSize];
     private readonly Epoll _writable = new();       // readable when the output takes something again
     private bool _isWatched;
     private bool _hasFailed;
 
-    public ConsoleTransmitRing(FileDescriptor output, string path)
+    /// <summary>Writes to <paramref name="output"/>.</summary>
+    /// <param name="output">Where to.</param>
+    /// <param name="path">What it is called.</param>
+    /// <param name="kept">What is kept. It is the terminal's, not the ring's: whoever looks later wants to see how the last driver ended.</param>
+    public ConsoleTransmitRing(FileDescriptor output, string path, ByteQueue kept)
     {
         _output = output;
         _path = path;
+        _kept = kept;
     }
 
     /// <inheritdoc/>

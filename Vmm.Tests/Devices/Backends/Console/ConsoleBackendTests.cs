@@ -106,6 +106,38 @@ public class ConsoleBackendTests
     }
 
     [Test]
+    public void Terminal_DriverIsGoneBeforeAnybodyReads_ItsLastWordsAreKept()
+    {
+        using ConsoleBackend device = ConsoleBackend.OnTerminal();
+        using (var output = new DeviceRing(device, Transmit))
+        {
+            // The first fills the terminal.
+            for (int i = 0; output.Ready is null; i++)
+            {
+                Assert.That(i, Is.LessThan(1000));
+                output.AddData(new byte[1024]);
+                output.Await();
+            }
+            output.AddData("panic"u8);
+            output.Await();
+        }
+        using FileDescriptor user = FileDescriptor.Open(device.Path, OpenMode.ReadWriteNonBlocking);
+        using var next = new DeviceRing(device, Transmit);
+        next.AddData("!"u8);
+        byte[] buffer = new byte[4096];
+        var read = new List<byte>();
+        Eventually.True(
+            () =>
+            {
+                next.Process();
+                read.AddRange(buffer.AsSpan(0, Math.Max(0, user.TryRead(buffer))));
+                return read.Count > 0 && read[^1] == '!';
+            },
+            () => $"{read.Count} bytes came");
+        Assert.That(read.TakeLast(6), Is.EqualTo("panic!"u8.ToArray()));
+    }
+
+    [Test]
     public void File_Output_IsWrittenAndThereIsNoInput()
     {
         string path = Path.GetTempFileName();
