@@ -1,5 +1,6 @@
 using System.Text;
 using NUnit.Framework;
+using Tmds.Linux;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Tests.Native;
@@ -49,6 +50,28 @@ public sealed class ChildProcessTests
         Assert.That(lines[0], Is.EqualTo("1"), "eventfds");
         Assert.That(lines[1], Does.StartWith("SigBlk: 0000000000000000"));
         Assert.That(lines[^2], Is.EqualTo(lines[^3].Split(' ')[^1]), "its process group is its own");
+    }
+
+    // As after `exec 9< file; vmm run …`.
+    [Test]
+    public void Start_DescriptorsThatWeWereStartedWith_AreNotTheChilds()
+    {
+        string path = Path.GetTempFileName();
+        try
+        {
+            using var inherited = new EventFd();
+            using FileDescriptor file = FileDescriptor.Open(path, OpenMode.ReadOnly);
+            using var copy = new FileDescriptor(LibC.dup(file.Number));         // which is not close-on-exec
+            using var far = new FileDescriptor(LibC.dup2(file.Number, 900));
+            using ChildProcess child = ChildProcess.Start("/bin/ls", ["-l", "/proc/self/fd"], inherited);
+            string[] lines = ReadAll(child).Split('\n', StringSplitOptions.RemoveEmptyEntries);
+            Assert.That(lines[1..].Select(line => line.Split(" -> ")[0].Split(' ')[^1]), Is.EqualTo((string[])["0", "1", "2", "3", "4"]), string.Join('\n', lines));
+            Assert.That(lines[^1], Does.EndWith("/fd"), "the last is the directory that it lists");
+        }
+        finally
+        {
+            File.Delete(path);
+        }
     }
 
     [Test]

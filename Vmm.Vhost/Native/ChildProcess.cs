@@ -128,6 +128,8 @@ public sealed unsafe partial class ChildProcess : IDisposable
             Check(AddDup(actions, heldOutput.Number, 1), "posix_spawn_file_actions_adddup2");
             Check(AddDup(actions, heldOutput.Number, 2), "posix_spawn_file_actions_adddup2");
             Check(AddDup(actions, heldInherited.Number, InheritedNumber), "posix_spawn_file_actions_adddup2");
+            // All that we open is close-on-exec; what we were started with may not be, and is not the child's.
+            Check(AddCloseFrom(actions, InheritedNumber + 1), "posix_spawn_file_actions_addclosefrom_np");
             // Nothing of what this process does with signals: all unblocked, and SIGPIPE, which the runtime ignores, as usual.
             Check(SetSignalMask(attributes, signals), "posix_spawnattr_setsigmask");
             signals[(SigPipe - 1) / 8] = 1 << ((SigPipe - 1) % 8);
@@ -209,6 +211,10 @@ public sealed unsafe partial class ChildProcess : IDisposable
 
     [LibraryImport("libc", EntryPoint = "posix_spawn_file_actions_adddup2")]
     private static partial int AddDup(byte* actions, int fd, int newFd);
+
+    // glibc 2.34 and later.
+    [LibraryImport("libc", EntryPoint = "posix_spawn_file_actions_addclosefrom_np")]
+    private static partial int AddCloseFrom(byte* actions, int from);
 
     [LibraryImport("libc", EntryPoint = "posix_spawnattr_init")]
     private static partial int InitAttributes(byte* attributes);

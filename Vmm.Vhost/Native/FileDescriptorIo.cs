@@ -5,6 +5,14 @@ namespace Vmm.Vhost.Native;
 /// <summary>read(2) and write(2). The forms that report errors as numbers are for threads on which a failure is part of normal operation.</summary>
 public static unsafe class FileDescriptorIo
 {
+    /// <summary>A descriptor that this process was started with is none of the programs' that it starts (FD_CLOEXEC).</summary>
+    /// <returns>0, or the negated error number.</returns>
+    public static int TrySetCloseOnExec(this FileDescriptor fd)
+    {
+        using HeldDescriptor held = fd.Hold();
+        return LibC.fcntl(held.Number, LibC.F_SETFD, LibC.FD_CLOEXEC) < 0 ? -Errnos.Last : 0;
+    }
+
     /// <summary>Reads what is there, at most <paramref name="buffer"/> bytes. An interrupted call is repeated.</summary>
     /// <returns>Bytes read, 0 at the end; less: the negated error number.</returns>
     public static int TryRead(this FileDescriptor fd, Span<byte> buffer)

@@ -237,6 +237,8 @@ internal sealed class Tap : IDisposable
     {
         IfReq request = default;
         int result = TryCall(queue, TunAbi.TunGetIff, ref request);
+        if (result >= 0)
+            result = queue.TrySetCloseOnExec();
         if (result < 0)
         {
             throw new VhostException($"--net: fd={fd} is no open tap or macvtap: "
