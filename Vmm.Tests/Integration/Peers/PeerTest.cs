@@ -30,6 +30,7 @@ internal sealed class PeerProcess : IDisposable
     private readonly Process _process;
     private readonly OutputCapture _output;
     private readonly OutputCapture _errors;
+    private bool _isDisposed;
 
     public PeerProcess(string program, IEnumerable<string> arguments)
     {
@@ -69,6 +70,9 @@ internal sealed class PeerProcess : IDisposable
 
     public void Dispose()
     {
+        if (_isDisposed)
+            return;
+        _isDisposed = true;
         if (!_process.HasExited)
             _process.Kill();
         _process.WaitForExit();

@@ -79,7 +79,7 @@ public class QemuNetTests : PeerTest
     private PeerProcess StartQemu(int pairs, string options = "") => StartPeer(
         Require("qemu-system-x86_64", "qemu-system-x86"),
         "-accel", "tcg", "-machine", "q35,memory-backend=mem", "-object", "memory-backend-memfd,id=mem,size=64M,share=on", "-m", "64M",
-        "-nodefaults", "-no-user-config", "-display", "none", "-monitor", "stdio", "-S",
+        "-nodefaults", "-no-user-config", "-display", "none", "-monitor", "stdio",
         "-chardev", $"socket,id=net,path={SocketPath}", "-netdev", $"vhost-user,id=n,chardev=net,queues={pairs}",
-        "-device", $"virtio-net-pci,netdev=n,mq={(pairs > 1 ? "on" : "off")},vectors=0{options}");
+        "-device", $"virtio-net-pci,netdev=n,mq={(pairs > 1 ? "on" : "off")},vectors=0,romfile={options}");
 }
