@@ -22,15 +22,23 @@ public interface IVhostBackend : IDisposable
     void SetFeatures(ulong features);
 
     /// <summary>Shows it all of <paramref name="memory"/>, which must outlive the back-end's use of it. No ring runs.</summary>
-    /// <exception cref="VhostException">The back-end refused.</exception>
+    /// <exception cref="VhostException">The back-end refused, or <see cref="MayWrite"/> is true of this memory.</exception>
     void SetMemory(GuestMemory memory);
 
     /// <summary>Starts <paramref name="rings"/>: configures every one of them, then lets them run. A ring that runs already is left alone.</summary>
     /// <exception cref="VhostException">The back-end refused a step; none of <paramref name="rings"/> runs.</exception>
     void Start(ReadOnlySpan<VringConfig> rings);
 
-    /// <summary>Stops ring <paramref name="index"/>; when this returns, the back-end touches neither the ring nor the buffers in it.
-    /// Stopping a stopped ring does nothing. It never throws: what cannot be stopped is warned of.</summary>
+    /// <summary>Stops ring <paramref name="index"/>; when this returns, the back-end touches neither the ring nor the buffers in it, unless
+    /// <see cref="MayWrite"/> says so. Stopping a stopped ring does nothing. It never throws: what cannot be stopped is warned of.</summary>
     /// <returns>Where to begin again (<see cref="VringConfig.Base"/>); the last known if the ring was stopped.</returns>
     uint Stop(int index);
+
+    /// <summary>Stops every ring as <see cref="Stop"/> does, all at once where the back-end can.</summary>
+    void StopAll();
+
+    /// <summary>Whether somebody may still write to <paramref name="memory"/>, although all rings are stopped: a back-end that did not finish
+    /// what it had taken, and cannot be made to. Nobody knows when that ends, so this memory must not be given to another guest, nor to another
+    /// driver. Asked of the memory that was set last.</summary>
+    bool MayWrite(GuestMemory memory);
 }

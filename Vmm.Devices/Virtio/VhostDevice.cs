@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using NLog;
 using Vmm.Vhost;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
@@ -8,8 +9,13 @@ namespace Vmm.Devices.Virtio;
 /// <summary>A device with one back-end, whose rings are the device's first queues.</summary>
 internal abstract class VhostDevice : VirtioDevice
 {
+    private const int MaxWarnings = 16;   // bounds what a guest that tries again and again makes us write
+
+    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Virtio");
+
     private readonly EventLoop _events;
     private readonly EventFd _ringError = new();
+    private int _warnings;
 
     /// <summary>Waits for ring errors.</summary>
     /// <param name="name">The device in messages.</param>
@@ -33,9 +39,33 @@ internal abstract class VhostDevice : VirtioDevice
     private IVhostBackend Rings => DataPlane!;
 
     /// <inheritdoc/>
+    public override bool AcceptFeatures(ulong features, GuestMemory memory)
+    {
+        string why;
+        try
+        {
+            if (!Rings.MayWrite(memory))
+            {
+                Rings.SetFeatures(features);
+                return true;
+            }
+            why = $"{Rings.Name}: a back-end that did not finish its requests may still write to guest memory: restart the guest";
+        }
+        catch (VhostException e)
+        {
+            why = e.Message;
+        }
+        if (_warnings++ < MaxWarnings)
+            s_log.Warn("{Device}: the driver is refused: {Reason}", Name, why);
+        return false;
+    }
+
+    /// <inheritdoc/>
+    public override bool MayWrite(GuestMemory memory) => Rings.MayWrite(memory);
+
+    /// <inheritdoc/>
     public override void Start(ulong features, GuestMemory memory, IReadOnlyList<VringConfig> queues)
     {
-        Rings.SetFeatures(features);
         Rings.SetMemory(memory);
         StartRings(queues.Where(queue => IsDelegated(queue.Index)));
     }
@@ -51,8 +81,7 @@ internal abstract class VhostDevice : VirtioDevice
     /// <inheritdoc/>
     public override void Stop()
     {
-        for (int i = 0; i < Rings.RingCount; i++)
-            Rings.Stop(i);
+        Rings.StopAll();
         _ringError.Drain();
     }
 

@@ -60,6 +60,13 @@ public abstract class VirtioDevice : IDisposable
         return null;
     }
 
+    /// <summary>The driver has accepted features (FEATURES_OK), and the device agrees or not (VIRTIO 1.2 §3.1.1). It is reset before it is asked
+    /// again.</summary>
+    /// <param name="features">What the driver accepted: a subset of <see cref="Features"/>.</param>
+    /// <param name="memory">The guest's memory, which the driver is about to put queues into.</param>
+    /// <returns>Whether the device can be started with them. If not, FEATURES_OK stays clear.</returns>
+    public virtual bool AcceptFeatures(ulong features, GuestMemory memory) => true;
+
     /// <summary>The driver is ready (DRIVER_OK): the device begins to work its queues.</summary>
     /// <param name="features">What the driver accepted: a subset of <see cref="Features"/>.</param>
     /// <param name="memory">The guest's memory.</param>
@@ -67,9 +74,13 @@ public abstract class VirtioDevice : IDisposable
     /// <exception cref="VhostException">The device cannot; it is stopped, and its driver will see DEVICE_NEEDS_RESET.</exception>
     public abstract void Start(ulong features, GuestMemory memory, IReadOnlyList<VringConfig> queues);
 
-    /// <summary>The device is reset: when this returns, nothing touches guest memory any more, and all state is as at power-on.
-    /// Also called for a device that was never started.</summary>
+    /// <summary>The device is reset: when this returns, nothing touches guest memory any more, unless <see cref="MayWrite"/> says so, and all
+    /// state is as at power-on. Also called for a device that was never started.</summary>
     public abstract void Stop();
+
+    /// <summary>Whether somebody may still write to <paramref name="memory"/> although the device is stopped; see
+    /// <see cref="IVhostBackend.MayWrite"/>.</summary>
+    public virtual bool MayWrite(GuestMemory memory) => false;
 
     /// <summary>The driver set up a queue again that <see cref="StopQueue"/> stopped. Only where RING_RESET was accepted.</summary>
     /// <exception cref="VhostException">The device cannot.</exception>

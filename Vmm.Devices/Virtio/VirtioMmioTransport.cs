@@ -24,7 +24,7 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
     private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Virtio");
 
     private readonly VirtioDevice _device;
-    private readonly GuestMemory _memory;
+    private GuestMemory _memory;
     private readonly QueueRegisters[] _queues;
     private readonly EventFd _acknowledged = new();
     private VirtioStatus _status;
@@ -131,13 +131,34 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
         lock (_device.Sync)
         {
             _device.Stop();
-            _status = VirtioStatus.None;
+            // A device that may still write to memory must not say that its reset is complete (VIRTIO 1.2 §2.4.1).
+            _status = _device.MayWrite(_memory) ? VirtioStatus.NeedsReset : VirtioStatus.None;
             _driverFeatures = 0;
             _deviceFeaturesSel = _driverFeaturesSel = _queueSel = 0;
             _interruptStatus = 0;
             foreach (QueueRegisters queue in _queues)
                 queue.Reset();
             PublishAll();
+        }
+    }
+
+    /// <summary>Resets the device, whose guest has other memory from now on.</summary>
+    public void Reset(GuestMemory memory)
+    {
+        lock (_device.Sync)
+        {
+            _memory = memory;
+            Reset();
+        }
+    }
+
+    /// <summary>Whether somebody may still write to the guest's memory although the device was reset.</summary>
+    public bool MayWriteToMemory
+    {
+        get
+        {
+            lock (_device.Sync)
+                return _device.MayWrite(_memory);
         }
     }
 
@@ -251,17 +272,15 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
         }
         if ((added & VirtioStatus.Acknowledge) != 0)
             SetStatus(_status | VirtioStatus.Acknowledge);
-        AddAfter(VirtioStatus.Acknowledge, VirtioStatus.Driver);
-        if (AreFeaturesGood())
-            AddAfter(VirtioStatus.Driver, VirtioStatus.FeaturesOk);
+        if ((added & VirtioStatus.Driver) != 0 && (_status & VirtioStatus.Acknowledge) != 0)
+            SetStatus(_status | VirtioStatus.Driver);
+        if ((added & VirtioStatus.FeaturesOk) != 0 && (_status & VirtioStatus.Driver) != 0 && AreFeaturesGood()
+            && _device.AcceptFeatures(_driverFeatures, _memory))
+        {
+            SetStatus(_status | VirtioStatus.FeaturesOk);
+        }
         if ((added & VirtioStatus.DriverOk) != 0 && (_status & (VirtioStatus.FeaturesOk | VirtioStatus.NeedsReset)) == VirtioStatus.FeaturesOk)
             Start();
-
-        void AddAfter(VirtioStatus before, VirtioStatus bit)
-        {
-            if ((added & bit) != 0 && (_status & before) != 0)
-                SetStatus(_status | bit);
-        }
     }
 
     private void Start()

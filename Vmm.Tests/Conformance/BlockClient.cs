@@ -36,6 +36,9 @@ internal sealed class BlockClient
             _free.Push(new Slot(heap.Allocate(HeaderSize, region), heap.Allocate(slotSize, region), heap.Allocate(1, region)));
     }
 
+    /// <summary>Where the data of requests goes that are not on their way.</summary>
+    public GuestAddress[] FreeBuffers => [.. _free.Select(slot => slot.Data)];
+
     /// <summary>Reads and waits for it.</summary>
     public byte[] Read(long sector, int length)
     {

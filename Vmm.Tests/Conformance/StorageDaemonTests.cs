@@ -15,6 +15,7 @@ public sealed class StorageDaemonTests : PeerTest
 {
     private const int Sectors = 32 << 10;
     private const int ConfigSize = 60;   // struct virtio_blk_config to the end of write zeroes
+    private const byte Pattern = 0xA7;
     private const ulong AllFeatures = ulong.MaxValue;
     private const ulong PlainFeatures = ~(VirtioFeatures.EventIndex | VirtioFeatures.IndirectDescriptors);
 
@@ -142,6 +143,56 @@ public sealed class StorageDaemonTests : PeerTest
         Assert.That(guest.Told, Is.Empty);
     }
 
+    // This daemon answers GET_VRING_BASE while reads are in flight, and does not tell of their end any more.
+    [Test]
+    public void Reset_ReadsInFlight_WaitsUntilTheyAreDone()
+    {
+        const int reads = 4;
+        using HostDaemon daemon = StartThrottledDaemon(readsPerSecond: 2);
+        using PeerGuest guest = Connect(change: options => options with { StopTimeout = s_limit, CompletesRequests = true });
+        guest.Start(PlainFeatures);
+        SubmitReads(guest, reads);
+        guest.Reset();
+        Assert.That(guest.Heap.Memory.Read<ushort>(guest.Queues[0].Config.DeviceArea + 2), Is.EqualTo(reads), "the used index");
+        Assert.That(guest.Frontend.MayWrite(guest.Heap.Memory), Is.False);
+        Assert.That(guest.Told, Is.Empty);
+    }
+
+    [Test]
+    public void Reset_ReadsThatTakeTooLong_LeavesItTheMemoryAndWorksWithOther([Values] bool reconnect)
+    {
+        const int reads = 4;
+        using HostDaemon daemon = StartThrottledDaemon(readsPerSecond: 1);
+        using PeerGuest guest = Connect(change: options => options with { StopTimeout = TimeSpan.FromMilliseconds(100), Reconnect = reconnect });
+        guest.Start(PlainFeatures);
+        GuestMemory old = guest.Heap.Memory;
+        GuestAddress[] buffers = SubmitReads(guest, reads);
+        guest.Reset();
+        Assert.That(guest.Frontend.MayWrite(old));
+        Assert.That(guest.Disconnections, Is.LessThanOrEqualTo(1));
+
+        guest.ReplaceMemory((new(0), 16 << 20));
+        guest.Start(PlainFeatures);
+        Assert.That(guest.Frontend.MayWrite(guest.Heap.Memory), Is.False);
+        var disk = new BlockClient(guest.Heap, guest.Queues[0], slotSize: 4096);   // one buffer, where the first of the others was
+        Assert.That(disk.Read(0, 4096), Is.All.EqualTo(Pattern), "of the daemon that is back");
+        // What it writes when it is too late is in the memory that was left to it. It accepts no connection before it is done.
+        Assert.That(buffers.Select(buffer => old.Read<byte>(buffer)), Is.All.EqualTo(Pattern));
+        Assert.That(guest.Heap.Memory.Slice(buffers[0], 4096).IndexOfAnyExcept((byte)0), Is.Negative);
+    }
+
+    [Test]
+    public void Kill_ReadsInFlight_TheDeadWriteNothing()
+    {
+        using HostDaemon daemon = StartThrottledDaemon(readsPerSecond: 1);
+        using PeerGuest guest = Connect();
+        guest.Start(PlainFeatures);
+        SubmitReads(guest, 4);
+        daemon.Kill();
+        Eventually.True(() => guest.Disconnections == 1, () => "nobody has noticed");
+        Assert.That(guest.Frontend.MayWrite(guest.Heap.Memory), Is.False);
+    }
+
     [Test]
     public void Kill_WhileWritesAreChecked_NothingIsLostOrMixedUp()
     {
@@ -225,8 +276,36 @@ public sealed class StorageDaemonTests : PeerTest
 
     private HostDaemon StartDaemon() => HostDaemon.Disk(Socket, Image, Sectors * BlockClient.SectorSize);
 
-    private PeerGuest Connect((GuestAddress, ulong)[]? regions = null) =>
-        new(Socket, queues: 2, regions, options => options with { ConfigSize = ConfigSize, ConfigRequired = true });
+    // A disk of bytes that are all Pattern.
+    private HostDaemon StartThrottledDaemon(int readsPerSecond)
+    {
+        byte[] contents = new byte[1 << 20];
+        contents.AsSpan().Fill(Pattern);
+        File.WriteAllBytes(Image, contents);
+        return new HostDaemon(
+            [Socket], StorageDaemon, "--object", $"{{\"qom-type\":\"throttle-group\",\"id\":\"slow\",\"limits\":{{\"iops-total\":{readsPerSecond}}}}}",
+            "--blockdev", $"driver=file,node-name=file,filename={Image}", "--blockdev", "driver=raw,node-name=raw,file=file",
+            "--blockdev", "driver=throttle,node-name=disk,throttle-group=slow,file=raw",
+            "--export", $"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={Socket},writable=on,num-queues=2");
+    }
+
+    // Submits reads of 4 KiB each, and waits until the first is done. Gives where their data goes.
+    private static GuestAddress[] SubmitReads(PeerGuest guest, int count)
+    {
+        var disk = new BlockClient(guest.Heap, guest.Queues[0], depth: count, slotSize: 4096);
+        GuestAddress[] buffers = disk.FreeBuffers;
+        for (int i = 0; i < count; i++)
+            disk.SubmitRead(i * 8, 4096);
+        Eventually.True(() => guest.Heap.Memory.Read<ushort>(guest.Queues[0].Config.DeviceArea + 2) > 0, () => "it reads nothing");
+        return buffers;
+    }
+
+    private PeerGuest Connect(
+        (GuestAddress, ulong)[]? regions = null, Func<VhostUserFrontendOptions, VhostUserFrontendOptions>? change = null) => new(Socket, queues: 2, regions, options =>
+    {
+        options = options with { ConfigSize = ConfigSize, ConfigRequired = true };
+        return change?.Invoke(options) ?? options;
+    });
 
     private byte[] ReadImage(long sector, int length)
     {

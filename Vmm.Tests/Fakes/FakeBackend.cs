@@ -30,6 +30,7 @@ internal sealed class FakeBackend : IDisposable
     private readonly string _path;
     private readonly Dictionary<uint, FileDescriptor> _calls = [];
     private readonly Dictionary<uint, uint> _bases = [];
+    private ulong _status;
     private Thread? _thread;
     private VhostUserConnection? _connection;
     private VhostUserConnection? _requests;
@@ -49,6 +50,12 @@ internal sealed class FakeBackend : IDisposable
     public byte[] Config { get; set; } = [1, 2, 3, 4, 5, 6, 7, 8];
 
     public ulong QueueNum { get; init; } = 4;
+
+    /// <summary>Bits of the status that it does not take, or adds of its own.</summary>
+    public byte RefusedStatus { get; set; }
+
+    /// <summary>See <see cref="RefusedStatus"/>.</summary>
+    public byte AddedStatus { get; set; }
 
     /// <summary>What it does instead of answering; it returns false to have it answered as usual.</summary>
     public Func<VhostUserMessage, VhostUserConnection, bool>? Script { get; set; }
@@ -137,6 +144,7 @@ internal sealed class FakeBackend : IDisposable
                 call.Dispose();
             _calls.Clear();
             _bases.Clear();
+            _status = 0;
         }
     }
 
@@ -192,6 +200,12 @@ internal sealed class FakeBackend : IDisposable
             case VhostUserRequest.GetProtocolFeatures:
                 Reply(message, (ulong)ProtocolFeatures);
                 return;
+            case VhostUserRequest.GetStatus:
+                Reply(message, (_status & ~(ulong)RefusedStatus) | AddedStatus);
+                return;
+            case VhostUserRequest.SetStatus:
+                _status = message.Read<ulong>();
+                break;
             case VhostUserRequest.GetQueueNum:
                 Reply(message, QueueNum);
                 return;

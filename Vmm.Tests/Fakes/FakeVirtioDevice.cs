@@ -20,6 +20,9 @@ internal sealed class FakeVirtioDevice : VirtioDevice
 
     public bool IsDisposed { get; private set; }
 
+    /// <summary>Says of which memory it may go on writing to; null: of none.</summary>
+    public Func<GuestMemory, bool>? Writes { get; set; }
+
     public override string Name => "fake";
 
     public override VirtioDeviceType Type => VirtioDeviceType.Rng;
@@ -49,6 +52,8 @@ internal sealed class FakeVirtioDevice : VirtioDevice
         if (FailStart is not null)
             throw new VhostException(FailStart);
     }
+
+    public override bool MayWrite(GuestMemory memory) => Writes?.Invoke(memory) ?? false;
 
     public override void Stop()
     {

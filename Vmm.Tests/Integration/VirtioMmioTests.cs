@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Collections.Concurrent;
 using System.Numerics;
 using NUnit.Framework;
 using Vmm.Boot;
@@ -47,6 +48,36 @@ public class VirtioMmioTests : KvmTest
 
         (ulong read, uint status) = RunRandomProgram();
         Assert.That(output, Is.EqualTo($"read 0x{read:x}, status 0x{status:x}\n"));
+    }
+
+    [Test]
+    public void Reset_DeviceThatMayStillWrite_GivesTheGuestOtherMemory()
+    {
+        var memories = new ConcurrentQueue<GuestMemory>();
+        var device = new FakeVirtioDevice();
+        string console = Path.Combine(Scratch, "console");
+        using (var machine = new VirtualMachine(new MachineConfig
+        {
+            Kernel = new KernelOptions { KernelPath = Payloads.Path("resetloop") },
+            MemorySize = 64 << 20,
+            Serial = new SerialConfig(SerialKind.File, console),
+            Devices = [new FakeOptions(device)],
+        }))
+        {
+            // Each memory that the guest has had may be written to.
+            device.Writes = memory =>
+            {
+                if (!memories.Contains(memory))
+                    memories.Enqueue(memory);
+                if (memories.Count == 3)
+                    machine.Stop(new MachineEnd(MachineEndKind.Quit));
+                return true;
+            };
+            using var timer = new Timer(_ => machine.Stop(new MachineEnd(MachineEndKind.Quit)), null, VmmProcess.Deadline, Timeout.InfiniteTimeSpan);
+            Assert.That(machine.Run().Kind, Is.EqualTo(MachineEndKind.Quit));
+        }
+        Assert.That(memories, Has.Count.EqualTo(3));
+        Assert.That(File.ReadAllText(console), Does.StartWith("start\nstart\n"));
     }
 
     private string Boot(FakeVirtioDevice device, string commandLine)

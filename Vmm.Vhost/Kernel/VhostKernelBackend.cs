@@ -136,6 +136,18 @@ public abstract class VhostKernelBackend : IVhostBackend
     }
 
     /// <inheritdoc/>
+    public virtual void StopAll()
+    {
+        for (int i = 0; i < _rings.Length; i++)
+            Stop(i);
+    }
+
+    /// <inheritdoc/>
+    /// <remarks>Never: the kernel says that a ring has stopped when all that was taken from it is done, and a device that it cannot stop is
+    /// closed, which stops it.</remarks>
+    public bool MayWrite(GuestMemory memory) => false;
+
+    /// <inheritdoc/>
     public uint Stop(int index)
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual((uint)index, (uint)_rings.Length, nameof(index));
@@ -161,11 +173,8 @@ public abstract class VhostKernelBackend : IVhostBackend
     /// <inheritdoc/>
     public void Dispose()
     {
-        for (int i = 0; i < _rings.Length; i++)
-        {
-            if (!Device.IsClosed)
-                Stop(i);
-        }
+        if (!Device.IsClosed)
+            StopAll();
         Device.Dispose();
         GC.SuppressFinalize(this);
     }
@@ -204,7 +213,8 @@ public abstract class VhostKernelBackend : IVhostBackend
     /// <summary>Lets rings run that are configured. What it started when it throws is stopped by <see cref="Halt"/>.</summary>
     private protected abstract void Run(IReadOnlyList<VringConfig> rings);
 
-    /// <summary>Stops ring <paramref name="index"/>, or all if they run as a whole. When it returns the kernel has left them. No exceptions.</summary>
+    /// <summary>Stops ring <paramref name="index"/>, or all if they run as a whole. When it returns the kernel has left them, or
+    /// <see cref="CloseByForce"/> was called. No exceptions.</summary>
     private protected abstract void Halt(int index);
 
     /// <summary>Comes after the last ring was stopped, if they run as a whole, or when a start failed. No exceptions.</summary>
@@ -250,9 +260,18 @@ public abstract class VhostKernelBackend : IVhostBackend
     private protected unsafe int TryCall<T>(in IoctlRequest request, ref T argument)
         where T : unmanaged
     {
+        if (Device.IsClosed)
+            return -Errnos.Ebadf;
         // SAFETY: pinned for the call; the request's size field was made from the same T.
         fixed (T* pointer = &argument)
             return Ioctl.TryCall(Device, request, (nuint)pointer);
+    }
+
+    /// <summary>Has a device that does not stop closed, which waits until it has left guest memory. It cannot be used any more.</summary>
+    private protected void CloseByForce()
+    {
+        Warn($"{Name}: cannot be stopped, and is closed: end the VMM and start it again to have the device back");
+        Device.Dispose();
     }
 
     /// <summary>As <see cref="TryCall{T}"/>; a failure, which is not expected where this is used, is warned of.</summary>
@@ -260,7 +279,7 @@ public abstract class VhostKernelBackend : IVhostBackend
         where T : unmanaged
     {
         int result = TryCall(request, ref argument);
-        if (result < 0)
+        if (result < 0 && !Device.IsClosed)
             Warn(Failure(request, -result, null).Message);
         return result >= 0;
     }

@@ -33,6 +33,7 @@ public sealed class VhostNet : VhostKernelBackend
     private protected override void Halt(int index)
     {
         var backend = new VhostVringFile { Index = (uint)index, Fd = VhostVringFile.Unbind };
-        CallOrWarn(VhostIoctls.NetSetBackend, ref backend);
+        if (!CallOrWarn(VhostIoctls.NetSetBackend, ref backend))
+            CloseByForce();
     }
 }

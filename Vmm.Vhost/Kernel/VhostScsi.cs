@@ -61,7 +61,11 @@ public sealed class VhostScsi : VhostKernelBackend
     }
 
     /// <inheritdoc/>
-    private protected override void Halt(int index) => ClearEndpoint();
+    private protected override void Halt(int index)
+    {
+        if (!ClearEndpoint())
+            CloseByForce();
+    }
 
     private void SetEndpoint()
     {
@@ -69,9 +73,9 @@ public sealed class VhostScsi : VhostKernelBackend
         Call(VhostIoctls.ScsiSetEndpoint, ref target, "there is no such target, it has no nexus, or another guest has it: see docs/scsi.md");
     }
 
-    private void ClearEndpoint()
+    private bool ClearEndpoint()
     {
         VhostScsiTarget target = _target;
-        CallOrWarn(VhostIoctls.ScsiClearEndpoint, ref target);
+        return CallOrWarn(VhostIoctls.ScsiClearEndpoint, ref target);
     }
 }

@@ -14,10 +14,12 @@ public sealed class VhostVdpa : VhostKernelBackend
     private const byte Driver = 2;
     private const byte DriverOk = 4;
     private const byte FeaturesOk = 8;
+    private const byte DeviceNeedsReset = 64;
 
     private readonly ulong _backendFeatures;
     private readonly VhostVdpaIovaRange _iovaRange;
     private bool _isMapped;
+    private bool _isReset = true;
 
     /// <summary>Opens the device node and resets the device.</summary>
     /// <exception cref="VhostException">The device is not there, not ours, or no vDPA device.</exception>
@@ -74,6 +76,26 @@ public sealed class VhostVdpa : VhostKernelBackend
     /// <inheritdoc/>
     private protected override bool RunsAsWhole => true;
 
+    /// <summary>Whether the device cannot go on until it is reset (DEVICE_NEEDS_RESET in its status). One that sets it signals a change of its
+    /// configuration (VIRTIO 1.2 §2.1.2).</summary>
+    public bool NeedsReset
+    {
+        get
+        {
+            byte status = 0;
+            return TryCall(VhostIoctls.VdpaGetStatus, ref status) >= 0 && (status & DeviceNeedsReset) != 0;
+        }
+    }
+
+    /// <inheritdoc/>
+    public override void StopAll()
+    {
+        base.StopAll();
+        // What a driver agreed on that never started the device is over, too.
+        if (!_isReset)
+            Release();
+    }
+
     /// <summary>Reads the configuration space from its start.</summary>
     /// <exception cref="VhostException">The device refused.</exception>
     public void ReadConfig(Span<byte> target)
@@ -111,6 +133,7 @@ public sealed class VhostVdpa : VhostKernelBackend
     private protected override void ApplyFeatures()
     {
         SetStatus(0);
+        _isReset = false;
         SetStatus(Acknowledge);
         SetStatus(Acknowledge | Driver);
         // The device works on mapped addresses, also for a driver that has not heard of that: to it they are physical ones.
@@ -172,10 +195,14 @@ public sealed class VhostVdpa : VhostKernelBackend
     private protected override void Release()
     {
         byte reset = 0;
-        CallOrWarn(VhostIoctls.VdpaSetStatus, ref reset);
+        if (!CallOrWarn(VhostIoctls.VdpaSetStatus, ref reset))
+            CloseByForce();
+        _isReset = true;
         if (!_isMapped)
             return;
         _isMapped = false;
+        if (Device.IsClosed)
+            return;   // which unmaps everything
         try
         {
             SendBatch(VhostIotlbMsg.Invalidate);

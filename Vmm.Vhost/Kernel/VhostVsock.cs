@@ -49,6 +49,7 @@ public sealed class VhostVsock : VhostKernelBackend
     private protected override void Halt(int index)
     {
         int running = 0;
-        CallOrWarn(VhostIoctls.VsockSetRunning, ref running);
+        if (!CallOrWarn(VhostIoctls.VsockSetRunning, ref running))
+            CloseByForce();
     }
 }

@@ -32,6 +32,9 @@ internal sealed unsafe class DirtyLog : IDisposable
     {
         if (length == 0)
             return;
+        // What was written must be seen by whoever clears a bit before it is seen here that the bit is set: a processor may look first
+        // and write afterwards, and then the page would count as clean although its copy is old.
+        Interlocked.MemoryBarrier();
         ulong last = address + (length - 1) < address ? ulong.MaxValue : address + (length - 1);
         ulong end = Math.Min((last >> PageShift) + 1, _size * 8);
         for (ulong page = address >> PageShift; page < end; page++)

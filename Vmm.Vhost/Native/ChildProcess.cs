@@ -31,6 +31,9 @@ public sealed unsafe partial class ChildProcess : IDisposable
         Ended = ended;
     }
 
+    /// <summary>Its process id.</summary>
+    public int Id => _id;
+
     /// <summary>What it writes to standard output and standard error, to be read without blocking.</summary>
     public FileDescriptor Output { get; }
 

@@ -199,6 +199,19 @@ public sealed unsafe class UnixSocket : FileDescriptor
         _ = LibC.shutdown(held.Number, how);
     }
 
+    /// <summary>The number of the process that connected to this host's listening socket, or that listened on the socket we connected to
+    /// (SO_PEERCRED); 0 where the system does not say, as of a process in another PID namespace. A process may have passed its end on.</summary>
+    public int PeerProcessId
+    {
+        get
+        {
+            int* credentials = stackalloc int[3];   // struct ucred: pid, uid, gid
+            socklen_t length = 3 * sizeof(int);
+            // SAFETY: twelve bytes on the stack, of the length given.
+            return LibC.getsockopt(Number, LibC.SOL_SOCKET, LibC.SO_PEERCRED, credentials, &length) == 0 ? Math.Max(credentials[0], 0) : 0;
+        }
+    }
+
     /// <summary>An unconnected socket.</summary>
     internal static int Create()
     {

@@ -28,6 +28,12 @@ public sealed class VhostUserConnection : IDisposable
     /// <summary>What the peer is called in messages.</summary>
     public string Peer { get; }
 
+    /// <summary>Whether it was the peer that ended the connection.</summary>
+    internal bool IsClosedByPeer { get; private set; }
+
+    /// <summary>Ends every wait when it becomes readable, with a <see cref="VhostUserException"/>; null for nothing.</summary>
+    internal FileDescriptor? Cancelled { get; init; }
+
     /// <summary>Sends a message.</summary>
     /// <param name="request">Its number.</param>
     /// <param name="flags">Its flags, without the version.</param>
@@ -53,7 +59,8 @@ public sealed class VhostUserConnection : IDisposable
             }
             else if (result != -Errnos.Eagain)
             {
-                throw Lost(result is -Errnos.Epipe or -Errnos.Econnreset ? "closed the connection" : $"cannot be sent to (errno {-result})");
+                IsClosedByPeer = result is -Errnos.Epipe or -Errnos.Econnreset;
+                throw Lost(IsClosedByPeer ? "closed the connection" : $"cannot be sent to (errno {-result})");
             }
             else if (!Wait(PollEvents.Writable, Remaining(start, deadline), wake: null))
             {
@@ -100,8 +107,11 @@ public sealed class VhostUserConnection : IDisposable
     /// <summary>The exception that says that the connection is of no use any more.</summary>
     internal VhostUserException Lost(string what) => new($"{Peer}: the peer {what}", isConnectionLost: true);
 
-    private VhostUserException Closed(bool isBetween) =>
-        new($"{Peer}: the peer closed the connection" + (isBetween ? "" : " in the middle of a message"), isConnectionLost: true) { IsEnd = isBetween };
+    private VhostUserException Closed(bool isBetween)
+    {
+        IsClosedByPeer = true;
+        return new($"{Peer}: the peer closed the connection" + (isBetween ? "" : " in the middle of a message"), isConnectionLost: true) { IsEnd = isBetween };
+    }
 
     private void Fill(Span<byte> buffer, List<FileDescriptor> descriptors, long start, TimeSpan deadline, bool isStart)
     {
@@ -125,17 +135,20 @@ public sealed class VhostUserConnection : IDisposable
     // Whether the socket is ready; if not, the time has passed, or wake is readable.
     private bool Wait(PollEvents events, TimeSpan timeout, FileDescriptor? wake)
     {
-        Span<PollEntry> entries = [default, default];
+        Span<PollEntry> entries = [default, default, default];
         long start = Stopwatch.GetTimestamp();
         while (true)
         {
             entries[0] = new PollEntry(Socket, events);
             entries[1] = new PollEntry(wake, PollEvents.Readable);
+            entries[2] = new PollEntry(Cancelled, PollEvents.Readable);
             TimeSpan remaining = timeout == Timeout.InfiniteTimeSpan ? timeout : Remaining(start, timeout);
             int milliseconds = remaining == Timeout.InfiniteTimeSpan ? -1 : (int)Math.Ceiling(remaining.TotalMilliseconds);
             Poll.Wait(entries, milliseconds);
             if (entries[0].Happened != PollEvents.None)
                 return true;
+            if (entries[2].Happened != PollEvents.None)
+                throw Lost("was not waited for any longer, as this process is about to end");
             // A signal ends a wait early: only the clock and the descriptor count.
             if (entries[1].Happened != PollEvents.None || (milliseconds >= 0 && Remaining(start, timeout) == TimeSpan.Zero))
                 return false;

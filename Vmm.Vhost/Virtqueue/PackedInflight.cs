@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Vhost.Virtqueue;
 
@@ -30,6 +31,30 @@ internal sealed unsafe class PackedInflight
 
     /// <summary>Bytes for a ring of <paramref name="capacity"/> descriptors, in whole cache lines.</summary>
     public static ulong SizeOf(int capacity) => ((ulong)(sizeof(Header) + capacity * sizeof(Entry)) + 63) & ~63UL;
+
+    /// <summary>Whether nothing is in flight by a back-end's log, which that back-end may be writing to. The file is read and not mapped: a peer
+    /// may make it shorter.</summary>
+    /// <param name="file">The file of the logs.</param>
+    /// <param name="offset">Where the log of the ring begins in it.</param>
+    /// <param name="capacity">Descriptors that it has room for.</param>
+    /// <returns>False also if it cannot be read.</returns>
+    public static bool IsEmpty(FileDescriptor file, ulong offset, int capacity)
+    {
+        byte[] area = new byte[SizeOf(capacity)];
+        fixed (byte* pointer = area)
+        {
+            // SAFETY: the array is pinned for the call and while it is looked at; SizeOf counts the header and all entries.
+            if (offset > long.MaxValue || PositionedIo.Read(file, [new IoVector((nint)pointer, (nuint)area.Length)], (long)offset) != area.Length)
+                return false;
+            var entries = (Entry*)(pointer + sizeof(Header));
+            for (int i = 0; i < capacity; i++)
+            {
+                if (entries[i].Inflight != 0)
+                    return false;
+            }
+            return true;
+        }
+    }
 
     /// <summary>Where the ring gives back next, as a predecessor left it: its place and wrap counter.</summary>
     public (int Index, bool Wrap) Used { get; private set; }

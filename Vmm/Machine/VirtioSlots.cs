@@ -74,6 +74,17 @@ internal sealed class VirtioSlots : IDisposable
         }
     }
 
+    /// <summary>Whether somebody may still write to the guest's memory although all devices were reset; see
+    /// <see cref="VirtioDevice.MayWrite"/>.</summary>
+    public bool MayWriteToMemory => _transports.Exists(transport => transport.MayWriteToMemory);
+
+    /// <summary>Resets all devices, whose guest has other memory from now on.</summary>
+    public void Reset(GuestMemory memory)
+    {
+        foreach (VirtioMmioTransport transport in _transports)
+            transport.Reset(memory);
+    }
+
     /// <summary>What tells a kernel without ACPI of the devices: words for its command line (Linux
     /// Documentation/admin-guide/kernel-parameters.txt, "virtio_mmio.device=").</summary>
     public string KernelParameters => string.Join(

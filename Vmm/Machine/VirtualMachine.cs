@@ -13,7 +13,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
 
     private readonly MachineConfig _config;
     private readonly KvmSystem _kvm;
-    private readonly GuestMemory _memory;
+    private GuestMemory _memory;
     private readonly Platform _platform;
     private readonly VirtioSlots _slots;
     private readonly EndOfRun _end = new();
@@ -61,7 +61,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
                     s_log.Info("the guest restarts");
                     EndCycle();
                     _platform.Reset();
-                    _memory.Clear();
+                    RenewMemory();
                     _end.ForgetGuest();
                     GC.Collect();   // left to itself the heap would grow by some kilobytes with each restart, up to 16 MiB
                     break;
@@ -152,6 +152,18 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
             StopVcpus();
             cycle.Join();
         }
+    }
+
+    // All devices were reset, and no vCPU runs.
+    private void RenewMemory()
+    {
+        _memory.Clear();
+        if (!_slots.MayWriteToMemory)
+            return;
+        s_log.Warn("a back-end that did not stop may still write to the guest's memory: it keeps that, and the guest gets other memory");
+        _memory.Dispose();
+        _memory = GuestMemory.Create(AddressMap.RamRanges(_config.MemorySize), _config.Memory);
+        _slots.Reset(_memory);
     }
 
     private void EndCycle()

@@ -85,6 +85,11 @@ internal sealed class VdpaDevice : KernelVhostDevice
         {
             if (_configChanged.IsClosed || _configChanged.Drain() == 0)
                 return;
+            if (_vdpa.NeedsReset)
+            {
+                Host.NeedsReset("the device has set DEVICE_NEEDS_RESET in its status");
+                return;
+            }
             try
             {
                 Host.ConfigChanged();

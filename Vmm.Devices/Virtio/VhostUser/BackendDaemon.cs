@@ -55,6 +55,16 @@ internal class BackendDaemon : IDisposable
     /// <summary>Its socket.</summary>
     public string SocketPath => Path.Combine(_directory, "socket");
 
+    /// <summary>Its process id; 0 before it is started.</summary>
+    public int ProcessId
+    {
+        get
+        {
+            lock (_lock)
+                return _process?.Id ?? 0;
+        }
+    }
+
     /// <summary>Why it is gone, and what it said last; null while it runs. One that is about to end is waited for: a connection that broke is
     /// seen before the process is gone.</summary>
     public string? Failure

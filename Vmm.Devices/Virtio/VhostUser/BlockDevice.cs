@@ -26,7 +26,7 @@ internal sealed class BlockDevice : VhostUserFrontendDevice
         _options = options;
         try
         {
-            Connect(new VhostUserShape("--disk", options.Queues, DefaultQueueSize) { ConfigSize = SpaceSize, NeedsConfig = true }, cancellation);
+            Connect(new VhostUserShape("--disk", options.Queues, DefaultQueueSize) { ConfigSize = SpaceSize, NeedsConfig = true, CompletesRequests = true }, cancellation);
             if (options.Queues > 1 && (Frontend.Features & MultiQueue) == 0)
                 throw new VhostException($"{Frontend.Name}: the back-end has one queue (no VIRTIO_BLK_F_MQ): leave queues={options.Queues} out");
         }

@@ -20,7 +20,7 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
     private readonly BackendDaemon? _daemon;
     private VhostUserFrontend? _frontend;
     private int _configSize;
-    private bool _hasStarted;
+    private bool _hasBegun;   // it was told of a driver
 
     /// <summary>Nothing is connected before <see cref="Connect"/>.</summary>
     protected VhostUserFrontendDevice(string name, VhostUserPeer peer, EventLoop events)
@@ -95,6 +95,9 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
         ConfigRequired = shape.NeedsConfig && _peer.Config is null,
         Reconnect = _peer.Reconnect,
         ConnectTimeout = _peer.Timeout,
+        StartTimeout = _peer.Timeout > VhostUserSession.MemoryTimeout ? _peer.Timeout : VhostUserSession.MemoryTimeout,
+        CompletesRequests = shape.CompletesRequests,
+        PeerProcessId = _daemon is { } daemon ? () => daemon.ProcessId : null,
         Wanted = VhostUserFrontendOptions.DefaultFeatures | (shape.UsesSharedMemory ? VhostUserProtocolFeatures.Shmem : 0),
         Sync = Sync,
         Respawn = shape.Respawn,
@@ -113,24 +116,27 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
     }
 
     /// <inheritdoc/>
-    public override void Start(ulong features, GuestMemory memory, IReadOnlyList<VringConfig> queues)
+    public override bool AcceptFeatures(ulong features, GuestMemory memory)
     {
-        _hasStarted = true;
-        base.Start(features & Frontend.Features, memory, queues);
+        _hasBegun = true;
+        return base.AcceptFeatures(features & Frontend.Features, memory);
     }
 
     /// <inheritdoc/>
     public override void Stop()
     {
+        // It stops all rings, too, within the same time.
+        if (_hasBegun)
+            TryDo(Frontend.Reset);
+        _hasBegun = false;
         base.Stop();
-        if (!_hasStarted)
-            return;
-        _hasStarted = false;
-        TryDo(Frontend.Reset);
     }
 
     /// <inheritdoc/>
     public virtual void ConfigChanged() => HostOrNull?.ConfigChanged();
+
+    /// <inheritdoc/>
+    public virtual void NeedsReset() => HostOrNull?.NeedsReset("its back-end has set DEVICE_NEEDS_RESET in its status");
 
     /// <inheritdoc/>
     public virtual void Lost(string reason) => HostOrNull?.NeedsReset("its back-end is gone for good");
@@ -182,6 +188,9 @@ internal readonly record struct VhostUserShape(string Option, int RingCount, int
 
     /// <summary>Whether there is no device unless the back-end has the configuration.</summary>
     public bool NeedsConfig { get; init; }
+
+    /// <summary>Whether every request is completed by itself.</summary>
+    public bool CompletesRequests { get; init; }
 
     /// <summary>Whether the back-end may map files into the guest.</summary>
     public bool UsesSharedMemory { get; init; }

@@ -55,9 +55,9 @@ internal sealed class FrontendFixture : IVhostUserFrontendEvents, IDisposable
     /// <summary>Called, with the lock held, with each event.</summary>
     public Action<string>? OnTold { get; set; }
 
-    public VhostUserFrontend Open()
+    public VhostUserFrontend Open(CancellationToken cancellation = default)
     {
-        _frontend = VhostUserFrontend.Open(Options);
+        _frontend = VhostUserFrontend.Open(Options, cancellation);
         _frontend.Events = this;
         return _frontend;
     }
@@ -91,13 +91,22 @@ internal sealed class FrontendFixture : IVhostUserFrontendEvents, IDisposable
         }
     }
 
-    /// <summary>Plays the device: so much of a ring was used.</summary>
-    public void SetUsedIndex(int ring, ushort index) => Memory.Write(Rings[ring].Config.DeviceArea + 2, index);
+    /// <summary>Plays a driver and its device: so much of a ring was made available, and all of it used.</summary>
+    public void SetUsedIndex(int ring, ushort index) => SetIndexes(ring, index, index);
+
+    /// <summary>Plays a driver and its device: so much of a ring was made available, and so much used.</summary>
+    public void SetIndexes(int ring, ushort available, ushort used)
+    {
+        Memory.Write(Rings[ring].Config.DriverArea + 2, available);
+        Memory.Write(Rings[ring].Config.DeviceArea + 2, used);
+    }
 
     public void WaitFor(string what) =>
         Eventually.True(() => Told.Any(told => told.StartsWith(what, StringComparison.Ordinal)), () => $"not told {what}, but {string.Join(", ", Told)}");
 
     void IVhostUserFrontendEvents.ConfigChanged() => Tell("config changed");
+
+    void IVhostUserFrontendEvents.NeedsReset() => Tell("needs reset");
 
     void IVhostUserFrontendEvents.Lost(string reason) => Tell("lost " + reason);
 

@@ -35,7 +35,7 @@ public class FrontendTests
         _fixture.StartAll();
         Assert.That(backend.Names(1)[before..], Is.EqualTo(new[]
         {
-            VhostUserRequest.SetFeatures, VhostUserRequest.SetMemTable,
+            VhostUserRequest.SetFeatures, VhostUserRequest.SetStatus, VhostUserRequest.GetStatus, VhostUserRequest.SetMemTable,
             VhostUserRequest.SetVringNum, VhostUserRequest.SetVringNum,
             VhostUserRequest.GetInflightFd, VhostUserRequest.SetInflightFd,
             VhostUserRequest.SetVringAddr, VhostUserRequest.SetVringBase, VhostUserRequest.SetVringCall, VhostUserRequest.SetVringKick,
@@ -49,7 +49,7 @@ public class FrontendTests
             (new VringState(0, 1), true), (new VringState(1, 1), true),
         }));
         Assert.That(backend.All(1, VhostUserRequest.SetVringNum)[1].State, Is.EqualTo(new VringState(1, FrontendFixture.RingSize)));
-        Assert.That(backend.All(1, VhostUserRequest.SetStatus)[0].Number, Is.EqualTo(15));
+        Assert.That(backend.All(1, VhostUserRequest.SetStatus).Select(said => said.Number), Is.EqualTo(new[] { 11UL, 15UL }));
         Assert.That(_fixture.Rings.Select(ring => ring.Config.Kick.Drain()), Is.All.EqualTo(1), "a kick is injected");
     }
 
@@ -300,6 +300,7 @@ public class FrontendTests
         VhostUserFrontend frontend = _fixture.Open();
         frontend.SetFeatures(VirtioFeatures.Version1);
         frontend.SetMemory(_fixture.Memory);
+        _fixture.SetUsedIndex(1, 77);
         frontend.Start([_fixture.Rings[1].Config with { Base = 77 }]);
         int before = backend.Heard.Count;
         Assert.That(frontend.Stop(1), Is.EqualTo(77));
@@ -361,6 +362,63 @@ public class FrontendTests
     }
 
     [Test]
+    public void SetFeatures_StatusWithoutFeaturesOk_IsRefused()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path) { RefusedStatus = 8 }.Start();
+        _fixture.Open();
+        Assert.That(() => _fixture.Frontend.SetFeatures(VirtioFeatures.Version1), Throws.TypeOf<VhostException>().With.Message.EqualTo(
+            $"--test: {_fixture.Path}: the back-end refuses the features 0x100000000 (its status has no FEATURES_OK)"));
+        backend.RefusedStatus = 0;
+        Assert.That(_fixture.StartAll, Throws.Nothing, "the connection is as good as before");
+    }
+
+    [Test]
+    public void ConfigChange_StatusNeedsReset_IsTold()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Open();
+        _fixture.StartAll();
+        backend.AddedStatus = 64;
+        backend.Ask(VhostUserBackendRequest.ConfigChange, []);
+        _fixture.WaitFor("needs reset");
+    }
+
+    [Test]
+    public void Start_MemoryThatTakesLongerThanAnAnswerMay_IsWaitedFor()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Options = _fixture.Options with { ReplyTimeout = TimeSpan.FromMilliseconds(300) };
+        backend.Script = (message, _) =>
+        {
+            if (message.Header.Request == (uint)VhostUserRequest.SetMemTable)
+                Thread.Sleep(1500);
+            return false;
+        };
+        _fixture.Open();
+        Assert.That(_fixture.StartAll, Throws.Nothing);
+        Assert.That(_fixture.Told, Is.Empty);
+        Assert.That(backend.Connections, Is.EqualTo(1));
+    }
+
+    [Test]
+    public void Open_CancelledBeforeTheFirstAnswer_WaitsNoLonger()
+    {
+        using var cancellation = new CancellationTokenSource();
+        using FakeBackend backend = new FakeBackend(_fixture.Path)
+        {
+            Script = (message, _) =>
+            {
+                if (message.Header.Request != (uint)VhostUserRequest.GetFeatures)
+                    return false;
+                cancellation.Cancel();
+                return true;
+            },
+        }.Start();
+        _fixture.Options = _fixture.Options with { ReplyTimeout = TimeSpan.FromMinutes(10) };
+        Assert.That(() => _fixture.Open(cancellation.Token), Throws.InstanceOf<OperationCanceledException>());
+    }
+
+    [Test]
     public void SetFeatures_NotOffered_IsRefused()
     {
         using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
@@ -384,7 +442,7 @@ public class FrontendTests
         _fixture.Frontend.Reset();
         Assert.That(backend.Names(1)[before..], Is.EqualTo(new[]
         {
-            VhostUserRequest.SetVringEnable, VhostUserRequest.GetVringBase, VhostUserRequest.SetVringEnable, VhostUserRequest.GetVringBase,
+            VhostUserRequest.SetVringEnable, VhostUserRequest.SetVringEnable, VhostUserRequest.GetVringBase, VhostUserRequest.GetVringBase,
             VhostUserRequest.ResetDevice,
         }));
         _fixture.StartAll();
@@ -414,8 +472,10 @@ public class FrontendTests
         _fixture.Frontend.SetRingEnabled(1, false);
         _fixture.StartAll();
         Assert.That(backend.All(1, VhostUserRequest.SetVringEnable).Select(said => said.State), Is.EqualTo(new[] { new VringState(0, 1) }));
+        _fixture.DrainAll();
         _fixture.Frontend.SetRingEnabled(1, true);
         _fixture.Frontend.SetRingEnabled(1, true);
+        Assert.That(_fixture.Rings.Select(ring => ring.Config.Kick.Drain()), Is.EqualTo(new[] { 0UL, 1UL }), "a kick is injected");
         Assert.That(backend.All(1, VhostUserRequest.SetVringEnable).Select(said => said.State), Is.EqualTo(new[] { new VringState(0, 1), new VringState(1, 1) }));
     }
 

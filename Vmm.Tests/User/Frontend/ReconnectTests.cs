@@ -560,7 +560,7 @@ public class ReconnectTests
     public void Stop_BackendDoesNotAnswer_ReturnsInTime()
     {
         using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
-        _fixture.Options = _fixture.Options with { ReplyTimeout = TimeSpan.FromMilliseconds(100) };
+        _fixture.Options = _fixture.Options with { StopTimeout = TimeSpan.FromMilliseconds(100) };
         _fixture.Open();
         _fixture.StartAll();
         _fixture.SetUsedIndex(0, 2);

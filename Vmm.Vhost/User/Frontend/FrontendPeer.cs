@@ -11,6 +11,7 @@ internal sealed class FrontendPeer : IDisposable
     private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.User");
 
     private readonly EventLoop _requests;
+    private ProcessDescriptor? _process;
 
     private FrontendPeer(VhostUserSession session, EventLoop requests)
     {
@@ -46,6 +47,9 @@ internal sealed class FrontendPeer : IDisposable
         var peer = new FrontendPeer(session, requests);
         try
         {
+            // Of a socket that was inherited nobody can say who has its other end.
+            if (options.PeerProcessId is not null || options.Endpoint.Role != VhostUserSocketRole.Inherited)
+                peer._process = ProcessDescriptor.TryOpen(options.PeerProcessId?.Invoke() ?? session.Socket.PeerProcessId);
             peer.Negotiate(options, handler);
             return peer;
         }
@@ -66,9 +70,18 @@ internal sealed class FrontendPeer : IDisposable
         Config = config;
     }
 
+    /// <summary>Gives away the back-end's process, which tells its end; null if it is not known.</summary>
+    public ProcessDescriptor? TakeProcess()
+    {
+        ProcessDescriptor? process = _process;
+        _process = null;
+        return process;
+    }
+
     /// <summary>Closes the connection, without waiting for a request of the back-end's that is being served.</summary>
     public void Dispose()
     {
+        _process?.Dispose();
         if (Channel is not null)
         {
             _requests.Remove(Channel.Socket);

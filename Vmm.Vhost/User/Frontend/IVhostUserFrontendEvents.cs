@@ -9,6 +9,11 @@ public interface IVhostUserFrontendEvents
     /// <summary>The configuration space is another; <see cref="VhostUserFrontend.ReadConfig"/> gives the new one.</summary>
     void ConfigChanged();
 
+    /// <summary>The back-end has set DEVICE_NEEDS_RESET in its status, and works no ring until the device is reset (VIRTIO 1.2 §2.1.2).</summary>
+    void NeedsReset()
+    {
+    }
+
     /// <summary>The back-end is gone for good: it must not or cannot be connected to again, or came back as something else. No ring runs.</summary>
     /// <param name="reason">One line.</param>
     void Lost(string reason);

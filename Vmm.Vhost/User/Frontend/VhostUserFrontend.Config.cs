@@ -34,7 +34,7 @@ public sealed partial class VhostUserFrontend
             byte[] copy = data.ToArray();
             try
             {
-                Do(peer => peer.Session.SetConfig(offset, copy));
+                Do(peer => peer.Session.SetConfig(offset, copy), _options.ReplyTimeout);
             }
             catch (VhostUserException e)
             {
@@ -63,9 +63,10 @@ public sealed partial class VhostUserFrontend
         Array.Clear(_written);
     }
 
-    // The back-end says that its configuration space changed.
+    // The back-end says that its configuration space changed. A device that sets DEVICE_NEEDS_RESET says it so, too (VIRTIO 1.2 §2.1.2).
     private void RefreshConfig()
     {
+        Do(LookAtStatus, _options.ReplyTimeout);
         if (_config is null)
             return;
         Do(peer =>
@@ -90,7 +91,22 @@ public sealed partial class VhostUserFrontend
             }
             _written = written;
             Events?.ConfigChanged();
-        });
+        }, _options.ReplyTimeout);
+    }
+
+    private void LookAtStatus(FrontendPeer peer)
+    {
+        if (!HasStatus(peer))
+            return;
+        try
+        {
+            if ((peer.Session.GetStatus() & DeviceNeedsReset) != 0)
+                Events?.NeedsReset();
+        }
+        catch (VhostUserException e) when (!e.IsConnectionLost)
+        {
+            s_log.Warn("{Error}", e.Message);
+        }
     }
 
     // What the driver wrote, told to a back-end that has begun anew.

@@ -66,22 +66,24 @@ public sealed partial class VhostUserFrontend
         {
             if (_disposed || peer != _peer)
                 return;
-            Leave(peer.Session.LostReason ?? $"{Name}: the peer closed the connection");
+            Leave(peer.Session.LostReason ?? $"{Name}: the peer closed the connection", Parting.Theirs);
         }
         News();
     }
 
-    // The connection is of no use any more. Under the lock, on whatever thread; the events follow on the monitor's.
-    private void Leave(string reason)
+    // The connection is of no use any more. Under the lock, on whatever thread; the events follow on the monitor's. A back-end that lives, and was
+    // left because it did not stop, is connected to again even if it would not be after its death.
+    private void Leave(string reason, Parting parting)
     {
         if (_peer is not { } peer)
             return;
+        NoteWriter(peer, parting);
         _monitor.Remove(peer.Session.Socket);
         _peer = null;
         peer.Dispose();
         _untold = reason;
         CountEnd();
-        if (CanReconnect)
+        if (CanReconnect || (parting == Parting.NotStopped && _connector.CanReconnect))
             _retry.Set(_quickEnds == 0 ? TimeSpan.Zero : RetryInterval);
         else
             _lost = reason;
@@ -222,11 +224,10 @@ public sealed partial class VhostUserFrontend
         WatchPeer(peer);
         try
         {
-            Do(Replay);
+            Do(Replay, _options.StartTimeout);
         }
         catch (VhostException e)
         {
-            _peer?.Dispose();
             Refuse(e.Message);
             return;
         }
@@ -288,8 +289,11 @@ public sealed partial class VhostUserFrontend
             if (_disposed)
                 return;
             if (_peer is not null)
+            {
+                NoteWriter(_peer, Parting.Ours);
                 _monitor.Remove(_peer.Session.Socket);
-            _peer?.Dispose();
+                _peer.Dispose();
+            }
             _peer = null;
             _lost = _untold = reason;
         }

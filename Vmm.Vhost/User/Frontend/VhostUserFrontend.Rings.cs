@@ -5,8 +5,7 @@ namespace Vmm.Vhost.User.Frontend;
 
 public sealed partial class VhostUserFrontend
 {
-    private const byte ReadyStatus = 1 | 2 | 4 | 8;   // ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK (VIRTIO 1.2 §2.1)
-    private const ulong UsedIndexOffset = 2;          // of a used ring (VIRTIO 1.2 §2.7.8)
+    private const ulong RingIndexOffset = 2;   // of an available or used ring (VIRTIO 1.2 §2.7.6, §2.7.8)
 
     private InflightPayload _inflight;
     private FileDescriptor? _inflightFile;
@@ -37,12 +36,11 @@ public sealed partial class VhostUserFrontend
                 return;
             try
             {
-                Do(peer => StartOn(peer, starting));
+                Do(peer => StartOn(peer, starting), _options.StartTimeout);
             }
             catch
             {
-                foreach (Ring ring in starting)
-                    Stop(ring.Config.Index);
+                StopRings(starting, new Deadline(_options.StopTimeout));
                 throw;
             }
         }
@@ -54,15 +52,16 @@ public sealed partial class VhostUserFrontend
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual((uint)index, (uint)_rings.Length, nameof(index));
         lock (_options.Sync)
         {
-            Ring ring = _rings[index];
-            if (!ring.Runs)
-                return ring.Base;
-            ring.Runs = false;
-            if (ring.WasTold)
-                ring.Base = (_peer is { } peer ? Halt(peer, ring) : null) ?? UsedIndex(ring);
-            ring.WasTold = false;
-            return ring.Base;
+            StopRings([_rings[index]], new Deadline(_options.StopTimeout));
+            return _rings[index].Base;
         }
+    }
+
+    /// <inheritdoc/>
+    public void StopAll()
+    {
+        lock (_options.Sync)
+            StopRings(_rings, new Deadline(_options.StopTimeout));
     }
 
     /// <summary>Has the back-end work a ring or leave it alone: for devices with rings that are not always in use, such as a network
@@ -79,13 +78,20 @@ public sealed partial class VhostUserFrontend
             _rings[ring].IsEnabled = enabled;
             if (_rings[ring].Runs)
             {
-                Do(peer =>
-                {
-                    if (peer.Session.HasProtocolFeatures)
-                        peer.Session.SetRingEnabled(ring, enabled);
-                });
+                Do(peer => Enable(peer, ring, enabled), _options.ReplyTimeout);
             }
         }
+    }
+
+    private void Enable(FrontendPeer peer, int ring, bool enabled)
+    {
+        if (!peer.Session.HasProtocolFeatures)
+            return;
+        peer.Session.SetRingEnabled(ring, enabled);
+        if (!enabled)
+            return;
+        peer.Session.Barrier();
+        _rings[ring].Config.Kick.Signal();   // what was kicked while the ring was disabled may have gone unseen
     }
 
     // Every ring's size comes first, for SPDK; all are configured before one is enabled, for DPDK, whose rings make pairs.
@@ -145,52 +151,6 @@ public sealed partial class VhostUserFrontend
         _inflightFile = null;
         if (_peer is not null)
             _peer.HasInflight = false;
-    }
-
-    // Where to begin again; null if the back-end does not say.
-    private uint? Halt(FrontendPeer peer, Ring ring)
-    {
-        int index = ring.Config.Index;
-        try
-        {
-            if (peer.Session.HasProtocolFeatures)
-                peer.Session.SetRingEnabled(index, false);
-        }
-        catch (VhostUserException e) when (!e.IsConnectionLost)
-        {
-            s_log.Warn("{Error}", e.Message);
-        }
-        catch (VhostUserException e)
-        {
-            Leave(e.Message);
-            return null;
-        }
-        try
-        {
-            uint next = peer.Session.GetRingBase(index);
-            if (next <= ushort.MaxValue || IsPacked)
-                return next;
-            s_log.Warn("{Peer}: says that ring {Ring} goes on at 0x{Base:x}, which is no index", Name, index, next);
-        }
-        catch (VhostUserException e)
-        {
-            if (e.IsConnectionLost)
-                Leave(e.Message);
-            else
-                s_log.Warn("{Error}", e.Message);
-        }
-        return null;
-    }
-
-    // What a back-end has given back is done; what it has taken and not given back is taken again by the next.
-    private uint UsedIndex(Ring ring)
-    {
-        if (IsPacked || _memory is null
-            || !_memory.TrySlice(ring.Config.DeviceArea, UsedIndexOffset + sizeof(ushort), out Span<byte> used))
-        {
-            return ring.Base;
-        }
-        return BitConverter.ToUInt16(used[(int)UsedIndexOffset..]);
     }
 
     private bool IsPacked => ((_accepted ?? 0) & VirtioFeatures.RingPacked) != 0;

@@ -22,12 +22,20 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
     // process. No guest-physical address reaches so high.
     private const ulong UserAddressBase = 1UL << 56;
 
+    // The device status (VIRTIO 1.2 §2.1): ACKNOWLEDGE and DRIVER with FEATURES_OK, and with DRIVER_OK.
+    private const byte FeaturesOk = 8;
+    private const byte NegotiatedStatus = 1 | 2 | FeaturesOk;
+    private const byte ReadyStatus = NegotiatedStatus | 4;
+    private const byte DeviceNeedsReset = 64;
+
     private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.User");
 
     private readonly VhostUserFrontendOptions _options;
     private readonly PeerConnector _connector;
     private readonly EventLoop _monitor;      // takes the owner's lock
     private readonly EventLoop _requests;     // never takes it
+    private readonly EventFd _cancelled = null!;
+    private readonly CancellationTokenRegistration _cancellation;
     private readonly Ring[] _rings;
     private FrontendPeer? _peer;              // null while the back-end is away
     private ulong? _accepted;
@@ -57,12 +65,16 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
         {
             _news = new EventFd();
             _retry = new TimerFd();
+            _cancelled = new EventFd();
+            _cancellation = cancellation.UnsafeRegister(fd => ((EventFd)fd!).Signal(), _cancelled);
             UnixSocket socket = _connector.Connect(options.ConnectTimeout, cancellation);
             _peer = FrontendPeer.Negotiate(NewSession(socket), options, this, _requests);
         }
         catch (Exception e)
         {
             Free();
+            if (e is VhostException && cancellation.IsCancellationRequested)
+                throw new OperationCanceledException(e.Message, e, cancellation);
             if (e is ErrnoException)
                 throw new VhostException($"{Name}: {e.Message}", e);
             throw;
@@ -104,7 +116,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
 
     /// <summary>Connects to a back-end, or waits until it connects, and agrees with it on all that comes before a driver.</summary>
     /// <param name="options">What is wanted.</param>
-    /// <param name="cancellation">Ends the wait for a connection.</param>
+    /// <param name="cancellation">Ends the wait for a connection, and every later wait for the back-end: for a process that is about to end.</param>
     /// <exception cref="VhostException">There is none in time, or it is not one for this device. The message begins with the device.</exception>
     /// <exception cref="OperationCanceledException">There was none before <paramref name="cancellation"/>.</exception>
     public static VhostUserFrontend Open(VhostUserFrontendOptions options, CancellationToken cancellation = default)
@@ -127,7 +139,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
             // A new driver: what the last one had in flight is none of its.
             ForgetInflight();
             _accepted = features;
-            Do(peer => ApplyFeatures(peer, features));
+            Do(peer => ApplyFeatures(peer, features), _options.StartTimeout);
         }
     }
 
@@ -137,8 +149,12 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
         lock (_options.Sync)
         {
             CheckUsable();
+            if (MayWrite(memory))
+                throw new VhostException($"{Name}: a back-end that did not finish its requests may still write to this memory: restart the guest");
+            if (_memory != memory)
+                ForgetWriters();
             _memory = memory;
-            Do(peer => ApplyMemory(peer, memory));
+            Do(peer => ApplyMemory(peer, memory), _options.StartTimeout);
         }
     }
 
@@ -151,7 +167,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
             CheckUsable();
             _status = status;
             if ((ProtocolFeatures & VhostUserProtocolFeatures.Status) != 0)
-                Do(peer => peer.Session.SetStatus(status));
+                Do(peer => peer.Session.SetStatus(status), _options.ReplyTimeout);
         }
     }
 
@@ -163,18 +179,17 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
         lock (_options.Sync)
         {
             CheckUsable();
+            var deadline = new Deadline(_options.StopTimeout);
+            StopRings(_rings, deadline);
             for (int i = 0; i < _rings.Length; i++)
-            {
-                Stop(i);
                 _rings[i] = new Ring();
-            }
             ForgetInflight();
             _accepted = null;
             _status = null;
             if ((ProtocolFeatures & VhostUserProtocolFeatures.ResetDevice) != 0)
-                Do(peer => peer.Session.ResetDevice());
+                Do(peer => peer.Session.ResetDevice(), deadline.Left, Parting.NotStopped);
             else if ((ProtocolFeatures & VhostUserProtocolFeatures.Status) != 0)
-                Do(peer => peer.Session.SetStatus(0));
+                Do(peer => peer.Session.SetStatus(0), deadline.Left, Parting.NotStopped);
             ForgetWrites();
         }
     }
@@ -186,8 +201,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
         {
             if (_disposed)
                 return;
-            for (int i = 0; i < _rings.Length; i++)
-                Stop(i);
+            StopAll();
             _disposed = true;
             // Whoever is about to connect again must not wait for a back-end that is wanted no more.
             _connecting?.Abort($"{Name}: the device is gone");
@@ -208,11 +222,15 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
         _inflightFile = null;
         _connector.Dispose();
         _retry?.Dispose();
+        _cancellation.Dispose();
+        // A connection that is being negotiated may still look at it, and it is closed when nobody does any more.
+        if (_connecting is null)
+            _cancelled?.Dispose();
         lock (_newsLock)
             _news?.Dispose();
     }
 
-    private VhostUserSession NewSession(UnixSocket socket) => new(socket, Name, _options.ReplyTimeout);
+    private VhostUserSession NewSession(UnixSocket socket) => new(socket, Name, _options.ReplyTimeout, _cancelled);
 
     private void CheckUsable()
     {
@@ -221,20 +239,26 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
             throw new VhostException(_lost);
     }
 
-    // Does something with the back-end if it is there. One that is lost on the way will be told when it is back, unless it will not be.
-    private void Do(Action<FrontendPeer> action)
+    // Does something with the back-end, within a budget of time, if it is there. One that is lost on the way will be told when it is back,
+    // unless it will not be.
+    private void Do(Action<FrontendPeer> action, TimeSpan budget, Parting ours = Parting.Ours)
     {
         if (_peer is not { } peer)
             return;
+        peer.Session.Deadline = new Deadline(budget);
         try
         {
             action(peer);
         }
         catch (VhostUserException e) when (e.IsConnectionLost)
         {
-            Leave(e.Message);
+            Leave(e.Message, peer.Session.IsClosedByPeer ? Parting.Theirs : ours);
             if (_lost is not null)
                 throw;
+        }
+        finally
+        {
+            peer.Session.Deadline = null;
         }
     }
 
@@ -243,7 +267,15 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
         if ((features & ~peer.OfferedFeatures) != 0)
             throw new VhostException($"{Name}: does not have the features 0x{features & ~peer.OfferedFeatures:x} any more");
         peer.Session.SetFeatures(features);
+        if (_status is not null || !HasStatus(peer))
+            return;
+        // The device, too, may refuse (VIRTIO 1.2 §3.1.1, steps 5 and 6).
+        peer.Session.SetStatus(NegotiatedStatus);
+        if ((peer.Session.GetStatus() & FeaturesOk) == 0)
+            throw new VhostException($"{Name}: the back-end refuses the features 0x{features:x} (its status has no FEATURES_OK)");
     }
+
+    private static bool HasStatus(FrontendPeer peer) => (peer.Session.ProtocolFeatures & VhostUserProtocolFeatures.Status) != 0;
 
     private static void ApplyMemory(FrontendPeer peer, GuestMemory memory)
     {

@@ -43,8 +43,24 @@ public sealed record VhostUserFrontendOptions
     /// <summary>How long <see cref="VhostUserFrontend.Open"/> waits for the back-end; <see cref="Timeout.InfiniteTimeSpan"/> for as long as it takes.</summary>
     public TimeSpan ConnectTimeout { get; init; } = TimeSpan.FromSeconds(5);
 
-    /// <summary>How long the back-end may take to answer a request.</summary>
+    /// <summary>How long the back-end may take to answer a question, such as for its configuration.</summary>
     public TimeSpan ReplyTimeout { get; init; } = TimeSpan.FromSeconds(5);
+
+    /// <summary>How long each step of a start may take in all: the features, the memory, the rings; and to tell all of it to a back-end that has
+    /// come back. It is long, as some back-ends register all memory with their hardware, or make it resident.</summary>
+    public TimeSpan StartTimeout { get; init; } = VhostUserSession.MemoryTimeout;
+
+    /// <summary>How long a stop of all rings, a <see cref="VhostUserFrontend.Reset"/> or the end may take in all, until the back-end has done what it has
+    /// taken from the rings. One that takes longer is disconnected; see <see cref="VhostUserFrontend.MayWrite"/>.</summary>
+    public TimeSpan StopTimeout { get; init; } = TimeSpan.FromSeconds(5);
+
+    /// <summary>Whether every request that a driver makes is completed by itself, as a disk's are and the buffers for a network's packets are not.
+    /// Then a stop lets the back-end complete them before it is told to stop, for most of <see cref="StopTimeout"/>.</summary>
+    public bool CompletesRequests { get; init; }
+
+    /// <summary>Gives the process id of the back-end where the owner knows it better than the socket, as of a process that it has started itself
+    /// with a listening socket; null to ask the socket.</summary>
+    public Func<int>? PeerProcessId { get; init; }
 
     /// <summary>The protocol features to be agreed on, if the back-end offers them. <see cref="VhostUserProtocolFeatures.GpaAddresses"/> is
     /// never agreed on: the front-end gives addresses of another kind, and some back-ends mean something else by that bit.</summary>

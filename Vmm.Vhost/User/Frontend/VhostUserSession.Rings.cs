@@ -7,6 +7,8 @@ namespace Vmm.Vhost.User.Frontend;
 // (vhost-user.rst, "Ring states").
 public sealed partial class VhostUserSession
 {
+    private const int MaxUnanswered = 32;
+
     /// <summary>SET_VRING_NUM: descriptors in a ring.</summary>
     public void SetRingSize(int ring, int size) => Tell(VhostUserRequest.SetVringNum, Bytes(State(ring, (uint)size)));
 
@@ -23,6 +25,56 @@ public sealed partial class VhostUserSession
 
     /// <summary>GET_VRING_BASE: stops a ring once all that was taken from it is done, and says where to begin again.</summary>
     public uint GetRingBase(int ring) => StopRing(VhostUserRequest.GetVringBase, ring);
+
+    /// <summary>Stops many rings at once: none waits until another has. SET_VRING_ENABLE 0 goes first, where there are protocol features, and then
+    /// GET_VRING_BASE, without waiting for an answer in between; a back-end answers in the order in which it is asked.</summary>
+    /// <param name="rings">The rings, each once.</param>
+    /// <param name="refused">Called for each ring that the back-end refuses to disable; it is stopped all the same.</param>
+    /// <returns>Where to begin again in each, as <see cref="GetRingBase"/> says.</returns>
+    public uint[] StopRings(ReadOnlySpan<int> rings, Action<VhostUserException>? refused = null)
+    {
+        var bases = new uint[rings.Length];
+        lock (_request)
+        {
+            Check(VhostUserRequest.GetVringBase);
+            bool isAcknowledged = Agreed(VhostUserProtocolFeatures.ReplyAck);
+            int enabling = HasProtocolFeatures ? rings.Length : 0;   // as many messages come before those that stop
+            int waiting = isAcknowledged ? 0 : enabling;             // the first that is answered, of those that are
+            for (int next = 0; next < enabling + rings.Length; next++)
+            {
+                // A bound on what is under way: two that both wait for the other to read would wait for ever.
+                if (next - waiting >= MaxUnanswered)
+                    Take(waiting++, rings);
+                bool disables = next < enabling;
+                Send(
+                    disables ? VhostUserRequest.SetVringEnable : VhostUserRequest.GetVringBase,
+                    disables && isAcknowledged ? VhostUserFlags.NeedReply : 0,
+                    Bytes(State(rings[next % rings.Length], 0)),
+                    []);
+            }
+            while (waiting < enabling + rings.Length)
+                Take(waiting++, rings);
+
+            void Take(int message, ReadOnlySpan<int> rings)
+            {
+                int place = message % rings.Length;
+                if (message >= enabling)
+                {
+                    bases[place] = TakeBase(VhostUserRequest.GetVringBase, rings[place], Reply(VhostUserRequest.GetVringBase, VringState.WireSize, VringState.WireSize));
+                    return;
+                }
+                try
+                {
+                    Accept(VhostUserRequest.SetVringEnable, Reply(VhostUserRequest.SetVringEnable, PayloadSize.U64, PayloadSize.U64));
+                }
+                catch (VhostUserException e) when (!e.IsConnectionLost)
+                {
+                    refused?.Invoke(e);
+                }
+            }
+        }
+        return bases;
+    }
 
     /// <summary>GET_VRING_BASE_SKIP_DRAIN: stops a ring at once; what is not done is in the in-flight memory.</summary>
     public uint GetRingBaseWithoutDraining(int ring) => StopRing(VhostUserRequest.GetVringBaseSkipDrain, ring);
@@ -64,10 +116,15 @@ public sealed partial class VhostUserSession
             Tell(request, Ring(ring), descriptor);
     }
 
-    private uint StopRing(VhostUserRequest request, int ring)
+    private uint StopRing(VhostUserRequest request, int ring) =>
+        TakeBase(request, ring, Ask(request, Bytes(State(ring, 0)), VringState.WireSize, VringState.WireSize));
+
+    private uint TakeBase(VhostUserRequest request, int ring, VhostUserMessage reply)
     {
-        using VhostUserMessage reply = Ask(request, Bytes(State(ring, 0)), VringState.WireSize, VringState.WireSize);
-        VringState state = reply.Read<VringState>();
-        return state.Index == (uint)ring ? state.Num : throw Break(request, $"the peer answers for ring {state.Index} instead of {ring}");
+        using (reply)
+        {
+            VringState state = reply.Read<VringState>();
+            return state.Index == (uint)ring ? state.Num : throw Break(request, $"the peer answers for ring {state.Index} instead of {ring}");
+        }
     }
 }

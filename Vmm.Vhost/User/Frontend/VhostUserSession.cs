@@ -25,12 +25,18 @@ public sealed partial class VhostUserSession : IDisposable
     /// <summary>Talks over <paramref name="socket"/>, which belongs to the session from now on. Nothing is sent yet.</summary>
     /// <param name="socket">A connected socket.</param>
     /// <param name="peer">What the peer is called in messages.</param>
-    /// <param name="replyTimeout">How long the peer may take to answer, or to read; null for 5 s.</param>
-    public VhostUserSession(UnixSocket socket, string peer, TimeSpan? replyTimeout = null)
+    /// <param name="replyTimeout">How long the peer may take to answer, or to read; null for 5 s. For SET_MEM_TABLE and ADD_MEM_REG it is at
+    /// least <see cref="MemoryTimeout"/>.</param>
+    /// <param name="cancelled">Ends every wait for the peer, and with it the connection, when it becomes readable; null for nothing.</param>
+    public VhostUserSession(UnixSocket socket, string peer, TimeSpan? replyTimeout = null, FileDescriptor? cancelled = null)
     {
-        _connection = new VhostUserConnection(socket, peer);
+        _connection = new VhostUserConnection(socket, peer) { Cancelled = cancelled };
         _replyTimeout = replyTimeout ?? TimeSpan.FromSeconds(5);
     }
+
+    /// <summary>How long a back-end may at least take to answer what has it map memory: some register all of it with their hardware, or make
+    /// it resident.</summary>
+    public static TimeSpan MemoryTimeout { get; } = TimeSpan.FromSeconds(30);
 
     /// <summary>What the peer is called in messages.</summary>
     public string Peer => _connection.Peer;
@@ -40,6 +46,12 @@ public sealed partial class VhostUserSession : IDisposable
 
     /// <summary>Why the connection is of no use any more; null while it is.</summary>
     public string? LostReason => Volatile.Read(ref _lost);
+
+    /// <summary>The time that all requests have together until this is null again; null: each has its own.</summary>
+    internal Deadline? Deadline { get; set; }
+
+    /// <summary>Whether it was the peer that ended the connection.</summary>
+    internal bool IsClosedByPeer => _connection.IsClosedByPeer;
 
     /// <summary>Ends the connection, from any thread and without waiting: a request that waits for its answer fails at once.</summary>
     /// <param name="reason">What later calls say.</param>
@@ -157,7 +169,7 @@ public sealed partial class VhostUserSession : IDisposable
         s_log.Trace("{Peer}: {Request}, {Size} bytes", Peer, request, payload.Length);
         try
         {
-            _connection.Send((uint)request, flags, payload, descriptors, _replyTimeout);
+            _connection.Send((uint)request, flags, payload, descriptors, TimeLeft(request));
         }
         catch (VhostUserException e)
         {
@@ -170,14 +182,14 @@ public sealed partial class VhostUserSession : IDisposable
         VhostUserMessage? reply;
         try
         {
-            reply = _connection.Receive(_replyTimeout, _replyTimeout);
+            reply = _connection.Receive(TimeLeft(request), TimeLeft(request));
         }
         catch (VhostUserException e)
         {
             throw Break(request, Without(e.Message), e);
         }
         if (reply is null)
-            throw Break(request, $"the peer did not answer within {_replyTimeout.TotalSeconds:0.##} s");
+            throw Break(request, $"the peer did not answer within {(Deadline?.Total ?? TimeLeft(request)).TotalSeconds:0.##} s");
         VhostUserHeader header = reply.Header;
         string? wrong = null;
         if (header.Request != (uint)request)
@@ -195,6 +207,14 @@ public sealed partial class VhostUserSession : IDisposable
             return reply;
         reply.Dispose();
         throw Break(request, wrong);
+    }
+
+    private TimeSpan TimeLeft(VhostUserRequest request)
+    {
+        if (Deadline is { } deadline)
+            return deadline.Left;
+        bool mapsMemory = request is VhostUserRequest.SetMemTable or VhostUserRequest.AddMemReg;
+        return mapsMemory && _replyTimeout < MemoryTimeout ? MemoryTimeout : _replyTimeout;
     }
 
     // The connection's errors begin with the peer, as those here do.

@@ -3,6 +3,7 @@ using NUnit.Framework;
 using Vmm.Devices.Virtio.VhostUser;
 using Vmm.Tests.Fakes;
 using Vmm.Vhost;
+using Vmm.Vhost.Memory;
 using Vmm.Vhost.User.Protocol;
 using Register = Vmm.Devices.Virtio.VirtioMmioRegister;
 
@@ -128,8 +129,63 @@ public sealed class BlockDeviceTests
         machine.Backend.Kill();
         Eventually.True(() => (machine.Driver.Status & VirtioDriver.NeedsReset) != 0, () => "nobody told the driver");
         machine.StartDriver(1);
-        Assert.That(machine.Driver.Status & VirtioDriver.NeedsReset, Is.EqualTo(VirtioDriver.NeedsReset));
+        Assert.That(machine.Driver.Status & VirtioDriver.FeaturesOk, Is.Zero, "the driver is told at once");
         Assert.That(machine.Backend.Connections, Is.EqualTo(1));
+    }
+
+    [Test]
+    public void FeaturesOk_RefusedByTheBackend_StaysClear()
+    {
+        using VhostUserMachine machine = Machine();
+        machine.Backend.RefusedStatus = (byte)VirtioDriver.FeaturesOk;
+        machine.Driver.Negotiate(VirtioFeatures.Version1);
+        Assert.That(machine.Driver.Status, Is.EqualTo(VirtioDriver.Acknowledge | VirtioDriver.Driver));
+        machine.Backend.RefusedStatus = 0;
+        machine.StartDriver(1);
+        Assert.That(machine.Driver.Status, Is.EqualTo(VirtioDriver.Acknowledge | VirtioDriver.Driver | VirtioDriver.FeaturesOk | VirtioDriver.DriverOk));
+    }
+
+    [Test]
+    public void NeedsReset_OfTheBackend_ReachesTheDriver()
+    {
+        using VhostUserMachine machine = Machine();
+        machine.StartDriver(1);
+        machine.Backend.AddedStatus = (byte)VirtioDriver.NeedsReset;
+        machine.Backend.Ask(VhostUserBackendRequest.ConfigChange, []);
+        Eventually.True(() => (machine.Driver.Status & VirtioDriver.NeedsReset) != 0, () => "nobody told the driver");
+        Assert.That(machine.Driver[Register.InterruptStatus] & 2, Is.EqualTo(2), "a configuration interrupt");
+        machine.Backend.AddedStatus = 0;
+        machine.StartDriver(1);
+        Assert.That(machine.Driver.Status & VirtioDriver.NeedsReset, Is.Zero);
+    }
+
+    [Test]
+    public void Reset_BackendThatDoesNotStop_NeedsOtherMemory([Values] bool reconnect)
+    {
+        using VhostUserMachine machine = Machine(options => options with { Peer = options.Peer with { Reconnect = reconnect } });
+        machine.StartDriver(1);
+        machine.Memory.Write<ushort>(new(VhostUserMachine.AddressOf(0) + 0x1002), 1);   // a request that is never done
+        machine.Backend.Script = (message, connection) =>
+        {
+            if (message.Header.Request != (uint)VhostUserRequest.GetVringBase)
+                return false;
+            connection.Send(message.Header.Request, VhostUserFlags.Reply, BitConverter.GetBytes(1UL << 32), [], TimeSpan.FromSeconds(10));
+            return true;
+        };
+        machine.Driver.Status = 0;
+        Assert.That(machine.Driver.Status, Is.EqualTo(VirtioDriver.NeedsReset), "the reset is not complete");
+        Assert.That(machine.Transport.MayWriteToMemory);
+        machine.Driver.Negotiate(VirtioFeatures.Version1);
+        Assert.That(machine.Driver.Status & VirtioDriver.FeaturesOk, Is.Zero, "a driver that does not look is refused");
+
+        using GuestMemory other = GuestMemory.Create([(new(0), 1 << 20)]);
+        machine.Transport.Reset(other);
+        Assert.That(machine.Driver.Status, Is.Zero);
+        machine.StartDriver(1);
+        Assert.That(machine.Driver.Status, Is.EqualTo(VirtioDriver.Acknowledge | VirtioDriver.Driver | VirtioDriver.FeaturesOk | VirtioDriver.DriverOk));
+        Eventually.True(() => machine.Backend.All(2, VhostUserRequest.SetVringEnable).Length > 0, () => "the disk is dead");
+        machine.Backend.Script = null;
+        machine.Driver.Status = 0;
     }
 
     [Test]

@@ -1,0 +1,34 @@
+using System.Runtime.InteropServices;
+
+namespace Vmm.Vhost.Native;
+
+/// <summary>A process of anybody's (pidfd_open(2), Linux 5.3): it tells the end of this process and of no other one that gets its number later.</summary>
+public sealed partial class ProcessDescriptor : FileDescriptor
+{
+    private const int PidfdOpen = 434;   // __NR_pidfd_open, the same on all architectures
+
+    private ProcessDescriptor(int fd)
+        : base(fd)
+    {
+    }
+
+    /// <summary>Opens the process with number <paramref name="id"/>.</summary>
+    /// <returns>Null if there is no such process, or the system does not let us open it.</returns>
+    public static ProcessDescriptor? TryOpen(int id)
+    {
+        int fd = id > 0 ? (int)Syscall(PidfdOpen, id, 0) : -1;
+        return fd >= 0 ? new ProcessDescriptor(fd) : null;
+    }
+
+    /// <summary>Whether it has ended; waits at most <paramref name="milliseconds"/> for that. Once it has, its threads run no more and its memory is
+    /// unmapped.</summary>
+    public bool HasEnded(int milliseconds = 0)
+    {
+        PollEntry[] entries = [new(this, PollEvents.Readable)];
+        Poll.Wait(entries, milliseconds);
+        return entries[0].Happened != PollEvents.None;
+    }
+
+    [LibraryImport("libc", EntryPoint = "syscall", SetLastError = true)]
+    private static partial long Syscall(long number, int id, uint flags);
+}
