@@ -81,6 +81,11 @@ public sealed partial class VhostUserFrontend
         _monitor.Remove(peer.Session.Socket);
         _peer = null;
         peer.Dispose();
+        if (IsCancelled)
+        {
+            _lost = reason;
+            return;
+        }
         _untold = reason;
         CountEnd();
         if (CanReconnect || (parting == Parting.NotStopped && _connector.CanReconnect))
@@ -139,6 +144,8 @@ public sealed partial class VhostUserFrontend
         }
         catch (VhostUserException e) when (e.IsConnectionLost)
         {
+            if (IsCancelled)
+                return;
             CountEnd();
             Complain(e.Message);
         }

@@ -40,7 +40,11 @@ public sealed partial class VhostUserFrontend
         if (told.Count == 0)
             return;
         bool isStopped = false;
-        if (_peer is { } peer)
+        if (IsCancelled)
+        {
+            Leave($"{Name}: this process is about to end", Parting.NotStopped);
+        }
+        else if (_peer is { } peer)
         {
             if (_options.CompletesRequests && !IsPacked)
                 WaitUntilIdle(peer, told, deadline);

@@ -35,7 +35,8 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
     private readonly EventLoop _monitor;      // takes the owner's lock
     private readonly EventLoop _requests;     // never takes it
     private readonly EventFd _cancelled = null!;
-    private readonly CancellationTokenRegistration _cancellation;
+    private readonly CancellationToken _cancellationToken;
+    private readonly CancellationTokenRegistration _cancellation;   // signals _cancelled
     private readonly Ring[] _rings;
     private FrontendPeer? _peer;              // null while the back-end is away
     private ulong? _accepted;
@@ -66,6 +67,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
             _news = new EventFd();
             _retry = new TimerFd();
             _cancelled = new EventFd();
+            _cancellationToken = cancellation;
             _cancellation = cancellation.UnsafeRegister(fd => ((EventFd)fd!).Signal(), _cancelled);
             UnixSocket socket = _connector.Connect(options.ConnectTimeout, cancellation);
             _peer = FrontendPeer.Negotiate(NewSession(socket), options, this, _requests);
@@ -111,6 +113,9 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
 
     /// <summary>Whether the back-end is connected.</summary>
     public bool IsConnected => Volatile.Read(ref _peer) is not null;
+
+    // Nobody is left to be told of anything, nor to connect for.
+    private bool IsCancelled => _cancellationToken.IsCancellationRequested;
 
     private bool CanReconnect => _options.Reconnect && _connector.CanReconnect;
 
