@@ -199,8 +199,8 @@ public class StopTests
     [Test]
     public void Stop_Cancelled_WaitsNoLonger([Values] bool answers)
     {
+        using var cancellation = new CancellationTokenSource();   // outlives the back-end, which cancels it
         using FakeBackend backend = Backend();
-        using var cancellation = new CancellationTokenSource();
         _fixture.Options = _fixture.Options with { StopTimeout = s_long };
         _fixture.Open(cancellation.Token);
         _fixture.StartAll();
