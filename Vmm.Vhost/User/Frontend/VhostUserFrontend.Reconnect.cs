@@ -214,7 +214,11 @@ public sealed partial class VhostUserFrontend
         finally
         {
             lock (_options.Sync)
+            {
                 _connecting = null;
+                if (_disposed)
+                    _cancelled.Dispose();
+            }
         }
     }
 
