@@ -14,6 +14,7 @@ public abstract class VhostKernelBackend : IVhostBackend
     private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.Kernel");
 
     private readonly Ring[] _rings;
+    private bool _startFailed;
 
     /// <summary>Opens the device and becomes its owner.</summary>
     /// <param name="path">The device node.</param>
@@ -120,6 +121,7 @@ public abstract class VhostKernelBackend : IVhostBackend
         }
         catch (Exception e)
         {
+            _startFailed = true;
             foreach (VringConfig ring in starting)
             {
                 if (running)
@@ -129,6 +131,7 @@ public abstract class VhostKernelBackend : IVhostBackend
                 _rings[ring.Index] = new Ring(Runs: false, ring.Base);
             }
             Release();
+            _startFailed = false;
             if (e is GuestMemoryException)
                 throw new VhostException($"{Name}: {e.Message}", e);
             throw;
@@ -270,6 +273,8 @@ public abstract class VhostKernelBackend : IVhostBackend
     /// <summary>Has a device that does not stop closed, which waits until it has left guest memory. It cannot be used any more.</summary>
     private protected void CloseByForce()
     {
+        if (_startFailed)
+            return;   // what never ran may be refused to be stopped
         Warn($"{Name}: cannot be stopped, and is closed: end the VMM and start it again to have the device back");
         Device.Dispose();
     }

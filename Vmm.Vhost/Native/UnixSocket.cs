@@ -205,10 +205,11 @@ public sealed unsafe class UnixSocket : FileDescriptor
     {
         get
         {
+            using HeldDescriptor held = Hold();
             int* credentials = stackalloc int[3];   // struct ucred: pid, uid, gid
             socklen_t length = 3 * sizeof(int);
             // SAFETY: twelve bytes on the stack, of the length given.
-            return LibC.getsockopt(Number, LibC.SOL_SOCKET, LibC.SO_PEERCRED, credentials, &length) == 0 ? Math.Max(credentials[0], 0) : 0;
+            return LibC.getsockopt(held.Number, LibC.SOL_SOCKET, LibC.SO_PEERCRED, credentials, &length) == 0 ? Math.Max(credentials[0], 0) : 0;
         }
     }
 
