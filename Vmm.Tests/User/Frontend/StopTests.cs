@@ -318,7 +318,7 @@ public class StopTests
 
         public override ulong Features => 0;
 
-        public override int QueueCount => 1;
+        public override int RingCount => 1;
 
         public FileDescriptor? Ready => null;
 
