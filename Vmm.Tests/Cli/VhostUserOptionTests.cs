@@ -79,7 +79,7 @@ public class VhostUserOptionTests
         Assert.That((disk.Queues, disk.IsReadOnly), Is.EqualTo((queues, isReadOnly)));
     }
 
-    [TestCase("file=/img", "--disk: unknown key 'file': allowed are path, direct, serial, queues, readonly, socket, server, fd, reconnect, timeout, queue_size")]
+    [TestCase("file=/img", "--disk: unknown key 'file': allowed are path, direct, logical_block_size, lock, discard, serial, queues, readonly, socket, server, fd, reconnect, timeout, queue_size")]
     [TestCase("socket=/s,queues=257", "--disk: queues='257' is not a number from 1 to 256")]
     public void Disk_BadValue_IsRefused(string text, string expected) => AssertRefused("--disk", text, expected);
 

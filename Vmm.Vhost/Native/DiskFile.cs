@@ -1,16 +1,18 @@
+using System.Numerics;
 using System.Runtime.InteropServices;
 using Tmds.Linux;
 
 namespace Vmm.Vhost.Native;
 
-/// <summary>A regular file or block device opened as a disk: locked against others that do the same, its limits known. Its content is
-/// never looked at.</summary>
+/// <summary>A regular file or block device opened as a disk: locked against others that do the same (as QEMU locks, see
+/// <see cref="Lock"/>), its limits known. Its content is never looked at.</summary>
 public sealed unsafe partial class DiskFile : FileDescriptor
 {
     private const int SectorSize = 512;
     private const uint StatxDioAlign = 0x2000;      // linux/stat.h, Linux 6.1
     private const int AtEmptyPath = 0x1000;
-    private const int LockStep = 20;                // ms between two attempts to lock
+    private const int DefaultPatience = 2000;       // ms
+    private const int FallbackAlignment = 4096;     // enough for every device that there is, where the kernel does not say
     private static readonly IoctlRequest s_sectorSize = IoctlRequest.Io(0x12, 104, "BLKSSZGET");
     private static readonly IoctlRequest s_physicalSize = IoctlRequest.Io(0x12, 123, "BLKPBSZGET");
     private static readonly IoctlRequest s_minimumIo = IoctlRequest.Io(0x12, 120, "BLKIOMIN");
@@ -19,8 +21,15 @@ public sealed unsafe partial class DiskFile : FileDescriptor
     /// <summary>The request of <see cref="Discard"/>, for who confines a process that makes it.</summary>
     public static IoctlRequest DiscardRequest { get; } = IoctlRequest.Io(0x12, 119, "BLKDISCARD");
 
-    private DiskFile(int fd, string path)
-        : base(fd) => Path = path;
+    private readonly bool _readOnly;
+    private bool _isLocked;
+
+    private DiskFile(int fd, string path, bool readOnly)
+        : base(fd)
+    {
+        Path = path;
+        _readOnly = readOnly;
+    }
 
     /// <summary>Its path, as it was given.</summary>
     public string Path { get; }
@@ -31,11 +40,22 @@ public sealed unsafe partial class DiskFile : FileDescriptor
     /// <summary>Tells it from all other files of this host: device and inode, in hexadecimal.</summary>
     public string Identity { get; private set; } = "";
 
-    /// <summary>The unit in which it can be read and written, in bytes: 512 for files through the page cache.</summary>
+    /// <summary>The sector size of a block device, in bytes; 512 for a file, however it was opened.</summary>
     public int LogicalBlockSize { get; private set; } = SectorSize;
 
-    /// <summary>The unit in which it is written best, in bytes; a multiple of <see cref="LogicalBlockSize"/>.</summary>
+    /// <summary>The unit in which it is written best, in bytes; a multiple of <see cref="LogicalBlockSize"/> and <see cref="TransferAlignment"/>.</summary>
     public int PhysicalBlockSize { get; private set; } = SectorSize;
+
+    /// <summary>The unit of offsets and lengths that reads and writes need, in bytes, a power of two: 1 through the page cache.</summary>
+    public int TransferAlignment { get; private set; } = 1;
+
+    /// <summary>Whether the kernel said what <see cref="TransferAlignment"/> is, or showed it by refusing less. Otherwise it is a guess that is large
+    /// enough, and reads and writes may go through the page cache all the same.</summary>
+    public bool IsAlignmentKnown { get; private set; } = true;
+
+    /// <summary>The same file through the page cache, for the end of a file that is no multiple of <see cref="TransferAlignment"/>; null where there
+    /// is no need for it.</summary>
+    public FileDescriptor? Cached { get; private set; }
 
     /// <summary>The smallest transfer that is no waste, in bytes; 0 where nothing is known.</summary>
     public int MinimumTransfer { get; private set; }
@@ -46,44 +66,49 @@ public sealed unsafe partial class DiskFile : FileDescriptor
     /// <summary>The alignment that buffers in memory need, in bytes; 1 where they need none.</summary>
     public int MemoryAlignment { get; private set; } = 1;
 
+    /// <summary>Whether it is a file that took less room than its size when it was opened.</summary>
+    public bool IsSparse { get; private set; }
+
     /// <summary>Whether ranges can be given back (<see cref="Discard"/>, or <see cref="AllocateMode.PunchHole"/> of a file).</summary>
     public bool CanDiscard { get; private set; }
 
     /// <summary>The unit in which ranges are given back, in bytes.</summary>
     public int DiscardGranularity { get; private set; } = SectorSize;
 
-    /// <summary>Opens and locks the disk at <paramref name="path"/>: for itself alone, or with other readers if <paramref name="readOnly"/>
-    /// is set.</summary>
+    /// <summary>Opens the disk at <paramref name="path"/>.</summary>
     /// <param name="path">A regular file or a block device.</param>
     /// <param name="readOnly">It will only be read.</param>
     /// <param name="direct">Past the page cache (O_DIRECT).</param>
-    /// <param name="patience">How long to wait for a lock that somebody else has, in ms. One who was killed has it until what he had
+    /// <param name="locking">When it is locked. A block device that is not locked while it is opened is not claimed for this process
+    /// either (O_EXCL).</param>
+    /// <param name="patience">How long to wait for a disk that somebody else has, in ms. One who was killed has it until what he had
     /// begun to write is written, and the next may not begin before.</param>
     /// <exception cref="ErrnoException">It cannot be opened, or somebody else has it open.</exception>
     /// <exception cref="InvalidDataException">It is something else; the message says so.</exception>
-    public static DiskFile Open(string path, bool readOnly, bool direct, int patience = 2000)
+    public static DiskFile Open(string path, bool readOnly, bool direct, DiskLocking locking = DiskLocking.AtOpen, int patience = DefaultPatience)
     {
+        long deadline = Environment.TickCount64 + patience;
         bool isBlock = IsBlock(path);
         int flags = (readOnly ? LibC.O_RDONLY : LibC.O_RDWR) | LibC.O_CLOEXEC | LibC.O_NOCTTY
             | LibC.O_NONBLOCK                                       // opening a FIFO would wait otherwise
             | (direct ? LibC.O_DIRECT : 0)
-            | (isBlock && !readOnly ? LibC.O_EXCL : 0);             // a mounted device is refused
+            | (isBlock && !readOnly && locking == DiskLocking.AtOpen ? LibC.O_EXCL : 0);     // a mounted device is refused
         int number;
-        fixed (byte* name = NullTerminated(path))
+        while ((number = Open(path, flags)) < 0)
         {
-            // SAFETY: the name is null-terminated and pinned.
-            number = LibC.open(name, flags);
+            int errno = Errnos.Last;
+            if (errno != Errnos.Ebusy || !WaitAgain(deadline))
+                throw new ErrnoException($"cannot open {path}", errno, Advice(errno, direct));
         }
-        if (number < 0)
-            throw ErrnoException.FromLastError($"cannot open {path}", Advice(Errnos.Last, direct));
 
-        var disk = new DiskFile(number, path);
+        var disk = new DiskFile(number, path, readOnly);
         try
         {
             disk.Examine(isBlock, readOnly, direct);
             // io_uring would say EAGAIN where it should wait.
             disk.MakeBlocking();
-            disk.Lock(readOnly, patience);
+            if (locking == DiskLocking.AtOpen)
+                disk.LockUntil(deadline);
             return disk;
         }
         catch
@@ -91,6 +116,23 @@ public sealed unsafe partial class DiskFile : FileDescriptor
             disk.Dispose();
             throw;
         }
+    }
+
+    /// <summary>Why the disk could not be locked though nobody else has it: the file system has no locks (ENOLCK or EOPNOTSUPP, for example).
+    /// Null where it was locked, or nobody tried.</summary>
+    public ErrnoException? LockFailure { get; private set; }
+
+    /// <summary>Locks the disk as QEMU does: from now on this process reads it, or reads and writes it, and nobody else may write it. A file system without
+    /// locks is no error: see <see cref="LockFailure"/>. What is locked already stays so.</summary>
+    /// <param name="patience">How long to wait for who has it, in ms.</param>
+    /// <exception cref="ErrnoException">Somebody else has it.</exception>
+    public void Lock(int patience = DefaultPatience) => LockUntil(Environment.TickCount64 + patience);
+
+    /// <summary>Undoes <see cref="Lock"/>.</summary>
+    public void Unlock()
+    {
+        DiskLock.Release(this);
+        _isLocked = false;
     }
 
     /// <summary>Its size now, in bytes.</summary>
@@ -102,11 +144,24 @@ public sealed unsafe partial class DiskFile : FileDescriptor
         return size >= 0 ? (ulong)size : throw ErrnoException.FromLastError($"lseek({Path})");
     }
 
-    /// <summary>Gives a range of a block device back (BLKDISCARD); what it reads as afterwards is the device's business.</summary>
+    /// <summary>The same, without an exception: less than 0 is a negated error number.</summary>
+    public long TryGetSize()
+    {
+        using HeldDescriptor held = Hold();
+        long size = (long)LibC.lseek(held.Number, 0, LibC.SEEK_END);
+        return size >= 0 ? size : -Errnos.Last;
+    }
+
+    /// <summary>Gives a range of a block device back (BLKDISCARD), as far as it is whole sectors of the device; what it reads as afterwards is the device's
+    /// business.</summary>
     /// <returns>0, or the negated error number.</returns>
     public int Discard(ulong offset, ulong length)
     {
-        ulong* range = stackalloc ulong[] { offset, length };
+        ulong mask = (ulong)LogicalBlockSize - 1;
+        ulong start = (offset + mask) & ~mask, end = (offset + length) & ~mask;
+        if (start >= end)
+            return 0;
+        ulong* range = stackalloc ulong[] { start, end - start };
         // SAFETY: two numbers on the stack, as the request wants them.
         return Ioctl.TryCall(this, DiscardRequest, (nuint)range);
     }
@@ -114,9 +169,9 @@ public sealed unsafe partial class DiskFile : FileDescriptor
     /// <inheritdoc/>
     protected override bool ReleaseHandle()
     {
+        Cached?.Dispose();
         // An io_uring holds on to the file for a moment after it was closed, and with it to the lock. Nothing is under way any more.
-        var range = new Flock { Type = (short)LibC.F_UNLCK };
-        _ = SystemControl(handle, LibC.F_OFD_SETLK, &range);
+        DiskLock.Release(handle);
         return base.ReleaseHandle();
     }
 
@@ -162,17 +217,17 @@ public sealed unsafe partial class DiskFile : FileDescriptor
             ExamineDevice((ulong)status.st_rdev, readOnly, direct);
         else
             ExamineFile((int)(long)status.st_blksize, readOnly, direct);
+        IsSparse = !IsBlockDevice && (ulong)(long)status.st_blocks * SectorSize < (ulong)(long)status.st_size;
     }
 
     private void ExamineFile(int blockSize, bool readOnly, bool direct)
     {
         if (direct)
-        {
-            // Where the kernel does not say: the page is enough for every device that there is.
-            (MemoryAlignment, LogicalBlockSize) = DirectAlignment() ?? (4096, 4096);
-        }
-        bool isPower = System.Numerics.BitOperations.IsPow2(blockSize) && blockSize <= 1 << 20;
-        PhysicalBlockSize = Math.Max(LogicalBlockSize, isPower ? Math.Min(blockSize, 4096) : SectorSize);
+            FindAlignment(SectorSize);
+        if (TransferAlignment > SectorSize && !readOnly)
+            Cached = OpenCached();
+        bool isPower = BitOperations.IsPow2(blockSize) && blockSize <= 1 << 20;
+        PhysicalBlockSize = Math.Max(TransferAlignment, isPower ? Math.Clamp(blockSize, SectorSize, 4096) : SectorSize);
         DiscardGranularity = PhysicalBlockSize;
         // Behind the end there is nothing to change, but who cannot do it says so.
         CanDiscard = !readOnly && PositionedIo.Allocate(this, AllocateMode.PunchHole, (long)GetSize(), 4096) != -Errnos.Eopnotsupp;
@@ -181,11 +236,11 @@ public sealed unsafe partial class DiskFile : FileDescriptor
     private void ExamineDevice(ulong device, bool readOnly, bool direct)
     {
         LogicalBlockSize = Get(s_sectorSize, SectorSize);
-        PhysicalBlockSize = Math.Max(LogicalBlockSize, Get(s_physicalSize, LogicalBlockSize));
+        if (direct)
+            FindAlignment(LogicalBlockSize);
+        PhysicalBlockSize = Math.Max(Math.Max(LogicalBlockSize, TransferAlignment), Get(s_physicalSize, LogicalBlockSize));
         MinimumTransfer = Get(s_minimumIo, 0);
         OptimalTransfer = Get(s_optimalIo, 0);
-        if (direct)
-            MemoryAlignment = DirectAlignment()?.Memory ?? LogicalBlockSize;
         ulong major = ((device >> 8) & 0xFFF) | ((device >> 32) & ~0xFFFUL);      // sys/sysmacros.h
         ulong minor = (device & 0xFF) | ((device >> 12) & ~0xFFUL);
         CanDiscard = !readOnly && QueueLimit(major, minor, "discard_max_bytes") > 0;
@@ -217,6 +272,34 @@ public sealed unsafe partial class DiskFile : FileDescriptor
         return Ioctl.TryCall(this, request, (nuint)(&value)) >= 0 && value > 0 ? value : otherwise;
     }
 
+    // What O_DIRECT needs: as the kernel says (statx(2), Linux 6.1, for some file systems), or as it shows by refusing less, as QEMU finds out. A file system
+    // that refuses nothing (tmpfs, NFS, btrfs, a hole of others) may do so for reads only, or for now.
+    private void FindAlignment(int least)
+    {
+        if (DirectAlignment() is (int memory, int offset))
+        {
+            MemoryAlignment = memory;
+            TransferAlignment = Math.Max(offset, least);
+            return;
+        }
+        MemoryAlignment = TransferAlignment = FallbackAlignment;
+        IsAlignmentKnown = false;
+        int unit = 1;
+        while (unit < FallbackAlignment && !CanRead(unit))
+            unit = Math.Max(SectorSize, 2 * unit);
+        if (unit == 1)
+            return;
+        MemoryAlignment = TransferAlignment = Math.Max(unit, least);
+        IsAlignmentKnown = true;
+    }
+
+    private bool CanRead(int unit)
+    {
+        using var buffer = new NativeBuffer(2 * FallbackAlignment, FallbackAlignment);
+        ReadOnlySpan<IoVector> vector = [new IoVector(buffer.Address + unit, (nuint)unit)];
+        return PositionedIo.Read(this, vector, unit) != -Errnos.Einval;
+    }
+
     private (int Memory, int Offset)? DirectAlignment()
     {
         byte* status = stackalloc byte[256];                // struct statx
@@ -225,48 +308,74 @@ public sealed unsafe partial class DiskFile : FileDescriptor
         if (SystemStatx(this, &empty, AtEmptyPath, StatxDioAlign, status) < 0 || (*(uint*)status & StatxDioAlign) == 0)
             return null;
         int memory = *(int*)(status + 0x98), offset = *(int*)(status + 0x9C);
-        return memory > 0 && offset >= SectorSize ? (memory, offset) : null;
+        bool isSane = BitOperations.IsPow2(memory) && BitOperations.IsPow2(offset) && offset >= SectorSize;
+        return isSane ? (memory, offset) : null;
     }
 
-    // Locks of the open file and not of the process (fcntl(2), "Open file description locks"). QEMU takes the same kind, of some bytes.
-    private void Lock(bool readOnly, int patience)
+    // By its path, because /proc need not be there; the inode says whether it is the same file.
+    private FileDescriptor OpenCached()
     {
-        for (int waited = 0; ; waited += LockStep)
+        int number = Open(Path, LibC.O_RDWR | LibC.O_CLOEXEC | LibC.O_NOCTTY | LibC.O_NONBLOCK);
+        if (number < 0)
+            throw ErrnoException.FromLastError($"cannot open {Path}");
+        var cached = new FileDescriptor(number);
+        using HeldDescriptor held = Hold();
+        stat ours, theirs;
+        // SAFETY: structs on the stack, of the size the library declares.
+        if (LibC.fstat(held.Number, &ours) == 0 && LibC.fstat(number, &theirs) == 0
+            && (ulong)ours.st_dev == (ulong)theirs.st_dev && (ulong)ours.st_ino == (ulong)theirs.st_ino)
         {
-            var range = new Flock { Type = (short)(readOnly ? LibC.F_RDLCK : LibC.F_WRLCK) };
-            // SAFETY: a structure on the stack, laid out as struct flock.
-            if (SystemControl(this, LibC.F_OFD_SETLK, &range) == 0)
-                return;
-            int errno = Marshal.GetLastPInvokeError();
-            bool isTaken = errno is Errnos.Eagain or Errnos.Eacces;
-            if (!isTaken || waited >= patience)
+            return cached;
+        }
+        cached.Dispose();
+        throw new InvalidDataException($"{Path} was replaced while it was opened");
+    }
+
+    private void LockUntil(long deadline)
+    {
+        if (_isLocked)
+            return;
+        while (true)
+        {
+            int errno = DiskLock.TryTake(this, _readOnly);
+            if (errno == 0)
             {
-                throw new ErrnoException($"cannot lock {Path}", errno, isTaken
-                    ? readOnly ? "somebody else has it open to write" : "somebody else has it open; one may write, or several read it"
-                    : null);
+                _isLocked = true;
+                return;
             }
-            Poll.Wait([], LockStep);
+            if (errno != Errnos.Eagain)
+            {
+                LockFailure = new ErrnoException($"cannot lock {Path}", errno);
+                return;
+            }
+            if (!WaitAgain(deadline))
+            {
+                throw new ErrnoException($"cannot lock {Path}", errno, _readOnly
+                    ? "somebody else has it open to write: end that program first"
+                    : "somebody else has it open; one may write, or several read it: end that program first");
+            }
+        }
+    }
+
+    // Waits a little, not always as long: two who are in each other's way do not meet again and again.
+    private static bool WaitAgain(long deadline)
+    {
+        long left = deadline - Environment.TickCount64;
+        if (left <= 0)
+            return false;
+        Poll.Wait([], (int)Math.Min(left, Random.Shared.Next(10, 30)));
+        return true;
+    }
+
+    private static int Open(string path, int flags)
+    {
+        fixed (byte* name = NullTerminated(path))
+        {
+            // SAFETY: the name is null-terminated and pinned.
+            return LibC.open(name, flags);
         }
     }
 
     [LibraryImport("libc", EntryPoint = "statx", SetLastError = true)]
     private static partial int SystemStatx(FileDescriptor fd, byte* path, int flags, uint mask, byte* status);
-
-    [LibraryImport("libc", EntryPoint = "fcntl", SetLastError = true)]
-    private static partial int SystemControl(FileDescriptor fd, int command, Flock* argument);
-
-    // For the last call, of a handle that takes no more holders.
-    [LibraryImport("libc", EntryPoint = "fcntl", SetLastError = true)]
-    private static partial int SystemControl(nint fd, int command, Flock* argument);
-
-    /// <summary><c>struct flock</c>: from the beginning to the end, wherever that will be.</summary>
-    [StructLayout(LayoutKind.Sequential)]
-    private struct Flock
-    {
-        public short Type;
-        public short Whence;
-        public long Start;
-        public long Length;
-        public int Process;
-    }
 }

@@ -3,8 +3,8 @@ using Vmm.Devices.Virtio.VhostUser;
 
 namespace Vmm.Cli;
 
-/// <summary>The value of <c>--disk</c>: <c>path=FILE[,direct=on][,serial=TEXT]</c>, for an image or a block device that our own back-end serves, or
-/// the keys of <see cref="VhostUserPeerKeys"/> for a back-end that is there; then <c>[,queues=N][,readonly=on]</c>.</summary>
+/// <summary>The value of <c>--disk</c>: <c>path=FILE[,direct=on][,logical_block_size=N][,lock=off][,discard=off][,serial=TEXT]</c>, for an image or a block device that our own
+/// back-end serves, or the keys of <see cref="VhostUserPeerKeys"/> for a back-end that is there; then <c>[,queues=N][,readonly=on]</c>.</summary>
 internal static class DiskOption
 {
     /// <summary>The option's name.</summary>
@@ -16,15 +16,19 @@ internal static class DiskOption
     /// <summary>The keys of a disk.</summary>
     public static readonly string[] Keys = ["queues", "readonly", .. VhostUserPeerKeys.All];
 
-    private static readonly string[] s_ownKeys = ["path", "direct", "serial"];
+    private const int MaxDefaultQueues = 8;
+
+    private static readonly string[] s_ownKeys = ["path", "direct", "logical_block_size", "lock", "discard", "serial"];
 
     /// <summary>The device that <paramref name="text"/> describes.</summary>
+    /// <param name="text">The option's value.</param>
+    /// <param name="cpus">The guest's CPUs: a disk of our own has as many queues where nothing is said, up to 8.</param>
     /// <exception cref="UsageException">The value is malformed or contradicts itself.</exception>
-    public static BlockOptions Parse(string text)
+    public static BlockOptions Parse(string text, int cpus)
     {
         KeyValueList list = KeyValueList.Parse(Name, text, [.. s_ownKeys, .. Keys]);
         if (list.Find("path") is { } path)
-            return ReadOwn(list, path);
+            return ReadOwn(list, path, cpus);
         foreach (string key in s_ownKeys)
         {
             if (list.Find(key) is { } own)
@@ -42,7 +46,7 @@ internal static class DiskOption
         IsReadOnly = list.Find("readonly") is { } readOnly && Choice.ParseSwitch(readOnly),
     };
 
-    private static BlockOptions ReadOwn(KeyValueList list, OptionValue path)
+    private static BlockOptions ReadOwn(KeyValueList list, OptionValue path, int cpus)
     {
         foreach (string key in new[] { "socket", "fd", "server" })
         {
@@ -50,12 +54,21 @@ internal static class DiskOption
                 throw both.Refuse("cannot stand beside path=: either there is a back-end, or one is started");
         }
         bool isReadOnly = list.Find("readonly") is { } readOnly && Choice.ParseSwitch(readOnly);
-        int queues = list.Find("queues") is { } count ? (int)NumberValue.Parse(count, 1, Devices.Backends.Block.BlockOptions.MaxQueues) : 1;
+        int queues = list.Find("queues") is { } count
+            ? (int)NumberValue.Parse(count, 1, Devices.Backends.Block.BlockOptions.MaxQueues)
+            : Math.Min(cpus, MaxDefaultQueues);
         List<string> arguments = ["--path", path.Text, "--queues", $"{queues}"];
         if (isReadOnly)
             arguments.Add("--readonly");
         if (list.Find("direct") is { } direct && Choice.ParseSwitch(direct))
             arguments.Add("--direct");
+        if (list.Find("logical_block_size") is { } blockSize)
+            arguments.AddRange(["--logical-block-size", $"{BlkOptions.ParseBlockSize(blockSize)}"]);
+        foreach (string key in new[] { "lock", "discard" })
+        {
+            if (list.Find(key) is { } value && !Choice.ParseSwitch(value))
+                arguments.AddRange([$"--{key}", "off"]);
+        }
         if (list.Find("serial") is { } serial)
             arguments.AddRange(["--serial", BlkOptions.CheckSerial(serial)]);
         return new BlockOptions

@@ -36,8 +36,9 @@ internal sealed class RunOptions : IVerbOptions
         + "or tag=NAME,socket=PATH of a virtio-fs daemon; then [,queues=N][,queue_size=N][,dax=on]. Repeatable.")]
     public string? Fs { get; set; }
 
-    [Option(DiskOption.Option, MetaValue = "DEVICE", HelpText = "A disk: path=FILE[,direct=on][,serial=TEXT] for a raw image or a block "
-        + "device, or socket=PATH of a vhost-user back-end; then [,queues=N][,queue_size=N][,readonly=on]. Repeatable.")]
+    [Option(DiskOption.Option, MetaValue = "DEVICE", HelpText = "A disk: path=FILE[,direct=on][,logical_block_size=N][,lock=off]"
+        + "[,discard=off][,serial=TEXT] for a raw image or a block device, or socket=PATH of a vhost-user back-end; then "
+        + "[,queues=N][,queue_size=N][,readonly=on]. Repeatable.")]
     public string? Disk { get; set; }
 
     [Option(VsockOption.Option, MetaValue = "DEVICE", HelpText = "Sockets between host and guest: cid=N, the guest's address, 3 or more; "

@@ -15,6 +15,7 @@ internal static class RunOptionsReader
     public static MachineConfig Read(RunOptions options)
     {
         (ulong memorySize, GuestMemoryOptions memory) = MemoryOption.Parse(options.Memory ?? "512M");
+        int cpus = CpusOption.Parse(options.Cpus ?? "1");
         return new MachineConfig
         {
             Kernel = new KernelOptions
@@ -28,11 +29,11 @@ internal static class RunOptionsReader
                     new OptionValue("--entry", null, options.Entry ?? "auto"),
                     ("auto", KernelEntry.Auto), ("linux64", KernelEntry.Linux64), ("pvh", KernelEntry.Pvh)),
             },
-            Cpus = CpusOption.Parse(options.Cpus ?? "1"),
+            Cpus = cpus,
             MemorySize = memorySize,
             Memory = memory,
             Serial = SerialOption.Parse(options.Serial ?? "tty"),
-            Devices = ReadDevices(options),
+            Devices = ReadDevices(options, cpus),
             Discovery = Choice.Parse(
                 new OptionValue("--virtio-discovery", null, options.VirtioDiscovery ?? "acpi"),
                 ("acpi", VirtioDiscovery.Acpi), ("cmdline", VirtioDiscovery.CommandLine)),
@@ -48,13 +49,13 @@ internal static class RunOptionsReader
     /// <exception cref="UsageException">The value is no log level.</exception>
     public static LogLevel ReadLogLevel(RunOptions options) => LogLevelOption.Parse(options.LogLevel);
 
-    private static VirtioDeviceOptions[] ReadDevices(RunOptions options)
+    private static VirtioDeviceOptions[] ReadDevices(RunOptions options, int cpus)
     {
         VirtioDeviceOptions[] devices =
         [
             .. RepeatableOptions.Values(options.Net).Select(NetOption.Parse),
             .. RepeatableOptions.Values(options.Fs).Select(FsOption.Parse),
-            .. RepeatableOptions.Values(options.Disk).Select(DiskOption.Parse),
+            .. RepeatableOptions.Values(options.Disk).Select(text => DiskOption.Parse(text, cpus)),
             .. options.Vsock is string vsock ? [VsockOption.Parse(vsock)] : Array.Empty<VirtioDeviceOptions>(),
             .. options.Rng is string rng ? [RngOption.Parse(rng)] : Array.Empty<VirtioDeviceOptions>(),
             .. options.Console is string console ? [ConsoleOption.Parse(console)] : Array.Empty<VirtioDeviceOptions>(),

@@ -26,6 +26,9 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     private readonly int _queues;
     private readonly BlockEngineKind _engine;
     private readonly BlockWriteCache _cache;
+    private readonly CapacityWatch _watch;
+    private ulong _toldCapacity;
+    private bool _isMigrating;
 
     /// <summary>Opens and locks the image.</summary>
     /// <exception cref="VhostException">It cannot be had, or the engine that was asked for; the message says what to do.</exception>
@@ -35,10 +38,17 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
             throw new VhostException($"a block device has 1 to {BlockOptions.MaxQueues} queues, not {options.Queues}");
         if (options.Serial?.Length > BlockOptions.MaxSerial)
             throw new VhostException($"a serial number has at most {BlockOptions.MaxSerial} characters, not {options.Serial.Length}");
+        if (options.LogicalBlockSize is int size && (size is < BlockImage.SectorSize or > BlockOptions.MaxLogicalBlockSize || !int.IsPow2(size)))
+        {
+            throw new VhostException($"a logical block size is a power of two from {BlockImage.SectorSize} to "
+                + $"{BlockOptions.MaxLogicalBlockSize}, not {size}");
+        }
         _queues = options.Queues;
         _engine = Choose(options.Engine);
         _cache = new BlockWriteCache(_queues);
         _image = BlockImage.Open(options);
+        _toldCapacity = _image.Capacity;
+        _watch = new CapacityWatch(_image.Path, UpdateCapacity);
         s_log.Debug("{Path}: {Sectors} sectors, blocks of {Block}, I/O by {Engine}", _image.Path, _image.Capacity, _image.BlockSize, _engine);
     }
 
@@ -95,7 +105,14 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     }
 
     /// <inheritdoc/>
-    public override void FeaturesAccepted(ulong features) => _cache.Accept(features);
+    public override void FeaturesAccepted(ulong features)
+    {
+        _cache.Accept(features);
+        _isMigrating = (features & VirtioFeatures.LogAll) != 0;
+        // Not before: a confined process has its threads begin confined.
+        if (_image.File is not null)
+            _watch.Start();
+    }
 
     /// <inheritdoc/>
     public override void Reset() => _cache.Reset();
@@ -103,26 +120,50 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     /// <inheritdoc/>
     public override IRingHandler StartRing(BackendRing ring)
     {
-        if (_cache.StartRing(ring.Index, ring.IsContinued))
+        _image.BeginUse();
+        try
         {
-            s_log.Info("{Path}: the driver may have switched the write cache off before this process began: all is written through until it says, or is reset",
-                _image.Path);
+            if (_cache.StartRing(ring.Index, ring.IsContinued))
+            {
+                s_log.Info("{Path}: the driver may have switched the write cache off before this process began: all is written through until it says, or is reset",
+                    _image.Path);
+            }
+            return new BlockRing(this, _image, _engine, ring.Size, ring.Features);
         }
-        return new BlockRing(this, _image, _engine, ring.Size, ring.Features);
+        catch
+        {
+            RingStopped();
+            throw;
+        }
     }
 
+    /// <summary>A ring has given back what it had.</summary>
+    internal void RingStopped() => _image.EndUse(_isMigrating);
+
+    /// <summary>Has somebody look soon whether the image has grown or shrunk; they look every second anyway, while a front-end is there. Any thread may call
+    /// it.</summary>
+    public void Refresh() => _watch.LookNow();
+
     /// <summary>Looks whether the image has grown or shrunk, and has the guest told.</summary>
-    /// <exception cref="VhostException">The kernel does not say.</exception>
+    /// <exception cref="VhostException">The kernel does not say, or the front-end is gone.</exception>
     public void UpdateCapacity()
     {
-        if (!_image.UpdateCapacity())
+        _image.UpdateCapacity();
+        ulong capacity = _image.Capacity;
+        // A front-end that reads the configuration for another reason, and finds the new capacity in it, need not tell its guest.
+        if (capacity == Volatile.Read(ref _toldCapacity) || FrontEnd is not { } frontEnd)
             return;
-        s_log.Info("{Path} has {Sectors} sectors now", _image.Path, _image.Capacity);
-        FrontEnd?.ConfigurationChanged();
+        s_log.Info("{Path} has {Sectors} sectors now", _image.Path, capacity);
+        frontEnd.ConfigurationChanged();
+        Volatile.Write(ref _toldCapacity, capacity);
     }
 
     /// <inheritdoc/>
-    public void Dispose() => _image.Dispose();
+    public void Dispose()
+    {
+        _watch.Dispose();
+        _image.Dispose();
+    }
 
     private static BlockEngineKind Choose(BlockEngineKind wanted)
     {

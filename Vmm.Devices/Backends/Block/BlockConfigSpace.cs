@@ -18,7 +18,7 @@ internal static class BlockConfigSpace
     /// <summary>Ranges in a discard or write zeroes.</summary>
     public const int MaxRanges = 16;
 
-    /// <summary>Sectors of such a range: just below 2 GiB.</summary>
+    /// <summary>The most sectors of such a range: just below 2 GiB. The driver is told of fewer, as <see cref="WholeRange"/> says.</summary>
     public const uint MaxRangeSectors = 0x3FFFFF;
 
     /// <summary>Fills <paramref name="config"/>, or as much of it as there is room for.</summary>
@@ -37,13 +37,21 @@ internal static class BlockConfigSpace
         BinaryPrimitives.WriteUInt16LittleEndian(all[34..], (ushort)queues);
         if (image.CanDiscard)
         {
-            BinaryPrimitives.WriteUInt32LittleEndian(all[36..], MaxRangeSectors);
+            int granularity = Math.Max(image.File?.DiscardGranularity ?? 0, image.PhysicalBlockSize);
+            BinaryPrimitives.WriteUInt32LittleEndian(all[36..], WholeRange(granularity));
             BinaryPrimitives.WriteUInt32LittleEndian(all[40..], MaxRanges);
-            BinaryPrimitives.WriteUInt32LittleEndian(all[44..], (uint)((image.File?.DiscardGranularity ?? image.PhysicalBlockSize) / BlockImage.SectorSize));
+            BinaryPrimitives.WriteUInt32LittleEndian(all[44..], (uint)(granularity / BlockImage.SectorSize));
             all[56] = 1;    // write_zeroes_may_unmap
         }
-        BinaryPrimitives.WriteUInt32LittleEndian(all[48..], MaxRangeSectors);
+        BinaryPrimitives.WriteUInt32LittleEndian(all[48..], WholeRange(image.PhysicalBlockSize));
         BinaryPrimitives.WriteUInt32LittleEndian(all[52..], MaxRanges);
         all[..Math.Min(config.Length, Size)].CopyTo(config);
+    }
+
+    // The longest range of whole units. A driver cuts what is longer into pieces of just this length, and each of them has to begin with a block.
+    private static uint WholeRange(int unit)
+    {
+        uint sectors = (uint)unit / BlockImage.SectorSize;
+        return MaxRangeSectors - MaxRangeSectors % sectors;
     }
 }

@@ -55,8 +55,34 @@ internal abstract class BlockEngine(BlockImage image) : IDisposable
     /// <inheritdoc/>
     public abstract void Dispose();
 
-    /// <summary>Does an operation on the calling thread.</summary>
+    /// <summary>Does an operation on the calling thread, once nobody else changes the same blocks.</summary>
     public static void Execute(BlockImage image, BlockRequest request)
+    {
+        if (request.IsUnaligned)
+        {
+            request.Result = request.Operation == BlockOperation.Read
+                ? image.Unaligned!.Read(request.Vectors, request.Offset)
+                : image.Unaligned!.Write(request.Vectors, request.Offset);
+        }
+        else if (image.Ranges is { } ranges && request.Changes)
+        {
+            ranges.Enter(request.Offset, request.Remaining);
+            try
+            {
+                Do(image, request);
+            }
+            finally
+            {
+                ranges.Leave(request.Offset, request.Remaining);
+            }
+        }
+        else
+        {
+            Do(image, request);
+        }
+    }
+
+    private static void Do(BlockImage image, BlockRequest request)
     {
         DiskFile file = image.File!;
         long offset = (long)request.Offset;

@@ -13,6 +13,9 @@ public sealed record BlockOptions
     /// <summary>The most characters of a <see cref="Serial"/>.</summary>
     public const int MaxSerial = 20;
 
+    /// <summary>The largest <see cref="LogicalBlockSize"/>: more than a page is too much for Linux before 6.15.</summary>
+    public const int MaxLogicalBlockSize = 4096;
+
     /// <summary>A raw image or a block device, or <c>null:SIZE</c>. Its content is never looked at to find out a format: a guest that writes
     /// another format's header into its disk would get at files of the host's by it.</summary>
     public required string Path { get; init; }
@@ -28,6 +31,17 @@ public sealed record BlockOptions
 
     /// <summary>What the guest reads as the disk's serial number, ASCII; null for one made from the file's identity.</summary>
     public string? Serial { get; init; }
+
+    /// <summary>The sectors that the guest sees, in bytes: a power of two from 512 to <see cref="MaxLogicalBlockSize"/>; null for those of the block device, and
+    /// 512 for a file.</summary>
+    public int? LogicalBlockSize { get; init; }
+
+    /// <summary>When the image is locked against other programs.</summary>
+    public BlockLocking Locking { get; init; }
+
+    /// <summary>Whether the guest can give parts of the disk back (VIRTIO_BLK_F_DISCARD): the image then takes less room on the host. If not, no
+    /// request of the guest makes a hole in it.</summary>
+    public bool Discard { get; init; } = true;
 
     /// <summary>Who does what would make a queue wait.</summary>
     public BlockEngineKind Engine { get; init; }

@@ -39,6 +39,7 @@ internal sealed class BlockRequest
     private BlockRange[]? _ranges;
     private int _first;
     private int _count;
+    private bool _isUnaligned;
 
     /// <summary>Makes request <paramref name="index"/> of a ring, whose vectors have their place in <paramref name="vectors"/>.</summary>
     public BlockRequest(int index, NativeBuffer vectors)
@@ -85,6 +86,19 @@ internal sealed class BlockRequest
     /// <summary>The buffer of our own through which the data goes; null if the guest's can be used.</summary>
     public NativeBuffer? Bounce { get; private set; }
 
+    /// <summary>Whether the operation is a read or write that is no whole blocks of the file: it goes by <see cref="UnalignedIo"/>.</summary>
+    public bool IsUnaligned
+    {
+        get => _isUnaligned && Operation is (BlockOperation.Read or BlockOperation.Write);
+        set => _isUnaligned = value;
+    }
+
+    /// <summary>Whether the operation changes the disk.</summary>
+    public bool Changes => Operation is not (BlockOperation.Read or BlockOperation.Sync);
+
+    /// <summary>Whether it has its blocks of the image's <see cref="RangeLock"/>.</summary>
+    public bool HoldsRange { get; set; }
+
     /// <summary>Whether it writes zeros that are not the guest's.</summary>
     public bool WritesZeros { get; private set; }
 
@@ -121,6 +135,7 @@ internal sealed class BlockRequest
         Bounce = null;
         Weight = 0;
         WritesZeros = false;
+        IsUnaligned = false;
         RangeIndex = RangeCount = 0;
     }
 
@@ -224,6 +239,7 @@ internal sealed class BlockRequest
     {
         RangeIndex++;
         WritesZeros = false;
+        IsUnaligned = false;
     }
 
     /// <summary>Notes that the operation on a part of the range is done.</summary>

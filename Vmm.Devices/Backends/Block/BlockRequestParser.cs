@@ -75,6 +75,7 @@ internal static class BlockRequestParser
             return false;
         request.Operation = operation;
         request.Offset = sector * BlockImage.SectorSize;
+        request.IsUnaligned = !image.IsWhole(request.Offset, length);
         return request.TryGather(buffers, skip, length);
     }
 

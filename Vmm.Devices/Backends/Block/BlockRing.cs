@@ -115,6 +115,7 @@ internal sealed class BlockRing : IRingHandler
         _zeros?.Dispose();
         _vectors.Dispose();
         _ready.Dispose();
+        _backend.RingStopped();
     }
 
     // How much was done: requests begun and operations ended.
@@ -212,8 +213,8 @@ internal sealed class BlockRing : IRingHandler
     }
 
     private bool NeedsBounce(BlockRequest request) =>
-        _image.IsDirect && request.Type is BlockRequestType.In or BlockRequestType.Out
-        && !request.IsAligned(_image.File!.MemoryAlignment, _image.BlockSize);
+        _image.IsDirect && request.Type is BlockRequestType.In or BlockRequestType.Out && !request.IsUnaligned
+        && !request.IsAligned(_image.File!.MemoryAlignment, _image.TransferUnit);
 
     private bool TryBounce(BlockRequest request)
     {
@@ -282,7 +283,8 @@ internal sealed class BlockRing : IRingHandler
                 }
                 return request.Type == BlockRequestType.WriteZeroes ? ContinueRanges(ring, request) : ContinueDone(ring, request);
             default:
-                if (result == -Errnos.Eopnotsupp && TryOtherwise(request))
+                // Block devices refuse what is no whole sectors of theirs (EINVAL).
+                if (result is -Errnos.Eopnotsupp or -Errnos.Einval && TryOtherwise(request))
                     return true;
                 if (result < 0)
                     return Fail(ring, request, result);
@@ -317,10 +319,7 @@ internal sealed class BlockRing : IRingHandler
         BlockRange range = request.Ranges[0];
         request.Offset = range.Offset;
         request.Remaining = range.Length;
-        if (request.Type == BlockRequestType.Discard)
-            request.Operation = _image.File!.IsBlockDevice ? BlockOperation.Discard : BlockOperation.PunchHole;
-        else
-            request.Operation = range.MayUnmap ? BlockOperation.PunchHole : BlockOperation.ZeroRange;
+        request.Operation = _image.Choose(request.Type, in range);
     }
 
     // Where a file system or a device has no holes, or cannot zero without them, there are zeros to be written.
@@ -335,6 +334,7 @@ internal sealed class BlockRing : IRingHandler
         }
         _zeros ??= new NativeBuffer(ZerosSize, alignment: 4096);
         request.PrepareZeros(_zeros);
+        request.IsUnaligned = !_image.IsWhole(request.Offset, request.Remaining);
         return true;
     }
 

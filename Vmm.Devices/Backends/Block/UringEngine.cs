@@ -26,6 +26,13 @@ internal sealed class UringEngine : BlockEngine
     /// <inheritdoc/>
     public override void Submit(BlockRequest request)
     {
+        // By a thread what has to wait for others that change the same blocks, too.
+        if (request.IsUnaligned || request.Operation == BlockOperation.Discard || !TryEnter(request))
+        {
+            _threads ??= new ThreadEngine(Image, _requests.Length, _ready);
+            _threads.Submit(request);
+            return;
+        }
         ulong id = (ulong)request.Index;
         switch (request.Operation)
         {
@@ -45,9 +52,7 @@ internal sealed class UringEngine : BlockEngine
                 _ring.Allocate(AllocateMode.ZeroRange, request.Offset, request.RangePiece, id);
                 break;
             default:
-                _threads ??= new ThreadEngine(Image, _requests.Length, _ready);
-                _threads.Submit(request);
-                return;
+                throw new ArgumentOutOfRangeException(nameof(request));
         }
         _hasSubmissions = true;
         _pending++;
@@ -85,6 +90,7 @@ internal sealed class UringEngine : BlockEngine
                 _pending--;
                 request = _requests[id];
                 request.Result = result;
+                Leave(request);
                 return true;
             }
         }
@@ -117,5 +123,23 @@ internal sealed class UringEngine : BlockEngine
     {
         _threads?.Dispose();
         _ring.Dispose();
+        foreach (BlockRequest request in _requests)
+            Leave(request);
+    }
+
+    private bool TryEnter(BlockRequest request)
+    {
+        if (Image.Ranges is not { } ranges || !request.Changes)
+            return true;
+        request.HoldsRange = ranges.TryEnter(request.Offset, request.Remaining);
+        return request.HoldsRange;
+    }
+
+    private void Leave(BlockRequest request)
+    {
+        if (!request.HoldsRange)
+            return;
+        request.HoldsRange = false;
+        Image.Ranges!.Leave(request.Offset, request.Remaining);
     }
 }

@@ -63,6 +63,7 @@ public class BackendOptionsTests
     [TestCase("--path is missing", "blk", Socket, "s")]
     [TestCase("--blk-file: cannot stand beside --path: they say the same", "blk", Socket, "s", "--path", "a", "--blk-file", "b")]
     [TestCase("--queues: '65' is not a number from 1 to 64", "blk", Socket, "s", "--path", "a", "--queues", "65")]
+    [TestCase("--lock: 'often' is not allowed: choose one of on, off, defer", "blk", Socket, "s", "--path", "a", "--lock", "often")]
     [TestCase("--engine: 'steam' is not allowed: choose one of auto, io_uring, threads", "blk", Socket, "s", "--path", "a", "--engine", "steam")]
     [TestCase("--serial: '123456789012345678901' is not up to 20 printable ASCII characters", "blk", Socket, "s", "--path", "a", "--serial", "123456789012345678901")]
     [TestCase("--uds-path is missing", "vsock", Socket, "s")]
@@ -90,6 +91,20 @@ public class BackendOptionsTests
         Assert.That(Run(["backend", "vsock", Socket, "s", "--uds-path", path]).Error, Does.Contain("is too long: with a port behind it"));
         Assert.That(() => Device<GenericOptions>("--vsock", $"cid=3,socket={path}"), Throws.TypeOf<UsageException>());
     }
+
+    [TestCase("1", "path=/d", 1)]
+    [TestCase("4", "path=/d", 4)]
+    [TestCase("254", "path=/d", 8)]
+    [TestCase("4", "path=/d,queues=2", 2)]
+    [TestCase("4", "socket=/s", 1)]
+    public void Disk_NoQueuesSaid_HasOneForEachCpu(string cpus, string text, int queues) => Assert.That(
+        ((BlockOptions)RunOptionsReader.Read((RunOptions)Verbs.Parse(["run", "--kernel", "k", "--cpus", cpus, "--disk", text])).Devices.Single()).Queues,
+        Is.EqualTo(queues));
+
+    [Test]
+    public void Disk_LockAndDiscardOff_AreTheBackEnds() => Assert.That(
+        Device<BlockOptions>("--disk", "path=/d,lock=off,discard=off,logical_block_size=4096").Peer.Program!.Arguments(3), Is.SupersetOf(
+            new[] { "--lock", "off", "--discard", "off", "--logical-block-size", "4096" }));
 
     [Test]
     public void Disk_Path_StartsOurBackEnd()
@@ -124,6 +139,8 @@ public class BackendOptionsTests
 
     [TestCase("--disk", "path=/d,socket=/s", "--disk: socket='/s' cannot stand beside path=: either there is a back-end, or one is started")]
     [TestCase("--disk", "socket=/s,direct=on", "--disk: direct='on' has no effect without path=: it is for a back-end that is started here")]
+    [TestCase("--disk", "path=/d,logical_block_size=520", "--disk: logical_block_size='520' is not allowed: choose one of 512, 1024, 2048, 4096")]
+    [TestCase("--disk", "path=/d,lock=maybe", "--disk: lock='maybe' is not allowed: choose one of on, off, true, false")]
     [TestCase("--disk", "path=/d,queues=65", "--disk: queues='65' is not a number from 1 to 64")]
     [TestCase("--rng", "max_bytes_per_second=1", "--rng: 'max_bytes_per_second=1' has no source: write src=/dev/urandom")]
     [TestCase("--console", "tty", "--console: 'tty' is not allowed: choose one of pty, file=PATH")]

@@ -41,6 +41,24 @@ public class BackendCommandTests : BackendTest
         Assert.That(File.Exists(SocketPath), Is.False);
     }
 
+    // SIGUSR1 has it look whether what it serves has changed.
+    [Test]
+    public void Refresh_AnyDevice_GoesOn([Values("blk", "rng")] string device)
+    {
+        string image = Path.Combine(Scratch, "disk.img");
+        File.WriteAllBytes(image, new byte[1 << 20]);
+        VmmProcess process = StartBackend(device, device == "blk" ? ["--path", image] : []);
+        FrontEndDriver frontEnd = ConnectFrontEnd();
+        frontEnd.Start();
+        for (int i = 0; i < 3; i++)
+        {
+            process.Signal(LibC.SIGUSR1);
+            Assert.That(frontEnd.Get(VhostUserRequest.GetFeatures), Is.Not.Zero);
+        }
+        process.Signal(LibC.SIGTERM);
+        Assert.That(process.WaitForEnd().ExitCode, Is.EqualTo(128 + 15));
+    }
+
     [Test]
     public void SocketPath_LeftBehind_IsTakenOver()
     {

@@ -13,6 +13,7 @@ public class QemuTests : PeerTest
     private const int TapNumber = 90;
     private const int Cid = 33;
     private const int TransferSize = 16 << 20;
+    private const int DiskSize = 256 << 20;
 
     private static readonly TimeSpan s_limit = TimeSpan.FromMinutes(6);
 
@@ -29,7 +30,7 @@ public class QemuTests : PeerTest
             Assert.Ignore("taps are root's: run as root");
 
         using (FileStream image = File.Create(Disk))
-            image.SetLength(256 << 20);
+            image.SetLength(DiskSize / 2);
         using var tap = new HostTap(TapNumber);
         using var transfer = new TransferServer(tap.Address, TransferSize);
         byte[] data = RandomNumberGenerator.GetBytes(TransferSize);
@@ -58,6 +59,9 @@ public class QemuTests : PeerTest
             echo vsock=$(sha256sum < /tmp/data2)
             vsock send 2 5002 < /tmp/data2 && echo "vsock is sent"
             rm /tmp/data2
+            echo "growing"
+            until [ $(cat /sys/block/vda/size) = {{DiskSize / 512}} ]; do sleep 0.2; done
+            echo "grown"
             mkfs.ext4 -q /dev/vda && echo "made"
             mkdir /tmp/disk
             mount -t ext4 /dev/vda /tmp/disk
@@ -81,6 +85,11 @@ public class QemuTests : PeerTest
         Assert.That(new HostSocket(vsock).Connect(200), Is.EqualTo(200), "connections in a row");
         new HostSocket(vsock).Send(5001, data);
         guest.WaitForOutput("vsock is sent", s_limit);
+
+        guest.WaitForOutput("growing", s_limit);
+        using (var image = new FileStream(Disk, FileMode.Open, FileAccess.Write, FileShare.ReadWrite))
+            image.SetLength(DiskSize);
+        guest.WaitForOutput("grown", s_limit);
 
         guest.WaitForOutput("writing", s_limit);
         for (int i = 0; i < 3; i++)

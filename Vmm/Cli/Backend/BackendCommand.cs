@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using Vmm.Devices.Backends;
 using Vmm.Vhost.User;
 using Vmm.Vhost.User.Backend;
@@ -7,6 +8,8 @@ namespace Vmm.Cli.Backend;
 /// <summary><c>vmm backend</c>: serves one device until a signal comes, or the last front-end that can come has gone.</summary>
 internal static class BackendCommand
 {
+    private static readonly PosixSignal s_refresh = (PosixSignal)10;    // SIGUSR1, by its number on Linux
+
     /// <summary>Serves the device that <paramref name="options"/> describe.</summary>
     /// <returns>The exit status; see <see cref="ExitCode"/>.</returns>
     /// <exception cref="UsageException">An option's value is wrong.</exception>
@@ -20,7 +23,14 @@ internal static class BackendCommand
         Func<ServedDevice> open = options.Read();
 
         using var signals = new StopSignals();
+        ServedDevice? opened = null;
+        using PosixSignalRegistration refresh = PosixSignalRegistration.Create(s_refresh, context =>
+        {
+            context.Cancel = true;      // it does not end a device that has nothing to look at
+            Volatile.Read(ref opened)?.Refresh?.Invoke();
+        });
         ServedDevice served = open();
+        Volatile.Write(ref opened, served);
         using var device = (IDisposable)served.Device;
         using var server = new VhostUserServer(endpoint, served.Device, new VhostUserServerOptions { ServesOnce = options.Once });
         signals.Attach(_ => server.Stop());

@@ -26,6 +26,17 @@ internal sealed class BlkOptions : BackendOptions
     [Option("direct", HelpText = "Past the host's page cache (O_DIRECT).")]
     public bool Direct { get; set; }
 
+    [Option("logical-block-size", MetaValue = "N", HelpText = "The sectors that the guest sees, in bytes: 512, 1024, 2048 or 4096 (default: those of "
+        + "the block device, 512 for a file).")]
+    public string? LogicalBlockSize { get; set; }
+
+    [Option("lock", MetaValue = "on|off|defer", HelpText = "Lock the image, as QEMU does: while the process runs; not at all; or as soon as a guest "
+        + "uses it, for the destination of a migration (default: on).")]
+    public string? Lock { get; set; }
+
+    [Option("discard", MetaValue = "on|off", HelpText = "Whether the guest can give parts of the image back to the host (default: on).")]
+    public string? Discard { get; set; }
+
     [Option("serial", MetaValue = "TEXT", HelpText = "The disk's serial number, up to 20 characters (default: made from the file).")]
     public string? Serial { get; set; }
 
@@ -46,12 +57,26 @@ internal sealed class BlkOptions : BackendOptions
             Direct = Direct,
             Queues = Queues is string queues ? (int)NumberValue.Parse(new OptionValue("--queues", null, queues), 1, BlockOptions.MaxQueues) : 1,
             Serial = Serial,
+            LogicalBlockSize = LogicalBlockSize is string size ? ParseBlockSize(new OptionValue("--logical-block-size", null, size)) : null,
+            Locking = Choice.Parse(
+                new OptionValue("--lock", null, Lock ?? "on"),
+                ("on", BlockLocking.On), ("off", BlockLocking.Off), ("defer", BlockLocking.Deferred)),
+            Discard = Choice.ParseSwitch(new OptionValue("--discard", null, Discard ?? "on")),
             Engine = Choice.Parse(
                 new OptionValue("--engine", null, Engine ?? "auto"),
                 ("auto", BlockEngineKind.Auto), ("io_uring", BlockEngineKind.IoUring), ("threads", BlockEngineKind.Threads)),
         };
-        return () => new ServedDevice(new BlockBackend(options), new Confinement { Calls = BlockBackend.SystemCalls, Ioctls = BlockBackend.DeviceRequests });
+        return () =>
+        {
+            var device = new BlockBackend(options);
+            return new ServedDevice(
+                device, new Confinement { Calls = BlockBackend.SystemCalls, Ioctls = BlockBackend.DeviceRequests }, Refresh: device.Refresh);
+        };
     }
+
+    /// <summary>The block size that <paramref name="value"/> is.</summary>
+    /// <exception cref="UsageException">It cannot be one.</exception>
+    public static int ParseBlockSize(OptionValue value) => Choice.Parse(value, ("512", 512), ("1024", 1024), ("2048", 2048), ("4096", 4096));
 
     /// <summary>The serial number that <paramref name="value"/> is.</summary>
     /// <exception cref="UsageException">It cannot be one.</exception>

@@ -7,4 +7,5 @@ namespace Vmm.Cli.Backend;
 /// <param name="Device">The device, which is to be disposed of.</param>
 /// <param name="Confinement">What its process still needs.</param>
 /// <param name="Message">What the user is to be told, as a line on standard output.</param>
-internal sealed record ServedDevice(VhostUserDevice Device, Confinement Confinement, string? Message = null);
+/// <param name="Refresh">What SIGUSR1 makes it do, on any thread: look again at what it serves.</param>
+internal sealed record ServedDevice(VhostUserDevice Device, Confinement Confinement, string? Message = null, Action? Refresh = null);

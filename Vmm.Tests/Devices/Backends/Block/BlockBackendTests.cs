@@ -24,10 +24,10 @@ public class BlockBackendTests
         Assert.That(config[24], Is.EqualTo(3), "physical_block_exp");
         Assert.That(config[32], Is.EqualTo(1), "writeback");
         Assert.That(BinaryPrimitives.ReadUInt16LittleEndian(config.AsSpan(34)), Is.EqualTo(3), "num_queues");
-        Assert.That(BinaryPrimitives.ReadUInt32LittleEndian(config.AsSpan(36)), Is.EqualTo(0x3FFFFF), "max_discard_sectors");
+        Assert.That(BinaryPrimitives.ReadUInt32LittleEndian(config.AsSpan(36)), Is.EqualTo(0x3FFFF8), "max_discard_sectors: whole blocks of 4096");
         Assert.That(BinaryPrimitives.ReadUInt32LittleEndian(config.AsSpan(40)), Is.EqualTo(16), "max_discard_seg");
         Assert.That(BinaryPrimitives.ReadUInt32LittleEndian(config.AsSpan(44)), Is.EqualTo(8), "discard_sector_alignment");
-        Assert.That(BinaryPrimitives.ReadUInt32LittleEndian(config.AsSpan(48)), Is.EqualTo(0x3FFFFF), "max_write_zeroes_sectors");
+        Assert.That(BinaryPrimitives.ReadUInt32LittleEndian(config.AsSpan(48)), Is.EqualTo(0x3FFFF8), "max_write_zeroes_sectors");
         Assert.That(BinaryPrimitives.ReadUInt32LittleEndian(config.AsSpan(52)), Is.EqualTo(16), "max_write_zeroes_seg");
         Assert.That(config[56], Is.EqualTo(1), "write_zeroes_may_unmap");
     }
@@ -111,6 +111,59 @@ public class BlockBackendTests
         driver.Device.UpdateCapacity();
         Assert.That(driver.Device.Image.Capacity, Is.EqualTo(4096), "the last 100 bytes are no sector");
         Assert.That(driver.Do(BlockDriver.In, 4095, room: 512).Status, Is.EqualTo(BlockDriver.Ok));
+    }
+
+    [Test]
+    public void Open_DiscardOff_OffersNone()
+    {
+        using var image = new Image();
+        using var driver = new BlockDriver(new BlockOptions { Path = image.Path, Discard = false });
+        var config = new byte[60];
+        driver.Device.ReadConfig(config);
+        Assert.That(driver.Device.Features & BlockFeatures.Discard, Is.Zero);
+        Assert.That(config[36..48], Is.All.Zero, "limits of discards");
+        Assert.That(config[56], Is.Zero, "write_zeroes_may_unmap");
+        long before = image.Allocated;
+        Assert.That(driver.Do(BlockDriver.WriteZeroes, new SectorRange(512, 1024, 1)).Status, Is.EqualTo(BlockDriver.Ok));
+        Assert.That(image.Allocated, Is.EqualTo(before), "and no hole is made by another request");
+    }
+
+    [Test]
+    public void WriteZeroes_SparseFile_StaysSparse()
+    {
+        using var image = new Image();
+        using (var file = new FileStream(image.Path, FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite))
+            file.SetLength(4 * Image.Size);
+        using var driver = new BlockDriver(new BlockOptions { Path = image.Path });
+        long before = image.Allocated;
+        Assert.That(driver.Do(BlockDriver.WriteZeroes, new SectorRange(512, 4096)).Status, Is.EqualTo(BlockDriver.Ok));
+        Assert.That(image.Allocated, Is.LessThan(before), "bytes that the file takes");
+        Assert.That(image.Content.AsSpan(512 * 512, 4096 * 512).ContainsAnyExcept((byte)0), Is.False);
+    }
+
+    [Test]
+    public void Locking_Deferred_FollowsTheGuestThatMoves()
+    {
+        using var image = new Image();
+        var options = new BlockOptions { Path = image.Path };
+        using var source = new BlockBackend(options);
+        using var destination = new BlockBackend(options with { Locking = BlockLocking.Deferred });
+        Assert.That(() => new BlockBackend(options), Throws.InstanceOf<VhostException>(), "nobody else may come in");
+
+        source.FeaturesAccepted(BlockFeatures.Flush);
+        source.Image.BeginUse();
+        Assert.That(destination.Image.BeginUse, Throws.InstanceOf<VhostException>().With.Message.Contains("somebody else has it open"));
+        source.RingStopped();
+        Assert.That(destination.Image.BeginUse, Throws.InstanceOf<VhostException>(), "a guest that only pauses keeps its disk");
+
+        source.Image.BeginUse();
+        source.Image.BeginUse();
+        source.FeaturesAccepted(BlockFeatures.Flush | VirtioFeatures.LogAll);
+        source.RingStopped();
+        Assert.That(destination.Image.BeginUse, Throws.InstanceOf<VhostException>(), "one of two rings still runs");
+        source.RingStopped();
+        destination.Image.BeginUse();
+        Assert.That(source.Image.BeginUse, Throws.InstanceOf<VhostException>(), "it is the destination's now");
     }
 
     // tmpfs has holes, but cannot zero what is not to become one.

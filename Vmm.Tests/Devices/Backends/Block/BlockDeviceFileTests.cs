@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using System.Diagnostics;
 using NUnit.Framework;
 using Vmm.Devices.Backends.Block;
 using Vmm.Vhost;
@@ -11,29 +10,29 @@ namespace Vmm.Tests.Devices.Backends.Block;
 public sealed class BlockDeviceFileTests
 {
     private Image _image = null!;
+    private LoopDevice _loop = null!;
     private string _device = "";
 
     [SetUp]
-    public void Attach()
+    public void Attach() => Attach([]);
+
+    private void Attach(string[] options)
     {
         _image = new Image();
-        (int status, string output) = Run("losetup", "--find", "--show", _image.Path);
-        if (status != 0)
+        if (LoopDevice.TryAttach(_image.Path, out LoopDevice? loop, options) is string reason)
         {
             _image.Dispose();
-            Assert.Ignore($"no loop device to be had: {output}");
+            Assert.Ignore($"no loop device to be had: {reason}");
         }
-        _device = output.Trim();
+        _loop = loop!;
+        _device = _loop.Path;
     }
 
     [TearDown]
     public void Detach()
     {
-        if (_device.Length == 0)
-            return;
-        Run("losetup", "--detach", _device);
+        _loop?.Dispose();
         _image.Dispose();
-        _device = "";
     }
 
     [Test]
@@ -75,18 +74,43 @@ public sealed class BlockDeviceFileTests
             Throws.InstanceOf<VhostException>().With.Message.Contains(_device).And.Message.Contains("in use"));
     }
 
-    private static (int Status, string Output) Run(string program, params string[] arguments)
+    // An io_uring of a process that was killed has the device for a moment longer.
+    [Test]
+    public void Open_DeviceThatIsInUseForAMomentLonger_WaitsForIt()
     {
-        try
+        var first = new BlockBackend(new BlockOptions { Path = _device });
+        var opening = Task.Run(() => DiskFile.Open(_device, readOnly: false, direct: false, patience: 60_000));
+        Assert.That(opening.Wait(200), Is.False, () => opening.Exception?.ToString() ?? "it was opened twice");
+        first.Dispose();
+        Assert.That(opening.Wait(TimeSpan.FromSeconds(60)), Is.True);
+        opening.Result.Dispose();
+    }
+
+    [Test]
+    public void Open_BlocksOf4096_RangesAreWholeBlocks()
+    {
+        Detach();
+        Attach(["--sector-size", "4096"]);
+        using var driver = new BlockDriver(new BlockOptions { Path = _device });
+        var config = new byte[60];
+        driver.Device.ReadConfig(config);
+        Assert.That(BinaryPrimitives.ReadUInt32LittleEndian(config.AsSpan(20)), Is.EqualTo(4096), "blk_size");
+        foreach (int offset in (int[])[36, 48])
         {
-            using Process process = Process.Start(new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, RedirectStandardError = true })!;
-            string output = process.StandardOutput.ReadToEnd() + process.StandardError.ReadToEnd();
-            process.WaitForExit();
-            return (process.ExitCode, output);
+            uint most = BinaryPrimitives.ReadUInt32LittleEndian(config.AsSpan(offset));
+            Assert.That((most, most % 8), Is.EqualTo((0x3FFFF8U, 0U)), "the most sectors of a range, with which a driver cuts what is longer");
         }
-        catch (System.ComponentModel.Win32Exception e)
-        {
-            return (-1, e.Message);
-        }
+    }
+
+    [Test]
+    public void UpdateCapacity_DeviceThatHasGrown_IsServedToItsNewEnd()
+    {
+        using var driver = new BlockDriver(new BlockOptions { Path = _device });
+        Assert.That(driver.Do(BlockDriver.In, 2048, room: 512).Status, Is.EqualTo(BlockDriver.IoError));
+        using (var file = new FileStream(_image.Path, FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite))
+            file.SetLength(2 * Image.Size);
+        _loop.UpdateSize();
+        driver.Device.UpdateCapacity();
+        Assert.That(driver.Do(BlockDriver.In, 4095, room: 512).Status, Is.EqualTo(BlockDriver.Ok));
     }
 }

@@ -48,5 +48,12 @@ internal sealed class Image : IDisposable
         }
     }
 
+    /// <summary>Makes it longer or shorter, while others have it open.</summary>
+    public void Resize(long size)
+    {
+        using var file = new FileStream(_path, FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite);
+        file.SetLength(size);
+    }
+
     public void Dispose() => File.Delete(_path);
 }

@@ -1,0 +1,79 @@
+using NLog;
+using Vmm.Vhost;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Devices.Backends.Block;
+
+/// <summary>Looks every second whether an image has another size, on a thread of its own. That is one lseek(2); inotify(7) would report each write of the
+/// guest too.</summary>
+internal sealed class CapacityWatch(string path, Action look) : IDisposable
+{
+    private const int Interval = 1000;      // ms
+
+    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Backends.Block");
+
+    private readonly Lock _lock = new();
+    private readonly EventFd _wake = new();
+    private Thread? _thread;
+    private bool _hasReported;
+    private volatile bool _isStopping;
+
+    /// <summary>Begins, unless it has begun already. For one thread.</summary>
+    public void Start()
+    {
+        if (_thread is not null)
+            return;
+        _thread = new Thread(Run) { Name = $"{path} size", IsBackground = true };
+        _thread.Start();
+    }
+
+    /// <summary>Has it look at once, from any thread, at any time.</summary>
+    public void LookNow()
+    {
+        lock (_lock)
+        {
+            if (!_isStopping)
+                _wake.Signal();
+        }
+    }
+
+    /// <summary>Ends it.</summary>
+    public void Dispose()
+    {
+        lock (_lock)
+        {
+            if (!_isStopping)
+                _wake.Signal();
+            _isStopping = true;
+        }
+        _thread?.Join();
+        _wake.Dispose();
+    }
+
+    private void Run()
+    {
+        while (!_isStopping)
+        {
+            Poll.Wait([new PollEntry(_wake, PollEvents.Readable)], Interval);
+            _wake.Drain();
+            if (!_isStopping)
+                Look();
+        }
+    }
+
+    private void Look()
+    {
+        try
+        {
+            look();
+            _hasReported = false;
+        }
+        catch (Exception e) when (e is VhostException or IOException)
+        {
+            // A front-end that has just gone is the usual cause; the next one reads the configuration by itself.
+            if (!_hasReported)
+                s_log.Debug("{Path}: {Error}", path, e.Message);
+            _hasReported = true;
+        }
+    }
+}
