@@ -17,14 +17,13 @@ internal abstract class VhostDevice : VirtioDevice
     private readonly EventFd _ringError = new();
     private int _warnings;
 
-    /// <summary>Waits for ring errors.</summary>
+    /// <summary>Nothing is waited for yet.</summary>
     /// <param name="name">The device in messages.</param>
     /// <param name="events">Where they are waited for.</param>
     protected VhostDevice(string name, EventLoop events)
     {
         Name = name;
         _events = events;
-        events.Add(_ringError, RingFailed);
     }
 
     /// <inheritdoc/>
@@ -32,6 +31,9 @@ internal abstract class VhostDevice : VirtioDevice
 
     /// <summary>The data plane; null only while the device is being made.</summary>
     protected abstract IVhostBackend? DataPlane { get; }
+
+    /// <inheritdoc/>
+    public override void Listen() => _events.Add(_ringError, RingFailed, failed: Fail);
 
     /// <inheritdoc/>
     public override bool IsDelegated(int queue) => queue < Rings.RingCount;

@@ -17,6 +17,19 @@ public abstract class VirtioDevice : IDisposable
     /// <summary>The transport; set before anything else is called.</summary>
     public IVirtioHost Host { get; set; } = null!;
 
+    /// <summary>Begins to hear what happens to the device by itself. The transport calls this last, when both are complete: an event may
+    /// come at once, on another thread. So descriptors go into an event loop here, and never while the device is made.</summary>
+    public virtual void Listen()
+    {
+    }
+
+    /// <summary>Ends the device because a call-back of its own has failed: its driver sees DEVICE_NEEDS_RESET.</summary>
+    protected void Fail(string reason)
+    {
+        lock (Sync)
+            Host.NeedsReset(reason);
+    }
+
     /// <summary>What the device is called in messages: its option and what tells it from others, such as "--net tap=vmtap0".</summary>
     public abstract string Name { get; }
 

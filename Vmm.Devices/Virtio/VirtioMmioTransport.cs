@@ -52,6 +52,7 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
                 _queues[i] = new QueueRegisters(i, device.MaxQueueSize(i));
             device.Host = this;
             Reset();
+            device.Listen();
         }
         catch
         {

@@ -58,6 +58,8 @@ internal sealed class EchoDevice : VhostUserDevice
     /// <summary>Done by the ring's thread after each request that was completed.</summary>
     public Action? AfterEach { get; set; }
 
+    public Action<BackendRing>? OnStart { get; set; }
+
     public byte[]? State { get; set; } = [1, 2, 3];
 
     public IReadOnlyList<string> Events
@@ -118,6 +120,7 @@ internal sealed class EchoDevice : VhostUserDevice
 
     public override IRingHandler StartRing(BackendRing ring)
     {
+        OnStart?.Invoke(ring);
         Note($"start {ring.Index}");
         if (ring.IsContinued)
             Continued.Add(ring.Index);

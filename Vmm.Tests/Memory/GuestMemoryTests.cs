@@ -1,6 +1,8 @@
 using NUnit.Framework;
+using Vmm.Tests.Fakes;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Virtqueue;
 
 namespace Vmm.Tests.Memory;
 
@@ -129,6 +131,93 @@ public class GuestMemoryTests
         Assert.That(error.Message, Does.Not.Contain("\n"));
         Assert.That(error.InnerException, Is.TypeOf<ErrnoException>());
     }
+
+    [Test]
+    public void Memory_Disposed_ThrowsEverywhere()
+    {
+        GuestMemory memory = GuestMemory.Create([(new(0), MiB)]);
+        GuestAddressSpace space = memory.AddressSpace;
+        var queue = new SplitVirtqueue(
+            space, new RingLayout { Index = 0, Size = 4, DescriptorArea = new(0), DriverArea = new(0x100), DeviceArea = new(0x200) }, 0);
+        memory.Dispose();
+        using var others = new OtherFiles();
+        memory.Dispose();
+        Assert.Multiple(() =>
+        {
+            Assert.That(() => memory.Read<int>(new(0)), Throws.TypeOf<ObjectDisposedException>());
+            Assert.That(() => memory.Write(new(0), 1), Throws.TypeOf<ObjectDisposedException>());
+            Assert.That(() => memory.Slice(new(0), 1).Length, Throws.TypeOf<ObjectDisposedException>());
+            Assert.That(() => memory.TrySlice(new(0), 1, out _), Throws.TypeOf<ObjectDisposedException>());
+            Assert.That(() => memory.HostAddress(new(0), 1), Throws.TypeOf<ObjectDisposedException>());
+            Assert.That(memory.Clear, Throws.TypeOf<ObjectDisposedException>());
+            Assert.That(() => memory.TryUseHugePages(new(0), 4096), Throws.TypeOf<ObjectDisposedException>());
+            Assert.That(() => memory.File.Number, Throws.TypeOf<ObjectDisposedException>());
+            Assert.That(() => space.Read<int>(new(0)), Throws.TypeOf<ObjectDisposedException>());
+            Assert.That(() => queue.TryTake(out _), Throws.TypeOf<ObjectDisposedException>());
+            Assert.That(() => queue.Return(0, 0), Throws.TypeOf<ObjectDisposedException>());
+            Assert.That(() => queue.PutBack(0), Throws.TypeOf<ObjectDisposedException>());
+            Assert.That(() => queue.ShouldCall(), Throws.TypeOf<ObjectDisposedException>());
+            Assert.That(() => queue.EnableKicks(), Throws.TypeOf<ObjectDisposedException>());
+            Assert.That(queue.SuppressKicks, Throws.TypeOf<ObjectDisposedException>());
+            Assert.That(() => queue.Waiting, Throws.TypeOf<ObjectDisposedException>());
+        });
+        others.AssertUntouched();
+    }
+
+    [Test]
+    public void Memory_DisposedWhileOthersUseIt_HarmsNobodyAndIsGivenBack()
+    {
+        for (int round = 0; round < 20; round++)
+        {
+            GuestMemory memory = GuestMemory.Create([(new(0), 4 * MiB)]);
+            memory.Write(new(0), 0x55);
+            Span<byte> span = memory.Slice(new(0), 4096);
+            using var begun = new SemaphoreSlim(0);
+            Task[] users = [.. Enumerable.Range(0, 2).Select(_ => Task.Factory.StartNew(
+                () =>
+                {
+                    begun.Release();
+                    for (ulong i = 0; ; i = (i + 4096) % (4 * MiB))
+                        memory.Write(new(i), memory.Read<int>(new(i)) | 1);
+                },
+                TaskCreationOptions.LongRunning))];
+            for (int i = 0; i < users.Length; i++)
+                begun.Wait();
+            memory.Dispose();
+            foreach (Task user in users)
+                Assert.That(user.Wait, Throws.InnerException.TypeOf<ObjectDisposedException>());
+            Assert.That(span[0] & ~1, Is.Zero, "a span that somebody kept shows nothing of what was there");
+            GC.KeepAlive(memory);
+        }
+    }
+
+    [Test]
+    public void Queue_MemoryIsForgotten_StaysMapped()
+    {
+        SplitVirtqueue queue = Make();
+        for (int i = 0; i < 3; i++)
+        {
+            GC.Collect();
+            GC.WaitForPendingFinalizers();
+        }
+        Assert.That(queue.Waiting, Is.EqualTo(3));
+
+        [System.Runtime.CompilerServices.MethodImpl(System.Runtime.CompilerServices.MethodImplOptions.NoInlining)]
+        static SplitVirtqueue Make()
+        {
+            GuestMemory memory = GuestMemory.Create([(new(0), MiB)]);
+            memory.Write(new(0x102), (ushort)3);
+            return new SplitVirtqueue(memory.AddressSpace,
+                new RingLayout { Index = 0, Size = 4, DescriptorArea = new(0), DriverArea = new(0x100), DeviceArea = new(0x200) }, 0);
+        }
+    }
+
+    [TestCase(1UL)]
+    [TestCase(2048UL)]
+    [TestCase(3UL << 20)]
+    public void Options_HugePageSizeIsNone_IsRefused(ulong size) =>
+        Assert.That(() => new GuestMemoryOptions { HugePageSize = size },
+            Throws.TypeOf<ArgumentOutOfRangeException>().With.Message.StartsWith("HugePageSize must be 0 or a power of two"));
 
     [Test]
     public void Create_BadRanges_AreTheCallersMistake()

@@ -1,4 +1,5 @@
 using NUnit.Framework;
+using Vmm.Tests.Fakes;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Virtqueue;
 
@@ -40,7 +41,30 @@ public class SplitVirtqueueDriverTests
     [TestCase(3)]
     [TestCase(65536)]
     public void New_SizeIsNoneOfARing_Throws(int size) =>
-        Assert.That(() => new SplitVirtqueueDriver(_memory, new(Start), size), Throws.InstanceOf<ArgumentOutOfRangeException>());
+        Assert.That(() => new SplitVirtqueueDriver(_memory, new(Start), size),
+            Throws.TypeOf<ArgumentOutOfRangeException>().With.Message.StartsWith("size must be a power of two, 1 to 32768"));
+
+    [TestCase(0)]
+    [TestCase(-8)]
+    [TestCase(12)]
+    [TestCase(1 << 20)]
+    public void BytesFor_SizeIsNoneOfARing_Throws(int size) =>
+        Assert.That(() => SplitVirtqueueDriver.BytesFor(size), Throws.TypeOf<ArgumentOutOfRangeException>().With.Message.StartsWith("size must be"));
+
+    [Test]
+    public void New_CannotBeMade_LeavesNothingOpen()
+    {
+        int before = OpenDescriptors.Count;
+        for (int i = 0; i < 20; i++)
+        {
+            Assert.That(() => new SplitVirtqueueDriver(_memory, new(Start), 3), Throws.InstanceOf<ArgumentException>());
+            Assert.That(() => new SplitVirtqueueDriver(_memory, new(Start + 1), Size), Throws.InstanceOf<ArgumentException>());
+            Assert.That(() => new SplitVirtqueueDriver(_memory, new(Start), Size, index: -1), Throws.InstanceOf<ArgumentException>());
+            Assert.That(() => new SplitVirtqueueDriver(_memory, new(0xFFF0), Size), Throws.TypeOf<GuestMemoryException>());
+            Assert.That(() => new SplitVirtqueueDriver(null!, new(Start), Size), Throws.ArgumentNullException);
+        }
+        Assert.That(OpenDescriptors.Count, Is.EqualTo(before));
+    }
 
     [Test]
     public void New_NotInMemory_Throws() =>
@@ -86,17 +110,131 @@ public class SplitVirtqueueDriverTests
         }
     }
 
-    [Test]
-    public void TryTake_WhatWasNeverGiven_Throws()
+    [TestCase(4U, TestName = "TryTake_NoDescriptor_BreaksTheRing")]
+    [TestCase(1U, TestName = "TryTake_NotTheHeadOfARequest_BreaksTheRing")]
+    [TestCase(3U, TestName = "TryTake_FreeDescriptor_BreaksTheRing")]
+    public void TryTake_WhatWasNeverGiven_BreaksTheRing(uint id)
     {
-        _memory.Write(_queue.Config.DeviceArea + 4, 4U);
-        _memory.Write(_queue.Config.DeviceArea + 2, (ushort)1);
+        _queue.Add([(new(0x8000), 1), (new(0x8000), 1)], []);
+        Use(0, id);
+        for (int i = 0; i < 2; i++)
+        {
+            Assert.That(() => _queue.TryTake(out _, out _),
+                Throws.TypeOf<VirtqueueException>().With.Message.EqualTo($"queue 3: the device gives back request {id}, which it does not have"));
+        }
+        Assert.That(() => _queue.Add([(new(0x8000), 1)], []), Throws.TypeOf<VirtqueueException>());
+        Assert.That(() => _queue.Wait(Timeout.InfiniteTimeSpan), Throws.TypeOf<VirtqueueException>());
+        Assert.That(_queue.FreeDescriptors, Is.EqualTo(2), "nothing became free");
+    }
+
+    [Test]
+    public void TryTake_TheSameTwice_BreaksTheRing()
+    {
+        _queue.Add([(new(0x8000), 1), (new(0x8000), 1)], []);
+        _queue.Add([(new(0x8000), 1)], []);
+        Use(0, 0);
+        Use(1, 0);
+        Assert.That(_queue.TryTake(out _, out _));
         Assert.That(() => _queue.TryTake(out _, out _), Throws.TypeOf<VirtqueueException>());
+        Assert.That(_queue.FreeDescriptors, Is.EqualTo(3));
+    }
+
+    [Test]
+    public void TryTake_MoreThanTheDeviceHas_BreaksTheRing()
+    {
+        _queue.Add([(new(0x8000), 1)], []);
+        _memory.Write(_queue.Config.DeviceArea + 2, (ushort)2);
+        Assert.That(() => _queue.TryTake(out _, out _),
+            Throws.TypeOf<VirtqueueException>().With.Message.EqualTo("queue 3: the device gives back 2 requests, and has 1"));
+    }
+
+    [Test]
+    public void Add_BuffersThatAreNone_AreRefusedAndLeaveTheQueueAsItWas()
+    {
+        Assert.That(() => _queue.Add([(new(0x8000), 0)], []), Throws.ArgumentException.With.Message.StartsWith("the buffer at 0x8000 is empty"));
+        Assert.That(() => _queue.Add([(new(0x8000), 1)], [(new(0xFFFF), 2)]), Throws.TypeOf<GuestMemoryException>());
+        Assert.That(() => _queue.Add([(new(ulong.MaxValue), 2)], []), Throws.TypeOf<GuestMemoryException>());
+        Assert.That(() => _queue.Add([], [(new(0x8000), uint.MaxValue)]), Throws.TypeOf<GuestMemoryException>());
+        Assert.That(() => _queue.Add([], []), Throws.ArgumentException);
+        Assert.That(() => _queue.Add(new (GuestAddress, uint)[5], []), Throws.ArgumentException);
+        Assert.That(_queue.FreeDescriptors, Is.EqualTo(Size));
+        Assert.That(_memory.Read<ushort>(_queue.Config.DriverArea + 2), Is.Zero);
+    }
+
+    [Test]
+    public void Add_AsManyBuffersAsTheQueueHas_AllBecomeFreeAgain()
+    {
+        using GuestMemory memory = GuestMemory.Create([(new(0), 1 << 20)]);
+        using var queue = new SplitVirtqueueDriver(memory, new(0x1000), 1024);
+        var buffers = new (GuestAddress, uint)[1024];
+        Array.Fill(buffers, (new(0x8_0000), 16U));
+        queue.Add(buffers, []);
+        Assert.That(queue.FreeDescriptors, Is.Zero);
+        memory.Write(queue.Config.DeviceArea + 4, 0U);
+        memory.Write(queue.Config.DeviceArea + 2, (ushort)1);
+        Assert.That(queue.TryTake(out _, out _));
+        Assert.That(queue.FreeDescriptors, Is.EqualTo(1024));
+    }
+
+    [Test]
+    public void Wait_InfiniteTime_WaitsUntilSomethingIsThere()
+    {
+        _queue.Add([(new(0x8000), 1)], []);
+        var wait = Task.Run(() => _queue.Wait(Timeout.InfiniteTimeSpan));
+        Assert.That(wait.Wait(30), Is.False, "nothing is there");
+        Use(0, 0);
+        _queue.Config.Call.Signal();
+        Assert.That(wait.Wait(TimeSpan.FromSeconds(30)));
+        Assert.That(wait.Result);
+    }
+
+    [Test]
+    public void Wait_RingFails_Ends()
+    {
+        var wait = Task.Run(() => _queue.Wait(Timeout.InfiniteTimeSpan));
+        _queue.Config.Error!.Signal();
+        Assert.That(() => wait.Wait(TimeSpan.FromSeconds(30)), Throws.InnerException.TypeOf<VirtqueueException>());
+    }
+
+    [Test]
+    public void Wait_DisposedMeanwhile_Ends()
+    {
+        var wait = Task.Run(() => _queue.Wait(Timeout.InfiniteTimeSpan));
+        wait.Wait(20);
+        _queue.Dispose();
+        Assert.That(() => wait.Wait(TimeSpan.FromSeconds(30)), Throws.InnerException.TypeOf<ObjectDisposedException>());
+    }
+
+    [Test]
+    public void Wait_NoTime_IsRefused() =>
+        Assert.That(() => _queue.Wait(TimeSpan.FromSeconds(-2)), Throws.TypeOf<ArgumentOutOfRangeException>());
+
+    [Test]
+    public void Queue_Disposed_ThrowsAndTouchesNoOtherFile()
+    {
+        _queue.Dispose();
+        using var others = new OtherFiles();
+        Assert.That(_queue.Kick, Throws.TypeOf<ObjectDisposedException>());
+        Assert.That(() => _queue.Add([(new(0x8000), 1)], []), Throws.TypeOf<ObjectDisposedException>());
+        Assert.That(() => _queue.TryTake(out _, out _), Throws.TypeOf<ObjectDisposedException>());
+        Assert.That(() => _queue.Wait(TimeSpan.Zero), Throws.TypeOf<ObjectDisposedException>());
+        _queue.Dispose();
+        others.AssertUntouched();
+    }
+
+    [Test]
+    public void Memory_Disposed_Throws()
+    {
+        _memory.Dispose();
+        Assert.That(() => _queue.Add([(new(0x8000), 1)], []), Throws.TypeOf<ObjectDisposedException>());
+        Assert.That(() => _queue.TryTake(out _, out _), Throws.TypeOf<ObjectDisposedException>());
+        Assert.That(() => _queue.Wait(TimeSpan.FromSeconds(1)), Throws.TypeOf<ObjectDisposedException>());
     }
 
     [Test]
     public void Wait_NothingOrSomething_SaysWhich()
     {
+        _queue.Add([(new(0x8000), 1)], []);
         _queue.Config.Call.Signal();
         Assert.That(_queue.Wait(TimeSpan.FromMilliseconds(5)), Is.False, "a call alone is nothing");
         var device = new Thread(() =>
@@ -107,6 +245,12 @@ public class SplitVirtqueueDriverTests
         device.Start();
         Assert.That(_queue.Wait(TimeSpan.FromSeconds(30)));
         device.Join();
+    }
+
+    private void Use(int slot, uint id)
+    {
+        _memory.Write(_queue.Config.DeviceArea + 4 + (8 * (ulong)slot), id);
+        _memory.Write(_queue.Config.DeviceArea + 2, (ushort)(slot + 1));
     }
 
     private (ulong Address, uint Length, int Flags, int Next) Descriptor(int index)

@@ -4,10 +4,12 @@ using System.Runtime.InteropServices;
 namespace Vmm.Vhost.Memory;
 
 /// <summary>The way from a guest-physical range to this process's memory: the only one there is, and it checks the whole range.
-/// Whoever makes it keeps the regions mapped as long as it is used.</summary>
+/// Whoever makes it keeps the regions mapped as long as it is used. That of a <see cref="GuestMemory"/> throws once that is disposed.</summary>
 public sealed class GuestAddressSpace
 {
     private readonly GuestRegion[] _regions;
+    private readonly object? _owner;     // keeps the memory mapped: nobody else may have a reference any more
+    private volatile bool _isGone;
 
     /// <summary>An address space of <paramref name="regions"/>, in any order.</summary>
     /// <exception cref="ArgumentException">Two regions overlap, or one is empty or wraps.</exception>
@@ -24,6 +26,10 @@ public sealed class GuestAddressSpace
             next = unchecked(last + 1);
         }
     }
+
+    /// <summary>The same, of regions that <paramref name="owner"/> keeps mapped as long as it is not collected.</summary>
+    internal GuestAddressSpace(object owner, ReadOnlySpan<GuestRegion> regions)
+        : this(regions) => _owner = owner;
 
     /// <summary>The regions, by rising guest-physical address.</summary>
     public ReadOnlySpan<GuestRegion> Regions => _regions;
@@ -47,8 +53,10 @@ public sealed class GuestAddressSpace
     /// <summary>As many of the <paramref name="length"/> bytes at <paramref name="address"/> as lie in one region, at most 2 GiB - 1. Regions may
     /// border on each other, as those of a guest's NUMA nodes do.</summary>
     /// <returns>False if the first is not guest memory.</returns>
+    /// <exception cref="ObjectDisposedException">The memory is disposed.</exception>
     public unsafe bool TrySliceFront(GuestAddress address, ulong length, out Span<byte> span)
     {
+        ThrowIfGone();
         foreach (ref readonly GuestRegion region in _regions.AsSpan())
         {
             // Unsigned: an address below the region gives a huge offset; compared by subtraction, so nothing can wrap.
@@ -92,12 +100,27 @@ public sealed class GuestAddressSpace
     /// <summary>Reads a <typeparamref name="T"/> at <paramref name="address"/>, whatever its alignment.</summary>
     /// <exception cref="GuestMemoryException">Not all of it is guest memory.</exception>
     public T Read<T>(GuestAddress address)
-        where T : unmanaged => MemoryMarshal.Read<T>(Slice(address, Unsafe.SizeOf<T>()));
+        where T : unmanaged
+    {
+        T value = MemoryMarshal.Read<T>(Slice(address, Unsafe.SizeOf<T>()));
+        GC.KeepAlive(_owner);
+        return value;
+    }
 
     /// <summary>Writes <paramref name="value"/> at <paramref name="address"/>, whatever its alignment.</summary>
     /// <exception cref="GuestMemoryException">Not all of it is guest memory.</exception>
     public void Write<T>(GuestAddress address, in T value)
-        where T : unmanaged => MemoryMarshal.Write(Slice(address, Unsafe.SizeOf<T>()), in value);
+        where T : unmanaged
+    {
+        MemoryMarshal.Write(Slice(address, Unsafe.SizeOf<T>()), in value);
+        GC.KeepAlive(_owner);
+    }
+
+    /// <summary>The memory is disposed: nobody finds it any more.</summary>
+    internal void End() => _isGone = true;
+
+    /// <summary>Says so.</summary>
+    internal void ThrowIfGone() => ObjectDisposedException.ThrowIf(_isGone, typeof(GuestMemory));
 
     /// <summary>What a range is that is not in it.</summary>
     internal static GuestMemoryException OutOfRange(GuestAddress address, ulong length) =>

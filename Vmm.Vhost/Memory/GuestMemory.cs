@@ -3,6 +3,9 @@ using Vmm.Vhost.Native;
 namespace Vmm.Vhost.Memory;
 
 /// <summary>A guest's RAM: one sealed memfd, mapped once and shared, seen by the guest as a few large regions.</summary>
+/// <remarks>Dispose of it after whatever uses it. Afterwards every member throws <see cref="ObjectDisposedException"/>. The memory is given
+/// back at once, but its addresses in this process stay reserved until nothing refers to this object, its address space or a queue in it: who
+/// still looks there, on another thread or by a span, finds zeros and harms nobody.</remarks>
 public sealed class GuestMemory : IDisposable
 {
     /// <summary>At most this many regions, so that any vhost-user back-end takes them in one SET_MEM_TABLE
@@ -13,12 +16,13 @@ public sealed class GuestMemory : IDisposable
     private const ulong HugePageSize = 2 << 20;   // what a page directory entry maps
 
     private readonly MemoryMapping _mapping;
+    private bool _isDisposed;
 
     private GuestMemory(FileDescriptor file, MemoryMapping mapping, GuestRegion[] regions)
     {
         File = file;
         _mapping = mapping;
-        AddressSpace = new GuestAddressSpace(regions);
+        AddressSpace = new GuestAddressSpace(mapping, regions);
     }
 
     /// <summary>The memfd that holds all of it, region after region; handed to back-ends.</summary>
@@ -94,6 +98,7 @@ public sealed class GuestMemory : IDisposable
     /// <exception cref="GuestMemoryException">Some of the range is not guest RAM.</exception>
     public unsafe bool TryUseHugePages(GuestAddress start, ulong length)
     {
+        AddressSpace.ThrowIfGone();
         foreach (ref readonly GuestRegion region in Regions)
         {
             ulong offset = start.Value - region.Start.Value;
@@ -117,12 +122,19 @@ public sealed class GuestMemory : IDisposable
     }
 
     /// <summary>Zeroes all of it and gives its pages back to the host: what a guest finds after a cold start.</summary>
-    public void Clear() => _mapping.Discard();
+    public void Clear()
+    {
+        AddressSpace.ThrowIfGone();
+        _mapping.Discard();
+    }
 
-    /// <inheritdoc/>
+    /// <summary>Gives the memory back.</summary>
     public void Dispose()
     {
-        _mapping.Dispose();
+        if (Interlocked.Exchange(ref _isDisposed, true))
+            return;
+        AddressSpace.End();
+        _mapping.Retire();
         File.Dispose();
     }
 

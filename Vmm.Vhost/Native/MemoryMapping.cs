@@ -154,6 +154,21 @@ public sealed unsafe class MemoryMapping : SafeHandle
         Map(held.Pointer, Length, MappingAccess.SharedReadWrite, fd, LibC.MAP_FIXED, offset);
     }
 
+    /// <summary>Gives the memory back and keeps its addresses, until this object is collected: who still looks there finds zeros.</summary>
+    internal void Retire()
+    {
+        using var held = new Held(this);
+        try
+        {
+            // SAFETY: MAP_FIXED over exactly the range that this mapping owns.
+            Map(held.Pointer, Length, MappingAccess.PrivateZeros, null, LibC.MAP_ANONYMOUS | LibC.MAP_FIXED, 0);
+        }
+        catch (ErrnoException)
+        {
+            Dispose();   // a host that lends no addresses: they go, too
+        }
+    }
+
     private void CheckRange(ulong offset, ulong length)
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThan(offset, Length);
@@ -174,7 +189,7 @@ public sealed unsafe class MemoryMapping : SafeHandle
         {
             MappingAccess.SharedReadWriteLazy => LibC.MAP_SHARED | LibC.MAP_NORESERVE,
             MappingAccess.SharedReadWrite or MappingAccess.SharedReadOnly => LibC.MAP_SHARED,
-            MappingAccess.Reserved => LibC.MAP_PRIVATE | LibC.MAP_NORESERVE,
+            MappingAccess.Reserved or MappingAccess.PrivateZeros => LibC.MAP_PRIVATE | LibC.MAP_NORESERVE,
             _ => LibC.MAP_PRIVATE,
         };
         int protection = access switch
@@ -224,6 +239,9 @@ public enum MappingAccess
 
     /// <summary>Nothing: addresses kept free.</summary>
     Reserved,
+
+    /// <summary>Zeros, of which nobody else knows.</summary>
+    PrivateZeros,
 
     /// <summary>As <see cref="SharedReadWrite"/>, without reserving memory ahead: more may be mapped than the host has.</summary>
     SharedReadWriteLazy,

@@ -18,6 +18,8 @@ public sealed class VhostUserConnection : IDisposable
     /// <param name="peer">What the peer is called in messages, such as the socket's path.</param>
     public VhostUserConnection(UnixSocket socket, string peer)
     {
+        ArgumentNullException.ThrowIfNull(socket);
+        ArgumentNullException.ThrowIfNull(peer);
         Socket = socket;
         Peer = peer;
     }

@@ -17,13 +17,24 @@ public sealed record VhostUserEndpoint
     public int Number { get; private init; } = -1;
 
     /// <summary>We connect to a socket on which the other side listens.</summary>
-    public static VhostUserEndpoint ConnectTo(string path) => new() { Role = VhostUserSocketRole.Client, Path = path };
+    public static VhostUserEndpoint ConnectTo(string path) => new() { Role = VhostUserSocketRole.Client, Path = NotNull(path) };
 
     /// <summary>We listen on a socket, and the other side connects.</summary>
-    public static VhostUserEndpoint ListenOn(string path) => new() { Role = VhostUserSocketRole.Server, Path = path };
+    public static VhostUserEndpoint ListenOn(string path) => new() { Role = VhostUserSocketRole.Server, Path = NotNull(path) };
 
     /// <summary>The process was started with a socket: a connected one, or for a back-end one that listens.</summary>
-    public static VhostUserEndpoint Inherit(int number) => new() { Role = VhostUserSocketRole.Inherited, Number = number };
+    /// <exception cref="ArgumentOutOfRangeException"><paramref name="number"/> is negative.</exception>
+    public static VhostUserEndpoint Inherit(int number)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(number);
+        return new() { Role = VhostUserSocketRole.Inherited, Number = number };
+    }
+
+    private static string NotNull(string path)
+    {
+        ArgumentNullException.ThrowIfNull(path);
+        return path;
+    }
 
     /// <inheritdoc/>
     public override string ToString() => Path ?? $"fd {Number}";

@@ -60,11 +60,19 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
     public override uint Base => _available.Value | (uint)_used.Value << 16;
 
     /// <inheritdoc/>
-    public override int Waiting => IsAvailable() ? 1 : 0;
+    public override int Waiting
+    {
+        get
+        {
+            CheckMemory();
+            return IsAvailable() ? 1 : 0;
+        }
+    }
 
     /// <inheritdoc/>
     public override bool TryTake(out DescriptorChain chain)
     {
+        CheckMemory();
         if (_nextLeft < _left.Count)
         {
             chain = TakeLeft();
@@ -109,6 +117,7 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
     /// <inheritdoc/>
     public override void PutBack(ushort head)
     {
+        CheckMemory();
         NotePutBack(head);
         if (_tookLeft)
         {
@@ -123,6 +132,7 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
     /// <summary>The driver sees it at once: each descriptor says itself that it is used.</summary>
     internal override void Put(ushort head, uint written)
     {
+        CheckMemory();
         NoteReturned(head);
         int count = _counts[head];
         Position next = _used.Advance(count, Size);
@@ -145,6 +155,7 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
     /// <inheritdoc/>
     public override bool ShouldCall()
     {
+        CheckMemory();
         int added = _uncalled;
         _uncalled = 0;
         if (added == 0)
@@ -164,6 +175,7 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
     /// <inheritdoc/>
     public override bool EnableKicks()
     {
+        CheckMemory();
         if (HasEventIndex)
         {
             Volatile.Write(ref *(ushort*)_deviceEvent, _available.Value);
@@ -181,7 +193,11 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
     }
 
     /// <inheritdoc/>
-    public override void SuppressKicks() => SetEventFlags(EventsDisabled);
+    public override void SuppressKicks()
+    {
+        CheckMemory();
+        SetEventFlags(EventsDisabled);
+    }
 
     private void SetEventFlags(ushort flags)
     {

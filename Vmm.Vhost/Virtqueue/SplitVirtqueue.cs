@@ -57,7 +57,14 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     public override uint Base => _nextAvailable;
 
     /// <inheritdoc/>
-    public override int Waiting => (ushort)(Volatile.Read(ref *(ushort*)(_available + IndexOffset)) - _nextAvailable);
+    public override int Waiting
+    {
+        get
+        {
+            CheckMemory();
+            return (ushort)(Volatile.Read(ref *(ushort*)(_available + IndexOffset)) - _nextAvailable);
+        }
+    }
 
     private byte* AvailableEvent => _used + RingOffset + sizeof(UsedElement) * Size;
 
@@ -66,6 +73,7 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     /// <inheritdoc/>
     public override bool TryTake(out DescriptorChain chain)
     {
+        CheckMemory();
         if (_nextLeft < _left.Length)
         {
             chain = TakeLeft();
@@ -88,6 +96,7 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     /// <inheritdoc/>
     public override void PutBack(ushort head)
     {
+        CheckMemory();
         NotePutBack(head);
         if (_tookLeft)
         {
@@ -101,6 +110,7 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     /// <inheritdoc/>
     internal override void Put(ushort head, uint written)
     {
+        CheckMemory();
         NoteReturned(head);
         _inflight?.Returning(head);
         int slot = _nextUsed & _mask;
@@ -123,6 +133,7 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     /// <inheritdoc/>
     public override bool ShouldCall()
     {
+        CheckMemory();
         Publish();
         ushort before = _calledUsed;
         _calledUsed = _nextUsed;
@@ -139,6 +150,7 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     /// <inheritdoc/>
     public override bool EnableKicks()
     {
+        CheckMemory();
         if (HasEventIndex)
         {
             Volatile.Write(ref *(ushort*)AvailableEvent, _nextAvailable);
@@ -158,6 +170,7 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     /// <inheritdoc/>
     public override void SuppressKicks()
     {
+        CheckMemory();
         // With an event index, one that is left where it was says the same.
         if (HasEventIndex || _isSuppressed == true)
             return;

@@ -202,6 +202,10 @@ public abstract unsafe class VirtQueue
         }
     }
 
+    /// <summary>Makes sure that the memory is still there.</summary>
+    /// <exception cref="ObjectDisposedException">It is disposed.</exception>
+    private protected void CheckMemory() => _memory.ThrowIfGone();
+
     /// <summary>Begins a chain.</summary>
     private protected void BeginChain() => _descriptors = _readable = _writable = 0;
 

@@ -21,7 +21,7 @@ internal sealed class NetDevice : VirtioDevice, INetControl
 
     private readonly NetOptions _options;
     private readonly EventLoop _events;
-    private readonly Tap _tap;
+    private readonly Tap _tap = null!;
     private readonly VhostNet[] _pairs;
     private readonly NetworkSocket _linkChanges = null!;
     private readonly EventFd _ringError = new();
@@ -43,9 +43,9 @@ internal sealed class NetDevice : VirtioDevice, INetControl
         _control = new NetControlPort(this, this, events);
         _mac = _ownMac = options.Mac ?? MacAddress.Random();
         _pairs = new VhostNet[options.QueuePairs];
-        _tap = options.Fds.Count > 0 ? Tap.Adopt(options.Fds) : Tap.Open(options.Tap, options.QueuePairs);
         try
         {
+            _tap = options.Fds.Count > 0 ? Tap.Adopt(options.Fds) : Tap.Open(options.Tap, options.QueuePairs);
             for (int i = 0; i < _pairs.Length; i++)
                 _pairs[i] = OpenPair(_tap.Queues[i]);
             if (options.Mtu is int mtu)
@@ -54,14 +54,19 @@ internal sealed class NetDevice : VirtioDevice, INetControl
             _linkChanges = NetworkSocket.ForLinkChanges();
             _linkIsUp = _tap.IsUp;
             Stop();
-            events.Add(_linkChanges, LinkMayHaveChanged);
-            events.Add(_ringError, RingFailed);
         }
         catch
         {
             Dispose();
             throw;
         }
+    }
+
+    /// <inheritdoc/>
+    public override void Listen()
+    {
+        _events.Add(_linkChanges, LinkMayHaveChanged, failed: Fail);
+        _events.Add(_ringError, RingFailed, failed: Fail);
     }
 
     /// <inheritdoc/>
@@ -192,7 +197,7 @@ internal sealed class NetDevice : VirtioDevice, INetControl
         _events.Remove(_ringError);
         foreach (VhostNet? pair in _pairs)
             pair?.Dispose();
-        _tap.Dispose();
+        _tap?.Dispose();
         _ringError.Dispose();
     }
 

@@ -35,13 +35,19 @@ internal sealed class VdpaDevice : KernelVhostDevice
             if (_queues < NetDataQueues && Type == VirtioDeviceType.Net)
                 throw new VhostException($"{Name}: queues={_queues} is too few: a network device has {NetDataQueues} for data");
             _vdpa.SetConfigCall(_configChanged);
-            events.Add(_configChanged, ConfigMayHaveChanged);
         }
         catch
         {
             Dispose();
             throw;
         }
+    }
+
+    /// <inheritdoc/>
+    public override void Listen()
+    {
+        base.Listen();
+        _events.Add(_configChanged, ConfigMayHaveChanged, failed: Fail);
     }
 
     /// <inheritdoc/>

@@ -74,6 +74,12 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
         _daemon?.WarnOfEnd();
         if ((Frontend.Features & VirtioFeatures.Version1) == 0)
             throw new VhostException($"{Frontend.Name}: the back-end is one for legacy drivers (no VIRTIO_F_VERSION_1), which are not supported");
+    }
+
+    /// <inheritdoc/>
+    public override void Listen()
+    {
+        base.Listen();
         Frontend.Events = this;
     }
 

@@ -256,6 +256,31 @@ public sealed class VhostUserServerTests : IDisposable
         next.Negotiate();
     }
 
+    [TestCase(false)]
+    [TestCase(true)]
+    public void Ring_UsedByAnotherThreadOrAfterItsEnd_Throws(bool hasEnded)
+    {
+        BackendRing? used = null;
+        _device.OnStart = ring => used = ring;
+        using var done = new SemaphoreSlim(0);
+        _device.AfterEach = () => done.Release();
+        var server = new VhostUserServer(VhostUserEndpoint.ListenOn(_path), _device);
+        server.Start();
+        using var frontEnd = new FrontEndDriver(UnixSocket.Connect(_path));
+        using FrontEndRing ring = frontEnd.Start();
+        ring.Add([1], 1);
+        Assert.That(done.Wait(TimeSpan.FromSeconds(20)));
+        if (hasEnded)
+            server.Dispose();
+        Type expected = hasEnded ? typeof(ObjectDisposedException) : typeof(InvalidOperationException);
+        Assert.That(() => used!.TryTake(out _), Throws.TypeOf(expected));
+        Assert.That(() => used!.Complete(0, 0), Throws.TypeOf(expected));
+        Assert.That(() => used!.PutBack(0), Throws.TypeOf(expected));
+        Assert.That(() => used!.Notify(), Throws.TypeOf(expected));
+        Assert.That(() => used!.Waiting, Throws.TypeOf(expected));
+        server.Dispose();
+    }
+
     [Test]
     public void Options_TimesThatWouldSpinOrWaitForEver_AreRefused()
     {

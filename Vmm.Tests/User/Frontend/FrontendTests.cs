@@ -5,6 +5,7 @@ using Vmm.Vhost.Native;
 using Vmm.Vhost.User;
 using Vmm.Vhost.User.Frontend;
 using Vmm.Vhost.User.Protocol;
+using Vmm.Vhost.Virtqueue;
 
 namespace Vmm.Tests.User.Frontend;
 
@@ -38,8 +39,8 @@ public class FrontendTests
             VhostUserRequest.SetFeatures, VhostUserRequest.SetStatus, VhostUserRequest.GetStatus, VhostUserRequest.SetMemTable,
             VhostUserRequest.SetVringNum, VhostUserRequest.SetVringNum,
             VhostUserRequest.GetInflightFd, VhostUserRequest.SetInflightFd,
-            VhostUserRequest.SetVringAddr, VhostUserRequest.SetVringBase, VhostUserRequest.SetVringCall, VhostUserRequest.SetVringKick,
-            VhostUserRequest.SetVringAddr, VhostUserRequest.SetVringBase, VhostUserRequest.SetVringCall, VhostUserRequest.SetVringKick,
+            VhostUserRequest.SetVringAddr, VhostUserRequest.SetVringBase, VhostUserRequest.SetVringCall, VhostUserRequest.SetVringErr, VhostUserRequest.SetVringKick,
+            VhostUserRequest.SetVringAddr, VhostUserRequest.SetVringBase, VhostUserRequest.SetVringCall, VhostUserRequest.SetVringErr, VhostUserRequest.SetVringKick,
             VhostUserRequest.SetVringEnable, VhostUserRequest.SetVringEnable,
             VhostUserRequest.SetStatus,
         }));
@@ -150,8 +151,8 @@ public class FrontendTests
         {
             VhostUserRequest.SetOwner, VhostUserRequest.GetFeatures, VhostUserRequest.SetFeatures, VhostUserRequest.SetMemTable,
             VhostUserRequest.SetVringNum, VhostUserRequest.SetVringNum,
-            VhostUserRequest.SetVringAddr, VhostUserRequest.SetVringBase, VhostUserRequest.SetVringCall, VhostUserRequest.SetVringKick,
-            VhostUserRequest.SetVringAddr, VhostUserRequest.SetVringBase, VhostUserRequest.SetVringCall, VhostUserRequest.SetVringKick,
+            VhostUserRequest.SetVringAddr, VhostUserRequest.SetVringBase, VhostUserRequest.SetVringCall, VhostUserRequest.SetVringErr, VhostUserRequest.SetVringKick,
+            VhostUserRequest.SetVringAddr, VhostUserRequest.SetVringBase, VhostUserRequest.SetVringCall, VhostUserRequest.SetVringErr, VhostUserRequest.SetVringKick,
             VhostUserRequest.GetFeatures,   // so that the rings run when the driver kicks
         }));
         Assert.That(backend.All(1, VhostUserRequest.SetFeatures)[0].Number, Is.EqualTo(VirtioFeatures.Version1));
@@ -232,6 +233,116 @@ public class FrontendTests
         using var cancellation = new CancellationTokenSource(100);
         Assert.Throws<OperationCanceledException>(() => VhostUserFrontend.Open(_fixture.Options, cancellation.Token));
         Assert.That(File.Exists(_fixture.Path), Is.False);
+    }
+
+    [Test]
+    public void Open_BackendThatDoesNotAnswer_EndsInTime()
+    {
+        int before = OpenDescriptors.Count;
+        using UnixListener listener = UnixListener.Listen(_fixture.Path);
+        _fixture.Options = _fixture.Options with { ConnectTimeout = TimeSpan.FromMilliseconds(300), ReplyTimeout = TimeSpan.FromMinutes(5) };
+        Assert.That(() => _fixture.Open(), Throws.TypeOf<VhostException>().With.Message.EqualTo(
+            $"--test: {_fixture.Path}: the back-end did not agree within 0.3 s: it does not answer, or is it another program?"));
+        listener.Dispose();
+        OpenDescriptors.AssertBackTo(before);
+    }
+
+    [Test]
+    public void Open_CancelledWhileTheBackendDoesNotAnswer_WaitsNoLonger()
+    {
+        int before = OpenDescriptors.Count;
+        using UnixListener listener = UnixListener.Listen(_fixture.Path);
+        _fixture.Options = _fixture.Options with { ConnectTimeout = Timeout.InfiniteTimeSpan, ReplyTimeout = TimeSpan.FromMinutes(5) };
+        using var cancellation = new CancellationTokenSource();
+        var open = Task.Run(() => VhostUserFrontend.Open(_fixture.Options, cancellation.Token));
+        UnixSocket? socket = null;
+        Eventually.True(() => (socket = listener.TryAccept()) is not null, () => "it does not connect");
+        cancellation.Cancel();
+        Assert.That(() => open.Wait(TimeSpan.FromSeconds(30)), Throws.InnerException.InstanceOf<OperationCanceledException>());
+        socket!.Dispose();
+        listener.Dispose();
+        OpenDescriptors.AssertBackTo(before);
+    }
+
+    [Test]
+    public void Options_ImpossibleValues_AreRefusedByName()
+    {
+        VhostUserFrontendOptions options = _fixture.Options;
+        Assert.Multiple(() =>
+        {
+            Refuses("RingCount", () => options with { RingCount = 0 });
+            Refuses("RingCount", () => options with { RingCount = 257 });
+            Refuses("RingsPerQueue", () => options with { RingsPerQueue = 0 });
+            Refuses("QueueSize", () => options with { QueueSize = 0 });
+            Refuses("QueueSize", () => options with { QueueSize = 100 });
+            Refuses("QueueSize", () => options with { QueueSize = 65536 });
+            Refuses("ConfigSize", () => options with { ConfigSize = -1 });
+            Refuses("ConfigSize", () => options with { ConfigSize = 257 });
+            Refuses("ConnectTimeout", () => options with { ConnectTimeout = TimeSpan.FromSeconds(-2) });
+            Refuses("ReplyTimeout", () => options with { ReplyTimeout = TimeSpan.Zero });
+            Refuses("Endpoint", () => options with { Endpoint = null! });
+            Refuses("Device", () => options with { Device = null! });
+            Refuses("Sync", () => options with { Sync = null! });
+            Refuses("options", () => VhostUserFrontend.Open(null!));
+            Refuses("number", () => VhostUserEndpoint.Inherit(-1));
+            Refuses("path", () => VhostUserEndpoint.ConnectTo(null!));
+            Refuses("path", () => VhostUserEndpoint.ListenOn(null!));
+        });
+
+        static void Refuses(string name, Func<object> make) => Assert.That(
+            make, Throws.InstanceOf<ArgumentException>().With.Property(nameof(ArgumentException.ParamName)).EqualTo(name), name);
+    }
+
+    [Test]
+    public void Events_ThatThrow_EndTheDeviceAndNotTheProcess()
+    {
+        FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Open();
+        _fixture.StartAll();
+        int thrown = 0;
+        _fixture.OnTold = told =>
+        {
+            Interlocked.Increment(ref thrown);
+            throw new InvalidOperationException("on purpose");
+        };
+        backend.Dispose();
+        Eventually.True(() => Volatile.Read(ref thrown) >= 2, () => "it is told of the end of the connection, and of its own end");
+        Eventually.True(() =>
+        {
+            try
+            {
+                _fixture.Frontend.SetStatus(1);
+                return false;
+            }
+            catch (VhostException e)
+            {
+                return e.Message.Contains("a call-back failed: on purpose");
+            }
+        }, () => "the device has not ended");
+        Assert.That(() => _fixture.Rings[0].Wait(Timeout.InfiniteTimeSpan), Throws.TypeOf<VirtqueueException>(), "whoever waits for a ring hears of it");
+    }
+
+    [Test]
+    public void Respawn_Throws_EndsTheDeviceAndNotTheProcess()
+    {
+        FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Options = _fixture.Options with { Respawn = () => throw new InvalidOperationException("on purpose") };
+        _fixture.Open();
+        backend.Dispose();
+        Eventually.True(
+            () => _fixture.Told.Any(told => told.Contains("a call-back failed: on purpose")), () => string.Join(", ", _fixture.Told));
+    }
+
+    [Test]
+    public void Events_SetAfterTheEnd_AreTold()
+    {
+        FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Options = _fixture.Options with { Reconnect = false };
+        using VhostUserFrontend frontend = VhostUserFrontend.Open(_fixture.Options);
+        backend.Dispose();
+        Eventually.True(() => !frontend.IsConnected, () => "its end goes unseen");
+        frontend.Events = _fixture;
+        Eventually.True(() => _fixture.Told.Count > 0, () => "nobody was told");
     }
 
     [Test]

@@ -4,7 +4,8 @@ using Vmm.Vhost.Virtqueue;
 
 namespace Vmm.Vhost.User.Backend;
 
-/// <summary>A ring that runs: requests come from it and go back to it. For the ring's thread only.</summary>
+/// <summary>A ring that runs: requests come from it and go back to it. For the ring's thread only, and until its handler is disposed: its
+/// memory may be gone afterwards, and whatever else calls it gets an exception.</summary>
 public sealed class BackendRing
 {
     private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.User.Backend");
@@ -21,6 +22,8 @@ public sealed class BackendRing
     private int _unpublished;
     private bool _sawEmpty;
     private bool _wasCut;
+    private int _thread;     // the one that works it; 0 before there is one
+    private bool _hasEnded;
 
     internal BackendRing(VhostUserDevice device, int index, ulong features, VirtQueue queue)
     {
@@ -48,7 +51,14 @@ public sealed class BackendRing
 
     /// <summary>Requests that wait in the ring, as far as it says how many (<see cref="VirtQueue.Waiting"/>). It is the driver's word: to choose
     /// by, not to count on.</summary>
-    public int Waiting => _queue.Waiting;
+    public int Waiting
+    {
+        get
+        {
+            Check();
+            return _queue.Waiting;
+        }
+    }
 
     /// <summary>Whether <see cref="IRingHandler.Drain"/> may abandon requests: the front-end keeps track of them.</summary>
     public bool MayLeave { get; internal set; }
@@ -74,8 +84,11 @@ public sealed class BackendRing
     /// it is completed; the chain itself is valid until the next is taken.</summary>
     /// <returns>False if there is none, the ring has failed, or others want their turn; <see cref="IRingHandler.Process"/> comes again for what is
     /// left.</returns>
+    /// <exception cref="ObjectDisposedException">The ring has stopped.</exception>
+    /// <exception cref="InvalidOperationException">Another thread than the ring's calls.</exception>
     public bool TryTake(out DescriptorChain chain)
     {
+        Check();
         chain = default;
         if (HasFailed)
             return false;
@@ -102,6 +115,7 @@ public sealed class BackendRing
     /// <summary>Undoes the latest <see cref="TryTake"/>: nothing was there to fill the request with, and it is the next again.</summary>
     public void PutBack(ushort head)
     {
+        Check();
         _queue.PutBack(head);
         _sawEmpty = false;
     }
@@ -112,6 +126,7 @@ public sealed class BackendRing
     /// <param name="written">Bytes written to it, from its start.</param>
     public void Complete(ushort head, uint written)
     {
+        Check();
         _queue.Put(head, written);
         if (++_unpublished >= CompletionBatch)
             Publish();
@@ -120,6 +135,7 @@ public sealed class BackendRing
     /// <summary>Calls the driver for what was completed, if it wants to be called. Once for a batch is enough.</summary>
     public void Notify()
     {
+        Check();
         Publish();
         _queue.Log?.Tell();
         if (_queue.ShouldCall())
@@ -206,5 +222,23 @@ public sealed class BackendRing
     {
         _unpublished = 0;
         _queue.Publish();
+    }
+
+    /// <summary>The calling thread works the ring from now on.</summary>
+    internal void Begin() => _thread = Environment.CurrentManagedThreadId;
+
+    /// <summary>The ring has stopped for good.</summary>
+    internal void End() => _hasEnded = true;
+
+    private void Check()
+    {
+        if (_hasEnded || (_thread != 0 && _thread != Environment.CurrentManagedThreadId))
+            ThrowMisuse();
+    }
+
+    private void ThrowMisuse()
+    {
+        ObjectDisposedException.ThrowIf(_hasEnded, this);
+        throw new InvalidOperationException($"{this} is used by another thread than the ring's");
     }
 }

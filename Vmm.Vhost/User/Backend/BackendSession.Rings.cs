@@ -156,9 +156,18 @@ internal sealed partial class BackendSession
             IsInband = Has(VhostUserProtocolFeatures.InbandNotifications),
             IsContinued = queue.HasPredecessor || !IsBeginning(start),
         };
-        var runner = new RingRunner(running, _device.StartRing(running)) { IsPolled = IsPolled(ring) };
-        ring.Loop ??= LoopFor(ring);
-        ring.Loop.Invoke(() => ring.Loop.Add(runner));
+        IRingHandler handler = _device.StartRing(running) ?? throw new InvalidOperationException($"StartRing gave no handler for ring {ring.Index}");
+        var runner = new RingRunner(running, handler) { IsPolled = IsPolled(ring) };
+        try
+        {
+            ring.Loop ??= LoopFor(ring);
+            ring.Loop.Invoke(() => ring.Loop.Add(runner));
+        }
+        catch
+        {
+            runner.Close();   // there is no thread to be had
+            throw;
+        }
         ring.Runner = runner;
     }
 

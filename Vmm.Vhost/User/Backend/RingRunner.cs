@@ -37,7 +37,10 @@ internal sealed class RingRunner(BackendRing ring, IRingHandler handler)
         {
             // A predecessor may have ended before it called for what it had completed.
             if (_isNew)
+            {
+                ring.Begin();
                 ring.CallDriver();
+            }
             _isNew = false;
             ring.Process(handler);
         }
@@ -126,6 +129,7 @@ internal sealed class RingRunner(BackendRing ring, IRingHandler handler)
         {
             Failed(e);
         }
+        ring.End();
     }
 
     private void Failed(Exception e)

@@ -39,6 +39,8 @@ public sealed class VhostUserBackendChannel : IDisposable
     public static VhostUserBackendChannel Create(
         string peer, VhostUserProtocolFeatures agreed, IVhostUserBackendRequests handler, out FileDescriptor theirs)
     {
+        ArgumentNullException.ThrowIfNull(peer);
+        ArgumentNullException.ThrowIfNull(handler);
         (UnixSocket ours, UnixSocket other) = UnixSocket.Pair();
         theirs = other;
         return new VhostUserBackendChannel(new VhostUserConnection(ours, $"{peer} (its requests)"), agreed, handler);
@@ -97,6 +99,12 @@ public sealed class VhostUserBackendChannel : IDisposable
         catch (Exception e) when (e is (IOException or Memory.GuestMemoryException) and not VhostUserException { IsConnectionLost: true })
         {
             s_log.Warn("{Peer}: {Request} failed: {Error}", _connection.Peer, request.WireName(), e.Message);
+            done = false;
+        }
+        catch (Exception e) when (e is not VhostUserException)
+        {
+            // A mistake of the handler's: the back-end hears that it was not done, and the process goes on.
+            s_log.Error(e, "{Peer}: {Request} failed: {Error}", _connection.Peer, request.WireName(), e.Message);
             done = false;
         }
         if (!done)

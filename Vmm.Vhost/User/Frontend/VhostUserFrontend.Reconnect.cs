@@ -20,6 +20,7 @@ public sealed partial class VhostUserFrontend
     private readonly TimerFd _retry = null!;
     private VhostUserSession? _connecting;      // being negotiated, without the lock
     private string? _untold;                    // why the connection ended, until it was told
+    private bool _isLossUntold;
     private int _configStale;
     private string? _lastComplaint;
     private long _connectedAt;                  // when the last connection was tried or began
@@ -43,13 +44,17 @@ public sealed partial class VhostUserFrontend
     {
         lock (_options.Sync)
         {
-            _monitor.Add(_news, News);
-            _monitor.Add(_retry, Retry);
+            _monitor.Add(_news, News, failed: Fail);
+            _monitor.Add(_retry, Retry, failed: Fail);
             WatchPeer(_peer!);
         }
     }
 
-    private void WatchPeer(FrontendPeer peer) => _monitor.Add(peer.Session.Socket, () => HungUp(peer), PollEvents.None);
+    private void WatchPeer(FrontendPeer peer) =>
+        _monitor.Add(peer.Session.Socket, () => HungUp(peer), PollEvents.None, Fail);
+
+    // A call-back of the owner's has thrown: nobody knows what it has done, so that the device ends.
+    private void Fail(string reason) => Refuse($"{Name}: a call-back failed: {reason}");
 
     private void SignalNews()
     {
@@ -108,7 +113,8 @@ public sealed partial class VhostUserFrontend
                 if (_lost is not null)
                 {
                     s_log.Error("{Reason}: it is not connected to again", reason);
-                    Events?.Lost(_lost);
+                    _isLossUntold = true;
+                    SignalErrors();
                 }
                 else
                 {
@@ -116,9 +122,24 @@ public sealed partial class VhostUserFrontend
                     Events?.Disconnected(reason);
                 }
             }
+            if (_isLossUntold && Events is { } events)
+            {
+                _isLossUntold = false;
+                events.Lost(_lost!);
+            }
             // While it is away the change stays to be told.
             if (!_disposed && _peer is not null && Interlocked.Exchange(ref _configStale, 0) != 0)
                 RefreshConfig();
+        }
+    }
+
+    // Nobody works the rings any more: whoever waits for one hears of it.
+    private void SignalErrors()
+    {
+        foreach (Ring ring in _rings)
+        {
+            if (ring.Runs && ring.Config.Error is { IsClosed: false } error)
+                error.Signal();
         }
     }
 
@@ -149,7 +170,7 @@ public sealed partial class VhostUserFrontend
             CountEnd();
             Complain(e.Message);
         }
-        catch (ObjectDisposedException)
+        catch (ObjectDisposedException) when (_disposed)
         {
             return;   // the device went meanwhile
         }
@@ -181,7 +202,7 @@ public sealed partial class VhostUserFrontend
             return;
         _monitor.Remove(listener);
         if (isWanted)
-            _monitor.Add(listener, Retry);
+            _monitor.Add(listener, Retry, failed: Fail);
     }
 
     // Mostly without the lock: a back-end that takes its time holds up no vCPU.

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using NLog;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
@@ -22,6 +23,9 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
     // process. No guest-physical address reaches so high.
     private const ulong UserAddressBase = 1UL << 56;
 
+    // What is left for the agreement with a back-end that connected at the last moment.
+    private static readonly TimeSpan s_leastTime = TimeSpan.FromMilliseconds(100);
+
     // The device status (VIRTIO 1.2 §2.1): ACKNOWLEDGE and DRIVER with FEATURES_OK, and with DRIVER_OK.
     private const byte FeaturesOk = 8;
     private const byte NegotiatedStatus = 1 | 2 | FeaturesOk;
@@ -31,9 +35,9 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
     private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.User");
 
     private readonly VhostUserFrontendOptions _options;
-    private readonly PeerConnector _connector;
-    private readonly EventLoop _monitor;      // takes the owner's lock
-    private readonly EventLoop _requests;     // never takes it
+    private readonly PeerConnector _connector = null!;
+    private readonly EventLoop _monitor = null!;      // takes the owner's lock
+    private readonly EventLoop _requests = null!;     // never takes it
     private readonly EventFd _cancelled = null!;
     private readonly CancellationToken _cancellationToken;
     private readonly CancellationTokenRegistration _cancellation;   // signals _cancelled
@@ -47,30 +51,22 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
 
     private VhostUserFrontend(VhostUserFrontendOptions options, CancellationToken cancellation)
     {
-        ArgumentOutOfRangeException.ThrowIfLessThan(options.RingCount, 1, nameof(options));
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(options.RingCount, (int)VringDescriptor.IndexMask + 1, nameof(options));
-        ArgumentOutOfRangeException.ThrowIfLessThan(options.RingsPerQueue, 1, nameof(options));
-        ArgumentOutOfRangeException.ThrowIfLessThan(options.QueueSize, 1, nameof(options));
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(options.QueueSize, 32768, nameof(options));
-        ArgumentOutOfRangeException.ThrowIfNegative(options.ConfigSize, nameof(options));
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(options.ConfigSize, ConfigHeader.MaxConfigSize, nameof(options));
         _options = options;
         Name = $"{options.Device}: {options.Endpoint}";
         _rings = new Ring[options.RingCount];
         for (int i = 0; i < _rings.Length; i++)
             _rings[i] = new Ring();
-        _connector = new PeerConnector(options.Endpoint, Name);
-        _monitor = new EventLoop($"vhost-user {options.Device}");
-        _requests = new EventLoop($"requests {options.Device}");
         try
         {
+            _monitor = new EventLoop($"vhost-user {options.Device}");
+            _requests = new EventLoop($"requests {options.Device}");
             _news = new EventFd();
             _retry = new TimerFd();
             _cancelled = new EventFd();
             _cancellationToken = cancellation;
             _cancellation = cancellation.UnsafeRegister(fd => ((EventFd)fd!).Signal(), _cancelled);
-            UnixSocket socket = _connector.Connect(options.ConnectTimeout, cancellation);
-            _peer = FrontendPeer.Negotiate(NewSession(socket), options, this, _requests);
+            _connector = new PeerConnector(options.Endpoint, Name);
+            _peer = Agree(cancellation);
         }
         catch (Exception e)
         {
@@ -93,8 +89,18 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
     /// <inheritdoc/>
     public string Name { get; }
 
-    /// <summary>What it has to say by itself; null: to nobody.</summary>
-    public IVhostUserFrontendEvents? Events { get; set; }
+    /// <summary>What it has to say by itself; null: to nobody. Whoever sets it after the end of the device is told of that. What it throws
+    /// ends the device.</summary>
+    public IVhostUserFrontendEvents? Events
+    {
+        get;
+        set
+        {
+            field = value;
+            if (value is not null)
+                SignalNews();
+        }
+    }
 
     /// <inheritdoc/>
     public ulong Features { get; }
@@ -121,11 +127,13 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
 
     /// <summary>Connects to a back-end, or waits until it connects, and agrees with it on all that comes before a driver.</summary>
     /// <param name="options">What is wanted.</param>
-    /// <param name="cancellation">Ends the wait for a connection, and every later wait for the back-end: for a process that is about to end.</param>
+    /// <param name="cancellation">Ends the wait for a connection and for the back-end's answers, and every later wait for the back-end: for a process
+    /// that is about to end.</param>
     /// <exception cref="VhostException">There is none in time, or it is not one for this device. The message begins with the device.</exception>
-    /// <exception cref="OperationCanceledException">There was none before <paramref name="cancellation"/>.</exception>
+    /// <exception cref="OperationCanceledException">It was not ready before <paramref name="cancellation"/>.</exception>
     public static VhostUserFrontend Open(VhostUserFrontendOptions options, CancellationToken cancellation = default)
     {
+        ArgumentNullException.ThrowIfNull(options);
         var frontend = new VhostUserFrontend(options, cancellation);
         frontend.Watch();
         return frontend;
@@ -151,6 +159,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
     /// <inheritdoc/>
     public void SetMemory(GuestMemory memory)
     {
+        ArgumentNullException.ThrowIfNull(memory);
         lock (_options.Sync)
         {
             CheckUsable();
@@ -217,15 +226,15 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
     // Under the lock, or before anybody knows of this. The threads end by themselves: one of them may wait for the lock.
     private void Free()
     {
-        _monitor.Stop();
-        _requests.Stop();
+        _monitor?.Stop();
+        _requests?.Stop();
         if (_peer is not null)
-            _monitor.Remove(_peer.Session.Socket);
+            _monitor!.Remove(_peer.Session.Socket);
         _peer?.Dispose();
         _peer = null;
         _inflightFile?.Dispose();
         _inflightFile = null;
-        _connector.Dispose();
+        _connector?.Dispose();
         _retry?.Dispose();
         _cancellation.Dispose();
         // A connection that is being negotiated may still look at it, and it is closed when nobody does any more.
@@ -233,6 +242,30 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
             _cancelled?.Dispose();
         lock (_newsLock)
             _news?.Dispose();
+    }
+
+    // The first connection, until all is agreed on that comes before a driver.
+    private FrontendPeer Agree(CancellationToken cancellation)
+    {
+        TimeSpan timeout = _options.ConnectTimeout;
+        long start = Stopwatch.GetTimestamp();
+        VhostUserSession session = NewSession(_connector.Connect(timeout, cancellation));
+        TimeSpan left = timeout - Stopwatch.GetElapsedTime(start);
+        using CancellationTokenSource limit = timeout == Timeout.InfiniteTimeSpan ? new() : new(left > s_leastTime ? left : s_leastTime);
+        using CancellationTokenRegistration ended = limit.Token.UnsafeRegister(_ => session.Abort(
+            $"{Name}: the back-end did not agree within {timeout.TotalSeconds:0.###} s: it does not answer, or is it another program?"), null);
+        try
+        {
+            return FrontendPeer.Negotiate(session, _options, this, _requests);
+        }
+        catch (VhostException) when (cancellation.IsCancellationRequested)
+        {
+            throw new OperationCanceledException(cancellation);
+        }
+        catch (VhostUserException e) when (limit.IsCancellationRequested)
+        {
+            throw new VhostException(session.LostReason ?? e.Message, e);
+        }
     }
 
     private VhostUserSession NewSession(UnixSocket socket) => new(socket, Name, _options.ReplyTimeout, _cancelled);

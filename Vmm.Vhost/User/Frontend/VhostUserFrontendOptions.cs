@@ -15,23 +15,34 @@ public sealed record VhostUserFrontendOptions
         | VhostUserProtocolFeatures.Mtu | VhostUserProtocolFeatures.Rarp | VhostUserProtocolFeatures.DeviceState;
 
     /// <summary>Where the back-end is.</summary>
-    public required VhostUserEndpoint Endpoint { get; init; }
+    public required VhostUserEndpoint Endpoint { get; init => field = NotNull(value, nameof(Endpoint)); }
 
     /// <summary>What the device is called in messages, such as "--fs tag=work".</summary>
-    public required string Device { get; init; }
+    public required string Device { get; init => field = NotNull(value, nameof(Device)); }
 
     /// <summary>How many rings the device has, 1 to 256: knowledge of its type, which not every back-end can be asked for.</summary>
-    public required int RingCount { get; init; }
+    /// <exception cref="ArgumentOutOfRangeException">It is not.</exception>
+    public required int RingCount { get; init => field = Within(value, 1, (int)VringDescriptor.IndexMask + 1, nameof(RingCount)); }
 
     /// <summary>How many rings a queue of <see cref="VhostUserRequest.GetQueueNum"/> is: 1, or 2 with network devices, whose back-ends count
     /// pairs. With 2, a back-end without <see cref="VhostUserProtocolFeatures.Mq"/> has one pair.</summary>
-    public int RingsPerQueue { get; init; } = 1;
+    /// <exception cref="ArgumentOutOfRangeException">It is neither.</exception>
+    public int RingsPerQueue { get; init => field = Within(value, 1, 2, nameof(RingsPerQueue)); } = 1;
 
     /// <summary>The most descriptors that a ring will have, a power of two up to 32768.</summary>
-    public required int QueueSize { get; init; }
+    /// <exception cref="ArgumentOutOfRangeException">It is not.</exception>
+    public required int QueueSize
+    {
+        get;
+        init => field = int.IsPow2(value) && value <= Virtqueue.RingLayout.MaxSize
+            ? value
+            : throw new ArgumentOutOfRangeException(
+                nameof(QueueSize), value, $"{nameof(QueueSize)} must be a power of two, 1 to {Virtqueue.RingLayout.MaxSize}");
+    }
 
     /// <summary>Bytes of configuration space that are wanted from the back-end, 0 (none) to 256. One that has fewer refuses.</summary>
-    public int ConfigSize { get; init; }
+    /// <exception cref="ArgumentOutOfRangeException">It is not 0 to 256.</exception>
+    public int ConfigSize { get; init => field = Within(value, 0, ConfigHeader.MaxConfigSize, nameof(ConfigSize)); }
 
     /// <summary>Whether there is no device without a configuration space from the back-end. If not,
     /// <see cref="VhostUserFrontend.HasConfig"/> says whether there is one.</summary>
@@ -40,19 +51,28 @@ public sealed record VhostUserFrontendOptions
     /// <summary>Whether a back-end that is gone is waited for and connected to again.</summary>
     public bool Reconnect { get; init; } = true;
 
-    /// <summary>How long <see cref="VhostUserFrontend.Open"/> waits for the back-end; <see cref="Timeout.InfiniteTimeSpan"/> for as long as it takes.</summary>
-    public TimeSpan ConnectTimeout { get; init; } = TimeSpan.FromSeconds(5);
+    /// <summary>How long <see cref="VhostUserFrontend.Open"/> may take, until there is a connection and all is agreed on;
+    /// <see cref="Timeout.InfiniteTimeSpan"/> for as long as it takes.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">It is less than 0, or more than 24 days.</exception>
+    public TimeSpan ConnectTimeout
+    {
+        get;
+        init => field = value == TimeSpan.Zero ? value : TimeLimit.Checked(value, nameof(ConnectTimeout), mayBeInfinite: true);
+    } = TimeSpan.FromSeconds(5);
 
     /// <summary>How long the back-end may take to answer a question, such as for its configuration.</summary>
-    public TimeSpan ReplyTimeout { get; init; } = TimeSpan.FromSeconds(5);
+    /// <exception cref="ArgumentOutOfRangeException">It is 0 or less, or more than 24 days.</exception>
+    public TimeSpan ReplyTimeout { get; init => field = TimeLimit.Checked(value, nameof(ReplyTimeout)); } = TimeSpan.FromSeconds(5);
 
     /// <summary>How long each step of a start may take in all: the features, the memory, the rings; and to tell all of it to a back-end that has
     /// come back. It is long, as some back-ends register all memory with their hardware, or make it resident.</summary>
-    public TimeSpan StartTimeout { get; init; } = VhostUserSession.MemoryTimeout;
+    /// <exception cref="ArgumentOutOfRangeException">It is 0 or less, or more than 24 days.</exception>
+    public TimeSpan StartTimeout { get; init => field = TimeLimit.Checked(value, nameof(StartTimeout)); } = VhostUserSession.MemoryTimeout;
 
     /// <summary>How long a stop of all rings, a <see cref="VhostUserFrontend.Reset"/> or the end may take in all, until the back-end has done what it has
     /// taken from the rings. One that takes longer is disconnected; see <see cref="VhostUserFrontend.MayWrite"/>.</summary>
-    public TimeSpan StopTimeout { get; init; } = TimeSpan.FromSeconds(5);
+    /// <exception cref="ArgumentOutOfRangeException">It is 0 or less, or more than 24 days.</exception>
+    public TimeSpan StopTimeout { get; init => field = TimeLimit.Checked(value, nameof(StopTimeout)); } = TimeSpan.FromSeconds(5);
 
     /// <summary>Whether every request that a driver makes is completed by itself, as a disk's are and the buffers for a network's packets are not.
     /// Then a stop lets the back-end complete them before it is told to stop, for most of <see cref="StopTimeout"/>.</summary>
@@ -67,9 +87,18 @@ public sealed record VhostUserFrontendOptions
     public VhostUserProtocolFeatures Wanted { get; init; } = DefaultFeatures;
 
     /// <summary>The owner's lock: held in every call to the front-end, and while events are raised.</summary>
-    public required Lock Sync { get; init; }
+    public required Lock Sync { get; init => field = NotNull(value, nameof(Sync)); }
 
     /// <summary>Called without <see cref="Sync"/> before each attempt to connect again, up to 40 times a second: to start the
-    /// daemon if it does not run. What it throws (<see cref="IOException"/>) is warned of.</summary>
+    /// daemon if it does not run. An <see cref="IOException"/> from it is warned of, and it is tried again; any other exception ends the
+    /// device (<see cref="IVhostUserFrontendEvents.Lost"/>).</summary>
     public Action? Respawn { get; init; }
+
+    private static T NotNull<T>(T value, string name)
+        where T : class => value ?? throw new ArgumentNullException(name);
+
+    private static int Within(int value, int least, int most, string name) =>
+        value >= least && value <= most
+            ? value
+            : throw new ArgumentOutOfRangeException(name, value, $"{name} must be {least} to {most}");
 }
