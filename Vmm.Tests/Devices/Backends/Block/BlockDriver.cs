@@ -33,6 +33,7 @@ internal sealed class BlockDriver : IDisposable
     private const int MemorySize = 8 << 20;
     private const ulong Buffers = 0x10000;
 
+    private bool _isDisposed;
     private readonly Dictionary<ushort, (ulong Room, int Length)> _under = [];
     private readonly GuestMemory _memory = GuestMemory.Create([(new(0), MemorySize)]);
     private readonly DriverQueue _queue;
@@ -152,6 +153,9 @@ internal sealed class BlockDriver : IDisposable
 
     public void Dispose()
     {
+        if (_isDisposed)
+            return;
+        _isDisposed = true;
         _handler.Drain(Ring);
         _handler.Dispose();
         Device.Dispose();
