@@ -65,6 +65,7 @@ public sealed class ClosedDescriptorTests
             using var ready = new EventFd();
             new IoUring(1, fd, ready).Dispose();
         }),
+        ["ProcessDescriptor.HasEnded"] = () => Of(ProcessDescriptor.TryOpen(Environment.ProcessId)!, fd => fd.HasEnded()),
         ["TerminalMaster.Size"] = () => Of(TerminalMaster.Open(), fd => _ = fd.Size),
     };
 

@@ -40,6 +40,7 @@ public sealed class DisposeTests
         [typeof(NativeBuffer)] = () => new NativeBuffer(64),
         [typeof(IoUring)] = MakeIoUring,
         [typeof(ChildProcess)] = MakeChild,
+        [typeof(ProcessDescriptor)] = () => ProcessDescriptor.TryOpen(Environment.ProcessId)!,
         [typeof(GuestMemory)] = () => GuestMemory.Create([(new(0), 1 << 20)]),
         [typeof(SplitVirtqueueDriver)] = () => new SplitVirtqueueDriver(s_memory!, new(0), 16),
         [typeof(VhostUserMessage)] = MakeMessage,

@@ -22,10 +22,12 @@ public sealed partial class ProcessDescriptor : FileDescriptor
 
     /// <summary>Whether it has ended; waits at most <paramref name="milliseconds"/> for that. Once it has, its threads run no more and its memory is
     /// unmapped.</summary>
+    /// <exception cref="ObjectDisposedException">The descriptor is closed.</exception>
     public bool HasEnded(int milliseconds = 0)
     {
         PollEntry[] entries = [new(this, PollEvents.Readable)];
         Poll.Wait(entries, milliseconds);
+        ObjectDisposedException.ThrowIf(entries[0].Happened == PollEvents.Invalid, this);   // which says nothing about the process
         return entries[0].Happened != PollEvents.None;
     }
 
