@@ -68,6 +68,9 @@ internal static class Program
             output.Write(text);
             return ExitCode.Success;
         }
+        // Each queue of each device takes descriptors, and the usual soft limit is for programs that still use select(2).
+        if (request is RunOptions or BackendOptions)
+            ResourceLimit.OpenFiles.Raise();
         return request switch
         {
             RunOptions options => RunCommand.Run(options),

@@ -1,5 +1,5 @@
 using System.Runtime.CompilerServices;
-using NLog;
+using Vmm.Vhost;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Native.Confinement;
 using static Vmm.Vhost.Native.Confinement.SystemCallNumber;
@@ -20,7 +20,7 @@ public sealed record Confinement
     private const uint AfUnix = 1;
     private const int Enosys = 38;
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Backends");
+    private static readonly BoundedLog s_log = new("Vmm.Devices.Backends");
 
     // What the runtime, its threads and its garbage collector do (measured by strace, and read in the C library for what is rare), and
     // what serving a front-end takes.

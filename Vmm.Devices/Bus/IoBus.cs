@@ -1,4 +1,5 @@
-using NLog;
+using Vmm.Vhost;
+
 
 namespace Vmm.Devices.Bus;
 
@@ -8,7 +9,7 @@ public sealed class IoBus(string name)
 {
     private const int MaxLoggedAddresses = 1024;   // bounds what a guest that probes every address can make us remember
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Bus");
+    private static readonly BoundedLog s_log = new("Vmm.Devices.Bus");
 
     private readonly HashSet<ulong> _logged = [];
     private Range[] _ranges = [];

@@ -1,5 +1,5 @@
-using NLog;
 using Vmm.Devices.Bus;
+using Vmm.Vhost;
 
 namespace Vmm.Devices.Platform;
 
@@ -30,7 +30,7 @@ public sealed class AcpiPower(IMachineEvents events) : IBusDevice
     private const byte SleepTypeMask = 0b111 << SleepTypeShift;
     private const byte SleepEnable = 1 << 5;   // write-only: reads 0
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Platform");
+    private static readonly BoundedLog s_log = new("Vmm.Devices.Platform");
 
     private byte _sleepControl;
 

@@ -1,5 +1,5 @@
-using NLog;
 using Vmm.Devices.Bus;
+using Vmm.Vhost;
 
 namespace Vmm.Devices.Platform;
 
@@ -10,7 +10,7 @@ public sealed class PvPanic(IMachineEvents events) : IBusDevice
     private const byte Panicked = 1 << 0;
     private const byte CrashLoaded = 1 << 1;   // panicked, and a crash kernel takes over
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Platform");
+    private static readonly BoundedLog s_log = new("Vmm.Devices.Platform");
 
     private int _crashesLogged;
 

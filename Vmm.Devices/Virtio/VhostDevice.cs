@@ -1,5 +1,4 @@
 using System.Runtime.InteropServices;
-using NLog;
 using Vmm.Vhost;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
@@ -11,7 +10,7 @@ internal abstract class VhostDevice : VirtioDevice
 {
     private const int MaxWarnings = 16;   // bounds what a guest that tries again and again makes us write
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Virtio");
+    private static readonly BoundedLog s_log = new("Vmm.Devices.Virtio");
 
     private readonly EventLoop _events;
     private readonly EventFd _ringError = new();

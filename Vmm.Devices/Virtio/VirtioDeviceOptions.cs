@@ -6,6 +6,9 @@ namespace Vmm.Devices.Virtio;
 /// <summary>A device as the user asked for it.</summary>
 public abstract record VirtioDeviceOptions
 {
+    /// <summary>The option that messages about it begin with, where they cannot name it better.</summary>
+    public virtual string Label => "a device";
+
     /// <summary>Opens everything the device needs of the host, so that what is missing shows before the guest boots.</summary>
     /// <param name="events">Where the device waits for what its back-end or the host has to say.</param>
     /// <param name="cancellation">Ends the wait for a back-end that is not there yet.</param>

@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using NLog;
 using Vmm.Devices.Bus;
 using Vmm.Vhost;
 using Vmm.Vhost.Memory;
@@ -19,9 +18,8 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
     private const uint Vendor = 0x204D_4D56;            // "VMM "
     private const uint UsedBufferInterrupt = 1;
     private const uint ConfigurationInterrupt = 2;
-    private const int MaxWarnings = 16;                 // bounds what a guest that fails again and again makes us write
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Virtio");
+    private static readonly BoundedLog s_log = new("Vmm.Devices.Virtio");
 
     private readonly VirtioDevice _device;
     private GuestMemory _memory;
@@ -34,7 +32,6 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
     private uint _queueSel;
     private uint _interruptStatus;
     private uint _generation;
-    private int _warnings;
 
     /// <summary>Puts <paramref name="device"/>, which from now on belongs to the transport, behind a page of registers.</summary>
     /// <exception cref="ErrnoException">There is no memory or descriptor left for it.</exception>
@@ -178,10 +175,10 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
     {
         if ((_status & VirtioStatus.NeedsReset) != 0)
             return;
-        if (_warnings++ < MaxWarnings)
-            s_log.Warn("{Device}: {Reason}: it stands still until its driver resets it", Name, reason);
+        s_log.Warn("{Device}: {Reason}: it stands still until its driver resets it", Name, reason);
         _device.Stop();
         SetStatus(_status | VirtioStatus.NeedsReset);
+        ShowLastConfig();
         if ((_status & VirtioStatus.DriverOk) != 0)
             RaiseConfigurationInterrupt();   // VIRTIO 1.2 §2.1.2
     }
@@ -344,6 +341,19 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
         BinaryPrimitives.WriteUInt32LittleEndian(next[VirtioMmioRegister.ConfigGeneration..], ++_generation);
         Registers.Publish();
         return true;
+    }
+
+    // Linux does not look at DEVICE_NEEDS_RESET, but at the configuration: the link of a network device that lost its switch is down.
+    private void ShowLastConfig()
+    {
+        try
+        {
+            UpdateConfig();
+        }
+        catch (IOException e)
+        {
+            s_log.Debug("{Device}: {Error}", Name, e.Message);   // it needs a reset already
+        }
     }
 
     private void RaiseConfigurationInterrupt()

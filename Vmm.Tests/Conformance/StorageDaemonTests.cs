@@ -1,4 +1,7 @@
 using NUnit.Framework;
+using Vmm.Devices.Virtio;
+using Vmm.Devices.Virtio.VhostUser;
+using Vmm.Tests.Devices.Virtio.VhostUser;
 using Vmm.Tests.Fakes;
 using Vmm.Tests.Integration.Linux.Devices;
 using Vmm.Vhost;
@@ -224,6 +227,23 @@ public sealed class StorageDaemonTests : PeerTest
         }
         Assert.That(ReadImage(0, model.Length).AsSpan().SequenceEqual(model), "what the host sees");
         Assert.That(guest.Disconnections, Is.GreaterThanOrEqualTo(kills), guest.Told);
+    }
+
+    // It keeps its number of sectors, whatever its image has.
+    [Test]
+    public void Restart_WithALargerImage_IsAChangedCapacity()
+    {
+        using HostDaemon daemon = StartDaemon();
+        using var machine = new VhostUserMachine(null, new BlockOptions { Peer = VhostUserMachine.PeerAt(Socket), Queues = 2 });
+        machine.StartDriver(2);
+        Assert.That(BitConverter.ToUInt64(machine.Config), Is.EqualTo(Sectors));
+        daemon.Kill();
+        using (FileStream image = File.OpenWrite(Image))
+            image.SetLength(2 * Sectors * BlockClient.SectorSize);
+        daemon.Start();
+        Eventually.True(() => BitConverter.ToUInt64(machine.Config) == 2 * Sectors, () => $"{BitConverter.ToUInt64(machine.Config)} sectors");
+        Eventually.True(() => (machine.Driver[VirtioMmioRegister.InterruptStatus] & 2) != 0, () => "nobody tells the driver");
+        Assert.That(machine.Driver.Status & VirtioDriver.NeedsReset, Is.Zero);
     }
 
     [Test]

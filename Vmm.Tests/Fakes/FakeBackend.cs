@@ -212,6 +212,9 @@ internal sealed class FakeBackend : IDisposable
             case VhostUserRequest.GetMaxMemSlots:
                 Reply(message, 32UL);
                 return;
+            case VhostUserRequest.GetShmemConfig:
+                Reply(message, new byte[PayloadSize.ShmemConfig]);   // it has no regions
+                return;
             case VhostUserRequest.GetConfig:
                 bool has = message.Payload.Length - ConfigHeader.WireSize <= Config.Length;
                 Reply(message, has ? [.. message.Payload[..ConfigHeader.WireSize], .. Config.AsSpan(0, message.Payload.Length - ConfigHeader.WireSize)] : []);

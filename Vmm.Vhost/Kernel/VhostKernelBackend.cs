@@ -1,6 +1,5 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
-using NLog;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
 
@@ -11,7 +10,7 @@ public abstract class VhostKernelBackend : IVhostBackend
 {
     private const byte ForkAsTask = 1;   // VHOST_FORK_OWNER_TASK
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.Kernel");
+    private static readonly BoundedLog s_log = new("Vmm.Vhost.Kernel");
 
     private readonly Ring[] _rings;
     private bool _startFailed;

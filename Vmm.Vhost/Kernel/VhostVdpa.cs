@@ -159,7 +159,7 @@ public sealed class VhostVdpa : VhostKernelBackend
             return;
         CheckRange(Memory);
         _isMapped = true;
-        LockedMemory.RaiseLimit();
+        ResourceLimit.LockedMemory.Raise(altogether: true);
         SendBatch(VhostIotlbMsg.Update);
     }
 

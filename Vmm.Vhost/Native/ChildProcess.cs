@@ -76,6 +76,8 @@ public sealed unsafe partial class ChildProcess : IDisposable
             MakeBlocking(writing);   // both ends have a file description of their own: ours stays as it is
             MakeBlocking(inherited);
             int id = Spawn(program, arguments, writing, inherited);
+            // A daemon that closes every descriptor that it may have would otherwise be at it for minutes.
+            ResourceLimit.OpenFiles.SetInherited(id);
             int ended = (int)Syscall(PidfdOpen, id, 0);
             if (ended >= 0)
                 return new ChildProcess(id, output, new FileDescriptor(ended));

@@ -1,5 +1,3 @@
-using NLog;
-
 namespace Vmm.Vhost.Native;
 
 /// <summary>One thread that waits for many descriptors and calls back when one is readable: for what happens rarely (a configuration
@@ -7,7 +5,7 @@ namespace Vmm.Vhost.Native;
 /// <param name="name">The thread's name; the kernel shows its first 15 characters.</param>
 public sealed class EventLoop(string name = "device events") : IDisposable
 {
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.Native");
+    private static readonly BoundedLog s_log = new("Vmm.Vhost.Native");
 
     private readonly Lock _lock = new();
     private readonly EventFd _wake = new();
@@ -33,8 +31,9 @@ public sealed class EventLoop(string name = "device events") : IDisposable
             _entries.Add(new Entry(fd, ready, wanted, failed));
             if (_thread is null)
             {
-                _thread = new Thread(Run, maxStackSize: 256 * 1024) { Name = name, IsBackground = true };
-                _thread.Start();
+                var thread = new Thread(Run, maxStackSize: 256 * 1024) { Name = name, IsBackground = true };
+                NativeThread.Start(thread);
+                _thread = thread;
             }
             _wake.Signal();
         }

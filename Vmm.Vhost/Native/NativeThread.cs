@@ -18,6 +18,24 @@ public static unsafe partial class NativeThread
         return ClockGetTime((~id << 3) | 4 | 2, &time) == 0 ? (long)time.tv_sec * 1_000_000_000 + (long)time.tv_nsec : 0;
     }
 
+    /// <summary>Starts <paramref name="thread"/>.</summary>
+    /// <exception cref="ErrnoException">The host allows no more threads; the message names the limits.</exception>
+    public static void Start(Thread thread)
+    {
+        try
+        {
+            thread.Start();
+        }
+        catch (Exception e) when (e is OutOfMemoryException or ThreadStartException)
+        {
+            // All that the runtime says of pthread_create(3).
+            throw new ErrnoException(
+                $"cannot start the thread \"{thread.Name}\"",
+                Errnos.Eagain,
+                $"this user may have {ResourceLimit.Threads} threads (ulimit -u), and the host or the control group has a limit, too (kernel.threads-max, pids.max): raise what is reached");
+        }
+    }
+
     internal static void Send(int id, int signal) => _ = TgKill((int)LibC.getpid(), id, signal);
 
     [LibraryImport("libc", EntryPoint = "gettid")]

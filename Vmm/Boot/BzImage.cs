@@ -1,6 +1,6 @@
-using NLog;
 using Vmm.Boot.Payload;
 using Vmm.Machine;
+using Vmm.Vhost;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
 
@@ -14,7 +14,7 @@ internal static class BzImage
     private const uint MinPayload = 32;     // more than the header of any format, and the size at the end
     private const uint Truncatable = 16;    // syssize is rounded up, the file need not be
 
-    private static readonly Logger Log = LogManager.GetLogger("Vmm.Boot");
+    private static readonly BoundedLog Log = new("Vmm.Boot");
 
     /// <summary>Loads the file that begins with <paramref name="head"/>.</summary>
     /// <exception cref="VmmException">The file is not a kernel for this machine, is corrupt, or the guest is too small for it.</exception>

@@ -1,7 +1,7 @@
 using System.Buffers.Binary;
 using System.Diagnostics;
-using NLog;
 using Vmm.Boot.Payload;
+using Vmm.Vhost;
 using Vmm.Vhost.Memory;
 
 namespace Vmm.Boot;
@@ -12,7 +12,7 @@ namespace Vmm.Boot;
 /// next one's bytes were decoded there or above, so no move overwrites what is still to be moved.</remarks>
 internal static class UnpackedKernel
 {
-    private static readonly Logger Log = LogManager.GetLogger("Vmm.Boot");
+    private static readonly BoundedLog Log = new("Vmm.Boot");
 
     // Ten times any kernel's: what a corrupt image can make the host set aside before its payload is looked at.
     private const uint MaxLength = 512 << 20;

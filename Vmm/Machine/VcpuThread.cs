@@ -43,7 +43,14 @@ internal sealed class VcpuThread : IDisposable
     /// <summary>Starts the thread, and returns once it can be kicked.</summary>
     public void Start()
     {
-        _thread.Start();
+        try
+        {
+            NativeThread.Start(_thread);
+        }
+        catch (ErrnoException e)
+        {
+            throw new VmmException($"--cpus: {e.Message}", e);
+        }
         _ready.Wait();
     }
 

@@ -1,4 +1,3 @@
-using NLog;
 using Vmm.Acpi;
 using Vmm.Devices.Bus;
 using Vmm.Devices.Virtio;
@@ -13,7 +12,7 @@ namespace Vmm.Machine;
 /// for. They outlive a reset.</summary>
 internal sealed class VirtioSlots : IDisposable
 {
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Machine");
+    private static readonly BoundedLog s_log = new("Vmm.Machine");
 
     private readonly EventLoop _events = new();
     private readonly List<VirtioMmioTransport> _transports = [];
@@ -38,7 +37,7 @@ internal sealed class VirtioSlots : IDisposable
         {
             foreach (VirtioDeviceOptions options in devices)
             {
-                var transport = new VirtioMmioTransport(options.Open(_events, cancellation), memory);
+                VirtioMmioTransport transport = Open(options, memory, cancellation);
                 _transports.Add(transport);
                 VirtioMmioSlot slot = SlotOf(_transports.Count - 1);
                 mmio.Attach(slot.Address.Value, slot.Length, transport);
@@ -96,6 +95,19 @@ internal sealed class VirtioSlots : IDisposable
         foreach (VirtioMmioTransport transport in _transports)
             transport.Dispose();
         _events.Dispose();
+    }
+
+    private VirtioMmioTransport Open(VirtioDeviceOptions options, GuestMemory memory, CancellationToken cancellation)
+    {
+        try
+        {
+            return new VirtioMmioTransport(options.Open(_events, cancellation), memory);
+        }
+        catch (ErrnoException e)
+        {
+            // Descriptors, threads or memory have run out, of which a device's own messages do not speak.
+            throw new VhostException($"{options.Label}: {e.Message}", e);
+        }
     }
 
     private void PlaceSharedMemory(GuestMemory memory, ulong addressEnd)

@@ -1,14 +1,15 @@
-using NLog;
 using Vmm.Devices.Platform;
 using Vmm.Kvm;
+using Vmm.Vhost;
 using Vmm.Vhost.Memory;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Machine;
 
 /// <summary>A virtual machine: guest memory, buses, devices and the console, which outlive a reset of the guest.</summary>
 internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
 {
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Machine");
+    private static readonly BoundedLog s_log = new("Vmm.Machine");
     private static readonly TimeSpan s_haltInterval = TimeSpan.FromSeconds(1);
 
     private readonly MachineConfig _config;
@@ -119,11 +120,21 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     {
         // To destroy a VM is mostly to wait for grace periods of the kernel's: the rest is done meanwhile.
         var destroyer = new Thread(EndCycle, maxStackSize: 64 * 1024) { Name = "vm destroyer" };
-        destroyer.Start();
+        bool isApart = true;
+        try
+        {
+            NativeThread.Start(destroyer);
+        }
+        catch (ErrnoException)
+        {
+            isApart = false;    // it only takes longer
+            EndCycle();
+        }
         _slots.Dispose();
         _platform.Dispose();
         _memory.Dispose();
-        destroyer.Join();
+        if (isApart)
+            destroyer.Join();
         _kvm.Dispose();
     }
 

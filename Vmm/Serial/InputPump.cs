@@ -1,5 +1,5 @@
-using NLog;
 using Vmm.Devices.Platform;
+using Vmm.Vhost;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Serial;
@@ -13,7 +13,7 @@ internal sealed class InputPump : IDisposable
     private const int StackSize = 256 * 1024;
     private const int BackgroundPollMilliseconds = 1000;
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Serial");
+    private static readonly BoundedLog s_log = new("Vmm.Serial");
 
     private readonly FileDescriptor _input;
     private readonly Terminal? _terminal;
@@ -48,7 +48,7 @@ internal sealed class InputPump : IDisposable
         if (!HoldsTerminal())
             s_log.Warn("a background job has no console input: bring it to the foreground to type");
         _thread = new Thread(Run, StackSize) { IsBackground = true, Name = "serial input" };
-        _thread.Start();
+        NativeThread.Start(_thread);
     }
 
     /// <summary>Stops reading.</summary>

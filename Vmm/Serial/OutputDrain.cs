@@ -1,5 +1,5 @@
-using NLog;
 using Vmm.Devices.Platform;
+using Vmm.Vhost;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Serial;
@@ -15,7 +15,7 @@ internal sealed class OutputDrain : IDisposable
     // processor with this thread would otherwise be interrupted by it at every byte.
     private const int GatherMilliseconds = 1;
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Serial");
+    private static readonly BoundedLog s_log = new("Vmm.Serial");
 
     private readonly FileDescriptor _output;
     private readonly string _name;
@@ -46,7 +46,7 @@ internal sealed class OutputDrain : IDisposable
     {
         _uart = uart;
         _thread = new Thread(Run, StackSize) { IsBackground = true, Name = "serial output" };
-        _thread.Start();
+        NativeThread.Start(_thread);
     }
 
     /// <summary>Writes out what is queued, or gives up when nobody takes it for about two seconds.</summary>

@@ -1,5 +1,5 @@
-using NLog;
 using Vmm.Devices.Platform;
+using Vmm.Vhost;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Serial;
@@ -13,7 +13,7 @@ internal sealed class SocketSerial : ISerialBackend
     private const int ChunkSize = 4096;
     private const int GatherMilliseconds = 1;   // as in OutputDrain
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Serial");
+    private static readonly BoundedLog s_log = new("Vmm.Serial");
 
     private readonly string _path;
     private readonly UnixListener _listener;
@@ -58,7 +58,7 @@ internal sealed class SocketSerial : ISerialBackend
         _uart = uart;
         uart.InputReady += _wakeUp.Signal;
         _thread = new Thread(Run, StackSize) { IsBackground = true, Name = "serial socket" };
-        _thread.Start();
+        NativeThread.Start(_thread);
     }
 
     /// <inheritdoc/>

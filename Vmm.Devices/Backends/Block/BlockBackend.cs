@@ -1,4 +1,3 @@
-using NLog;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Native.Confinement;
@@ -20,7 +19,7 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     /// <summary>And the ioctls.</summary>
     public static readonly IReadOnlyList<IoctlRequest> DeviceRequests = [DiskFile.DiscardRequest];
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Backends.Block");
+    private static readonly BoundedLog s_log = new("Vmm.Devices.Backends.Block");
 
     private readonly BlockImage _image;
     private readonly int _queues;

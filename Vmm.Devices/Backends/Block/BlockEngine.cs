@@ -1,4 +1,4 @@
-using NLog;
+using Vmm.Vhost;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Devices.Backends.Block;
@@ -6,7 +6,7 @@ namespace Vmm.Devices.Backends.Block;
 /// <summary>Does what would make a ring wait: reads from the disk, flushes, ranges. Belongs to one ring, and is called by its thread only.</summary>
 internal abstract class BlockEngine(BlockImage image) : IDisposable
 {
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Backends.Block");
+    private static readonly BoundedLog s_log = new("Vmm.Devices.Backends.Block");
 
     protected BlockImage Image { get; } = image;
 

@@ -1,5 +1,4 @@
 using System.Globalization;
-using NLog;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
 
@@ -15,7 +14,7 @@ internal sealed class BlockImage : IDisposable
     private const int NullBlockSize = 4096;
     private const int Page = 4096;
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Backends.Block");
+    private static readonly BoundedLog s_log = new("Vmm.Devices.Backends.Block");
 
     private readonly Lock _sync = new();
     private readonly BlockLocking _locking;

@@ -1,5 +1,5 @@
 using System.Runtime.CompilerServices;
-using NLog;
+using Vmm.Vhost;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Backend;
 using Vmm.Vhost.Virtqueue;
@@ -17,7 +17,7 @@ internal sealed class BlockRing : IRingHandler
     // Bytes that are under way before another request is taken, so that a guest cannot make the end of a ring as long as it likes.
     private const ulong MaxWeight = 32 << 20;
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Backends.Block");
+    private static readonly BoundedLog s_log = new("Vmm.Devices.Backends.Block");
 
     private readonly BlockBackend _backend;
     private readonly BlockImage _image;

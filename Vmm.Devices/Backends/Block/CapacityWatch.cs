@@ -1,4 +1,3 @@
-using NLog;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
 
@@ -10,7 +9,7 @@ internal sealed class CapacityWatch(string path, Action look) : IDisposable
 {
     private const int Interval = 1000;      // ms
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Backends.Block");
+    private static readonly BoundedLog s_log = new("Vmm.Devices.Backends.Block");
 
     private readonly Lock _lock = new();
     private readonly EventFd _wake = new();

@@ -52,8 +52,15 @@ internal sealed class ThreadEngine : BlockEngine
             for (int i = _idle; i < _waitingCount && _threads.Count < MaxThreads; i++)
             {
                 var thread = new Thread(Work, StackSize) { Name = "block I/O", IsBackground = true };
+                try
+                {
+                    NativeThread.Start(thread);
+                }
+                catch (ErrnoException) when (_threads.Count > 0)
+                {
+                    break;   // those that are there do it all, one after the other
+                }
                 _threads.Add(thread);
-                thread.Start();
             }
         }
         _submittedCount = 0;

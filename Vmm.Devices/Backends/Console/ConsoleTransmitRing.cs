@@ -1,4 +1,4 @@
-using NLog;
+using Vmm.Vhost;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Backend;
 using Vmm.Vhost.Virtqueue;
@@ -16,7 +16,7 @@ internal sealed class ConsoleTransmitRing : IRingHandler
     private const ulong MaxRequest = 1 << 20;       // a chain can name the same memory again and again
     private const int PatienceMilliseconds = 200;
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Console");
+    private static readonly BoundedLog s_log = new("Vmm.Devices.Console");
 
     private readonly FileDescriptor _output;
     private readonly string _path;

@@ -1,5 +1,4 @@
 using System.Net;
-using NLog;
 using Vmm.Devices.Virtio.Net;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
@@ -19,7 +18,7 @@ public sealed class NetBackend : VhostUserDevice, IDisposable
     private const int HeaderSize = IFramePort.HeaderSize, OldHeaderSize = 10;
     private const int MinMtu = 68;              // VIRTIO_NET_MIN_MTU of the drivers: what IPv4 needs
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Net");
+    private static readonly BoundedLog s_log = new("Vmm.Devices.Net");
 
     private readonly IFramePort _port;
     private readonly int _pairs;

@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using NLog;
 using Vmm.Devices.Virtio.Net;
+using Vmm.Vhost;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Backend;
 using Vmm.Vhost.Virtqueue;
@@ -20,7 +21,7 @@ internal sealed class NetReceiveRing : IRingHandler
     // once, and in the place of what has come.)
     private static readonly TimeSpan s_retryDelay = TimeSpan.FromMilliseconds(10);
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Net");
+    private static readonly BoundedLog s_log = new("Vmm.Devices.Net");
 
     private readonly IFramePort _port;
     private readonly int _pair;

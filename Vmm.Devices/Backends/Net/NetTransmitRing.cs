@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using NLog;
+using Vmm.Vhost;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Backend;
 using Vmm.Vhost.Virtqueue;
@@ -13,7 +14,7 @@ internal sealed class NetTransmitRing : IRingHandler
     private const int MaxPieces = 64;               // a frame in more is copied together first
     private const int PatienceMilliseconds = 50;
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Net");
+    private static readonly BoundedLog s_log = new("Vmm.Devices.Net");
 
     private readonly IFramePort _port;
     private readonly int _pair;

@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using NLog;
+using Vmm.Vhost;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Backend;
 using Vmm.Vhost.Virtqueue;
@@ -15,7 +16,7 @@ internal sealed class RngRing(FileDescriptor source, string path, TokenBucket? l
     // After an error that is not final: a hardware generator that is busy, a FIFO that nobody writes to yet.
     private static readonly TimeSpan s_retryDelay = TimeSpan.FromMilliseconds(100);
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Rng");
+    private static readonly BoundedLog s_log = new("Vmm.Devices.Rng");
 
     private readonly byte[] _chunk = new byte[ChunkSize];
     private readonly TimerFd _timer = new();

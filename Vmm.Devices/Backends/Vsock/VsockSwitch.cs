@@ -1,4 +1,5 @@
 using NLog;
+using Vmm.Vhost;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Devices.Backends.Vsock;
@@ -23,7 +24,7 @@ internal sealed partial class VsockSwitch : IDisposable
     private const int EventsAtOnce = 64;
     private const int PacketsBetweenCollecting = 16;
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Vsock");
+    private static readonly BoundedLog s_log = new("Vmm.Devices.Vsock");
 
     private readonly Lock _lock = new();
     private readonly string _path;

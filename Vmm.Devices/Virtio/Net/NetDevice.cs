@@ -28,6 +28,7 @@ internal sealed class NetDevice : VirtioDevice, INetControl
     private readonly NetControlPort _control;
     private readonly MacAddress _ownMac;
     private MacAddress _mac;
+    private ReceiveFilter _filter = new();
     private ulong _features;
     private bool _linkIsUp;
     private bool _announce;
@@ -134,10 +135,11 @@ internal sealed class NetDevice : VirtioDevice, INetControl
         for (int i = 1; i < _pairs.Length; i++)
             _tap.TryUseQueue(i, use: false);
         _tap.TrySetOffloads(0);
-        _tap.SetFilter(new ReceiveFilter(), _mac);
+        _mac = _ownMac;
+        _filter = new ReceiveFilter();
+        _tap.SetFilter(_filter, _mac);
         _pairsInUse = 0;
         _announce = false;
-        _mac = _ownMac;
         _features = 0;
     }
 
@@ -173,11 +175,16 @@ internal sealed class NetDevice : VirtioDevice, INetControl
     public void SetMac(MacAddress address)
     {
         _mac = address;
+        _tap.SetFilter(_filter, _mac);   // a driver that changes its address does not say again what else it wants
         Host.ConfigChanged();
     }
 
     /// <inheritdoc/>
-    public void SetReceiveFilter(ReceiveFilter filter) => _tap.SetFilter(filter, _mac);
+    public void SetReceiveFilter(ReceiveFilter filter)
+    {
+        _filter = filter;
+        _tap.SetFilter(_filter, _mac);
+    }
 
     /// <inheritdoc/>
     public void AcknowledgeAnnounce()

@@ -27,5 +27,8 @@ public sealed record NetOptions : VirtioDeviceOptions
     public int? Mtu { get; init; }
 
     /// <inheritdoc/>
+    public override string Label => "--net";
+
+    /// <inheritdoc/>
     public override VirtioDevice Open(EventLoop events, CancellationToken cancellation = default) => new NetDevice(this, events);
 }

@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using NLog;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
 
@@ -13,7 +12,7 @@ internal sealed class Tap : IDisposable
     private const string NewName = "vmtap%d";       // the kernel fills in a number
     private const int HeaderSize = 12;              // struct virtio_net_hdr_v1 (VIRTIO 1.2 §5.1.6)
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.Net");
+    private static readonly BoundedLog s_log = new("Vmm.Devices.Net");
 
     private readonly List<FileDescriptor> _queues = [];
     private readonly NetworkSocket _control;

@@ -19,5 +19,8 @@ public sealed record ScsiOptions : VirtioDeviceOptions
     public ushort Tpgt { get; init; } = 1;
 
     /// <inheritdoc/>
+    public override string Label => "--scsi";
+
+    /// <inheritdoc/>
     public override VirtioDevice Open(EventLoop events, CancellationToken cancellation = default) => new ScsiDevice(this, events);
 }

@@ -12,5 +12,8 @@ public sealed record VdpaOptions : VirtioDeviceOptions
     public int? Queues { get; init; }
 
     /// <inheritdoc/>
+    public override string Label => "--vdpa";
+
+    /// <inheritdoc/>
     public override VirtioDevice Open(EventLoop events, CancellationToken cancellation = default) => new VdpaDevice(this, events);
 }

@@ -13,9 +13,8 @@ internal class BackendDaemon : IDisposable
     private const int Patience = 2000;          // milliseconds that it has to end by itself
     private const int Moment = 500;             // milliseconds between the end of its connection and its own
     private const int MaxLine = 1024;
-    private const int MaxLines = 100;           // of one daemon: bounds what it makes us write
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.VhostUser");
+    private static readonly BoundedLog s_log = new("Vmm.Devices.VhostUser");
 
     private static readonly TimeSpan s_interval = TimeSpan.FromSeconds(1);
 
@@ -28,7 +27,7 @@ internal class BackendDaemon : IDisposable
     private UnixListener? _listener;
     private ChildProcess? _process;
     private string _lastLine = "";
-    private int _lines;
+    private bool _hasSpoken;
     private long _started;
     private bool _isReported = true;
     private bool _disposed;
@@ -110,7 +109,7 @@ internal class BackendDaemon : IDisposable
                 CloseListener();
                 throw new VhostException($"{_name}: {e.Message}", e);
             }
-            (_process, _lastLine, _lines) = (process, "", 0);
+            (_process, _lastLine, _hasSpoken) = (process, "", false);
             _line.Clear();
             _events.Add(process.Output, () => Happened(process));
             _events.Add(process.Ended, () => Happened(process));
@@ -223,8 +222,6 @@ internal class BackendDaemon : IDisposable
     {
         _lastLine = _line.ToString();
         _line.Clear();
-        if (_lines++ >= MaxLines)
-            return;
         // Ours says how bad it is.
         (LogLevel level, string line) = _lastLine switch
         {
@@ -232,7 +229,9 @@ internal class BackendDaemon : IDisposable
             _ when _lastLine.StartsWith("vmm: warn: ", StringComparison.Ordinal) => (LogLevel.Warn, _lastLine["vmm: warn: ".Length..]),
             _ => (LogLevel.Info, _lastLine),
         };
-        if (_lines == 1 && _program.FirstLine is { } announce)
+        bool isFirst = !_hasSpoken;
+        _hasSpoken = true;
+        if (isFirst && _program.FirstLine is { } announce)
             announce(line);
         else
             s_log.Log(level, "{Device}: {Program}: {Line}", _name, _program.Name, line);

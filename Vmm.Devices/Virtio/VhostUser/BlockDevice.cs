@@ -15,6 +15,7 @@ internal sealed class BlockDevice : VhostUserFrontendDevice
     private const int SegmentLimitOffset = 12;
     private const int WritebackOffset = 32;
     private const int NumQueuesOffset = 34;
+    private const int CapacitySize = 8;             // at offset 0
 
     private readonly BlockOptions _options;
 
@@ -26,7 +27,15 @@ internal sealed class BlockDevice : VhostUserFrontendDevice
         _options = options;
         try
         {
-            Connect(new VhostUserShape("--disk", options.Queues, DefaultQueueSize) { ConfigSize = SpaceSize, NeedsConfig = true, CompletesRequests = true }, cancellation);
+            Connect(new VhostUserShape("--disk", options.Queues, DefaultQueueSize)
+            {
+                ConfigSize = SpaceSize,
+                NeedsConfig = true,
+                CompletesRequests = true,
+                RequiredFeatures = options.Queues > 1 ? MultiQueue : 0,
+                // A driver reads the capacity again when it changes (VIRTIO 1.2 §5.2.4), and the number of queues is ours.
+                ChangeableConfig = [0..CapacitySize, NumQueuesOffset..(NumQueuesOffset + sizeof(ushort))],
+            }, cancellation);
             if (options.Queues > 1 && (Frontend.Features & MultiQueue) == 0)
                 throw new VhostException($"{Frontend.Name}: the back-end has one queue (no VIRTIO_BLK_F_MQ): leave queues={options.Queues} out");
         }
@@ -62,6 +71,6 @@ internal sealed class BlockDevice : VhostUserFrontendDevice
     {
         // All else is for reading (VIRTIO 1.2 §5.2.4).
         if ((Features & ConfigWce) != 0 && offset == WritebackOffset && data.Length == 1)
-            Frontend.WriteConfig(offset, data);
+            WriteToBackend(offset, data);
     }
 }

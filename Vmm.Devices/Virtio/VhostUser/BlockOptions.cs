@@ -18,5 +18,8 @@ public sealed record BlockOptions : VirtioDeviceOptions
     public bool IsReadOnly { get; init; }
 
     /// <inheritdoc/>
+    public override string Label => "--disk";
+
+    /// <inheritdoc/>
     public override VirtioDevice Open(EventLoop events, CancellationToken cancellation = default) => new BlockDevice(this, events, cancellation);
 }

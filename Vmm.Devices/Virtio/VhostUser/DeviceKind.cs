@@ -16,7 +16,7 @@ public sealed record DeviceKind
     /// <summary>How many there are of those whose number varies, unless said otherwise.</summary>
     public int Queues { get; init; } = 1;
 
-    /// <summary>Queues after them that the back-end does not work: buffers that a driver puts there stay there.</summary>
+    /// <summary>Queues after them that the back-end does not work: they are the VMM's.</summary>
     public int OwnQueues { get; init; }
 
     /// <summary>Descriptors in each queue at most, unless said otherwise. Back-ends refuse a ring that is larger than theirs.</summary>
@@ -31,17 +31,27 @@ public sealed record DeviceKind
     /// <summary>Features that are hidden from the driver where the number of queues is the usual one.</summary>
     public ulong HiddenFeatures { get; init; }
 
+    /// <summary>The parts of the configuration space that a back-end may have changed when it comes back: those that a driver reads again,
+    /// and those that we replace.</summary>
+    public IReadOnlyList<Range> ChangeableConfig { get; init; } = [];
+
     private const ulong ConsoleMultiport = 1UL << 1;    // VIRTIO_CONSOLE_F_MULTIPORT: more queues
 
     private static readonly DeviceKind[] s_known =
     [
-        new() { Type = VirtioDeviceType.Scsi, Word = "scsi", LeadingQueues = 2, QueueSize = 128, ConfigSize = 36 },
-        new() { Type = VirtioDeviceType.Vsock, Word = "vsock", Queues = 2, OwnQueues = 1, QueueSize = 128, ConfigSize = 8, NeedsConfig = true },
+        new() { Type = VirtioDeviceType.Scsi, Word = "scsi", LeadingQueues = 2, QueueSize = 128, ConfigSize = 36, ChangeableConfig = [0..sizeof(uint)] },   // num_queues is ours
+        // The driver reads its CID again after the event that tells of the back-end's end (VIRTIO 1.2 §5.10.6.7).
+        new()
+        {
+            Type = VirtioDeviceType.Vsock, Word = "vsock", Queues = 2, OwnQueues = 1, QueueSize = 128, ConfigSize = 8, NeedsConfig = true,
+            ChangeableConfig = [0..sizeof(ulong)],
+        },
         new() { Type = VirtioDeviceType.Rng, Word = "rng" },
         new() { Type = VirtioDeviceType.Console, Word = "console", Queues = 2, ConfigSize = 12, HiddenFeatures = ConsoleMultiport },
         new() { Type = VirtioDeviceType.Gpio, Word = "gpio", Queues = 2, ConfigSize = 8, NeedsConfig = true },
         new() { Type = VirtioDeviceType.I2c, Word = "i2c" },
-        new() { Type = VirtioDeviceType.Input, Word = "input", Queues = 2, ConfigSize = 136, NeedsConfig = true },
+        // What a back-end gives depends on what was selected last.
+        new() { Type = VirtioDeviceType.Input, Word = "input", Queues = 2, ConfigSize = 136, NeedsConfig = true, ChangeableConfig = [0..^0] },
         new() { Type = VirtioDeviceType.Gpu, Word = "gpu", Queues = 2, ConfigSize = 16, NeedsConfig = true },
         new() { Type = VirtioDeviceType.Sound, Word = "snd", Queues = 4, ConfigSize = 12, NeedsConfig = true },
         new() { Type = VirtioDeviceType.Can, Word = "can", Queues = 3, ConfigSize = 2 },

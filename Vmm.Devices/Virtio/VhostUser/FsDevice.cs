@@ -1,6 +1,5 @@
 using System.Buffers.Binary;
 using System.Text;
-using NLog;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Protocol;
@@ -16,10 +15,11 @@ internal sealed class FsDevice : VhostUserFrontendDevice
     private const byte CacheRegion = 0;             // VIRTIO_FS_SHMCAP_ID_CACHE, the only one (VIRTIO 1.2 §5.11.5)
     private const ulong PageSize = 4096;
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.VhostUser");
+    private static readonly BoundedLog s_log = new("Vmm.Devices.VhostUser");
 
     private readonly FsOptions _options;
     private readonly SharedMemoryWindow? _window;
+    private bool _isBeingLost;
 
     /// <summary>Connects to the daemon, or starts one.</summary>
     /// <exception cref="VhostException">There is none, or it cannot be started.</exception>
@@ -34,6 +34,8 @@ internal sealed class FsDevice : VhostUserFrontendDevice
                 ConfigSize = SpaceSize,
                 NeedsConfig = options.Tag is null,
                 UsesSharedMemory = options.Dax,
+                // The number of queues is ours, and so is the tag if there is one.
+                ChangeableConfig = [(options.Tag is null ? FsOptions.MaxTagBytes : 0)..SpaceSize],
             };
             Connect(shape, cancellation);
             if (options.Dax)
@@ -73,9 +75,21 @@ internal sealed class FsDevice : VhostUserFrontendDevice
     public override void Stop()
     {
         base.Stop();
-        // Whatever a daemon has left there (vhost-user.rst, "Shared memory"): the next driver finds nothing.
-        _window?.Clear();
+        // Whatever a daemon has left there: the next driver finds nothing. While this one is there, its guest may look into the window.
+        if (!_isBeingLost)
+            _window?.Clear();
     }
+
+    /// <inheritdoc/>
+    public override void Lost(string reason)
+    {
+        _isBeingLost = true;
+        base.Lost(reason);
+        _isBeingLost = false;
+    }
+
+    /// <inheritdoc/>
+    public override void SharedMemoryIsNew() => _window?.Orphan();
 
     /// <inheritdoc/>
     public override bool MapShared(in ShmemMapPayload mapping, FileDescriptor file)
@@ -116,7 +130,7 @@ internal sealed class FsDevice : VhostUserFrontendDevice
     {
         if ((Frontend.ProtocolFeatures & VhostUserProtocolFeatures.Shmem) == 0)
             throw new VhostException($"{Frontend.Name}: the daemon has no memory to share (the protocol feature SHMEM): leave dax=on out");
-        ulong size = Frontend.Session.GetSharedMemorySizes()[CacheRegion];
+        ulong size = Frontend.SharedMemorySizes[CacheRegion];
         if (size == 0 || size % PageSize != 0 || size > SharedMemoryWindow.MaxLength)
         {
             throw new VhostException($"{Frontend.Name}: the daemon has a cache of 0x{size:x} bytes to share: it must be whole pages, at most "

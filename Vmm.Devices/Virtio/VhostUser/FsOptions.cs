@@ -27,6 +27,9 @@ public sealed record FsOptions : VirtioDeviceOptions
     public bool Dax { get; init; }
 
     /// <inheritdoc/>
+    public override string Label => "--fs";
+
+    /// <inheritdoc/>
     public override VirtioDevice Open(EventLoop events, CancellationToken cancellation = default) => new FsDevice(this, events, cancellation);
 }
 

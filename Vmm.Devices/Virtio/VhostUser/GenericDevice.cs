@@ -1,7 +1,10 @@
 using System.Buffers.Binary;
 using Vmm.Devices.Virtio.Scsi;
+using Vmm.Devices.Virtio.Vsock;
 using Vmm.Vhost;
+using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Virtqueue;
 
 namespace Vmm.Devices.Virtio.VhostUser;
 
@@ -10,6 +13,7 @@ internal sealed class GenericDevice : VhostUserFrontendDevice
 {
     private readonly DeviceKind _kind;
     private readonly int _queues;
+    private VsockEventQueue? _events;
 
     /// <summary>Connects to the back-end.</summary>
     /// <exception cref="VhostException">There is none, or it has no such device.</exception>
@@ -24,6 +28,7 @@ internal sealed class GenericDevice : VhostUserFrontendDevice
             {
                 ConfigSize = options.ConfigSize ?? _kind.ConfigSize,
                 NeedsConfig = _kind.NeedsConfig || options.ConfigSize > 0,
+                ChangeableConfig = _kind.ChangeableConfig,
             }, cancellation);
         }
         catch
@@ -71,5 +76,58 @@ internal sealed class GenericDevice : VhostUserFrontendDevice
     }
 
     /// <inheritdoc/>
-    public override void WriteConfig(int offset, ReadOnlySpan<byte> data) => Frontend.WriteConfig(offset, data);
+    public override void WriteConfig(int offset, ReadOnlySpan<byte> data) => WriteToBackend(offset, data);
+
+    /// <inheritdoc/>
+    public override void Start(ulong features, GuestMemory memory, IReadOnlyList<VringConfig> queues)
+    {
+        foreach (VringConfig queue in queues)
+        {
+            if (_kind.Type == VirtioDeviceType.Vsock && queue.Index == Frontend.RingCount)
+                _events = new VsockEventQueue(VirtQueue.Create(memory.AddressSpace, RingLayout.Of(in queue), features));
+        }
+        base.Start(features, memory, queues);
+    }
+
+    /// <inheritdoc/>
+    public override void Stop()
+    {
+        base.Stop();
+        _events = null;
+    }
+
+    /// <inheritdoc/>
+    public override void Notify(int queue) => Tell(_events);
+
+    /// <inheritdoc/>
+    public override void Disconnected(string reason) => TellOfReset();
+
+    /// <inheritdoc/>
+    public override void Lost(string reason)
+    {
+        TellOfReset();
+        base.Lost(reason);
+    }
+
+    // The connections of a socket device end with their back-end: whoever reads from one in the guest would wait for ever.
+    private void TellOfReset()
+    {
+        if (_events is null)
+            return;
+        _events.TransportWasReset();
+        Tell(_events);
+    }
+
+    private void Tell(VsockEventQueue? events)
+    {
+        try
+        {
+            if (events?.Process() == true)
+                Host.InterruptQueue();
+        }
+        catch (VhostException e)
+        {
+            Host.NeedsReset($"event queue: {e.Message}");
+        }
+    }
 }

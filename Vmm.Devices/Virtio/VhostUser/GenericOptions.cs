@@ -18,5 +18,8 @@ public sealed record GenericOptions : VirtioDeviceOptions
     public int? ConfigSize { get; init; }
 
     /// <inheritdoc/>
+    public override string Label => Peer.Program is null ? "--vhost-user" : $"--{Kind.Word}";
+
+    /// <inheritdoc/>
     public override VirtioDevice Open(EventLoop events, CancellationToken cancellation = default) => new GenericDevice(this, events, cancellation);
 }

@@ -1,4 +1,3 @@
-using NLog;
 using Vmm.Vhost;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
@@ -14,13 +13,13 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
     /// <summary>Where nothing is known that suits a device better.</summary>
     protected const int DefaultQueueSize = 256;
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Devices.VhostUser");
+    private static readonly BoundedLog s_log = new("Vmm.Devices.VhostUser");
 
     private readonly VhostUserPeer _peer;
     private readonly BackendDaemon? _daemon;
     private VhostUserFrontend? _frontend;
     private int _configSize;
-    private bool _hasBegun;   // it was told of a driver
+    private bool _needsReset;      // a driver has left something in the back-end, or the back-end is lost
 
     /// <summary>Nothing is connected before <see cref="Connect"/>.</summary>
     protected VhostUserFrontendDevice(string name, VhostUserPeer peer, EventLoop events)
@@ -90,7 +89,7 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
         _daemon?.Dispose();     // in this order: it ends when its connection is closed
     }
 
-    private void Open(in VhostUserShape shape, CancellationToken cancellation) => _frontend = VhostUserFrontend.Open(new VhostUserFrontendOptions
+    private void Open(VhostUserShape shape, CancellationToken cancellation) => _frontend = VhostUserFrontend.Open(new VhostUserFrontendOptions
     {
         Endpoint = shape.Endpoint ?? _peer.Endpoint!,
         Device = shape.Option,
@@ -104,6 +103,8 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
         StartTimeout = _peer.Timeout > VhostUserSession.MemoryTimeout ? _peer.Timeout : VhostUserSession.MemoryTimeout,
         CompletesRequests = shape.CompletesRequests,
         PeerProcessId = _daemon is { } daemon ? () => daemon.ProcessId : null,
+        RequiredFeatures = VirtioFeatures.Version1 | shape.RequiredFeatures,
+        ChangeableConfig = shape.ChangeableConfig,
         Wanted = VhostUserFrontendOptions.DefaultFeatures | (shape.UsesSharedMemory ? VhostUserProtocolFeatures.Shmem : 0),
         Sync = Sync,
         Respawn = shape.Respawn,
@@ -124,7 +125,7 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
     /// <inheritdoc/>
     public override bool AcceptFeatures(ulong features, GuestMemory memory)
     {
-        _hasBegun = true;
+        _needsReset = true;
         return base.AcceptFeatures(features & Frontend.Features, memory);
     }
 
@@ -132,10 +133,17 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
     public override void Stop()
     {
         // It stops all rings, too, within the same time.
-        if (_hasBegun)
+        if (_needsReset)
             TryDo(Frontend.Reset);
-        _hasBegun = false;
+        _needsReset = false;
         base.Stop();
+    }
+
+    /// <summary>What a driver writes to the configuration space goes to the back-end, until the next reset.</summary>
+    protected void WriteToBackend(int offset, ReadOnlySpan<byte> data)
+    {
+        _needsReset = true;    // the driver may write before it starts the device, and reset the device without starting it
+        Frontend.WriteConfig(offset, data);
     }
 
     /// <inheritdoc/>
@@ -145,7 +153,11 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
     public virtual void NeedsReset() => HostOrNull?.NeedsReset("its back-end has set DEVICE_NEEDS_RESET in its status");
 
     /// <inheritdoc/>
-    public virtual void Lost(string reason) => HostOrNull?.NeedsReset("its back-end is gone for good");
+    public virtual void Lost(string reason)
+    {
+        _needsReset = true;
+        HostOrNull?.NeedsReset("it has lost its back-end");
+    }
 
     /// <inheritdoc/>
     public virtual void Disconnected(string reason)
@@ -154,6 +166,16 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
 
     /// <inheritdoc/>
     public virtual void Restored()
+    {
+    }
+
+    /// <inheritdoc/>
+    public virtual void Starting(VhostUserSession session, bool isAgain)
+    {
+    }
+
+    /// <inheritdoc/>
+    public virtual void SharedMemoryIsNew()
     {
     }
 
@@ -184,7 +206,7 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
 /// <param name="Option">The device as messages begin with it, before its socket.</param>
 /// <param name="RingCount">How many rings the back-end works.</param>
 /// <param name="QueueSize">Descriptors in a queue, where the user does not say.</param>
-internal readonly record struct VhostUserShape(string Option, int RingCount, int QueueSize)
+internal sealed record VhostUserShape(string Option, int RingCount, int QueueSize)
 {
     /// <summary>How many rings the back-end counts as one.</summary>
     public int RingsPerQueue { get; init; } = 1;
@@ -197,6 +219,13 @@ internal readonly record struct VhostUserShape(string Option, int RingCount, int
 
     /// <summary>Whether every request is completed by itself.</summary>
     public bool CompletesRequests { get; init; }
+
+    /// <summary>Features without which a back-end that comes back is none for this device, beside VIRTIO_F_VERSION_1.</summary>
+    public ulong RequiredFeatures { get; init; }
+
+    /// <summary>The parts of the configuration space that may differ in a back-end that comes back: the driver reads them again when they
+    /// change, or never sees the back-end's.</summary>
+    public IReadOnlyList<Range> ChangeableConfig { get; init; } = [];
 
     /// <summary>Whether the back-end may map files into the guest.</summary>
     public bool UsesSharedMemory { get; init; }

@@ -1,7 +1,10 @@
+using System.Buffers.Binary;
 using Vmm.Devices.Virtio.Net;
 using Vmm.Vhost;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.User;
+using Vmm.Vhost.User.Frontend;
 using Vmm.Vhost.User.Protocol;
 
 namespace Vmm.Devices.Virtio.VhostUser;
@@ -18,6 +21,8 @@ internal sealed class VhostUserNetDevice : VhostUserFrontendDevice, INetControl
     // What is done here. There is no filter: a switch gives a port what is the port's.
     private const ulong Control = NetFeatures.Mac | NetFeatures.Status | NetFeatures.CtrlVq | NetFeatures.CtrlRx | NetFeatures.CtrlVlan
         | NetFeatures.CtrlMacAddr | NetFeatures.GuestAnnounce;
+
+    private static readonly BoundedLog s_log = new("Vmm.Devices.VhostUser");
 
     private readonly VhostUserNetOptions _options;
     private readonly NetControlPort _control;
@@ -84,7 +89,6 @@ internal sealed class VhostUserNetDevice : VhostUserFrontendDevice, INetControl
         // The driver begins with one pair (VIRTIO 1.2 §5.1.6.5.5).
         base.Start(features, memory, Pair(0));
         _pairsInUse = 1;
-        TellMtu();
     }
 
     /// <inheritdoc/>
@@ -106,9 +110,19 @@ internal sealed class VhostUserNetDevice : VhostUserFrontendDevice, INetControl
     public override void Disconnected(string reason) => HostOrNull?.ConfigChanged();   // a link that is down
 
     /// <inheritdoc/>
+    // A DPDK switch reads the MTU when the last ring of a pair starts, and never again.
+    public override void Starting(VhostUserSession session, bool isAgain)
+    {
+        if (_options.Mtu is { } mtu && (_features & NetFeatures.Mtu) != 0)
+            Tell(session, VhostUserProtocolFeatures.Mtu, () => session.SetMtu(mtu));
+        // A driver that cannot announce itself is announced by the switch.
+        if (isAgain && (_features & NetFeatures.GuestAnnounce) == 0)
+            Tell(session, VhostUserProtocolFeatures.Rarp, () => session.SendRarp(ToNumber(_mac)));
+    }
+
+    /// <inheritdoc/>
     public override void Restored()
     {
-        TellMtu();
         // A switch that has begun anew does not know where this address is.
         _announce = (_features & NetFeatures.GuestAnnounce) != 0;
         HostOrNull?.ConfigChanged();
@@ -175,9 +189,27 @@ internal sealed class VhostUserNetDevice : VhostUserFrontendDevice, INetControl
         Frontend.SetRingEnabled(2 * pair + 1, enabled);
     }
 
-    private void TellMtu()
+    // The first byte in the lowest bits, as SEND_RARP has it.
+    private static ulong ToNumber(MacAddress address)
     {
-        if (_options.Mtu is { } mtu && (_features & NetFeatures.Mtu) != 0 && (Frontend.ProtocolFeatures & VhostUserProtocolFeatures.Mtu) != 0)
-            TryDo(() => Frontend.Session.SetMtu(mtu));
+        Span<byte> bytes = stackalloc byte[sizeof(ulong)];
+        bytes.Clear();
+        address.CopyTo(bytes);
+        return BinaryPrimitives.ReadUInt64LittleEndian(bytes);
+    }
+
+    // A switch that refuses it works all the same.
+    private void Tell(VhostUserSession session, VhostUserProtocolFeatures needed, Action message)
+    {
+        if ((session.ProtocolFeatures & needed) == 0)
+            return;
+        try
+        {
+            message();
+        }
+        catch (VhostUserException e) when (!e.IsConnectionLost)
+        {
+            s_log.Warn("{Device}: {Error}", Name, e.Message);
+        }
     }
 }

@@ -19,5 +19,8 @@ public sealed record VhostUserNetOptions : VirtioDeviceOptions
     public int? Mtu { get; init; }
 
     /// <inheritdoc/>
+    public override string Label => "--net";
+
+    /// <inheritdoc/>
     public override VirtioDevice Open(EventLoop events, CancellationToken cancellation = default) => new VhostUserNetDevice(this, events, cancellation);
 }

@@ -9,5 +9,8 @@ public sealed record VsockOptions : VirtioDeviceOptions
     public required uint Cid { get; init; }
 
     /// <inheritdoc/>
+    public override string Label => "--vsock";
+
+    /// <inheritdoc/>
     public override VirtioDevice Open(EventLoop events, CancellationToken cancellation = default) => new VsockDevice(this, events);
 }

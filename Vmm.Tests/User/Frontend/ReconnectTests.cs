@@ -206,6 +206,167 @@ public class ReconnectTests
         AssertRefused("its configuration space differs");
     }
 
+    // The rings ran with the one before. Until the reset nothing is told to the new one.
+    [Test]
+    public void Back_WithAnotherConfigAndFewerFeatures_IsTakenByAReset([Values] bool isServer, [Values] bool diesBeforeTheReset)
+    {
+        if (isServer)
+            _fixture.Options = _fixture.Options with { Endpoint = VhostUserEndpoint.ListenOn(_fixture.Path) };
+        var first = new FakeBackend(_fixture.Path, listens: !isServer).Start();
+        VhostUserFrontend frontend = _fixture.Open();
+        _fixture.StartAll();
+        first.Dispose();
+        byte[] config = [9, 2, 3, 4, 5, 6, 7, 9];
+        using FakeBackend second = new FakeBackend(_fixture.Path, listens: !isServer)
+        {
+            Config = config,
+            Features = FakeBackend.DefaultFeatures & ~VirtioFeatures.EventIndex,
+        }.Start();
+        _fixture.WaitFor("lost");
+        Assert.That(frontend.IsConnected, Is.False);
+        if (diesBeforeTheReset)
+        {
+            second.Kill();
+            Eventually.True(() => second.Connections == 2, () => "it is not connected to again");
+        }
+        lock (_fixture.Sync)
+            frontend.Reset();
+        Eventually.True(() => frontend.IsConnected, () => "the device is lost for ever");
+        byte[] now = new byte[8];
+        frontend.ReadConfig(now);
+        Assert.That(now, Is.EqualTo(config));
+        Assert.That(frontend.Features & VirtioFeatures.EventIndex, Is.Zero);
+        int connection = second.Connections;
+        Assert.That(second.Names(connection), Does.Not.Contain(VhostUserRequest.SetVringKick));
+        _fixture.StartAll();
+        Assert.That(second.All(connection, VhostUserRequest.SetVringEnable), Has.Length.EqualTo(2));
+        Assert.That(second.Connections, Is.EqualTo(connection));
+    }
+
+    [Test]
+    public void Back_WithTheConfigThatWasAfterAnother_IsTakenByAReset()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        VhostUserFrontend frontend = _fixture.Open();
+        _fixture.StartAll();
+        backend.Config = [1, 2, 3, 4];     // too short: it refuses to give the configuration
+        backend.Kill();
+        _fixture.WaitFor("lost");
+        lock (_fixture.Sync)
+            frontend.Reset();
+        backend.Config = [1, 2, 3, 4, 5, 6, 7, 8];
+        Eventually.True(() => frontend.IsConnected, () => "the device is lost for ever");
+        _fixture.StartAll();
+        Assert.That(backend.All(backend.Connections, VhostUserRequest.SetVringEnable), Has.Length.EqualTo(2));
+    }
+
+    [Test]
+    public void Back_WithBytesThatMayChange_IsAChangedConfiguration()
+    {
+        _fixture.Options = _fixture.Options with { ChangeableConfig = [0..2, 6..7] };
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        VhostUserFrontend frontend = _fixture.Open();
+        _fixture.StartAll();
+        lock (_fixture.Sync)
+            frontend.WriteConfig(3, [0x33]);
+        backend.Config = [0xA, 2, 3, 4, 5, 6, 0xB, 8];
+        backend.Kill();
+        _fixture.WaitFor("config changed");
+        Assert.That(_fixture.Told.Any(told => told.StartsWith("lost", StringComparison.Ordinal)), Is.False);
+        byte[] now = new byte[8];
+        frontend.ReadConfig(now);
+        Assert.That(now, Is.EqualTo(new byte[] { 0xA, 2, 3, 0x33, 5, 6, 0xB, 8 }));
+        Assert.That(backend.All(2, VhostUserRequest.SetVringEnable), Has.Length.EqualTo(2));
+    }
+
+    [Test]
+    public void Back_AnotherBeforeAnyDriver_IsTakenAsItIs()
+    {
+        var first = new FakeBackend(_fixture.Path).Start();
+        VhostUserFrontend frontend = _fixture.Open();
+        first.Dispose();
+        using FakeBackend second = new FakeBackend(_fixture.Path)
+        {
+            Config = [9, 9, 9, 9, 9, 9, 9, 9],
+            Features = FakeBackend.DefaultFeatures & ~VirtioFeatures.EventIndex,
+        }.Start();
+        _fixture.WaitFor("config changed");
+        Assert.That(frontend.Features & VirtioFeatures.EventIndex, Is.Zero);
+        Assert.That(_fixture.Told.Any(told => told.StartsWith("lost", StringComparison.Ordinal)), Is.False);
+    }
+
+    [Test]
+    public void Back_WithoutARequiredFeature_IsRefusedEvenAfterAReset()
+    {
+        _fixture.Options = _fixture.Options with { RequiredFeatures = VirtioFeatures.EventIndex };
+        var first = new FakeBackend(_fixture.Path).Start();
+        VhostUserFrontend frontend = _fixture.Open();
+        _fixture.StartAll();
+        first.Dispose();
+        using (new FakeBackend(_fixture.Path) { Features = FakeBackend.DefaultFeatures & ~VirtioFeatures.EventIndex }.Start())
+        {
+            for (int i = 1; i <= 2; i++)
+            {
+                Eventually.True(() => _fixture.Told.Count(told => told.StartsWith("lost", StringComparison.Ordinal)) == i, () => "it is taken");
+                lock (_fixture.Sync)
+                    frontend.Reset();
+            }
+        }
+        using FakeBackend third = new FakeBackend(_fixture.Path).Start();
+        Eventually.True(() => frontend.IsConnected || _fixture.Told.Count(told => told.StartsWith("lost", StringComparison.Ordinal)) > 2, () => "nobody connects");
+        lock (_fixture.Sync)
+            frontend.Reset();
+        Eventually.True(() => frontend.IsConnected, () => "the device is lost for ever");
+    }
+
+    // The front-end needs two more descriptors once it has been told of the queues: the socket for the back-end's own requests.
+    [Test]
+    public void Back_NoDescriptorsLeft_IsTriedAgain()
+    {
+        ulong limit = ResourceLimit.OpenFiles.Current!.Value;
+        bool isShort = false;
+        _fixture.Options = _fixture.Options with { Respawn = () => ResourceLimit.OpenFiles.TrySet(limit) };
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        backend.Script = (message, connection) =>
+        {
+            if (backend.Connections == 2 && message.Header.Request == (uint)VhostUserRequest.GetMaxMemSlots)
+                isShort = ResourceLimit.OpenFiles.TrySet(3);
+            return false;
+        };
+        try
+        {
+            _fixture.Open();
+            _fixture.StartAll();
+            backend.Kill();
+            _fixture.WaitFor("restored");
+        }
+        finally
+        {
+            ResourceLimit.OpenFiles.TrySet(limit);
+        }
+        Assert.That(isShort);
+        Assert.That(backend.Connections, Is.EqualTo(3));
+        Assert.That(_fixture.Told.Any(told => told.StartsWith("lost", StringComparison.Ordinal)), Is.False);
+    }
+
+    // What the last driver wrote would stay in it, and the next is told of the original.
+    [Test]
+    public void Reset_OfABackendThatCannotBeReset_TellsItTheOriginalConfig()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path)
+        {
+            ProtocolFeatures = FakeBackend.DefaultProtocolFeatures & ~(VhostUserProtocolFeatures.ResetDevice | VhostUserProtocolFeatures.Status),
+        }.Start();
+        VhostUserFrontend frontend = _fixture.Open();
+        _fixture.StartAll();
+        lock (_fixture.Sync)
+        {
+            frontend.WriteConfig(4, [0x44]);
+            frontend.Reset();
+        }
+        Assert.That(backend.All(1, VhostUserRequest.SetConfig).Select(said => said.Payload[^1]), Is.EqualTo(new byte[] { 0x44, 5 }));
+    }
+
     [Test]
     public void Back_WithTheConfigBeforeTheDriverWroteToIt_IsTakenAndToldOfIt()
     {
@@ -607,7 +768,7 @@ public class ReconnectTests
     {
         _fixture.WaitFor("lost");
         Assert.That(_fixture.Told.Last(), Is.EqualTo(
-            $"lost --test: {_fixture.Path}: the back-end that came back is another: {why}: restart the guest, or the back-end as it was"));
+            $"lost --test: {_fixture.Path}: the back-end that came back is another: {why}: restart the guest or bind its driver again, or start the back-end as it was"));
         Assert.That(_fixture.StartAll, Throws.TypeOf<VhostException>().With.Message.Contains(why));
     }
 

@@ -1,4 +1,3 @@
-using NLog;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Virtqueue;
 
@@ -8,7 +7,7 @@ namespace Vmm.Vhost.User.Backend;
 /// memory may be gone afterwards, and whatever else calls it gets an exception.</summary>
 public sealed class BackendRing
 {
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.User.Backend");
+    private static readonly BoundedLog s_log = new("Vmm.Vhost.User.Backend");
 
     // So many requests are taken in one turn, however fast the driver makes new ones: others of the thread want their turn too.
     private const int TurnLimit = 256;

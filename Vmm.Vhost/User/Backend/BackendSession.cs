@@ -1,5 +1,4 @@
 using System.Runtime.InteropServices;
-using NLog;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Protocol;
 
@@ -12,7 +11,7 @@ internal sealed partial class BackendSession : IDisposable
     /// <summary>The most bytes of configuration space: what a reply has room for.</summary>
     public const int MaxConfigSize = VhostUserHeader.MaxPayload - ConfigHeader.WireSize;
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.User.Backend");
+    private static readonly BoundedLog s_log = new("Vmm.Vhost.User.Backend");
 
     private readonly VhostUserConnection _connection;
     private readonly VhostUserDevice _device;

@@ -1,4 +1,3 @@
-using NLog;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Vhost.User.Backend;
@@ -7,7 +6,7 @@ namespace Vmm.Vhost.User.Backend;
 /// thread wants of a ring is done here too, between two turns (<see cref="Invoke"/>).</summary>
 internal sealed class RingLoop : IDisposable
 {
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.User.Backend");
+    private static readonly BoundedLog s_log = new("Vmm.Vhost.User.Backend");
 
     private readonly Lock _lock = new();
     private readonly EventFd _wake = new();
@@ -31,7 +30,7 @@ internal sealed class RingLoop : IDisposable
         _thread = new Thread(Run) { Name = name, IsBackground = true };
         try
         {
-            _thread.Start();
+            NativeThread.Start(_thread);
         }
         catch
         {

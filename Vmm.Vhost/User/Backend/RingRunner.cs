@@ -1,4 +1,3 @@
-using NLog;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Virtqueue;
 
@@ -10,7 +9,7 @@ internal sealed class RingRunner(BackendRing ring, IRingHandler handler)
     /// <summary>A wait's limit: that of rings that are looked at now and then.</summary>
     public const int Poll = -2;
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.User.Backend");
+    private static readonly BoundedLog s_log = new("Vmm.Vhost.User.Backend");
 
     private bool _hasWork = true;   // whatever was kicked before it started
     private bool _isNew = true;

@@ -20,7 +20,7 @@ internal sealed class StateTransfer : IDisposable
         IsLoad = state is null;
         Bytes = state ?? [];
         _thread = new Thread(Run) { Name = "device state", IsBackground = true };
-        _thread.Start();
+        NativeThread.Start(_thread);
     }
 
     public bool IsLoad { get; }

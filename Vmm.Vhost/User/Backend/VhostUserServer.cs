@@ -1,4 +1,3 @@
-using NLog;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Vhost.User.Backend;
@@ -7,7 +6,7 @@ namespace Vmm.Vhost.User.Backend;
 /// <remarks>All methods may be called from any thread, also from the device's call-backs.</remarks>
 public sealed class VhostUserServer : IDisposable
 {
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.User.Backend");
+    private static readonly BoundedLog s_log = new("Vmm.Vhost.User.Backend");
 
     private readonly object _lock = new();
     private readonly VhostUserDevice _device;
@@ -91,7 +90,7 @@ public sealed class VhostUserServer : IDisposable
         Begin();
         try
         {
-            new Thread(() =>
+            NativeThread.Start(new Thread(() =>
             {
                 try
                 {
@@ -102,7 +101,7 @@ public sealed class VhostUserServer : IDisposable
                     s_log.Error("{Device}: {Peer}: {Error}: it is served no longer", _device.ServedAs, _endpoint, e.Message);
                 }
             })
-            { Name = $"{_device.ServedAs} connection", IsBackground = true }.Start();
+            { Name = $"{_device.ServedAs} connection", IsBackground = true });
         }
         catch
         {

@@ -1,4 +1,3 @@
-using NLog;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Protocol;
 
@@ -8,10 +7,11 @@ namespace Vmm.Vhost.User.Frontend;
 /// <see cref="VhostUserFrontend"/>.</summary>
 internal sealed class FrontendPeer : IDisposable
 {
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.User");
+    private static readonly BoundedLog s_log = new("Vmm.Vhost.User");
 
     private readonly EventLoop _requests;
     private ProcessDescriptor? _process;
+    private bool _isServed;
 
     private FrontendPeer(VhostUserSession session, EventLoop requests)
     {
@@ -30,8 +30,14 @@ internal sealed class FrontendPeer : IDisposable
     /// <summary>How many rings it has at most, if it can say.</summary>
     public int? MaxRingCount { get; private set; }
 
+    /// <summary>The sizes of its shared-memory regions by their ids; null if it has none that are wanted.</summary>
+    public ulong[]? SharedMemorySizes { get; private set; }
+
     /// <summary>Whether it was told of the in-flight memory that is in use.</summary>
     public bool HasInflight { get; set; }
+
+    /// <summary>Whether it was told what the device's type has to say before the first ring, since features were agreed on.</summary>
+    public bool IsPrepared { get; set; }
 
     private VhostUserBackendChannel? Channel { get; set; }
 
@@ -109,6 +115,8 @@ internal sealed class FrontendPeer : IDisposable
         CountRings(options);
         if (Has(VhostUserProtocolFeatures.ConfigureMemSlots))
             CheckMemorySlots();
+        if (Has(VhostUserProtocolFeatures.Shmem))
+            SharedMemorySizes = Session.GetSharedMemorySizes();
         if (Has(VhostUserProtocolFeatures.BackendReq))
             OpenChannel(handler);
         if (options.ConfigSize > 0)
@@ -148,14 +156,19 @@ internal sealed class FrontendPeer : IDisposable
         using (theirs)
         {
             // Served from before the back-end knows of it: it may use it before it answers.
-            _requests.Add(Channel.Socket, Serve);
+            _requests.Add(Channel.Socket, () => Serve(handler));
             Session.SetBackendRequestSocket(theirs);
         }
     }
 
-    // On the thread of the requests.
-    private void Serve()
+    // On the thread of the requests. Whatever the last connection's back-end has asked is done by now: that was served on this thread, too.
+    private void Serve(IVhostUserBackendRequests handler)
     {
+        if (!_isServed)
+        {
+            _isServed = true;
+            handler.BackendIsNew();
+        }
         try
         {
             Channel!.Serve();

@@ -9,6 +9,11 @@ namespace Vmm.Vhost.User.Frontend;
 /// what is mapped stays mapped.</remarks>
 public interface IVhostUserBackendRequests
 {
+    /// <summary>The requests that follow come from a back-end that has just been connected to: it does not know what an earlier one asked for.</summary>
+    void BackendIsNew()
+    {
+    }
+
     /// <summary>IOTLB_MSG: the back-end misses an entry, or may not access what it has.</summary>
     /// <returns>Whether it is done; as with all of these.</returns>
     bool Iotlb(in IotlbPayload message) => false;

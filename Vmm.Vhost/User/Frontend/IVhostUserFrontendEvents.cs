@@ -14,7 +14,9 @@ public interface IVhostUserFrontendEvents
     {
     }
 
-    /// <summary>The back-end is gone for good: it must not or cannot be connected to again, or came back as something else. No ring runs.</summary>
+    /// <summary>The device cannot go on with its back-end: the back-end is gone and must not or cannot be connected to again, or another one
+    /// came in its place. No ring runs. Where <see cref="VhostUserFrontendOptions.Reconnect"/> allows it, <see cref="VhostUserFrontend.Reset"/>
+    /// ends this state: the device then takes the features and the configuration of the back-end that is there, or of the next one.</summary>
     /// <param name="reason">One line.</param>
     void Lost(string reason);
 
@@ -25,6 +27,20 @@ public interface IVhostUserFrontendEvents
 
     /// <summary>The back-end is back, and goes on where it was.</summary>
     void Restored()
+    {
+    }
+
+    /// <summary>The driver's features are agreed on, and no ring runs on this connection yet. What the device's type has to tell its back-end
+    /// before the first ring (NET_SET_MTU, for example) is told here, on every connection.</summary>
+    /// <param name="session">The connection.</param>
+    /// <param name="isAgain">Whether an earlier back-end has worked the rings that are about to start.</param>
+    void Starting(VhostUserSession session, bool isAgain)
+    {
+    }
+
+    /// <summary>The requests for shared memory that follow come from a new back-end: it does not know what an earlier one has mapped.
+    /// Without the owner's lock.</summary>
+    void SharedMemoryIsNew()
     {
     }
 

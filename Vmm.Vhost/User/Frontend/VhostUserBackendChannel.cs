@@ -1,5 +1,4 @@
 using System.Runtime.InteropServices;
-using NLog;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Protocol;
 
@@ -9,7 +8,7 @@ namespace Vmm.Vhost.User.Frontend;
 /// it waits for <see cref="Socket"/> to be readable and calls <see cref="Serve()"/>, on one thread.</summary>
 public sealed class VhostUserBackendChannel : IDisposable
 {
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.User");
+    private static readonly BoundedLog s_log = new("Vmm.Vhost.User");
     private static readonly TimeSpan s_deadline = TimeSpan.FromSeconds(5);
 
     private readonly Lock _ending = new();

@@ -55,8 +55,64 @@ public sealed partial class VhostUserFrontend
         _written = new bool[_config.Length];
     }
 
-    // After a reset the configuration space is as the back-end gave it. One that cannot be reset may keep what was written: for a disk
-    // that writes through, a driver that flushes all the same.
+    // A back-end that comes back with another configuration, where only bytes differ that may. What the driver wrote stays.
+    // Returns whether anything differs.
+    private bool TakeChangedConfig(FrontendPeer peer)
+    {
+        if (_original is null || peer.Config is null || _original.AsSpan().SequenceEqual(peer.Config))
+            return false;
+        byte[] before = _config!;
+        bool[] written = _written;
+        TakeConfig(peer);
+        for (int i = 0; i < written.Length; i++)
+        {
+            if (written[i])
+                _config![i] = before[i];
+        }
+        _written = written;
+        return true;
+    }
+
+    // Whether the configuration is another than the one that the driver goes by.
+    private bool HasOtherConfig(FrontendPeer peer)
+    {
+        if (_original is null)
+            return false;
+        if (peer.Config is null)
+            return true;
+        for (int i = 0; i < _original.Length; i++)
+        {
+            if (_original[i] != peer.Config[i] && !_written[i] && !IsChangeable(i))
+                return true;
+        }
+        return false;
+    }
+
+    private bool IsChangeable(int offset)
+    {
+        foreach (Range range in _options.ChangeableConfig)
+        {
+            if (offset >= range.Start.GetOffset(_original!.Length) && offset < range.End.GetOffset(_original.Length))
+                return true;
+        }
+        return false;
+    }
+
+    // A back-end that cannot be reset keeps what the last driver wrote, and the next driver must not be told something else: one that takes
+    // a disk for write-through does not flush it.
+    private void UndoWrites(FrontendPeer peer)
+    {
+        try
+        {
+            TellWritten(peer, _original);
+        }
+        catch (VhostUserException e) when (!e.IsConnectionLost)
+        {
+            s_log.Debug("{Error}", e.Message);
+        }
+    }
+
+    // After a reset the configuration space is as the back-end gave it.
     private void ForgetWrites()
     {
         _config = _original?.ToArray();
@@ -110,7 +166,10 @@ public sealed partial class VhostUserFrontend
     }
 
     // What the driver wrote, told to a back-end that has begun anew.
-    private void RestoreConfig(FrontendPeer peer)
+    private void RestoreConfig(FrontendPeer peer) => TellWritten(peer, _config);
+
+    // The bytes that the driver wrote to, with the values that they have in config.
+    private void TellWritten(FrontendPeer peer, byte[]? config)
     {
         for (int start = 0; start < _written.Length; start++)
         {
@@ -118,7 +177,7 @@ public sealed partial class VhostUserFrontend
             while (end < _written.Length && _written[end])
                 end++;
             if (end > start)
-                peer.Session.SetConfig(start, _config.AsSpan(start, end - start));
+                peer.Session.SetConfig(start, config.AsSpan(start, end - start));
             start = end;
         }
     }

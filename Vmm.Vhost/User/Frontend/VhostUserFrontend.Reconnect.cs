@@ -8,12 +8,12 @@ namespace Vmm.Vhost.User.Frontend;
 // The end of a connection, and the next one: all on the thread of _monitor, but for Leave.
 public sealed partial class VhostUserFrontend
 {
-    // Without these a driver's device would be another.
-    private const VhostUserProtocolFeatures Indispensable = VhostUserProtocolFeatures.Config | VhostUserProtocolFeatures.Shmem;
-
     // A back-end that ends again and again, a crash that its driver's requests bring about, is given time, and is told of a few times only.
     private const int QuickEnds = 4;
     private static readonly TimeSpan s_quick = TimeSpan.FromSeconds(1);
+
+    // Until it is tried again after a back-end that is of no use, or when this process has no descriptor or memory left.
+    private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(500);
 
     private readonly EventFd _news = null!;     // there is something to raise an event about
     private readonly Lock _newsLock = new();    // _news is signalled by whoever holds no other lock
@@ -25,6 +25,10 @@ public sealed partial class VhostUserFrontend
     private string? _lastComplaint;
     private long _connectedAt;                  // when the last connection was tried or began
     private int _quickEnds;                     // how many in succession ended within s_quick
+    private FrontendPeer? _candidate;           // connected, and another than the one that the driver knows: it waits for a reset
+    private string? _toldLost;                  // why the device was lost, as it was logged last
+
+    void IVhostUserBackendRequests.BackendIsNew() => Events?.SharedMemoryIsNew();
 
     bool IVhostUserBackendRequests.ConfigChanged()
     {
@@ -69,7 +73,14 @@ public sealed partial class VhostUserFrontend
     {
         lock (_options.Sync)
         {
-            if (_disposed || peer != _peer)
+            if (_disposed)
+                return;
+            if (peer == _candidate)
+            {
+                DropCandidate();
+                _retry.Set(s_pause);
+            }
+            if (peer != _peer)
                 return;
             Leave(peer.Session.LostReason ?? $"{Name}: the peer closed the connection", Parting.Theirs);
         }
@@ -112,7 +123,10 @@ public sealed partial class VhostUserFrontend
                 _untold = null;
                 if (_lost is not null)
                 {
-                    s_log.Error("{Reason}: it is not connected to again", reason);
+                    // A driver that is reset again and again while the wrong back-end is there is told each time, the log once.
+                    LogLevel level = _lost == _toldLost ? LogLevel.Debug : LogLevel.Error;
+                    _toldLost = _lost;
+                    s_log.Log(level, "{Reason}{Advice}", reason, CanReconnect ? "" : ": it is not connected to again");
                     _isLossUntold = true;
                     SignalErrors();
                 }
@@ -152,12 +166,13 @@ public sealed partial class VhostUserFrontend
                 return;
             _retry.Drain();
             Listen(false);
-            if (_peer is not null || _lost is not null)
+            if (_peer is not null || _candidate is not null || (_lost is not null && !CanReconnect))
                 return;
             News();
         }
         FrontendPeer? peer = null;
         bool isQuiet = false;
+        TimeSpan? pause = null;
         _connectedAt = Stopwatch.GetTimestamp();
         try
         {
@@ -174,11 +189,17 @@ public sealed partial class VhostUserFrontend
         {
             return;   // the device went meanwhile
         }
+        catch (VhostException e) when (e.InnerException is ErrnoException { IsShortage: true })
+        {
+            // This process has run out of something, which says nothing about the back-end.
+            pause = s_pause;
+            Complain(e.Message);
+        }
         catch (VhostException e)
         {
-            // It answers, and is not the one that it was.
+            // It answers, and is none for this device.
+            pause = s_pause;
             Refuse(e.Message);
-            return;
         }
         lock (_options.Sync)
         {
@@ -192,7 +213,7 @@ public sealed partial class VhostUserFrontend
             else if (isQuiet && _connector.Listener is not null)
                 Listen(true);
             else
-                _retry.Set(RetryInterval);
+                _retry.Set(pause ?? RetryInterval);
         }
     }
 
@@ -245,29 +266,55 @@ public sealed partial class VhostUserFrontend
 
     private void Restore(FrontendPeer peer)
     {
-        if (FindChange(peer) is { } change)
+        if (FindMisfit(peer) is { } misfit)
         {
             peer.Dispose();
-            Refuse($"{Name}: the back-end that came back is another: {change}: restart the guest, or the back-end as it was");
+            _retry.Set(s_pause);
+            Refuse($"{Name}: the back-end that came back is none for this device: {misfit}: start it as it was");
+            return;
+        }
+        if (_lost is not null)
+        {
+            Keep(peer);
+            return;
+        }
+        bool isUsed = _accepted is not null || _written.Contains(true);
+        if (isUsed && FindChange(peer) is { } change)
+        {
+            Keep(peer);
+            Refuse($"{Name}: the back-end that came back is another: {change}: restart the guest or bind its driver again, or start the back-end as it was");
             return;
         }
         _peer = peer;
-        Session = peer.Session;
         WatchPeer(peer);
+        bool isChanged;
+        if (isUsed)
+        {
+            Session = peer.Session;
+            isChanged = TakeChangedConfig(peer);
+        }
+        else
+        {
+            isChanged = !_original.AsSpan().SequenceEqual(peer.Config);
+            Adopt(peer);   // no driver knows the one before
+        }
         try
         {
             Do(Replay, _options.StartTimeout);
         }
         catch (VhostException e)
         {
+            _retry.Set(s_pause);
             Refuse(e.Message);
             return;
         }
         if (_peer != peer)
             return;
-        _lastComplaint = null;
+        _lastComplaint = _toldLost = null;
         s_log.Log(ReportLevel, "{Peer}: the back-end is back", Name);
         Events?.Restored();
+        if (isChanged)
+            Events?.ConfigChanged();
         SignalNews();   // of its configuration, perhaps
     }
 
@@ -281,6 +328,7 @@ public sealed partial class VhostUserFrontend
         List<Ring> running = [.. _rings.Where(ring => ring.Runs)];
         if (running.Count == 0)
             return;
+        Prepare(peer, isAgain: running.Exists(ring => ring.WasTold));
         foreach (Ring ring in running)
         {
             if (!ring.WasTold)
@@ -299,26 +347,38 @@ public sealed partial class VhostUserFrontend
             ring.Config.Call.Signal();   // what was given back before the end may not have been told
     }
 
+    // Why the device can never have this back-end, whatever a driver does.
+    private string? FindMisfit(FrontendPeer peer)
+    {
+        if ((_options.RequiredFeatures & ~peer.OfferedFeatures) is not 0 and var missing)
+            return $"it lacks the features 0x{missing:x}, which the device needs";
+        // The guest has found its regions, and they stay where they are.
+        if (SharedMemorySizes.Count > 0 && peer.SharedMemorySizes is null)
+            return $"it lacks the protocol feature {VhostUserProtocolFeatures.Shmem}";
+        return SharedMemorySizes.Count > 0 && !SharedMemorySizes.SequenceEqual(peer.SharedMemorySizes!)
+            ? "its shared memory has another size"
+            : null;
+    }
+
+    // Why the device cannot go on with this back-end as its driver knows it.
     private string? FindChange(FrontendPeer peer)
     {
         ulong missing = (_accepted ?? 0) & ~peer.OfferedFeatures;
         if (missing != 0)
             return $"it lacks the features 0x{missing:x}, which the driver uses";
-        VhostUserProtocolFeatures needed = ProtocolFeatures & (Indispensable
-            | (_inflightFile is null ? VhostUserProtocolFeatures.None : VhostUserProtocolFeatures.InflightShmFd));
+        VhostUserProtocolFeatures needed = (ProtocolFeatures & VhostUserProtocolFeatures.Config)
+            | (_inflightFile is null ? VhostUserProtocolFeatures.None : VhostUserProtocolFeatures.InflightShmFd);
         if ((needed & ~peer.Session.ProtocolFeatures) is not 0 and var lacking)
             return $"it lacks the protocol feature {lacking}";
-        if (_original is not null && !_original.AsSpan().SequenceEqual(peer.Config))
-            return "its configuration space differs";
-        return null;
+        return HasOtherConfig(peer) ? "its configuration space differs" : null;
     }
 
-    // The device cannot go on.
+    // The device cannot go on until it is reset. A device that is lost already stays so for the first reason.
     private void Refuse(string reason)
     {
         lock (_options.Sync)
         {
-            if (_disposed)
+            if (_disposed || _lost is not null)
                 return;
             if (_peer is not null)
             {
@@ -330,6 +390,42 @@ public sealed partial class VhostUserFrontend
             _lost = _untold = reason;
         }
         News();
+    }
+
+    // The connection stays open until the device is reset: then the back-end is there at once.
+    private void Keep(FrontendPeer peer)
+    {
+        _candidate = peer;
+        WatchPeer(peer);
+    }
+
+    private void DropCandidate()
+    {
+        if (_candidate is not { } candidate)
+            return;
+        _candidate = null;
+        _monitor.Remove(candidate.Session.Socket);
+        candidate.Dispose();
+    }
+
+    // A reset: nobody goes by the back-end that was.
+    private void Revive()
+    {
+        _lost = _untold = null;
+        _isLossUntold = false;
+        if (_candidate is not { } peer)
+        {
+            // The next one is taken as it is.
+            ForgetWrites();
+            return;
+        }
+        _candidate = null;
+        _peer = peer;
+        Adopt(peer);
+        _lastComplaint = null;
+        s_log.Info("{Peer}: the device has another back-end from now on", Name);
+        if (_memory is not null)
+            Do(known => ApplyMemory(known, _memory), _options.StartTimeout);
     }
 
     private TimeSpan RetryInterval => _quickEnds < QuickEnds ? PeerConnector.RetryInterval : 4 * PeerConnector.RetryInterval;

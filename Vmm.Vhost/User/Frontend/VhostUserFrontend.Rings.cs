@@ -98,6 +98,7 @@ public sealed partial class VhostUserFrontend
     private void StartOn(FrontendPeer peer, List<Ring> starting)
     {
         VhostUserSession session = peer.Session;
+        Prepare(peer, isAgain: false);
         foreach (Ring ring in starting)
             session.SetRingSize(ring.Config.Index, ring.Config.Size);
         GiveInflight(peer);

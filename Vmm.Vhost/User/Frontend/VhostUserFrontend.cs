@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using NLog;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Protocol;
@@ -32,7 +31,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
     private const byte ReadyStatus = NegotiatedStatus | 4;
     private const byte DeviceNeedsReset = 64;
 
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.User");
+    private static readonly BoundedLog s_log = new("Vmm.Vhost.User");
 
     private readonly VhostUserFrontendOptions _options;
     private readonly PeerConnector _connector = null!;
@@ -77,13 +76,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
                 throw new VhostException($"{Name}: {e.Message}", e);
             throw;
         }
-        Session = _peer.Session;
-        MaxRingCount = _peer.MaxRingCount;
-        Features = _peer.OfferedFeatures & ~HiddenFeatures;
-        // How far a driver's packed ring was worked is nowhere but in the back-end: after its end nobody knows where to go on.
-        if (CanReconnect)
-            Features &= ~VirtioFeatures.RingPacked;
-        TakeConfig(_peer);
+        Adopt(_peer);
     }
 
     /// <inheritdoc/>
@@ -103,19 +96,23 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
     }
 
     /// <inheritdoc/>
-    public ulong Features { get; }
+    public ulong Features { get; private set; }
 
     /// <inheritdoc/>
     public int RingCount => _rings.Length;
 
     /// <summary>How many rings (not pairs) the back-end has at most; null if it cannot say.</summary>
-    public int? MaxRingCount { get; }
+    public int? MaxRingCount { get; private set; }
+
+    /// <summary>The sizes in bytes of the device's shared-memory regions (VIRTIO 1.2 §2.10) by their ids, 0 where there is none; empty where
+    /// the protocol feature <see cref="VhostUserProtocolFeatures.Shmem"/> was not agreed on.</summary>
+    public IReadOnlyList<ulong> SharedMemorySizes { get; private set; } = [];
 
     /// <summary>The protocol features that were agreed on.</summary>
     public VhostUserProtocolFeatures ProtocolFeatures => Session.ProtocolFeatures;
 
     /// <summary>The connection, for what this class has no member for; while the back-end is away the last one, which says so.</summary>
-    public VhostUserSession Session { get; private set; }
+    public VhostUserSession Session { get; private set; } = null!;
 
     /// <summary>Whether the back-end is connected.</summary>
     public bool IsConnected => Volatile.Read(ref _peer) is not null;
@@ -186,13 +183,15 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
     }
 
     /// <summary>Resets the device by RESET_DEVICE or its status, if one of them was agreed on. Rings that run are stopped before.
-    /// The connection stays: some back-ends end with it.</summary>
-    /// <exception cref="VhostException">The back-end refused.</exception>
+    /// The connection stays: some back-ends end with it. A device that was lost (<see cref="IVhostUserFrontendEvents.Lost"/>) is usable
+    /// again where reconnecting is allowed: <see cref="Features"/>, <see cref="MaxRingCount"/> and the configuration are then those of the
+    /// back-end that is connected by now, or of the next one.</summary>
+    /// <exception cref="VhostException">The back-end refused, or the device is lost for good.</exception>
     public void Reset()
     {
         lock (_options.Sync)
         {
-            CheckUsable();
+            ObjectDisposedException.ThrowIf(_disposed, this);
             var deadline = new Deadline(_options.StopTimeout);
             StopRings(_rings, deadline);
             for (int i = 0; i < _rings.Length; i++)
@@ -200,10 +199,18 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
             ForgetInflight();
             _accepted = null;
             _status = null;
+            if (_lost is not null && CanReconnect)
+            {
+                Revive();
+                return;
+            }
+            CheckUsable();
             if ((ProtocolFeatures & VhostUserProtocolFeatures.ResetDevice) != 0)
                 Do(peer => peer.Session.ResetDevice(), deadline.Left, Parting.NotStopped);
             else if ((ProtocolFeatures & VhostUserProtocolFeatures.Status) != 0)
                 Do(peer => peer.Session.SetStatus(0), deadline.Left, Parting.NotStopped);
+            else
+                Do(UndoWrites, deadline.Left, Parting.NotStopped);
             ForgetWrites();
         }
     }
@@ -232,6 +239,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
             _monitor!.Remove(_peer.Session.Socket);
         _peer?.Dispose();
         _peer = null;
+        DropCandidate();
         _inflightFile?.Dispose();
         _inflightFile = null;
         _connector?.Dispose();
@@ -305,12 +313,35 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
         if ((features & ~peer.OfferedFeatures) != 0)
             throw new VhostException($"{Name}: does not have the features 0x{features & ~peer.OfferedFeatures:x} any more");
         peer.Session.SetFeatures(features);
+        peer.IsPrepared = false;
         if (_status is not null || !HasStatus(peer))
             return;
         // The device, too, may refuse (VIRTIO 1.2 §3.1.1, steps 5 and 6).
         peer.Session.SetStatus(NegotiatedStatus);
         if ((peer.Session.GetStatus() & FeaturesOk) == 0)
             throw new VhostException($"{Name}: the back-end refuses the features 0x{features:x} (its status has no FEATURES_OK)");
+    }
+
+    // What the type of the device has to say comes between the features and the first ring.
+    private void Prepare(FrontendPeer peer, bool isAgain)
+    {
+        if (peer.IsPrepared)
+            return;
+        peer.IsPrepared = true;
+        Events?.Starting(peer.Session, isAgain);
+    }
+
+    // The owner sees this back-end from now on.
+    private void Adopt(FrontendPeer peer)
+    {
+        Session = peer.Session;
+        MaxRingCount = peer.MaxRingCount;
+        SharedMemorySizes = peer.SharedMemorySizes ?? [];
+        Features = peer.OfferedFeatures & ~HiddenFeatures;
+        // How far a driver's packed ring was worked is nowhere but in the back-end: after its end nobody knows where to go on.
+        if (CanReconnect)
+            Features &= ~VirtioFeatures.RingPacked;
+        TakeConfig(peer);
     }
 
     private static bool HasStatus(FrontendPeer peer) => (peer.Session.ProtocolFeatures & VhostUserProtocolFeatures.Status) != 0;

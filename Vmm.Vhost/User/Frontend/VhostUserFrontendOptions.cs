@@ -48,6 +48,14 @@ public sealed record VhostUserFrontendOptions
     /// <see cref="VhostUserFrontend.HasConfig"/> says whether there is one.</summary>
     public bool ConfigRequired { get; init; }
 
+    /// <summary>The virtio features without which a back-end that comes back is not taken, whatever the driver uses. The first one is the owner's to
+    /// check.</summary>
+    public ulong RequiredFeatures { get; init; }
+
+    /// <summary>Bytes of the configuration space that may differ in a back-end that comes back while a driver uses the device: those that
+    /// the driver reads again when it is told of a change, and those that the owner replaces before the driver sees them.</summary>
+    public IReadOnlyList<Range> ChangeableConfig { get; init; } = [];
+
     /// <summary>Whether a back-end that is gone is waited for and connected to again.</summary>
     public bool Reconnect { get; init; } = true;
 

@@ -1,5 +1,4 @@
 using System.Runtime.InteropServices;
-using NLog;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Protocol;
 
@@ -13,7 +12,7 @@ namespace Vmm.Vhost.User.Frontend;
 /// Thread-safe: one request after another. An acknowledgement without an error proves little: libvhost-user sends it for what it refused, too.</remarks>
 public sealed partial class VhostUserSession : IDisposable
 {
-    private static readonly Logger s_log = LogManager.GetLogger("Vmm.Vhost.User");
+    private static readonly BoundedLog s_log = new("Vmm.Vhost.User");
 
     private readonly Lock _request = new();   // held from a request's first byte to its reply's last
     private readonly Lock _ending = new();

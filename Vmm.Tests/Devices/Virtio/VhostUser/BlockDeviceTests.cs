@@ -189,6 +189,51 @@ public sealed class BlockDeviceTests
     }
 
     [Test]
+    public void WriteConfig_BeforeTheDriverIsReady_IsForgottenByAReset()
+    {
+        using VhostUserMachine machine = Machine();
+        machine.Driver.Negotiate(VirtioFeatures.Version1);
+        machine.Transport.Write(Register.Config + 32, [0]);
+        Assert.That(machine.Config[32], Is.Zero);
+        machine.Driver.Status = 0;
+        Assert.That(machine.Config[32], Is.EqualTo(33));
+        Assert.That(machine.Backend.Names(1).Count(name => name == VhostUserRequest.ResetDevice), Is.EqualTo(1));
+    }
+
+    [Test]
+    public void Capacity_AnotherWhenTheBackendIsBack_IsAChangedConfiguration()
+    {
+        using VhostUserMachine machine = Machine();
+        machine.StartDriver(1);
+        byte[] config = [.. machine.Backend.Config];
+        config[1] = 0x77;
+        config[34] = 0x66;     // the number of queues, which is ours
+        machine.Backend.Config = config;
+        machine.Backend.Kill();
+        Eventually.True(() => machine.Config[1] == 0x77, () => "the driver is shown the capacity that was");
+        Assert.That(machine.Config[34], Is.EqualTo(1));
+        Eventually.True(() => (machine.Driver[Register.InterruptStatus] & 2) != 0, () => "nobody tells the driver");
+        Assert.That(machine.Driver.Status & VirtioDriver.NeedsReset, Is.Zero);
+        Assert.That(machine.Backend.Names(2), Does.Contain(VhostUserRequest.SetVringKick));
+    }
+
+    [Test]
+    public void Config_AnotherWhenTheBackendIsBack_NeedsAResetThatHelps()
+    {
+        using VhostUserMachine machine = Machine();
+        machine.StartDriver(1);
+        byte[] config = [.. machine.Backend.Config];
+        config[20] = 0x77;     // blk_size
+        machine.Backend.Config = config;
+        machine.Backend.Kill();
+        Eventually.True(() => (machine.Driver.Status & VirtioDriver.NeedsReset) != 0, () => "nobody told the driver");
+        machine.StartDriver(1);
+        Assert.That(machine.Config[20], Is.EqualTo(0x77));
+        Assert.That(machine.Driver.Status & VirtioDriver.NeedsReset, Is.Zero);
+        Assert.That(machine.Backend.Names(2), Does.Contain(VhostUserRequest.SetVringKick));
+    }
+
+    [Test]
     public void Backend_GoneAndBack_WorksTheRingAgain()
     {
         using VhostUserMachine machine = Machine();

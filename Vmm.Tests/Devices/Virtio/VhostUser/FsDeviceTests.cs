@@ -137,6 +137,98 @@ public sealed class FsDeviceTests
         Assert.That(Map(machine, file, 0, 0, PageSize), Is.Zero, "again");
     }
 
+    // Until then the guest sees what it saw: where nothing is mapped it cannot go on.
+    [Test]
+    public void Daemon_GoneAndBack_MapsOverWhatItsPredecessorMapped()
+    {
+        using VhostUserMachine machine = DaxMachine(out SharedMemoryWindow window);
+        machine.StartDriver(2);
+        using FileDescriptor old = FileOf(1, 8 * PageSize), next = FileOf(2, 8 * PageSize);
+        Assert.That(Map(machine, old, 0, 2 * PageSize, 4 * PageSize), Is.Zero);
+        Assert.That(Map(machine, old, 0, 8 * PageSize, PageSize), Is.Zero);
+        machine.Backend.Kill();
+        Eventually.True(() => machine.Backend.Names(2).Contains(VhostUserRequest.SetVringKick), () => "the rings do not run again");
+        Assert.That(ByteAt(window, 2 * PageSize), Is.EqualTo(1));
+
+        Assert.That(Map(machine, next, 0, 3 * PageSize, 2 * PageSize), Is.Zero);
+        byte[] pages = [.. Enumerable.Range(2, 4).Select(page => ByteAt(window, (ulong)page * PageSize))];
+        Assert.That(pages, Is.EqualTo(new byte[] { 1, 2, 2, 1 }));
+        Assert.That(Map(machine, next, 0, 4 * PageSize, 2 * PageSize), Is.EqualTo(1), "over one of its own");
+        Assert.That(Map(machine, next, 0, 5 * PageSize, 4 * PageSize), Is.Zero);
+        Assert.That(Map(machine, next, 0, 0, PageSize), Is.Zero);
+        Assert.That(Unmap(machine, 3 * PageSize, 2 * PageSize), Is.Zero);
+        machine.Driver.Status = 0;
+        Assert.That(Enumerable.Range(0, 16).Where(page => IsMapped(window, (ulong)page * PageSize)), Is.Empty);
+    }
+
+    [Test]
+    public void Daemon_BackWithAWindowOfAnotherSize_IsNotTaken()
+    {
+        ulong size = WindowSize;
+        FakeBackend backend = DaxBackend(() => size);
+        using var machine = new VhostUserMachine(backend, Options with { Dax = true });
+        machine.StartDriver(2);
+        size = 2 * WindowSize;
+        backend.Kill();
+        Eventually.True(() => (machine.Driver.Status & VirtioDriver.NeedsReset) != 0, () => "the daemon is taken");
+        size = WindowSize;
+        machine.StartDriver(2);
+        Eventually.True(() => backend.Names(backend.Connections).Contains(VhostUserRequest.SetVringKick), () => "the device is lost for ever");
+    }
+
+    // Each mapping is one of the kernel's, and so is what is left of the region behind it.
+    [Test]
+    public void Map_MoreThanTheProcessMayHave_IsRefusedAndTheProcessLives()
+    {
+        int count = MappingBudget.Process.Limit;
+        using FileDescriptor file = FileOf(1, PageSize);
+        using var first = new SharedMemoryWindow(0, 2 * (ulong)count * PageSize);
+        using var second = new SharedMemoryWindow(0, 16 * PageSize);
+        int mapped = 0;
+        string? refusal = null;
+        for (ulong offset = 0; offset < first.Length && refusal is null; offset += 2 * PageSize)
+        {
+            try
+            {
+                first.Map(offset, PageSize, file, 0, isWritable: true);
+                mapped++;
+            }
+            catch (IOException e)
+            {
+                refusal = e.Message;
+            }
+        }
+        Assert.That(refusal, Does.Contain("raise vm.max_map_count"));
+        Assert.That(mapped, Is.InRange(count - 3, count));
+        Assert.That(() => second.Map(0, PageSize, file, 0, isWritable: true), Throws.TypeOf<VhostException>(), "one budget for all devices");
+        Assert.That(MemoryMapping.Reserve(PageSize).Dispose, Throws.Nothing, "and there are mappings left for others");
+        first.Clear();
+        Assert.That(() => second.Map(0, PageSize, file, 0, isWritable: true), Throws.Nothing);
+    }
+
+    [Test]
+    public void Map_RefusedUnmappedAndCut_GivesTheBudgetBack()
+    {
+        var budget = new MappingBudget(7);
+        using FileDescriptor file = FileOf(1, 8 * PageSize);
+        using (var window = new SharedMemoryWindow(0, WindowSize, budget))
+        {
+            for (int i = 0; i < 100; i++)
+            {
+                window.Map(0, 6 * PageSize, file, 0, isWritable: true);
+                Assert.That(() => window.Map(PageSize, PageSize, file, 0, isWritable: true), Throws.TypeOf<VhostException>());
+                window.Orphan();
+                window.Map(PageSize, PageSize, file, 0, isWritable: true);
+                window.Map(3 * PageSize, PageSize, file, 0, isWritable: true);
+                Assert.That(() => window.Map(10 * PageSize, PageSize, file, 0, isWritable: true), Throws.TypeOf<VhostException>(), "5 of 7, and one may need 3");
+                window.Unmap(3 * PageSize, PageSize);
+                window.Clear();
+            }
+            window.Map(0, PageSize, file, 0, isWritable: true);
+        }
+        Assert.That(budget.TryTake(7));
+    }
+
     // Its requests are served by a thread that nobody waits for.
     [Test]
     public void Map_WindowIsGone_IsRefused()
@@ -157,7 +249,9 @@ public sealed class FsDeviceTests
         return machine;
     }
 
-    private FakeBackend DaxBackend(ulong size) => new(_path)
+    private FakeBackend DaxBackend(ulong size) => DaxBackend(() => size);
+
+    private FakeBackend DaxBackend(Func<ulong> sizeNow) => new(_path)
     {
         Config = SpaceOf("x", 1),
         Script = (message, connection) =>
@@ -165,6 +259,7 @@ public sealed class FsDeviceTests
             if ((VhostUserRequest)message.Header.Request != VhostUserRequest.GetShmemConfig)
                 return false;
             byte[] sizes = new byte[PayloadSize.ShmemConfig];
+            ulong size = sizeNow();
             sizes[0] = size == 0 ? (byte)0 : (byte)1;
             MemoryMarshal.Write(sizes.AsSpan(8), in size);
             connection.Send(message.Header.Request, VhostUserFlags.Reply, sizes, [], TimeSpan.FromSeconds(5));

@@ -93,6 +93,42 @@ public sealed class GenericDeviceTests
         Assert.That(machine.Config, Is.All.EqualTo(4));
     }
 
+    // VIRTIO 1.2 §5.10.6.7: the driver ends its connections, and reads the CID again.
+    [TestCase(true, true)]
+    [TestCase(true, false)]
+    [TestCase(false, true)]
+    public void Vsock_BackendGone_TellsTheDriverThatTheTransportWasReset(bool reconnect, bool hasBuffer)
+    {
+        GenericOptions options = Options(VirtioDeviceType.Vsock);
+        FakeBackend backend = Backend;
+        using var machine = new VhostUserMachine(backend, options with { Peer = options.Peer with { Reconnect = reconnect } });
+        machine.StartDriver(3);
+        ulong ring = VhostUserMachine.AddressOf(2);
+        const ulong buffer = 0x8000;
+        machine.Memory.Write(new(ring), buffer);                  // a descriptor
+        machine.Memory.Write(new(ring + 8), 8U | (2UL << 32));     // of 8 bytes, for the device to write
+        machine.Memory.Write(new(buffer), ulong.MaxValue);
+        void Offer() => machine.Memory.Write(new(ring + 0x1000 + 2), (ushort)1);
+        ushort Used() => machine.Memory.Read<ushort>(new(ring + 0x2000 + 2));
+        if (hasBuffer)
+            Offer();
+        machine.Transport.Interrupt.Drain();
+        backend.Config = [9, 0, 0, 0, 0, 0, 0, 0, .. new byte[192]];
+        backend.Kill();
+        if (reconnect)
+            Eventually.True(() => machine.Config[0] == 9, () => "the back-end is not taken");
+        if (!hasBuffer)
+        {
+            Assert.That(Used(), Is.Zero);
+            Offer();
+            machine.Driver[Register.QueueNotify] = 2;
+        }
+        Eventually.True(() => Used() == 1, () => "the driver hears nothing");
+        Assert.That(machine.Memory.Read<ulong>(new(ring + 0x2000 + 4)), Is.EqualTo(4UL << 32), "descriptor 0, 4 bytes");
+        Assert.That(machine.Memory.Read<ulong>(new(buffer)), Is.EqualTo(0xFFFF_FFFF_0000_0000));
+        Eventually.True(() => machine.Transport.Interrupt.Drain() > 0, () => "there is no interrupt");
+    }
+
     [Test]
     public void QueueSize_OfTheUser_IsShown()
     {

@@ -17,9 +17,11 @@ internal sealed class VhostUserMachine : IDisposable
     private readonly GuestMemory _memory = GuestMemory.Create([(new(0), 1 << 20)]);
 
     /// <summary>Opens the device.</summary>
-    public VhostUserMachine(FakeBackend backend, VirtioDeviceOptions options)
+    /// <param name="backend">The back-end; null for another program, which is its caller's.</param>
+    /// <param name="options">The device.</param>
+    public VhostUserMachine(FakeBackend? backend, VirtioDeviceOptions options)
     {
-        Backend = backend.Start();
+        Backend = backend?.Start()!;
         try
         {
             Device = options.Open(_events);
@@ -69,6 +71,6 @@ internal sealed class VhostUserMachine : IDisposable
             Device?.Dispose();
         _events.Dispose();
         _memory.Dispose();
-        Backend.Dispose();
+        Backend?.Dispose();
     }
 }

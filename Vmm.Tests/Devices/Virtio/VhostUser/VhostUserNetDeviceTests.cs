@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using NUnit.Framework;
+using Vmm.Devices.Virtio;
 using Vmm.Devices.Virtio.Net;
 using Vmm.Devices.Virtio.VhostUser;
 using Vmm.Tests.Fakes;
@@ -14,9 +15,9 @@ public sealed class VhostUserNetDeviceTests
 
     private readonly string _path = FakeBackend.NewPath();
 
-    private VhostUserMachine Machine(int pairs, FakeBackend? backend = null) => new(backend ?? new FakeBackend(_path), new VhostUserNetOptions
+    private VhostUserMachine Machine(int pairs, FakeBackend? backend = null, bool reconnect = true) => new(backend ?? new FakeBackend(_path), new VhostUserNetOptions
     {
-        Peer = VhostUserMachine.PeerAt(_path),
+        Peer = VhostUserMachine.PeerAt(_path) with { Reconnect = reconnect },
         QueuePairs = pairs,
         Mac = new MacAddress([2, 0, 0, 0, 0, 1]),
         Mtu = 1400,
@@ -65,6 +66,42 @@ public sealed class VhostUserNetDeviceTests
         Assert.That(Enabled(machine), Is.EqualTo("0+ 1+ 2+ 3+ 2- 3-"));
         Assert.That(device.TrySetQueuePairs(2));
         Assert.That(Enabled(machine), Is.EqualTo("0+ 1+ 2+ 3+ 2- 3- 2+ 3+"));
+    }
+
+    // DPDK reads the MTU when the last ring of a pair starts, and never again.
+    [TestCase(NetFeatures.GuestAnnounce, 0)]
+    [TestCase(0UL, 1)]
+    public void Start_OnEachConnection_TellsWhatTheSwitchMustKnowBeforeTheRings(ulong announce, int announcedBySwitch)
+    {
+        var backend = new FakeBackend(_path)
+        {
+            Features = FakeBackend.DefaultFeatures | NetFeatures.Mtu,
+            ProtocolFeatures = FakeBackend.DefaultProtocolFeatures | VhostUserProtocolFeatures.Mtu | VhostUserProtocolFeatures.Rarp,
+        };
+        using VhostUserMachine machine = Machine(1, backend);
+        machine.StartDriver(3, VirtioFeatures.Version1 | NetFeatures.CtrlVq | NetFeatures.Mtu | announce);
+        backend.Kill();
+        Eventually.True(() => backend.Names(2).Contains(VhostUserRequest.SetVringKick), () => "the rings do not run again");
+        for (int connection = 1; connection <= 2; connection++)
+        {
+            List<VhostUserRequest> names = [.. backend.Names(connection)];
+            int mtu = names.IndexOf(VhostUserRequest.NetSetMtu);
+            Assert.That(mtu, Is.GreaterThan(names.IndexOf(VhostUserRequest.SetFeatures)).And.LessThan(names.IndexOf(VhostUserRequest.SetVringNum)));
+            Assert.That(backend.All(connection, VhostUserRequest.NetSetMtu).Single().Number, Is.EqualTo(1400));
+        }
+        Assert.That(backend.Names(1), Does.Not.Contain(VhostUserRequest.SendRarp));
+        Assert.That(backend.All(2, VhostUserRequest.SendRarp).Select(said => said.Number), Is.EqualTo(Enumerable.Repeat(0x0100_0000_0002UL, announcedBySwitch)));
+    }
+
+    [Test]
+    public void Switch_GoneForGood_IsALinkThatIsDown()
+    {
+        using VhostUserMachine machine = Machine(1, reconnect: false);
+        machine.StartDriver(3, VirtioFeatures.Version1 | (Control & ~NetFeatures.Mq));
+        Assert.That(Status(machine), Is.EqualTo(1));
+        machine.Backend.Kill();
+        Eventually.True(() => (machine.Driver[VirtioMmioRegister.InterruptStatus] & 2) != 0, () => "nobody tells the driver");
+        Assert.That(Status(machine), Is.Zero);
     }
 
     [Test]

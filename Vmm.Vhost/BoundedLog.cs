@@ -1,0 +1,77 @@
+using System.Diagnostics;
+using NLog;
+
+namespace Vmm.Vhost;
+
+/// <summary>A log for places that a guest or a peer can make speak as often as it likes. Whatever they do, the process writes a bounded number
+/// of lines in a time: one budget for each kind of line (its template), and one for all kinds together. The next line that is written
+/// after some were left out is preceded by one that says how many. Debug and Trace are not bounded: who turns them on wants to see
+/// everything. Thread-safe.</summary>
+public sealed class BoundedLog
+{
+    private static readonly Logger s_own = LogManager.GetLogger("Vmm.Log");
+
+    private readonly Logger _log;
+    private readonly LineBudget _budget;
+
+    /// <summary>A log that takes part in the budget of the process.</summary>
+    /// <param name="name">The logger's name.</param>
+    public BoundedLog(string name)
+        : this(LogManager.GetLogger(name), LineBudget.Process)
+    {
+    }
+
+    internal BoundedLog(Logger log, LineBudget budget)
+    {
+        _log = log;
+        _budget = budget;
+    }
+
+    /// <summary>Whether Debug is written at all.</summary>
+    public bool IsDebugEnabled => _log.IsDebugEnabled;
+
+    /// <summary>A line at level Trace.</summary>
+    public void Trace<T1, T2, T3>(string message, T1 first, T2 second, T3 third) => _log.Trace(message, first, second, third);
+
+    /// <summary>A line at level Debug.</summary>
+    public void Debug<T>(string message, T argument) => _log.Debug(message, argument);
+
+    /// <summary>A line at level Debug.</summary>
+    public void Debug<T1, T2>(string message, T1 first, T2 second) => _log.Debug(message, first, second);
+
+    /// <summary>A line at level Debug.</summary>
+    public void Debug<T1, T2, T3>(string message, T1 first, T2 second, T3 third) => _log.Debug(message, first, second, third);
+
+    /// <summary>A line at level Debug.</summary>
+    public void Debug(string message, params object?[] arguments) => _log.Debug(message, arguments);
+
+    /// <summary>A line at level Info.</summary>
+    public void Info(string message, params object?[] arguments) => Log(LogLevel.Info, message, arguments);
+
+    /// <summary>A line at level Warn.</summary>
+    public void Warn(string message, params object?[] arguments) => Log(LogLevel.Warn, message, arguments);
+
+    /// <summary>A line at level Error.</summary>
+    public void Error(string message, params object?[] arguments) => Log(LogLevel.Error, message, arguments);
+
+    /// <summary>A line at level Error of an exception's message, with its stack trace where the level is Debug.</summary>
+    public void Error(Exception exception) => Write(LogLevel.Error, exception, "{Error}", [exception.Message]);
+
+    /// <summary>A line at level Error, with the exception's stack trace where the level is Debug.</summary>
+    public void Error(Exception exception, string message, params object?[] arguments) => Write(LogLevel.Error, exception, message, arguments);
+
+    /// <summary>A line at a level of the caller's choice.</summary>
+    public void Log(LogLevel level, string message, params object?[] arguments) => Write(level, null, message, arguments);
+
+    private void Write(LogLevel level, Exception? exception, string message, object?[] arguments)
+    {
+        if (!_log.IsEnabled(level))
+            return;
+        long leftOut = 0;
+        if (level >= LogLevel.Info && !_budget.TryTake(message, Stopwatch.GetTimestamp(), out leftOut))
+            return;
+        if (leftOut > 0)
+            s_own.Warn("{Count} lines before this one were left out: guests and back-ends brought about too many", leftOut);
+        _log.Log(level, exception, message, arguments);
+    }
+}
