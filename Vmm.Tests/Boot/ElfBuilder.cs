@@ -22,6 +22,8 @@ internal sealed class ElfBuilder
 
     public byte[]? Notes { get; set; } = Note("Xen\0", 18, 8, Text + 0x40);
 
+    public ulong Entry { get; set; } = Text;
+
     public int Length => InitOffset + InitSize + TailSize;
 
     /// <summary>One note with an integer of <paramref name="size"/> bytes, after one that must be passed over.</summary>
@@ -50,7 +52,7 @@ internal sealed class ElfBuilder
         U16(elf, 16, 2);
         U16(elf, 18, 62);
         U32(elf, 20, 1);
-        U64(elf, 24, Text);
+        U64(elf, 24, Entry);
         U64(elf, 32, ProgramHeaders);
         U16(elf, 52, 64);
         U16(elf, 54, 56);

@@ -33,6 +33,17 @@ internal sealed class ElfLoaderTests
         Assert.That(() => Guest.Load(memory, file, KernelEntry.Pvh), Throws.TypeOf<VmmException>().With.Message.Contains("PVH"));
     }
 
+    [TestCase(KernelEntry.Auto)]
+    [TestCase(KernelEntry.Pvh)]
+    public void Load_VirtualEntryBesideAPvhNote_IsNotLookedAt(KernelEntry entry)
+    {
+        using var file = new TempFile(new ElfBuilder { Entry = 0xFFFFFFFF80381000 }.Build());
+        using GuestMemory memory = Guest.Memory();
+
+        Assert.That(Guest.Load(memory, file, entry).InstructionPointer, Is.EqualTo(ElfBuilder.Text + 0x40));
+        Assert.That(() => Guest.Load(memory, file, KernelEntry.Linux64), Throws.TypeOf<VmmException>().With.Message.Contains("e_entry 0xffffffff80381000"));
+    }
+
     [TestCase(4)]
     [TestCase(8)]
     public void Load_PvhNoteOfEitherSize_IsRead(int size)

@@ -25,7 +25,8 @@ internal static class BzImage
         ulong kernelEnd = (ulong)header.KernelOffset + header.KernelSize;
         if (kernelEnd - Math.Min(kernelEnd, Truncatable) >= (ulong)file.Length || header.KernelOffset >= file.Length)
             throw file.Error($"truncated: setup_sects and syssize say {kernelEnd} bytes, the file has {file.Length}");
-        if (options.GuestDecompression)
+        // Without a payload there is nothing to unpack: what is in the file runs as it is (memtest86+).
+        if (options.GuestDecompression || header.PayloadLength == 0)
             return LoadPacked(memory, file, header, options);
 
         ulong payload = (ulong)header.KernelOffset + header.PayloadOffset;

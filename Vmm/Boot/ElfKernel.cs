@@ -37,7 +37,7 @@ internal sealed class ElfKernel
         Notes = notes;
     }
 
-    /// <summary>The guest-physical address of the 64-bit entry point (e_entry); inside a segment.</summary>
+    /// <summary>The guest-physical address of the 64-bit entry point (e_entry), as the file says: see <see cref="Require64BitEntry"/>.</summary>
     public ulong Entry { get; }
 
     /// <summary>What to load, by rising address; they do not overlap and lie between 1 MiB and 3 GiB.</summary>
@@ -116,11 +116,11 @@ internal sealed class ElfKernel
             segments.Add(segment);
         }
         segments.Sort(static (a, b) => a.Address.CompareTo(b.Address));
-        CheckPlaces(file, segments, entry);
+        CheckPlaces(file, segments);
         return new ElfKernel(entry, segments.ToArray(), notes.ToArray());
     }
 
-    private static void CheckPlaces(ImageFile file, List<ElfSegment> segments, ulong entry)
+    private static void CheckPlaces(ImageFile file, List<ElfSegment> segments)
     {
         if (segments.Count == 0)
             throw file.Error("e_phnum: no PT_LOAD segment, nothing to load");
@@ -129,18 +129,20 @@ internal sealed class ElfKernel
             if (segments[i].Address < segments[i - 1].End)
                 throw file.Error($"two PT_LOAD segments overlap at p_paddr 0x{segments[i].Address:x}");
         }
-        if (!Contains(segments, entry))
-            throw file.Error($"e_entry 0x{entry:x} is not the physical address of a loaded byte");
     }
 
-    /// <summary>Whether <paramref name="address"/> holds a byte of the file once it is loaded.</summary>
-    public bool Contains(ulong address) => Contains(Segments, address);
+    /// <summary>The physical address at which the kernel is entered in 64-bit mode. Only this way in uses e_entry: FreeBSD, for example, has a virtual
+    /// address there, and is entered by its PVH note.</summary>
+    /// <exception cref="VmmException">e_entry is not the physical address of a loaded byte.</exception>
+    public ulong Require64BitEntry(ImageFile file) => Contains(Entry) ? Entry : throw file.Error(
+        $"e_entry 0x{Entry:x} is not the physical address of a loaded byte, and the kernel has no PVH entry point that is used instead");
 
-    private static bool Contains(IReadOnlyList<ElfSegment> segments, ulong address)
+    /// <summary>Whether <paramref name="address"/> holds a byte of the file once it is loaded.</summary>
+    public bool Contains(ulong address)
     {
-        for (int i = 0; i < segments.Count; i++)
+        for (int i = 0; i < Segments.Count; i++)
         {
-            if (address >= segments[i].Address && address - segments[i].Address < segments[i].FileSize)
+            if (address >= Segments[i].Address && address - Segments[i].Address < Segments[i].FileSize)
                 return true;
         }
         return false;

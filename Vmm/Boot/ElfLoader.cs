@@ -18,9 +18,10 @@ internal static class ElfLoader
         ulong? pvh = options.Entry == KernelEntry.Linux64 ? null : FindPvhEntry(file, elf);
         if (pvh is null && options.Entry == KernelEntry.Pvh)
             throw NoPvhNote(file);
+        ulong entry = pvh ?? elf.Require64BitEntry(file);
         foreach (ElfSegment segment in elf.Segments)
             file.ReadExactly(ram.SliceForKernel(file, segment.Address, segment.FileSize), (int)segment.FileOffset);
-        return new LoadedKernel(pvh is null ? BootMode.Long64 : BootMode.Pvh32, pvh ?? elf.Entry, elf.End, header);
+        return new LoadedKernel(pvh is null ? BootMode.Long64 : BootMode.Pvh32, entry, elf.End, header);
     }
 
     /// <summary>The failure to throw when the PVH entry is asked for and <paramref name="file"/> has none.</summary>

@@ -37,11 +37,12 @@ internal static class UnpackedKernel
         Decode(file, decoder, packed, window, isHead: false);
 
         ulong? pvh = entry == KernelEntry.Pvh ? FindPvhEntry(file, elf, window) : null;
+        ulong address = pvh ?? elf.Require64BitEntry(file);
         foreach (ElfSegment segment in elf.Segments)
             Place(ram, file, segment, start, window);
         if (Log.IsDebugEnabled)
             Log.Debug($"The {decoder.Format} kernel was unpacked in {(long)Stopwatch.GetElapsedTime(begin).TotalMicroseconds} us");
-        return new LoadedKernel(pvh is null ? BootMode.Long64 : BootMode.Pvh32, pvh ?? elf.Entry, elf.End, header);
+        return new LoadedKernel(pvh is null ? BootMode.Long64 : BootMode.Pvh32, address, elf.End, header);
     }
 
     private static void Decode(ImageFile file, PayloadDecoder decoder, MappedRange packed, Span<byte> target, bool isHead)
