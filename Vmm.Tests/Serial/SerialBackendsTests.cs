@@ -20,20 +20,21 @@ public class SerialBackendsTests
         Eventually.True(() => guest.Driver.AllSent, () => "held up");
     }
 
-    [Test]
-    public void Create_File_ReplacesItsContent()
+    [TestCase(false, "something longer that was there beforenew")]
+    [TestCase(true, "new")]
+    public void Create_File_AddsToItsContentOrReplacesIt(bool truncate, string expected)
     {
         string path = TemporaryPath();
         try
         {
             File.WriteAllText(path, "something longer that was there before");
-            using (ISerialBackend serial = SerialBackends.Create(new SerialConfig(SerialKind.File, path), () => { })!)
+            using (ISerialBackend serial = SerialBackends.Create(new SerialConfig(SerialKind.File, path, truncate), () => { })!)
             {
                 using var guest = new SerialGuest(serial);
                 guest.Send("new");
                 Eventually.True(() => guest.Driver.AllSent, () => "held up");
             }
-            Assert.That(File.ReadAllText(path), Is.EqualTo("new"));
+            Assert.That(File.ReadAllText(path), Is.EqualTo(expected));
         }
         finally
         {

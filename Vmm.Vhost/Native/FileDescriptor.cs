@@ -58,6 +58,7 @@ public class FileDescriptor : SafeHandle
             OpenMode.ReadWriteNonBlocking => LibC.O_RDWR | LibC.O_NONBLOCK,
             OpenMode.ReadNonBlocking => LibC.O_RDONLY | LibC.O_NONBLOCK,
             OpenMode.CreateTruncate => LibC.O_WRONLY | LibC.O_CREAT | LibC.O_TRUNC | LibC.O_NONBLOCK,   // a FIFO may have no reader
+            OpenMode.CreateAppend => LibC.O_WRONLY | LibC.O_CREAT | LibC.O_APPEND | LibC.O_NONBLOCK,
             _ => throw new ArgumentOutOfRangeException(nameof(mode)),
         };
         byte[] name = NullTerminated(path);
@@ -68,12 +69,12 @@ public class FileDescriptor : SafeHandle
             if (fd < 0)
             {
                 int errno = Errnos.Last;
-                bool isFifo = mode == OpenMode.CreateTruncate && errno == Errnos.Enxio;
+                bool isFifo = mode is OpenMode.CreateTruncate or OpenMode.CreateAppend && errno == Errnos.Enxio;
                 throw new ErrnoException($"cannot open {path}", errno, isFifo ? "it is a FIFO that nobody reads, or a socket: start the reader first, or give another path" : advice);
             }
             // Only the opening was not to wait.
-            if (mode == OpenMode.CreateTruncate)
-                _ = LibC.fcntl(fd, LibC.F_SETFL, LibC.O_WRONLY);
+            if (mode is OpenMode.CreateTruncate or OpenMode.CreateAppend)
+                _ = LibC.fcntl(fd, LibC.F_SETFL, flags & ~LibC.O_NONBLOCK);
             return new FileDescriptor(fd);
         }
     }
@@ -125,4 +126,7 @@ public enum OpenMode
 
     /// <summary>For writing; created if missing, emptied if not.</summary>
     CreateTruncate,
+
+    /// <summary>For writing at the end, wherever that is at each write (O_APPEND); created if missing.</summary>
+    CreateAppend,
 }

@@ -4,7 +4,7 @@ using Vmm.Vhost.Native;
 
 namespace Vmm.Cli;
 
-/// <summary>The value of <c>--serial</c>: <c>tty</c>, <c>null</c>, <c>off</c>, <c>file=PATH</c> or <c>socket=PATH</c>.</summary>
+/// <summary>The value of <c>--serial</c>: <c>tty</c>, <c>null</c>, <c>off</c>, <c>file=PATH[,truncate=on]</c> or <c>socket=PATH</c>.</summary>
 internal static class SerialOption
 {
     /// <summary>The option's name.</summary>
@@ -14,13 +14,17 @@ internal static class SerialOption
     /// <exception cref="UsageException">It is none of the above, or the path cannot be one.</exception>
     public static SerialConfig Parse(string text)
     {
+        if (OutputFileValue.Fits(text))
+        {
+            OutputFileValue file = OutputFileValue.Parse(Name, text);
+            return new SerialConfig(SerialKind.File, file.Path, file.Truncate);
+        }
         // A path is the whole rest, with whatever commas and quotes it has.
         (SerialKind kind, string? path) = text switch
         {
             "tty" => (SerialKind.Tty, null),
             "null" => (SerialKind.Null, null),
             "off" => (SerialKind.Off, null),
-            _ when text.StartsWith("file=", StringComparison.Ordinal) => (SerialKind.File, text["file=".Length..]),
             _ when text.StartsWith("socket=", StringComparison.Ordinal) => (SerialKind.Socket, text["socket=".Length..]),
             _ => throw new OptionValue(Name, null, text).Refuse("is not allowed: choose one of tty, null, off, file=PATH, socket=PATH"),
         };

@@ -20,7 +20,7 @@ internal static class SerialBackends
             SerialKind.Tty => new TtySerial(StandardStream.Input, StandardStream.Output, quit),
             SerialKind.Null => new NullSerial(),
             SerialKind.Off => null,
-            SerialKind.File => CreateFile(config.Path ?? ""),
+            SerialKind.File => CreateFile(config.Path ?? "", config.Truncate),
             SerialKind.Socket => new SocketSerial(config.Path ?? "", $"--serial socket={config.Path}"),
             _ => throw new ArgumentOutOfRangeException(nameof(config)),
         };
@@ -32,11 +32,11 @@ internal static class SerialBackends
         return backend;
     }
 
-    private static FileSerial CreateFile(string path)
+    private static FileSerial CreateFile(string path, bool truncate)
     {
         try
         {
-            return new FileSerial(FileDescriptor.Open(path, OpenMode.CreateTruncate), path);
+            return new FileSerial(FileDescriptor.Open(path, truncate ? OpenMode.CreateTruncate : OpenMode.CreateAppend), path);
         }
         catch (ErrnoException error)
         {

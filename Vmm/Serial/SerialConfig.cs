@@ -20,5 +20,5 @@ internal enum SerialKind
 }
 
 /// <summary>The option <c>--serial</c>. <paramref name="Path"/> belongs to <see cref="SerialKind.File"/> and
-/// <see cref="SerialKind.Socket"/>.</summary>
-internal sealed record SerialConfig(SerialKind Kind, string? Path = null);
+/// <see cref="SerialKind.Socket"/>. With <paramref name="Truncate"/> a file that is there is emptied; without, the output is added at its end.</summary>
+internal sealed record SerialConfig(SerialKind Kind, string? Path = null, bool Truncate = false);

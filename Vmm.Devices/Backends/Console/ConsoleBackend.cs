@@ -50,9 +50,11 @@ public sealed class ConsoleBackend : VhostUserDevice, IDisposable
         return new ConsoleBackend(terminal, terminal.Path);
     }
 
-    /// <summary>A console whose output goes to a file, which is made or emptied, and that has no input.</summary>
+    /// <summary>A console whose output goes to a file, and that has no input. The file is made if it is not there. With <paramref name="truncate"/> it
+    /// is emptied first; without, the output is added at its end.</summary>
     /// <exception cref="ErrnoException">It cannot be opened.</exception>
-    public static ConsoleBackend IntoFile(string path) => new(FileDescriptor.Open(path, OpenMode.CreateTruncate), path);
+    public static ConsoleBackend IntoFile(string path, bool truncate = false) =>
+        new(FileDescriptor.Open(path, truncate ? OpenMode.CreateTruncate : OpenMode.CreateAppend), path);
 
     /// <inheritdoc/>
     public override void ReadConfig(Span<byte> config)

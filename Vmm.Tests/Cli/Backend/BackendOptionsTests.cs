@@ -144,7 +144,7 @@ public class BackendOptionsTests
     [TestCase("--disk", "path=/d,queues=65", "--disk: queues='65' is not a number from 1 to 64")]
     [TestCase("--rng", "max_bytes_per_second=1", "--rng: 'max_bytes_per_second=1' has no source: write src=/dev/urandom")]
     [TestCase("--console", "tty", "--console: 'tty' is not allowed: choose one of pty, file=PATH")]
-    [TestCase("--console", "file=", "--console: 'file=' is not allowed: choose one of pty, file=PATH")]
+    [TestCase("--console", "file=", "--console: 'file=' has no path")]
     [TestCase("--vsock", "socket=/v", "--vsock: 'socket=/v' has no address: write cid=3")]
     public void Run_WrongDevice_IsRefused(string option, string text, string expected) => Assert.That(
         () => Device<VirtioDeviceOptions>(option, text), Throws.TypeOf<UsageException>().With.Message.EqualTo(expected));

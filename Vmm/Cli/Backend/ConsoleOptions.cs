@@ -12,12 +12,15 @@ internal sealed class ConsoleOptions : BackendOptions
     [Option("path", MetaValue = "PATH|pty", HelpText = "A file that takes the output, or pty for a new pseudo-terminal, whose path is printed.")]
     public string? Path { get; set; }
 
+    [Option("truncate", HelpText = "The file is emptied first (default: the output is added at its end).")]
+    public bool Truncate { get; set; }
+
     /// <inheritdoc/>
     public override Func<ServedDevice> Read()
     {
         string path = RequirePath("--path", Path);
         if (path != "pty")
-            return () => new ServedDevice(ConsoleBackend.IntoFile(path), new Confinement());
+            return () => new ServedDevice(ConsoleBackend.IntoFile(path, Truncate), new Confinement());
         return () =>
         {
             ConsoleBackend console = ConsoleBackend.OnTerminal();
