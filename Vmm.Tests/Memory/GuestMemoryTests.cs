@@ -23,6 +23,17 @@ public class GuestMemoryTests
     }
 
     [Test]
+    public void Create_Memory_IsLeftOutOfCoreDumps()
+    {
+        using GuestMemory memory = GuestMemory.Create([(new(0), 64 * MiB)]);
+
+        string start = $"{memory.Regions[0].HostAddress:x}-";
+        string flags = File.ReadLines("/proc/self/smaps").SkipWhile(line => !line.StartsWith(start, StringComparison.Ordinal))
+            .First(line => line.StartsWith("VmFlags:", StringComparison.Ordinal));
+        Assert.That(flags.Split(' '), Does.Contain("dd"));
+    }
+
+    [Test]
     public void Create_MoreThanTheHostHas_IsBackedLazily()
     {
         using GuestMemory memory = GuestMemory.Create([(new(0), 3 * GiB), (new(4 * GiB), 1024 * GiB)]);

@@ -57,6 +57,7 @@ public sealed class GuestMemory : IDisposable
                 total,
                 options.HugePageSize == 0 ? MappingAccess.SharedReadWriteLazy : MappingAccess.SharedReadWrite,
                 Math.Max(options.HugePageSize, HugePageSize));
+            mapping.LeaveOutOfCoreDumps();
             if (options.HugePageSize == 0)
                 mapping.PreferHugePages();
             if (options.Prefault)
@@ -175,6 +176,8 @@ public sealed class GuestMemory : IDisposable
             return $"{what} in huge pages of {kib} KiB: {error.Message}: reserve them with "
                 + $"echo {(total + options.HugePageSize - 1) / options.HugePageSize} > /sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages, or leave hugepages off";
         }
+        if (error.Errno == Errnos.Efbig)
+            return $"{what}: {error.Message}: the limit of file sizes holds for memory, too: ulimit -f unlimited";
         return options.Prefault
             ? $"{what} at once: {error.Message}: give the guest less memory, or leave prefault off"
             : $"{what}: {error.Message}: give the guest less memory";

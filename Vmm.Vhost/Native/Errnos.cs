@@ -53,6 +53,9 @@ public static class Errnos
     /// <summary>Inappropriate ioctl for device.</summary>
     public const int Enotty = 25;
 
+    /// <summary>File too large.</summary>
+    public const int Efbig = 27;
+
     /// <summary>No space left on device.</summary>
     public const int Enospc = 28;
 

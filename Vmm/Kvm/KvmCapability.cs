@@ -22,6 +22,12 @@ internal readonly record struct KvmCapability(int Number, string Name)
     /// <summary>What every machine of ours needs. What depends on its configuration is checked where it is used.</summary>
     public static ReadOnlySpan<KvmCapability> Required => s_required;
 
+    /// <summary>What a machine with a PC's interrupt controllers and timer needs besides. A kernel that is built without them (CONFIG_KVM_IOAPIC=n, Linux
+    /// 6.16) has <see cref="SplitIrqchip"/>, which every other machine uses.</summary>
+    public static ReadOnlySpan<KvmCapability> OfAPc => s_ofAPc;
+
+    private static readonly KvmCapability[] s_ofAPc = [Irqchip, Pit2];
+
     private static readonly KvmCapability[] s_required =
-        [UserMemory, Irqchip, Pit2, Irqfd, IoEventFd, ExtCpuid, SetTssAddr, SetIdentityMapAddr, ImmediateExit, MpState];
+        [UserMemory, Irqfd, IoEventFd, ExtCpuid, SetTssAddr, SetIdentityMapAddr, ImmediateExit, MpState];
 }

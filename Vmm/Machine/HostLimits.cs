@@ -23,8 +23,8 @@ internal static class HostLimits
             throw new VmmException($"--memory: {config.MemorySize >> 20} MiB are more than a guest can address on this host: at most {limit >> 20} MiB");
 
         // Pages that are not there would not fail: they would call the kernel's out-of-memory killer.
-        if (config.Memory is { Prefault: true, HugePageSize: 0 } && AvailableMemory() is ulong available && config.MemorySize > available)
-            throw new VmmException($"--memory: prefault=on needs {config.MemorySize >> 20} MiB at once, and this host has {available >> 20} MiB available");
+        if (config.Memory is { Prefault: true, HugePageSize: 0 } && HostMemory.Read() is HostMemory host && config.MemorySize > host.Available)
+            throw new VmmException($"--memory: prefault=on needs {config.MemorySize >> 20} MiB at once, and {host.Owner} has {host.Available >> 20} MiB available");
     }
 
     /// <summary>The first guest-physical address that no processor of this host can name.</summary>
@@ -38,18 +38,5 @@ internal static class HostLimits
                 return Math.Clamp((int)(entry.Eax & 0xFF), DefaultAddressBits, 52);
         }
         return DefaultAddressBits;
-    }
-
-    private static ulong? AvailableMemory()
-    {
-        foreach (string line in File.ReadLines("/proc/meminfo"))
-        {
-            if (line.StartsWith("MemAvailable:", StringComparison.Ordinal)
-                && ulong.TryParse(line.AsSpan(13).TrimEnd("kB").Trim(), out ulong kib))
-            {
-                return kib << 10;
-            }
-        }
-        return null;
     }
 }

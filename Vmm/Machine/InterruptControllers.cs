@@ -12,10 +12,22 @@ internal sealed class InterruptControllers
     private readonly GsiRoutes? _routes;
 
     /// <summary>Puts the I/O APIC, if it is ours, on the bus.</summary>
+    /// <exception cref="VmmException">This host's KVM has not the controllers that the machine needs.</exception>
     public InterruptControllers(MachineConfig config, KvmSystem kvm, IoBus mmio)
     {
         if (config.Discovery == VirtioDiscovery.CommandLine || kvm.Check(KvmCapability.SplitIrqchip) == 0)
+        {
+            foreach (KvmCapability capability in KvmCapability.OfAPc)
+            {
+                if (kvm.Check(capability) == 0)
+                {
+                    throw new VmmException(config.Discovery == VirtioDiscovery.CommandLine
+                        ? $"--virtio-discovery cmdline: this host's KVM lacks {capability.Name}: leave the option out, or use a kernel with CONFIG_KVM_IOAPIC"
+                        : $"this host's KVM lacks {KvmCapability.SplitIrqchip.Name} and {capability.Name}, and one of them is needed: use a current Linux kernel");
+                }
+            }
             return;
+        }
         // No more inputs than there are lines: Linux goes through all of them when it starts and when it ends.
         int inputs = (int)AddressMap.VirtioMmioFirstGsi + config.Devices.Count;
         _routes = new GsiRoutes(inputs);

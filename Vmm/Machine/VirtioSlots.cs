@@ -85,9 +85,9 @@ internal sealed class VirtioSlots : IDisposable
     }
 
     /// <summary>What tells a kernel without ACPI of the devices: words for its command line (Linux
-    /// Documentation/admin-guide/kernel-parameters.txt, "virtio_mmio.device=").</summary>
+    /// Documentation/admin-guide/kernel-parameters.txt, "virtio_mmio.device="), in the form that other guests read, too: kibibytes, no id.</summary>
     public string KernelParameters => string.Join(
-        ' ', Occupied.Select(slot => $"virtio_mmio.device=0x{slot.Length:x}@0x{slot.Address.Value:x}:{slot.Gsi}:{slot.Uid}"));
+        ' ', Occupied.Select(slot => $"virtio_mmio.device={slot.Length >> 10}K@0x{slot.Address.Value:x}:{slot.Gsi}"));
 
     /// <summary>Stops and frees all devices.</summary>
     public void Dispose()

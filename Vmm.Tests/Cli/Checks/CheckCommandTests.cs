@@ -39,18 +39,27 @@ public class CheckCommandTests
         AssertMissing("missing  /dev/kvm: ", "version 11");
     }
 
-    [TestCase("KVM_CAP_IRQCHIP")]
     [TestCase("KVM_CAP_USER_MEMORY")]
     [TestCase("KVM_CAP_SET_TSS_ADDR")]
     [TestCase("KVM_CAP_EXT_CPUID")]
     [TestCase("KVM_CAP_IRQFD")]
-    [TestCase("KVM_CAP_PIT2")]
     [TestCase("KVM_CAP_IOEVENTFD")]
     [TestCase("KVM_CAP_SET_IDENTITY_MAP_ADDR")]
     [TestCase("KVM_CAP_IMMEDIATE_EXIT")]
     public void Run_CapabilityMissing_FailsAndNamesIt(string name)
     {
         _host.Kvm.Lacks.Add(name);
+        AssertMissing($"missing  {name}: ", "use a current Linux kernel");
+    }
+
+    [TestCase("KVM_CAP_IRQCHIP")]
+    [TestCase("KVM_CAP_PIT2")]
+    public void Run_NoControllersOfAPc_FailsOnlyWithoutTheSplitOnes(string name)
+    {
+        _host.Kvm.Lacks.Add(name);
+        AssertOptional($"missing  {name} (optional): ", "--virtio-discovery cmdline");
+
+        _host.Kvm.Lacks.Add("KVM_CAP_SPLIT_IRQCHIP");
         AssertMissing($"missing  {name}: ", "use a current Linux kernel");
     }
 
@@ -68,6 +77,18 @@ public class CheckCommandTests
     {
         _host.Write("proc/meminfo", "MemTotal: 65536 kB\nMemAvailable:   65535 kB\n");
         AssertMissing("missing  memory: ", "63 MiB available of 64 MiB");
+    }
+
+    [Test]
+    public void Run_ControlGroupWithLessMemory_TellsOfTheGroup()
+    {
+        _host.Write("proc/self/cgroup", "0::/user/tests\n");
+        _host.Write("sys/fs/cgroup/user/memory.max", $"{100 << 20}\n");
+        _host.Write("sys/fs/cgroup/user/memory.current", $"{30 << 20}\n");
+        AssertLine(ExitCode.Success, "ok       memory: 70 MiB available of 100 MiB", "control group /user ");
+
+        _host.Write("sys/fs/cgroup/user/memory.current", $"{80 << 20}\n");
+        AssertMissing("missing  memory: 20 MiB available of 100 MiB", "a guest needs 64 MiB");
     }
 
     [TestCase("dev/vhost-net", "missing  /dev/vhost-net (optional): ", "modprobe vhost_net")]

@@ -50,6 +50,15 @@ internal static class KvmCheck
                 ? Finding.Ok(capability.Name, "present")
                 : Finding.Missing(capability.Name, "this kernel's KVM lacks it: use a current Linux kernel"));
         }
+        bool isSplit = kvm.Check(KvmCapability.SplitIrqchip) > 0;
+        if (isSplit)
+            findings.Add(Finding.Ok(KvmCapability.SplitIrqchip.Name, "present"));
+        foreach (KvmCapability capability in KvmCapability.OfAPc)
+        {
+            findings.Add(kvm.Check(capability) > 0 ? Finding.Ok(capability.Name, "present")
+                : isSplit ? Finding.MissingOptional(capability.Name, "--virtio-discovery cmdline does not work: use a kernel with CONFIG_KVM_IOAPIC")
+                : Finding.Missing(capability.Name, "this kernel's KVM lacks it: use a current Linux kernel"));
+        }
         findings.Add(Finding.Ok("vCPUs", $"{kvm.Check(KvmCapability.NrVcpus)} recommended, {kvm.Check(KvmCapability.MaxVcpus)} at most"));
         return findings;
     }

@@ -12,10 +12,10 @@ internal static class MemoryCheck
     /// <summary>Looks.</summary>
     public static IEnumerable<Finding> Run(HostView host)
     {
-        string meminfo = host.ReadText("/proc/meminfo");
-        ulong available = Field(meminfo, "MemAvailable:") << 10;
-        ulong total = Field(meminfo, "MemTotal:") << 10;
-        string detail = $"{available >> 20} MiB available of {total >> 20} MiB";
+        HostMemory? memory = HostMemory.Read(host.Root);
+        ulong available = memory?.Available ?? 0;
+        string detail = memory is not { } found ? "unknown, without /proc/meminfo"
+            : $"{available >> 20} MiB available of {found.Limit >> 20} MiB{(found.Group is null ? "" : $" that the control group {found.Group} may have")}";
         yield return available >= SmallestGuest
             ? Finding.Ok("memory", detail)
             : Finding.Missing("memory", $"{detail}: a guest needs {SmallestGuest >> 20} MiB or more");
@@ -38,16 +38,6 @@ internal static class MemoryCheck
                 ? Finding.Ok(topic, $"{free} free of {reserved}")
                 : Finding.MissingOptional(topic, $"none free of {reserved}: reserve some, echo N > {counters}/nr_hugepages");
         }
-    }
-
-    private static ulong Field(string meminfo, string name)
-    {
-        foreach (string line in meminfo.Split('\n'))
-        {
-            if (line.StartsWith(name, StringComparison.Ordinal))
-                return Number(line[name.Length..].Replace("kB", "", StringComparison.Ordinal));
-        }
-        return 0;
     }
 
     private static ulong Number(string text) => ulong.TryParse(text.Trim(), NumberStyles.None, CultureInfo.InvariantCulture, out ulong number) ? number : 0;

@@ -3,22 +3,22 @@ namespace Vmm.Cli.Checks;
 /// <summary>Hardware virtualisation: Intel VT-x or AMD-V.</summary>
 internal static class ProcessorCheck
 {
+    private const string Topic = "hardware virtualisation";
+
+    /// <summary>Whether Linux guests run here. Without /proc/cpuinfo that is taken for granted.</summary>
+    public static bool HasVirtualisation(HostView host) => Flags(host) is not string[] flags || flags.Contains("vmx") || flags.Contains("svm");
+
     /// <summary>Looks.</summary>
     public static IEnumerable<Finding> Run(HostView host)
     {
-        const string topic = "hardware virtualisation";
-        foreach (string line in host.ReadText("/proc/cpuinfo").Split('\n'))
-        {
-            if (!line.StartsWith("flags", StringComparison.Ordinal))
-                continue;
-            string[] flags = line.Split(' ');
-            if (flags.Contains("vmx"))
-                return [Finding.Ok(topic, "Intel VT-x (vmx in /proc/cpuinfo)")];
-            if (flags.Contains("svm"))
-                return [Finding.Ok(topic, "AMD-V (svm in /proc/cpuinfo)")];
-            break;   // the processors are alike
-        }
-        return [Finding.Missing(topic, "neither vmx nor svm in /proc/cpuinfo: Linux guests do not run here, even where /dev/kvm exists. Enable it "
-            + "in the firmware or for this virtual machine, or use the software-emulated host: firmware/kvm-host/run -- COMMAND")];
+        string[] flags = Flags(host) ?? [];
+        return flags.Contains("vmx") ? [Finding.Ok(Topic, "Intel VT-x (vmx in /proc/cpuinfo)")]
+            : flags.Contains("svm") ? [Finding.Ok(Topic, "AMD-V (svm in /proc/cpuinfo)")]
+            : [Finding.Missing(Topic, "neither vmx nor svm in /proc/cpuinfo: Linux guests do not run here, even where /dev/kvm exists. Enable it "
+                + "in the firmware or for this virtual machine, or use the software-emulated host: firmware/kvm-host/run -- COMMAND")];
     }
+
+    // Of the first processor: they are alike.
+    private static string[]? Flags(HostView host) => Array.Find(
+        host.ReadText("/proc/cpuinfo").Split('\n'), line => line.StartsWith("flags", StringComparison.Ordinal))?.Split(' ');
 }

@@ -1,0 +1,74 @@
+using NUnit.Framework;
+using Vmm.Machine;
+
+namespace Vmm.Tests.Machine;
+
+public class HostMemoryTests
+{
+    private const ulong Mib = 1 << 20;
+
+    private string _root = "";
+
+    [SetUp]
+    public void SetUp()
+    {
+        _root = Directory.CreateTempSubdirectory("vmm-test-").FullName;
+        Write("proc/meminfo", "MemTotal:  8388608 kB\nMemAvailable:  4194304 kB\n");
+    }
+
+    [TearDown]
+    public void TearDown() => Directory.Delete(_root, recursive: true);
+
+    [Test]
+    public void Read_NoGroup_IsTheHosts() => Assert.That(HostMemory.Read(_root), Is.EqualTo(new HostMemory(4096 * Mib, 8192 * Mib, null)));
+
+    [Test]
+    public void Read_NoProc_IsUnknown()
+    {
+        Directory.Delete(Path.Combine(_root, "proc"), recursive: true);
+
+        Assert.That(HostMemory.Read(_root), Is.Null);
+    }
+
+    [Test]
+    public void Read_GroupsOfVersion2_TakesTheTightest()
+    {
+        Write("proc/self/cgroup", "0::/a/b/c\n");
+        Write("sys/fs/cgroup/a/memory.max", $"{200 * Mib}\n");
+        Write("sys/fs/cgroup/a/memory.current", $"{150 * Mib}\n");
+        Write("sys/fs/cgroup/a/memory.stat", $"anon 1\ninactive_file {50 * Mib}\n");
+        Write("sys/fs/cgroup/a/b/memory.max", "max\n");
+        Write("sys/fs/cgroup/a/b/memory.high", $"{300 * Mib}\n");
+        Write("sys/fs/cgroup/a/b/memory.current", $"{10 * Mib}\n");
+
+        Assert.That(HostMemory.Read(_root), Is.EqualTo(new HostMemory(100 * Mib, 200 * Mib, "/a")));
+    }
+
+    [Test]
+    public void Read_GroupOfVersion1_IsHeeded()
+    {
+        Write("proc/self/cgroup", "4:cpu:/x\n3:hugetlb,memory:/job\n0::/\n");
+        Write("sys/fs/cgroup/memory/job/memory.limit_in_bytes", $"{100 * Mib}\n");
+        Write("sys/fs/cgroup/memory/job/memory.usage_in_bytes", $"{20 * Mib}\n");
+        Write("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+
+        Assert.That(HostMemory.Read(_root), Is.EqualTo(new HostMemory(80 * Mib, 100 * Mib, "/job")));
+    }
+
+    [Test]
+    public void Read_PathOfAnotherNamespace_TakesTheGroupsThatAreThere()
+    {
+        Write("proc/self/cgroup", "3:memory:/of/the/host\n");
+        Write("sys/fs/cgroup/memory/memory.limit_in_bytes", $"{64 * Mib}\n");
+        Write("sys/fs/cgroup/memory/memory.usage_in_bytes", $"{65 * Mib}\n");
+
+        Assert.That(HostMemory.Read(_root), Is.EqualTo(new HostMemory(0, 64 * Mib, "/")));
+    }
+
+    private void Write(string path, string text)
+    {
+        string full = Path.Combine(_root, path);
+        Directory.CreateDirectory(Path.GetDirectoryName(full)!);
+        File.WriteAllText(full, text);
+    }
+}

@@ -1,0 +1,85 @@
+using System.Globalization;
+
+namespace Vmm.Machine;
+
+/// <summary>How much memory this process can have: what the host has available, and what its control groups leave it (Linux
+/// Documentation/admin-guide/cgroup-v2.rst, "Memory Interface Files"; cgroup-v1/memory.rst).</summary>
+/// <param name="Available">Bytes that can be had without swapping or killing.</param>
+/// <param name="Limit">All that there may be: the host's memory, or the smallest limit of a control group.</param>
+/// <param name="Group">The control group that sets the tightest limit, as /proc/self/cgroup names it; null: none does.</param>
+internal readonly record struct HostMemory(ulong Available, ulong Limit, string? Group)
+{
+    private const string UnifiedRoot = "sys/fs/cgroup";
+    private const string MemoryRoot = "sys/fs/cgroup/memory";
+
+    /// <summary>Who sets the limit, for messages.</summary>
+    public string Owner => Group is null ? "this host" : $"this process's control group {Group}";
+
+    /// <summary>Looks.</summary>
+    /// <param name="root">Where the host's file system begins.</param>
+    /// <returns>Null where the host does not tell, for example without /proc.</returns>
+    public static HostMemory? Read(string root = "/")
+    {
+        string meminfo = ReadText(root, "proc/meminfo");
+        if (Field(meminfo, "MemAvailable:") is not ulong available || Field(meminfo, "MemTotal:") is not ulong total)
+            return null;
+        var memory = new HostMemory(available << 10, total << 10, null);
+        foreach (string line in ReadText(root, "proc/self/cgroup").Split('\n'))
+        {
+            string[] parts = line.Split(':', 3);   // hierarchy-ID:controller-list:cgroup-path (cgroups(7))
+            if (parts.Length != 3)
+                continue;
+            if (parts is ["0", "", _])
+                memory = memory.Within(root, UnifiedRoot, parts[2], ["memory.max", "memory.high"], "memory.current", "inactive_file");
+            else if (parts[1].Split(',').Contains("memory"))
+                memory = memory.Within(root, MemoryRoot, parts[2], ["memory.limit_in_bytes"], "memory.usage_in_bytes", "total_inactive_file");
+        }
+        return memory;
+    }
+
+    // A limit holds for all groups below it. In a container the path may be one of the host's, which is not there: then the groups above it count.
+    private HostMemory Within(string root, string mount, string path, string[] limits, string usage, string reclaimable)
+    {
+        HostMemory memory = this;
+        for (string group = path.TrimEnd('/'); ; group = group[..Math.Max(0, group.LastIndexOf('/'))])
+        {
+            string directory = mount + group;
+            foreach (string name in limits)
+            {
+                if (Number(ReadText(root, $"{directory}/{name}")) is not ulong limit || limit >= memory.Limit)
+                    continue;
+                ulong used = Number(ReadText(root, $"{directory}/{usage}")) ?? 0;
+                ulong freed = Field(ReadText(root, $"{directory}/memory.stat"), reclaimable + " ") ?? 0;
+                used -= Math.Min(used, freed);
+                memory = new HostMemory(Math.Min(memory.Available, limit - Math.Min(limit, used)), limit, group.Length == 0 ? "/" : group);
+            }
+            if (group.Length == 0)
+                return memory;
+        }
+    }
+
+    private static string ReadText(string root, string path)
+    {
+        try
+        {
+            return File.ReadAllText(Path.Join(root, path));
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return "";
+        }
+    }
+
+    private static ulong? Field(string text, string name)
+    {
+        foreach (string line in text.Split('\n'))
+        {
+            if (line.StartsWith(name, StringComparison.Ordinal))
+                return Number(line[name.Length..].Replace("kB", "", StringComparison.Ordinal));
+        }
+        return null;
+    }
+
+    private static ulong? Number(string text) =>
+        ulong.TryParse(text.AsSpan().Trim(), NumberStyles.None, CultureInfo.InvariantCulture, out ulong number) ? number : null;
+}
