@@ -21,7 +21,14 @@ internal static class Program
     [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(RngOptions))]
     [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(ConsoleOptions))]
     [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(VsockBackendOptions))]
-    internal static int Main(string[] args) => Run(args, StandardWriter.Output(), StandardWriter.Error());
+    internal static int Main(string[] args)
+    {
+        int status = Run(args, StandardWriter.Output(), StandardWriter.Error());
+        // A shell, systemd and make tell an interrupted program from a failed one by the signal that it died of.
+        if (ExitCode.SignalOf(status) is int signal)
+            ProcessEnd.BySignal(signal);
+        return status;
+    }
 
     /// <summary>Does what <paramref name="args"/> say.</summary>
     /// <returns>The exit status; see <see cref="ExitCode"/>.</returns>

@@ -41,10 +41,14 @@ public sealed partial class Uart16550(IInterruptLine line, IUartOutput output) :
     private byte _signalled;           // causes for which the line was triggered and which still stand
     private bool _hostWaits;           // the last Receive was offered more than it took
     private int _idlePolls;
+    private long _transmitted;
 
     /// <summary>Raised when <see cref="Receive"/> took less than it was offered and would now take more. On a vCPU thread, outside the
     /// port's lock; a handler must neither block nor allocate.</summary>
     public event Action? InputReady;
+
+    /// <summary>How many bytes the guest has transmitted, over all resets.</summary>
+    public long Transmitted => Volatile.Read(ref _transmitted);
 
     private bool InLoopback => (_modemControl & Loopback) != 0;
 
@@ -214,9 +218,11 @@ public sealed partial class Uart16550(IInterruptLine line, IUartOutput output) :
             if (_received.Count >= capacity || !_received.TryPush(value))
                 _overrun = true;
         }
-        else if (_unsent.Count != 0 || !output.TryWrite(value))
+        else
         {
-            _unsent.TryPush(value);   // a guest that goes on without THRE overruns it and loses the byte, as on the chip
+            _transmitted++;
+            if (_unsent.Count != 0 || !output.TryWrite(value))
+                _unsent.TryPush(value);   // a guest that goes on without THRE overruns it and loses the byte, as on the chip
         }
         _transmitInterrupt = _unsent.Count == 0;
     }

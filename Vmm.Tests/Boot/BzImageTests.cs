@@ -49,6 +49,18 @@ public sealed class BzImageTests
         Assert.That(Guest.Load(memory, file).InstructionPointer, Is.EqualTo(0x1000200));
     }
 
+    [Test]
+    public void Load_NoPayload_RunsTheImageAsItIs()
+    {
+        byte[] image = new BzImageBuilder { Payload = [] }.Build();
+        using var file = new TempFile(image);
+        using GuestMemory memory = Guest.Memory();
+
+        Assert.That(Guest.Load(memory, file).InstructionPointer, Is.EqualTo(0x1000200));
+        Guest.AssertEqual(memory, 0x1000000, image.AsSpan(BzImageBuilder.KernelOffset), "the image");
+        Assert.That(KernelLoader.IsLinux(file.Path), Is.False, "a Linux kernel has a payload");
+    }
+
     [TestCase(0x1FE, (byte)0, "boot_flag is 0xaa00")]
     [TestCase(0x206, (byte)0x0B, "version is 2.11")]
     [TestCase(0x207, (byte)0x01, "version is 1.15")]

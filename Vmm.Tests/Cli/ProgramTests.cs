@@ -50,7 +50,7 @@ public class ProgramTests
         foreach (PropertyInfo property in typeof(RunOptions).GetProperties())
         {
             if (property.GetCustomAttribute<OptionAttribute>() is { } option)
-                Assert.That(output, Does.Contain("  --" + option.LongName + "="));
+                Assert.That(output, Does.Contain("  --" + option.LongName + (property.PropertyType == typeof(bool) ? " " : "=")));
         }
     }
 

@@ -1,5 +1,7 @@
+using System.Diagnostics;
 using NUnit.Framework;
 using Tmds.Linux;
+using Vmm.Tests.Integration.Linux;
 
 namespace Vmm.Tests.Integration;
 
@@ -134,5 +136,76 @@ public class EndTests : KvmTest
         process.Signal(LibC.SIGTERM);
 
         Assert.That(process.WaitForEnd().ExitCode, Is.EqualTo(128 + LibC.SIGTERM));
+    }
+
+    [Test]
+    public void Reset_WithoutAWordAgainAndAgain_Exits3AndSaysSo()
+    {
+        VmmResult result = Run("faultloop");
+
+        Assert.That(result.ExitCode, Is.EqualTo(3), result.Errors);
+        string[] lines = result.Errors.TrimEnd().Split('\n');
+        Assert.That(lines[0], Does.Contain("triple fault at"), "the first one is told");
+        Assert.That(lines, Has.Exactly(1).Contain("triple fault"));
+        Assert.That(lines[^1], Does.Contain("reset 5 times"));
+    }
+
+    [TestCase("TERM")]
+    [TestCase("INT")]
+    [TestCase("HUP")]
+    public void Signal_EndsTheRun_TheProcessDiesOfIt(string name)
+    {
+        if (!File.Exists("/usr/bin/strace"))
+            Assert.Ignore("strace is missing: run scripts/setup test");
+        string trace = Path.Combine(Scratch, "trace"), pid = Path.Combine(Scratch, "pid");
+        string command = string.Join(' ', VmmProcess.Command.Select(word => $"'{word}'"));
+        using Process shell = Process.Start(new ProcessStartInfo("/bin/sh", ["-c",
+            $"strace -f -e trace=none -o '{trace}' sh -c 'echo $$ > {pid}.part; mv {pid}.part {pid}; exec \"$@\"' sh {command} run --kernel '{Payloads.Path("spin")}' < /dev/null"])
+        {
+            RedirectStandardOutput = true,
+        })!;
+        Assert.That(shell.StandardOutput.ReadLine(), Does.Contain("spin"));
+
+        using (Process kill = Process.Start("/bin/kill", ["-" + name, File.ReadAllText(pid).Trim()]))
+            kill.WaitForExit();
+        shell.WaitForExit();
+
+        Assert.That(File.ReadLines(trace).Last(line => line.StartsWith(File.ReadAllText(pid).Trim() + " ", StringComparison.Ordinal)), Does.Contain($"killed by SIG{name}"));
+    }
+
+    [Test]
+    public void FileSize_MemoryBeyondTheLimit_IsAnErrorThatNamesIt()
+    {
+        string command = string.Join(' ', VmmProcess.Command.Select(word => $"'{word}'"));
+        using Process shell = Process.Start(new ProcessStartInfo("/bin/sh", ["-c", $"ulimit -f 1; exec {command} run --kernel '{Payloads.Path("hello")}' 2>&1 < /dev/null"])
+        {
+            RedirectStandardOutput = true,
+        })!;
+        string output = shell.StandardOutput.ReadToEnd();
+        shell.WaitForExit();
+
+        Assert.That(shell.ExitCode, Is.EqualTo(1), output);
+        Assert.That(output.TrimEnd().Split('\n'), Has.Length.EqualTo(1));
+        Assert.That(output, Does.Contain("ulimit -f"));
+    }
+
+    [Test]
+    public void Run_LinuxKernelWithoutHardwareVirtualisation_IsRefusedUnlessForced()
+    {
+        if (LinuxHost.WhyNoLinux() is null)
+            Assert.Ignore("Linux guests run on this machine");
+        string kernel = LinuxGuest.Artifact("kernels", "cloud", "vmlinuz");
+        if (!File.Exists(kernel))
+            Assert.Ignore("the cloud kernel is missing: run scripts/setup test");
+
+        VmmProcess refused = StartVmm("run", "--kernel", kernel);
+        refused.EndInput();
+        VmmResult result = refused.WaitForEnd();
+        Assert.That(result.ExitCode, Is.EqualTo(1));
+        Assert.That(result.Errors, Does.StartWith("vmm: ").And.Contain("--force").And.Contain("vmm check"));
+        Assert.That(result.Errors.TrimEnd().Split('\n'), Has.Length.EqualTo(1));
+
+        VmmProcess forced = StartVmm("run", "--kernel", kernel, "--force");
+        Assert.That(forced.EndsWithin(TimeSpan.FromSeconds(2)), Is.False);
     }
 }

@@ -12,6 +12,24 @@ internal readonly record struct LoadedKernel(BootMode Mode, ulong Entry, ulong E
 /// <summary>Puts a kernel, its initramfs, its command line and the description of the machine into guest memory.</summary>
 internal static class KernelLoader
 {
+    /// <summary>Whether a file is a Linux kernel: a bzImage with a kernel in it, or an ELF file with a note of the owner "Linux".</summary>
+    /// <exception cref="VmmException">It cannot be read, or is a malformed ELF file.</exception>
+    public static bool IsLinux(string path)
+    {
+        using ImageFile file = ImageFile.Open(path, "kernel", "--kernel");
+        Span<byte> head = stackalloc byte[ElfKernel.HeadSize];
+        head = head[..file.Read(head, 0)];
+        if (!ElfKernel.IsElf(head))
+            return SetupHeader.IsPresent(head) && SetupHeader.Read(file, head).PayloadLength != 0;
+        foreach ((int offset, int size, _) in ElfKernel.Parse(file, head, file.Length).Notes)
+        {
+            byte[] notes = new byte[Math.Min(size, ElfNotes.MaxSize)];
+            if (notes.AsSpan(0, file.Read(notes, offset)).IndexOf("Linux\0"u8) >= 0)
+                return true;
+        }
+        return false;
+    }
+
     /// <summary>Loads everything, by the content of the files and not by their names.</summary>
     /// <param name="memory">Guest memory, all zero: new, or cleared.</param>
     /// <param name="options">What to boot.</param>

@@ -15,6 +15,11 @@ internal static class ExitCode
     /// <summary>The guest panicked.</summary>
     public const int GuestPanic = 3;
 
-    /// <summary>The run was ended by <paramref name="signal"/>: 128 + its number, as shells have it.</summary>
-    public static int Signal(int signal) => 128 + signal;
+    /// <summary>The run was ended by <paramref name="signal"/>: 128 + its number, as shells show it. The process dies of the signal itself.</summary>
+    public static int Signal(int signal) => SignalBase + signal;
+
+    /// <summary>The signal that <paramref name="status"/> tells of, or null if it is another status.</summary>
+    public static int? SignalOf(int status) => status > SignalBase ? status - SignalBase : null;
+
+    private const int SignalBase = 128;
 }

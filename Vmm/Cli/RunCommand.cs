@@ -1,3 +1,5 @@
+using Vmm.Boot;
+using Vmm.Cli.Checks;
 using Vmm.Machine;
 
 namespace Vmm.Cli;
@@ -15,6 +17,12 @@ internal static class RunCommand
         MachineConfig config = RunOptionsReader.Read(options);
         if (config.Memory.HugePageSize != 0)
             HostHugePages.Require(config.Memory.HugePageSize);
+        // Such a guest would hang without a word: a paravirtual KVM interprets its kernel, and does not know all of its instructions.
+        if (!options.Force && !ProcessorCheck.HasVirtualisation(HostView.Real) && KernelLoader.IsLinux(config.Kernel.KernelPath))
+        {
+            throw new VmmException("this host's KVM does not run Linux guests: /proc/cpuinfo has neither vmx nor svm; "
+                + "vmm check says what to do, and --force tries all the same");
+        }
         return Run(config);
     }
 
@@ -30,6 +38,7 @@ internal static class RunCommand
             return end.Kind switch
             {
                 MachineEndKind.Panic => ExitCode.GuestPanic,
+                MachineEndKind.ResetLoop => ReportResetLoop(),
                 MachineEndKind.Signal => ExitCode.Signal(end.Signal),
                 _ => ExitCode.Success,
             };
@@ -38,5 +47,13 @@ internal static class RunCommand
         {
             return ExitCode.Signal(signals.First);
         }
+    }
+
+    private static int ReportResetLoop()
+    {
+        StandardWriter.Error().WriteLine(
+            $"vmm: the guest reset {RestartWatch.MaxResets} times within 10 s of its time without a byte on its serial port: it does not get anywhere; "
+            + "--log-level info shows where its processors stopped");
+        return ExitCode.GuestPanic;
     }
 }

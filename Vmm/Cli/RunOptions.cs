@@ -23,7 +23,7 @@ internal sealed class RunOptions : IVerbOptions
         + "huge pages are of 2M unless said otherwise).")]
     public string? Memory { get; set; }
 
-    [Option("serial", MetaValue = "WHERE", HelpText = "The serial port ttyS0: tty (this terminal), null, off, file=PATH or socket=PATH "
+    [Option("serial", MetaValue = "WHERE", HelpText = "The serial port ttyS0: tty (this terminal), null, off, file=PATH[,truncate=on] or socket=PATH "
         + "(default: tty).")]
     public string? Serial { get; set; }
 
@@ -48,7 +48,7 @@ internal sealed class RunOptions : IVerbOptions
     [Option(RngOption.Option, MetaValue = "DEVICE", HelpText = "Random numbers: src=/dev/urandom[,max_bytes_per_second=N].")]
     public string? Rng { get; set; }
 
-    [Option(ConsoleOption.Option, MetaValue = "WHERE", HelpText = "A console of its own, hvc0: pty, whose path is told, or file=PATH.")]
+    [Option(ConsoleOption.Option, MetaValue = "WHERE", HelpText = "A console of its own, hvc0: pty, whose path is told, or file=PATH[,truncate=on].")]
     public string? Console { get; set; }
 
     [Option(ScsiOption.Option, MetaValue = "DEVICE", HelpText = "The LUNs of a vhost target in configfs: wwpn=naa.HEX[,queues=N]. Repeatable.")]
@@ -78,6 +78,9 @@ internal sealed class RunOptions : IVerbOptions
 
     [Option("entry", MetaValue = "HOW", HelpText = "How an ELF kernel is entered: auto, linux64 or pvh (default: auto).")]
     public string? Entry { get; set; }
+
+    [Option("force", HelpText = "Run a Linux kernel also where this host's KVM does not run Linux guests (vmm check says why).")]
+    public bool Force { get; set; }
 
     [Option("log-level", MetaValue = "LEVEL", HelpText = "What is logged to standard error: off, error, warn, info, debug or trace "
         + "(default: warn).")]

@@ -3,14 +3,18 @@ using System.Runtime.InteropServices;
 namespace Vmm.Cli;
 
 /// <summary>Lets SIGINT, SIGTERM and SIGHUP end a command in good order instead of killing the process. Installed before what the command
-/// runs is made, and removed after it is gone: at no moment can a signal leave a socket or a raw terminal behind.</summary>
+/// runs is made, and removed after it is gone: at no moment can a signal leave a socket or a raw terminal behind. Meanwhile SIGXFSZ does not
+/// kill the process either: what writes beyond RLIMIT_FSIZE gets the error EFBIG and says so.</summary>
 internal sealed class StopSignals : IDisposable
 {
     private static readonly (PosixSignal Signal, int Number)[] s_signals =
         [(PosixSignal.SIGHUP, 1), (PosixSignal.SIGINT, 2), (PosixSignal.SIGTERM, 15)];
 
+    private const PosixSignal FileSizeExceeded = (PosixSignal)25;   // SIGXFSZ, signal(7); the runtime takes the system's number
+
     private readonly Lock _lock = new();
     private readonly PosixSignalRegistration[] _registrations = new PosixSignalRegistration[s_signals.Length];
+    private readonly PosixSignalRegistration _fileSize;
     private readonly CancellationTokenSource _cancellation = new();
     private Action<int>? _stop;
     private bool _disposed;
@@ -18,6 +22,7 @@ internal sealed class StopSignals : IDisposable
     /// <summary>From now on the signals do not kill the process.</summary>
     public StopSignals()
     {
+        _fileSize = PosixSignalRegistration.Create(FileSizeExceeded, static context => context.Cancel = true);
         for (int i = 0; i < s_signals.Length; i++)
         {
             int number = s_signals[i].Number;
@@ -51,6 +56,7 @@ internal sealed class StopSignals : IDisposable
     {
         foreach (PosixSignalRegistration registration in _registrations)
             registration.Dispose();
+        _fileSize.Dispose();
         lock (_lock)
         {
             // A signal may be under way to Receive all the same.

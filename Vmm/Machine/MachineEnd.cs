@@ -12,6 +12,9 @@ internal enum MachineEndKind
     /// <summary>The guest's kernel panicked.</summary>
     Panic,
 
+    /// <summary>The guest resets again and again, and says nothing in between.</summary>
+    ResetLoop,
+
     /// <summary>A signal told the VMM to end.</summary>
     Signal,
 

@@ -51,6 +51,9 @@ internal sealed class Platform : IDisposable
     /// <summary>The interrupt lines, to be bound to each new VM.</summary>
     public IReadOnlyList<IrqFd> Lines => _lines;
 
+    /// <summary>How many bytes the guest has sent to its serial port, over all resets.</summary>
+    public long SerialOutput => _uart?.Transmitted ?? 0;
+
     /// <summary>Begins to pass console input and output; a terminal becomes raw. Once.</summary>
     public void StartConsole()
     {

@@ -173,7 +173,8 @@ internal sealed class VcpuThread : IDisposable
             _askHalted = false;
             const ulong interruptsEnabled = 1 << 9;
             uint state = _vcpu.GetMpState();
-            _halted = state == KvmMpState.Uninitialized
+            // A processor that waits for INIT or for the SIPI after it can only be started by another one.
+            _halted = state is KvmMpState.Uninitialized or KvmMpState.InitReceived
                 || (state == KvmMpState.Halted && (_vcpu.GetRegs().Rflags & interruptsEnabled) == 0);
         }
     }

@@ -1,3 +1,5 @@
+using System.Diagnostics;
+using NLog;
 using Vmm.Devices.Platform;
 using Vmm.Kvm;
 using Vmm.Vhost;
@@ -19,7 +21,9 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     private readonly VirtioSlots _slots;
     private readonly EndOfRun _end = new();
     private readonly Lock _cycleLock = new();   // held to kick vCPUs, so that they are not freed meanwhile
+    private readonly RestartWatch _restarts = new();
     private PowerCycle? _cycle;
+    private bool _warnedOfTripleFault;
 
     /// <summary>Opens what the host gives: KVM, guest memory, the console, the devices' back-ends. Nothing runs yet.</summary>
     /// <exception cref="VmmException">The host cannot give it; the message says why.</exception>
@@ -53,12 +57,15 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         _platform.StartConsole();
         while (true)
         {
+            long start = Stopwatch.GetTimestamp();
             MachineEnd end = RunOnce();
             switch (end.Kind)
             {
                 case MachineEndKind.Failure:
                     throw end.Failure as VmmException ?? new VmmException($"a vCPU thread failed: {end.Failure?.Message}", end.Failure);
                 case MachineEndKind.Reset when _config.OnReboot == RebootAction.Restart:
+                    if (_restarts.IsStuck(Stopwatch.GetElapsedTime(start), _platform.SerialOutput))
+                        return new MachineEnd(MachineEndKind.ResetLoop);
                     s_log.Info("the guest restarts");
                     EndCycle();
                     _platform.Reset();
@@ -100,7 +107,9 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     /// <inheritdoc/>
     public void TripleFault(int index, string place)
     {
-        s_log.Info("vCPU {Index} shut down by a triple fault at {Place}", index, place);
+        // Each restart may bring another: the first one is told.
+        s_log.Log(_warnedOfTripleFault ? LogLevel.Info : LogLevel.Warn, "vCPU {Index} shut down by a triple fault at {Place}: the guest resets", index, place);
+        _warnedOfTripleFault = true;
         EndByGuest(new MachineEnd(MachineEndKind.Reset));
     }
 
