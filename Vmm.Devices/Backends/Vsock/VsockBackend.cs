@@ -57,6 +57,9 @@ public sealed class VsockBackend : VhostUserDevice, IDisposable
                 _switch.RestartDeadlines();     // a guest that was paused could not answer
                 return _receiveRing;
             case TransmitQueue:
+                // QEMU 7.2 does not tell of a guest that has started again, which knows nothing of its connections.
+                if (ring.HasNewDriver)
+                    _switch.Clear();
                 return new VsockTransmitRing(_switch);
             default:
                 return IdleRing.Instance;       // events: the guest's address never changes while it runs

@@ -59,6 +59,10 @@ public sealed class BackendRing
         }
     }
 
+    /// <summary>Whether it was stopped before over the same connection, and does not go on where it was, as after a pause of the guest: a driver has
+    /// begun anew, of which not every front-end tells by <see cref="VhostUserDevice.Reset"/>.</summary>
+    public bool HasNewDriver { get; internal init; }
+
     /// <summary>Whether <see cref="IRingHandler.Drain"/> may abandon requests: the front-end keeps track of them.</summary>
     public bool MayLeave { get; internal set; }
 

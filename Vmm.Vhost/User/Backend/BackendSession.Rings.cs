@@ -154,6 +154,7 @@ internal sealed partial class BackendSession
             Call = ring.Call,
             Error = ring.Error,
             IsInband = Has(VhostUserProtocolFeatures.InbandNotifications),
+            HasNewDriver = ring.StoppedAt is uint stopped && stopped != FirstPosition(ring),
             IsContinued = queue.HasPredecessor || !IsBeginning(start),
         };
         IRingHandler handler = _device.StartRing(running) ?? throw new InvalidOperationException($"StartRing gave no handler for ring {ring.Index}");
@@ -191,6 +192,7 @@ internal sealed partial class BackendSession
             runner.Close();
         });
         ring.Base = runner.Ring.Queue.Base;
+        ring.StoppedAt = ring.Base;
         ring.HasLeft = runner.Ring.InFlight > 0;
     }
 

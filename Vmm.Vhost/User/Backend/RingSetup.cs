@@ -31,6 +31,9 @@ internal sealed class RingSetup(int index) : IDisposable
     /// <summary>Whether requests were in flight when it was stopped last, to be found in the in-flight log.</summary>
     public bool HasLeft { get; set; }
 
+    /// <summary>Where it stood when it was stopped last; null as long as it never ran.</summary>
+    public uint? StoppedAt { get; set; }
+
     /// <summary>What works it; null as long as it does not run.</summary>
     public RingRunner? Runner { get; set; }
 

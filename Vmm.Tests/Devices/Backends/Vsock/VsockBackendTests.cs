@@ -3,6 +3,7 @@ using System.Net.Sockets;
 using System.Runtime.InteropServices;
 using NUnit.Framework;
 using Vmm.Devices.Backends.Vsock;
+using Vmm.Tests.Fakes;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Tests.Devices.Backends.Vsock;
@@ -129,6 +130,39 @@ public sealed class VsockBackendTests
         program.Send("again"u8);
         receive.AddRoom(100);
         Assert.That(receive.Await()[44..], Is.EqualTo("again"u8.ToArray()));
+    }
+
+    [TestCase(true)]
+    [TestCase(false)]
+    public void Transmit_StoppedAndStarted_ConnectionsLastWhereTheDriverGoesOn(bool goesOn)
+    {
+        using var listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        listener.Bind(new UnixDomainSocketEndPoint($"{Path.Combine(_directory, "vsock")}_6"));
+        listener.Listen(1);
+        using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(_device);
+        frontEnd.Negotiate();
+        frontEnd.ShareMemory();
+        using FrontEndRing transmit = frontEnd.Ring(1);
+        transmit.SetUp();
+        transmit.Enable(true);
+        transmit.Add(Packet(VsockOperation.Request, 0));
+        transmit.Take();
+        using Socket program = listener.Accept();
+        program.ReceiveTimeout = 20_000;
+        uint position = transmit.Stop();
+        Assert.That(position, Is.EqualTo(1));
+        if (goesOn)
+        {
+            transmit.SetUp(position);
+            transmit.Add([.. Packet(VsockOperation.ReadWrite, 2), 1, 2]);
+            transmit.Take();
+            Assert.That(VsockGuest.Read(program, 2), Is.EqualTo(new byte[] { 1, 2 }));
+            return;
+        }
+        frontEnd.Memory.Slice(new(FrontEndDriver.GuestBase + 0x10000 + DriverQueue.AreaSize), (int)DriverQueue.AreaSize).Clear();
+        using FrontEndRing next = frontEnd.Ring(1);
+        next.SetUp();
+        Assert.That(program.Receive(new byte[1]), Is.Zero);
     }
 
     private static byte[] Packet(VsockOperation operation, uint length, uint room = 0)
