@@ -29,7 +29,7 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
     private PackedInflight? _inflight;
     private List<(ulong Counter, ushort Entry, ushort Count)> _left = [];   // by a predecessor, to be taken first
     private int _nextLeft;
-    private bool _tookLeft;              // whether the latest was one of them
+    private int _takenBehindLeft;        // that were taken after them, and not put back
     private ulong? _logRing;             // the guest-physical addresses of what the device writes
     private readonly ulong _logEvent;
     private readonly ulong _ringAddress;
@@ -109,7 +109,7 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
         _counts[descriptor.Id] = (ushort)count;
         _takenDescriptors += count;
         _available = next;
-        _tookLeft = false;
+        _takenBehindLeft++;
         chain = EndChain(descriptor.Id);
         return true;
     }
@@ -119,11 +119,12 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
     {
         CheckMemory();
         NotePutBack(head);
-        if (_tookLeft)
+        if (_takenBehindLeft == 0)
         {
             _nextLeft--;
             return;
         }
+        _takenBehindLeft--;
         _inflight?.PutBack(head);
         _takenDescriptors -= _counts[head];
         _available = _available.GoBack(_counts[head], Size);
@@ -263,7 +264,6 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
         _inflight!.Found(id, entry, last);
         _counts[id] = count;
         _nextLeft++;
-        _tookLeft = true;
         return EndChain(id);
     }
 

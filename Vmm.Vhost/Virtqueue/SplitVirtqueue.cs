@@ -24,7 +24,7 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     private SplitInflight? _inflight;
     private ushort[] _left = [];     // by a predecessor, to be taken first
     private int _nextLeft;
-    private bool _tookLeft;          // whether the latest was one of them
+    private int _takenBehindLeft;    // that were taken after them, and not put back
     private ulong? _logAddress;      // of the used ring
 
     /// <summary>Begins at <see cref="RingLayout.Base"/> of <paramref name="ring"/>, and gives back behind what the used ring says was given
@@ -89,7 +89,7 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
         NoteTaken(head);
         _inflight?.Taken(head);
         _nextAvailable++;
-        _tookLeft = false;
+        _takenBehindLeft++;
         return true;
     }
 
@@ -98,11 +98,12 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     {
         CheckMemory();
         NotePutBack(head);
-        if (_tookLeft)
+        if (_takenBehindLeft == 0)
         {
             _nextLeft--;
             return;
         }
+        _takenBehindLeft--;
         _inflight?.PutBack(head);
         _nextAvailable--;
     }
@@ -214,7 +215,6 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
         DescriptorChain chain = Walk(head);
         NoteTaken(head);
         _nextLeft++;
-        _tookLeft = true;
         return chain;
     }
 

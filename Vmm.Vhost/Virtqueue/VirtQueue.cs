@@ -91,8 +91,8 @@ public abstract unsafe class VirtQueue
     /// <exception cref="VirtqueueException">The ring is broken.</exception>
     public abstract bool TryTake(out DescriptorChain chain);
 
-    /// <summary>Undoes the latest <see cref="TryTake"/>: the request is the next again.</summary>
-    /// <param name="head">What was taken last, and not given back since.</param>
+    /// <summary>Undoes the latest <see cref="TryTake"/>: the request is the next again. Then the one before it may be put back, and so on.</summary>
+    /// <param name="head">What was taken last of all that were not put back, and not given back since.</param>
     public abstract void PutBack(ushort head);
 
     /// <summary>Gives a request back.</summary>

@@ -51,6 +51,9 @@ internal sealed class BlockRequest
 
     public int Index { get; }
 
+    /// <summary>Its number among all that were taken from its ring and not put back.</summary>
+    public long Sequence { get; set; }
+
     /// <summary>The chain to give back.</summary>
     public ushort Head { get; set; }
 

@@ -25,6 +25,7 @@ internal sealed class BlockRing : IRingHandler
     private readonly EventFd _ready = new();
     private readonly BlockRequest[] _free;
     private readonly BlockRequest[] _requests;
+    private readonly BlockRequest[] _canceled;  // while the ring is drained
     private readonly NativeBuffer _vectors;
     private readonly BlockEngine? _engine;      // none without a file
     private readonly ImmediateIo _immediate;
@@ -32,9 +33,12 @@ internal sealed class BlockRing : IRingHandler
     private readonly BounceBuffers _bounces = new();
     private NativeBuffer? _zeros;
     private int _freeCount;
+    private int _canceledCount;
+    private long _taken;
     private int _pending;
     private int _uncalled;
     private ulong _weight;
+    private bool _isCanceling;
     private bool _isLeaving;
     private bool _isArmed;
     private bool _hasReported;
@@ -58,6 +62,7 @@ internal sealed class BlockRing : IRingHandler
         for (int i = 0; i < size; i++)
             _requests[i] = new BlockRequest(i, _vectors);
         _free = [.. _requests];
+        _canceled = new BlockRequest[size];
         _freeCount = size;
         _engine = image.File is null ? null : BlockEngine.Create(engine, image, _requests, _ready);
     }
@@ -88,9 +93,7 @@ internal sealed class BlockRing : IRingHandler
     {
         Disarm();
         _isLeaving = ring.MayLeave;
-        if (_isLeaving)
-            _engine?.CancelWaiting();
-        Reap(ring);
+        CancelWaiting(ring);
         while (_pending > 0)
         {
             _engine!.Push();
@@ -165,8 +168,12 @@ internal sealed class BlockRing : IRingHandler
         {
             _pending--;
             done++;
-            bool isCanceled = _isLeaving && request.Result == -Errnos.Ecanceled;
-            if (!isCanceled && !Continue(ring, request))
+            if (_isCanceling && request.Result == -Errnos.Ecanceled)
+            {
+                _canceled[_canceledCount++] = request;
+                continue;
+            }
+            if (!Continue(ring, request))
                 continue;
             // What is left of it the next one does, who finds it in the in-flight log and does all of it once more.
             if (_isLeaving)
@@ -177,9 +184,48 @@ internal sealed class BlockRing : IRingHandler
         return done;
     }
 
+    // What nobody has begun goes back into the ring, as far as nothing that was taken later was begun; else a disk that is slow holds up
+    // the end of the ring by as many requests as the guest likes.
+    private void CancelWaiting(BackendRing ring)
+    {
+        _isCanceling = true;
+        _engine?.CancelWaiting();
+        Reap(ring);
+        _isCanceling = false;
+        Span<BlockRequest> canceled = _canceled.AsSpan(0, _canceledCount);
+        for (int i = IndexOfLatest(canceled); i >= 0; i = IndexOfLatest(canceled))
+        {
+            BlockRequest request = canceled[i];
+            _taken--;
+            Release(request);
+            ring.PutBack(request.Head);
+            canceled[i] = canceled[^1];
+            canceled = canceled[..^1];
+        }
+        _canceledCount = 0;
+        foreach (BlockRequest request in canceled)
+        {
+            if (_isLeaving)
+                Release(request);
+            else
+                Run(ring, request);
+        }
+    }
+
+    private int IndexOfLatest(ReadOnlySpan<BlockRequest> requests)
+    {
+        for (int i = 0; i < requests.Length; i++)
+        {
+            if (requests[i].Sequence == _taken)
+                return i;
+        }
+        return -1;
+    }
+
     // False if the request stays in the ring until another one of it is done.
     private bool TryBegin(BackendRing ring, in DescriptorChain chain)
     {
+        _taken++;
         if (!BlockRequestParser.TryFindStatus(in chain, out GuestBuffer status))
         {
             Report("a request has no room for its status");
@@ -189,6 +235,7 @@ internal sealed class BlockRing : IRingHandler
         }
         BlockRequest request = _free[--_freeCount];
         request.Reset();
+        request.Sequence = _taken;
         request.Head = chain.Head;
         request.Status = status;
         if (!BlockRequestParser.TryParse(in chain, _image, _features, request, out BlockStatus answer))
@@ -201,6 +248,7 @@ internal sealed class BlockRing : IRingHandler
         }
         else if (NeedsBounce(request) && !TryBounce(request))
         {
+            _taken--;
             Release(request);
             ring.PutBack(chain.Head);
             return false;

@@ -115,7 +115,8 @@ public sealed class BackendRing
         }
     }
 
-    /// <summary>Undoes the latest <see cref="TryTake"/>: nothing was there to fill the request with, and it is the next again.</summary>
+    /// <summary>Undoes the latest <see cref="TryTake"/>: nothing was there to fill the request with, and it is the next again. Then the one that
+    /// was taken before it may be put back, and so on, as long as they were not completed.</summary>
     public void PutBack(ushort head)
     {
         Check();

@@ -16,8 +16,8 @@ public interface IRingHandler : IDisposable
     /// a cause. Requests may be left in the ring while something else is waited for.</summary>
     void Process(BackendRing ring);
 
-    /// <summary>The ring is being stopped, or its memory is about to change: when this returns, every request that was taken is completed and
-    /// no buffer is touched any more. Where <see cref="BackendRing.MayLeave"/> is set, requests that would take long may be abandoned
+    /// <summary>The ring is being stopped, or its memory is about to change: when this returns, every request that was taken is completed, or
+    /// put back as the latest (<see cref="BackendRing.PutBack"/>), and no buffer is touched any more. Where <see cref="BackendRing.MayLeave"/> is set, requests that would take long may be abandoned
     /// instead: they are taken again later, by this handler or by the next process. <see cref="Process"/> may follow, or Dispose.</summary>
     void Drain(BackendRing ring);
 }
