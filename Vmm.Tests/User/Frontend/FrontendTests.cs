@@ -342,7 +342,7 @@ public class FrontendTests
         backend.Dispose();
         Eventually.True(() => !frontend.IsConnected, () => "its end goes unseen");
         frontend.Events = _fixture;
-        Eventually.True(() => _fixture.Told.Count > 0, () => "nobody was told");
+        Eventually.True(() => !_fixture.Told.IsEmpty, () => "nobody was told");
     }
 
     [Test]
