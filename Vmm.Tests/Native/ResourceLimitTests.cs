@@ -1,5 +1,4 @@
 using NUnit.Framework;
-using Vmm.Tests.Fakes;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Tests.Native;
