@@ -15,8 +15,8 @@ internal sealed record VmmResult(int ExitCode, string Output, string Errors)
 /// fails with what there was of its output.</summary>
 internal sealed class VmmProcess : IDisposable
 {
-    /// <summary>Long enough for an emulated KVM host; only a failing test waits for so long.</summary>
-    public static readonly TimeSpan Deadline = TimeSpan.FromSeconds(60);
+    /// <summary>Long enough for an emulated KVM host on a busy machine; only a failing test waits for so long.</summary>
+    public static readonly TimeSpan Deadline = TimeSpan.FromSeconds(180);
 
     private const int ShownCharacters = 8192;
 

@@ -99,7 +99,7 @@ public class OwnBackendTests : DeviceTest
         using var backend = new HostDaemon([socket], vmm[0], [.. vmm[1..], "backend", "blk", "--socket-path", socket, "--path", image, "--queues", "2"]);
         VmmProcess process = Boot(GuestWith(
             "until [ -b /dev/vda ]; do sleep 0.1; done\ndisktest stamps /dev/vda 64 32 || exit 1\n", "--disk", $"socket={socket},queues=2") with
-        { Cpus = LinuxHost.IsEmulated ? 1 : 2 });   // two vCPUs under such load do not last there, whoever's VMM it is (docs/testing.md)
+        { Cpus = 2 });
         process.WaitForOutput("progress=");
         for (int kill = 1; kill <= kills; kill++)
         {
