@@ -19,10 +19,9 @@ public sealed class BootParamsTests
         using var initramfs = new TempFile(cpio);
         using GuestMemory memory = Guest.Memory();
 
-        KernelLoader.Load(
+        Guest.Load(
             memory,
-            new KernelOptions { KernelPath = kernel.Path, InitramfsPath = initramfs.Path, CommandLine = "console=ttyS0 quiet" },
-            Guest.Rsdp);
+            new KernelOptions { KernelPath = kernel.Path, InitramfsPath = initramfs.Path, CommandLine = "console=ttyS0 quiet" });
 
         const uint place = 0x4000000 - 0x3000;   // the last three pages of 64 MiB
         Assert.Multiple(() =>
@@ -75,7 +74,7 @@ public sealed class BootParamsTests
         using var initramfs = new TempFile(new byte[4096]);
         using GuestMemory memory = Guest.Memory();
 
-        KernelLoader.Load(memory, new KernelOptions { KernelPath = kernel.Path, InitramfsPath = initramfs.Path }, Guest.Rsdp);
+        Guest.Load(memory, new KernelOptions { KernelPath = kernel.Path, InitramfsPath = initramfs.Path });
 
         Assert.That(memory.Read<uint>(new(ZeroPage + 0x218)), Is.EqualTo(0x2FFF000));
     }
@@ -88,7 +87,7 @@ public sealed class BootParamsTests
         using GuestMemory memory = Guest.Memory();
         var options = new KernelOptions { KernelPath = kernel.Path, InitramfsPath = initramfs.Path };
 
-        VmmException? error = Assert.Throws<VmmException>(() => KernelLoader.Load(memory, options, Guest.Rsdp));
+        VmmException? error = Assert.Throws<VmmException>(() => Guest.Load(memory, options));
 
         Assert.That(error!.Message, Is.EqualTo(
             $"initramfs {initramfs.Path}: needs at least 67 MiB of guest memory, but the guest has 64 MiB: raise --memory"));
@@ -103,10 +102,10 @@ public sealed class BootParamsTests
         var options = new KernelOptions { KernelPath = kernel.Path, CommandLine = new string('x', length) };
 
         if (fits)
-            Assert.That(KernelLoader.Load(memory, options, Guest.Rsdp).Mode, Is.EqualTo(BootMode.Long64));
+            Assert.That(Guest.Load(memory, options).Mode, Is.EqualTo(BootMode.Long64));
         else
         {
-            Assert.That(() => KernelLoader.Load(memory, options, Guest.Rsdp), Throws.TypeOf<VmmException>().With.Message.EqualTo(
+            Assert.That(() => Guest.Load(memory, options), Throws.TypeOf<VmmException>().With.Message.EqualTo(
                 "--cmdline: 101 characters, but this kernel takes at most 100 (cmdline_size): shorten it"));
         }
     }

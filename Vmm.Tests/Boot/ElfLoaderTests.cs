@@ -84,8 +84,8 @@ internal sealed class ElfLoaderTests
         using var initramfs = new TempFile(new byte[5000]);
         using GuestMemory memory = GuestMemory.Create([(new(0), 64UL << 20), (new(4UL << 30), 1UL << 30)]);
 
-        KernelLoader.Load(
-            memory, new KernelOptions { KernelPath = file.Path, InitramfsPath = initramfs.Path, CommandLine = "ro" }, Guest.Rsdp);
+        Guest.Load(
+            memory, new KernelOptions { KernelPath = file.Path, InitramfsPath = initramfs.Path, CommandLine = "ro" });
 
         ulong modules = memory.Read<ulong>(new(StartInfo + 16));
         ulong map = memory.Read<ulong>(new(StartInfo + 40));

@@ -45,7 +45,7 @@ public sealed class ForeignFileTests
         using GuestMemory memory = Guest.Memory();
 
         Assert.That(
-            () => KernelLoader.Load(memory, new KernelOptions { KernelPath = path }, Guest.Rsdp),
+            () => Guest.Load(memory, new KernelOptions { KernelPath = path }),
             Throws.TypeOf<VmmException>().With.Message.Contains(path).And.Message.EndsWith(expected));
     }
 
@@ -60,7 +60,7 @@ public sealed class ForeignFileTests
         try
         {
             Assert.That(
-                () => KernelLoader.Load(memory, new KernelOptions { KernelPath = path }, Guest.Rsdp),
+                () => Guest.Load(memory, new KernelOptions { KernelPath = path }),
                 Throws.TypeOf<VmmException>().With.Message.Contains("is a FIFO"));
         }
         finally

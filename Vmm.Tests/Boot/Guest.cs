@@ -13,10 +13,13 @@ internal static class Guest
     public static GuestMemory Memory(ulong mebibytes = 64) => GuestMemory.Create([(new GuestAddress(0), mebibytes << 20)]);
 
     public static BootEntry Load(GuestMemory memory, TempFile kernel, KernelEntry entry = KernelEntry.Auto, bool guestDecompression = false) =>
-        KernelLoader.Load(
-            memory,
-            new KernelOptions { KernelPath = kernel.Path, CommandLine = "quiet", Entry = entry, GuestDecompression = guestDecompression },
-            Rsdp);
+        Load(memory, new KernelOptions { KernelPath = kernel.Path, CommandLine = "quiet", Entry = entry, GuestDecompression = guestDecompression });
+
+    public static BootEntry Load(GuestMemory memory, KernelOptions options)
+    {
+        using KernelFiles files = KernelFiles.Open(options);
+        return KernelLoader.Load(memory, files, options, Rsdp);
+    }
 
     /// <summary>Compares guest memory with the three segments that <see cref="ElfBuilder"/> makes, and the zeros behind the last.</summary>
     public static void AssertKernelIsPlaced(GuestMemory memory, byte[] elf)

@@ -61,7 +61,7 @@ public sealed class RealKernelTests
     }
 
     private static BootEntry Load(GuestMemory memory, string path, KernelEntry entry = KernelEntry.Linux64) =>
-        KernelLoader.Load(memory, new KernelOptions { KernelPath = path, Entry = entry }, Guest.Rsdp);
+        Guest.Load(memory, new KernelOptions { KernelPath = path, Entry = entry });
 
     private static string Find(string flavour, string name)
     {

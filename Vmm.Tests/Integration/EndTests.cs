@@ -51,6 +51,23 @@ public class EndTests : KvmTest
     }
 
     [Test]
+    public void Reset_KernelRemovedMeanwhile_BootsTheSame()
+    {
+        string kernel = Path.Combine(Scratch, "kernel");
+        File.Copy(Payloads.Path("reset"), kernel);
+        VmmProcess process = StartVmm("run", "--kernel", kernel, "--cmdline", "acpi");
+        process.WaitForOutput(FirstStart);
+        File.Delete(kernel);
+        File.WriteAllText(kernel, "another file");
+
+        process.Send("r"u8);
+        process.WaitForOutput("start", times: 2);
+        process.Send("p"u8);
+
+        Assert.That(process.WaitForEnd(), Is.EqualTo(new VmmResult(0, FirstStart + FirstStart, "")));
+    }
+
+    [Test]
     public void Panic_Default_Exits3()
     {
         VmmResult result = Run("panic");

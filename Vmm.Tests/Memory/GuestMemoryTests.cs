@@ -120,13 +120,26 @@ public class GuestMemoryTests
     }
 
     [Test]
-    public void Create_Prefaulted_IsResident()
+    public void Create_Prefaulted_IsResidentAlsoWhenItWasCleared()
     {
         using GuestMemory memory = GuestMemory.Create([(new(0), 16 * MiB)], new GuestMemoryOptions { Prefault = true });
+        Assert.That(ResidentKib(memory), Is.EqualTo(16 * 1024));
+        memory.Write(new GuestAddress(MiB), 42);
 
-        string status = File.ReadAllText("/proc/self/status");
-        long shmem = long.Parse(status.Split("RssShmem:")[1].Split("kB")[0], System.Globalization.CultureInfo.InvariantCulture);
-        Assert.That(shmem, Is.GreaterThanOrEqualTo(16 * 1024));
+        memory.Clear();
+
+        Assert.That(memory.Read<int>(new GuestAddress(MiB)), Is.Zero);
+        Assert.That(ResidentKib(memory), Is.EqualTo(16 * 1024));
+        memory.Discard();
+        Assert.That(ResidentKib(memory), Is.LessThan(1024));
+    }
+
+    private static long ResidentKib(GuestMemory memory)
+    {
+        string start = $"{memory.Regions[0].HostAddress:x}-";
+        string line = File.ReadLines("/proc/self/smaps").SkipWhile(line => !line.StartsWith(start, StringComparison.Ordinal))
+            .First(line => line.StartsWith("Rss:", StringComparison.Ordinal));
+        return long.Parse(line["Rss:".Length..].Replace("kB", "", StringComparison.Ordinal), System.Globalization.CultureInfo.InvariantCulture);
     }
 
     [Test]

@@ -16,10 +16,12 @@ public sealed class GuestMemory : IDisposable
     private const ulong HugePageSize = 2 << 20;   // what a page directory entry maps
 
     private readonly MemoryMapping _mapping;
+    private readonly bool _prefault;
     private bool _isDisposed;
 
-    private GuestMemory(FileDescriptor file, MemoryMapping mapping, GuestRegion[] regions)
+    private GuestMemory(FileDescriptor file, MemoryMapping mapping, GuestRegion[] regions, bool prefault)
     {
+        _prefault = prefault;
         File = file;
         _mapping = mapping;
         AddressSpace = new GuestAddressSpace(mapping, regions);
@@ -62,7 +64,7 @@ public sealed class GuestMemory : IDisposable
                 mapping.PreferHugePages();
             if (options.Prefault)
                 mapping.Populate();
-            return new GuestMemory(file, mapping, Lay(ranges, mapping));
+            return new GuestMemory(file, mapping, Lay(ranges, mapping), options.Prefault);
         }
         catch (Exception e)
         {
@@ -122,8 +124,18 @@ public sealed class GuestMemory : IDisposable
         static ulong AlignDown(ulong value) => value & ~(HugePageSize - 1);
     }
 
-    /// <summary>Zeroes all of it and gives its pages back to the host: what a guest finds after a cold start.</summary>
+    /// <summary>Zeroes all of it: what a guest finds after a cold start. With <see cref="GuestMemoryOptions.Prefault"/> all of it is backed again
+    /// when this returns.</summary>
+    /// <exception cref="ErrnoException">The host has not so much memory any more.</exception>
     public void Clear()
+    {
+        Discard();
+        if (_prefault)
+            _mapping.Populate();
+    }
+
+    /// <summary>Gives its pages back to the host. It reads as zeros, and takes new pages when it is written to.</summary>
+    public void Discard()
     {
         AddressSpace.ThrowIfGone();
         _mapping.Discard();

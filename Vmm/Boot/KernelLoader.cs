@@ -32,16 +32,15 @@ internal static class KernelLoader
 
     /// <summary>Loads everything, by the content of the files and not by their names.</summary>
     /// <param name="memory">Guest memory, all zero: new, or cleared.</param>
-    /// <param name="options">What to boot.</param>
+    /// <param name="files">What to boot.</param>
+    /// <param name="options">How.</param>
     /// <param name="rsdp">Where the ACPI RSDP is.</param>
     /// <returns>Where and how the first vCPU begins.</returns>
-    /// <exception cref="VmmException">A file is missing, foreign, truncated, corrupt or too large for this guest; one line that names
+    /// <exception cref="VmmException">A file is foreign, truncated, corrupt or too large for this guest; one line that names
     /// the file and the field.</exception>
-    public static BootEntry Load(GuestMemory memory, KernelOptions options, GuestAddress rsdp)
+    public static BootEntry Load(GuestMemory memory, KernelFiles files, KernelOptions options, GuestAddress rsdp)
     {
-        using ImageFile file = ImageFile.Open(options.KernelPath, "kernel", "--kernel");
-        using ImageFile? initramfs = options.InitramfsPath is string path ? ImageFile.Open(path, "initramfs", "--initramfs") : null;
-
+        ImageFile file = files.Kernel;
         Span<byte> head = stackalloc byte[ElfKernel.HeadSize];
         head = head[..file.Read(head, 0)];
         LoadedKernel kernel;
@@ -56,7 +55,7 @@ internal static class KernelLoader
         }
 
         KernelCommandLine.Write(memory, options.CommandLine);
-        InitramfsRange range = initramfs is null ? default : Initramfs.Load(memory, initramfs, kernel.End, kernel.Header.InitrdLimit);
+        InitramfsRange range = files.Initramfs is not { } initramfs ? default : Initramfs.Load(memory, initramfs, kernel.End, kernel.Header.InitrdLimit);
         E820Entry[] map = E820Entry.MapOf(memory);
         if (kernel.Mode == BootMode.Pvh32)
         {

@@ -21,7 +21,7 @@ internal sealed class PowerCycle : IDisposable
     /// <summary>Makes the VM, loads the kernel and sets the boot processor at its entry. Nothing runs yet.</summary>
     /// <exception cref="VmmException">The kernel or the host cannot do it.</exception>
     public static PowerCycle Prepare(
-        KvmSystem kvm, MachineConfig config, GuestMemory memory, Platform platform, VirtioSlots slots, IVcpuEvents events)
+        KvmSystem kvm, MachineConfig config, KernelFiles kernel, GuestMemory memory, Platform platform, VirtioSlots slots, IVcpuEvents events)
     {
         var cycle = new PowerCycle(kvm.CreateVm());
         try
@@ -42,7 +42,7 @@ internal sealed class PowerCycle : IDisposable
                 VirtioSlots = config.Discovery == VirtioDiscovery.Acpi ? slots.Occupied : [],
             });
             ResetVector.Write(memory);
-            BootEntry entry = KernelLoader.Load(memory, KernelOf(config, slots), rsdp);
+            BootEntry entry = KernelLoader.Load(memory, kernel, KernelOf(config, slots), rsdp);
             KvmCpuidEntry2[] cpuid = CpuId.ForMachine(
                 kvm.GetSupportedCpuid(), config.Cpus, tscDeadline: kvm.Check(KvmCapability.TscDeadlineTimer) != 0);
             for (int i = 0; i < config.Cpus; i++)

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using NLog;
+using Vmm.Boot;
 using Vmm.Devices.Platform;
 using Vmm.Kvm;
 using Vmm.Vhost;
@@ -16,6 +17,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
 
     private readonly MachineConfig _config;
     private readonly KvmSystem _kvm;
+    private readonly KernelFiles _kernel;
     private GuestMemory _memory;
     private readonly Platform _platform;
     private readonly VirtioSlots _slots;
@@ -37,6 +39,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         try
         {
             HostLimits.Check(config, _kvm);
+            _kernel = KernelFiles.Open(config.Kernel);
             _memory = GuestMemory.Create(AddressMap.RamRanges(config.MemorySize), config.Memory);
             _platform = new Platform(config, _kvm, this, quit: () => Stop(new MachineEnd(MachineEndKind.Quit)));
             _slots = new VirtioSlots(config.Devices, _memory, _platform.Mmio, _kvm, cancellation);
@@ -45,6 +48,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         {
             _platform?.Dispose();
             _memory?.Dispose();
+            _kernel?.Dispose();
             _kvm.Dispose();
             throw;
         }
@@ -143,13 +147,14 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         _platform.Dispose();
         _memory.Dispose();
         if (isApart)
-            destroyer.Join();
+            _kernel.Dispose();
+        destroyer.Join();
         _kvm.Dispose();
     }
 
     private MachineEnd RunOnce()
     {
-        PowerCycle cycle = PowerCycle.Prepare(_kvm, _config, _memory, _platform, _slots, this);
+        PowerCycle cycle = PowerCycle.Prepare(_kvm, _config, _kernel, _memory, _platform, _slots, this);
         lock (_cycleLock)
             _cycle = cycle;
         try
@@ -177,10 +182,13 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     // All devices were reset, and no vCPU runs.
     private void RenewMemory()
     {
-        _memory.Clear();
         if (!_slots.MayWriteToMemory)
+        {
+            _memory.Clear();
             return;
+        }
         s_log.Warn("a back-end that did not stop may still write to the guest's memory: it keeps that, and the guest gets other memory");
+        _memory.Discard();
         _memory.Dispose();
         _memory = GuestMemory.Create(AddressMap.RamRanges(_config.MemorySize), _config.Memory);
         _slots.Reset(_memory);
