@@ -21,7 +21,7 @@ public class DescriptorLimitTests : BackendTest
         Limit(process, None);
         FrontEndDriver second = ConnectFrontEnd();
         second.Send(VhostUserRequest.GetFeatures);
-        process.WaitForErrors("Too many open files (errno 24): trying on");
+        process.WaitForErrors("rng: accept: Too many open files (errno 24): ");
         Limit(process, Plenty);
         Assert.That(second.Receive<ulong>(VhostUserRequest.GetFeatures), Is.Not.Zero);
     }
