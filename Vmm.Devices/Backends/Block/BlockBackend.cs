@@ -27,7 +27,6 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     private readonly BlockWriteCache _cache;
     private readonly CapacityWatch _watch;
     private ulong _toldCapacity;
-    private bool _isMigrating;
 
     /// <summary>Opens and locks the image.</summary>
     /// <exception cref="VhostException">It cannot be had, or the engine that was asked for; the message says what to do.</exception>
@@ -107,7 +106,6 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     public override void FeaturesAccepted(ulong features)
     {
         _cache.Accept(features);
-        _isMigrating = (features & VirtioFeatures.LogAll) != 0;
         // Not before: a confined process has its threads begin confined.
         if (_image.File is not null)
             _watch.Start();
@@ -131,13 +129,14 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
         }
         catch
         {
-            RingStopped();
+            RingStopped(isMigrating: false);
             throw;
         }
     }
 
     /// <summary>A ring has given back what it had.</summary>
-    internal void RingStopped() => _image.EndUse(_isMigrating);
+    /// <param name="isMigrating">Whether the guest moves (<see cref="BlockImage.EndUse"/>).</param>
+    internal void RingStopped(bool isMigrating) => _image.EndUse(isMigrating);
 
     /// <summary>Has somebody look soon whether the image has grown or shrunk; they look every second anyway, while a front-end is there. Any thread may call
     /// it.</summary>

@@ -182,8 +182,11 @@ internal sealed class BlockImage : IDisposable
             if (--_users > 0 || !isMigrating || _locking == BlockLocking.Off || File is null)
                 return;
             // Whoever takes the lock next, maybe on another host, has to read what was written here.
-            if (!IsReadOnly)
-                EndFlush(PositionedIo.Sync(File));
+            if (!IsReadOnly && !EndFlush(PositionedIo.Sync(File)))
+            {
+                s_log.Error("{Path}: not all that the guest wrote is on the disk: the lock is kept, so that the guest cannot go on elsewhere", Path);
+                return;
+            }
             File.Unlock();
             s_log.Info("{Path}: the guest moves: the lock is given up", Path);
         }

@@ -40,6 +40,7 @@ internal sealed class BlockRing : IRingHandler
     private ulong _weight;
     private bool _isCanceling;
     private bool _isLeaving;
+    private bool _isMigrating;                  // when the ring was drained last
     private bool _isArmed;
     private bool _hasReported;
     private long _completed;
@@ -92,6 +93,7 @@ internal sealed class BlockRing : IRingHandler
     public void Drain(BackendRing ring)
     {
         Disarm();
+        _isMigrating = ring.IsLogged;
         _isLeaving = ring.MayLeave;
         CancelWaiting(ring);
         while (_pending > 0)
@@ -118,7 +120,7 @@ internal sealed class BlockRing : IRingHandler
         _zeros?.Dispose();
         _vectors.Dispose();
         _ready.Dispose();
-        _backend.RingStopped();
+        _backend.RingStopped(_isMigrating);
     }
 
     // How much was done: requests begun and operations ended.

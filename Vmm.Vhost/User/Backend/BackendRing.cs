@@ -66,6 +66,9 @@ public sealed class BackendRing
     /// <summary>Whether <see cref="IRingHandler.Drain"/> may abandon requests: the front-end keeps track of them.</summary>
     public bool MayLeave { get; internal set; }
 
+    /// <summary>Whether the front-end keeps a log of what is written into the guest's memory: the guest is being migrated.</summary>
+    public bool IsLogged => _queue.Log is not null;
+
     /// <summary>Whether the ring stands still because it, or the device, has failed.</summary>
     public bool HasFailed { get; private set; }
 

@@ -150,20 +150,54 @@ public class BlockBackendTests
         using var destination = new BlockBackend(options with { Locking = BlockLocking.Deferred });
         Assert.That(() => new BlockBackend(options), Throws.InstanceOf<VhostException>(), "nobody else may come in");
 
-        source.FeaturesAccepted(BlockFeatures.Flush);
         source.Image.BeginUse();
         Assert.That(destination.Image.BeginUse, Throws.InstanceOf<VhostException>().With.Message.Contains("somebody else has it open"));
-        source.RingStopped();
+        source.RingStopped(isMigrating: false);
         Assert.That(destination.Image.BeginUse, Throws.InstanceOf<VhostException>(), "a guest that only pauses keeps its disk");
 
         source.Image.BeginUse();
         source.Image.BeginUse();
-        source.FeaturesAccepted(BlockFeatures.Flush | VirtioFeatures.LogAll);
-        source.RingStopped();
+        source.RingStopped(isMigrating: true);
         Assert.That(destination.Image.BeginUse, Throws.InstanceOf<VhostException>(), "one of two rings still runs");
-        source.RingStopped();
+        source.RingStopped(isMigrating: true);
         destination.Image.BeginUse();
         Assert.That(source.Image.BeginUse, Throws.InstanceOf<VhostException>(), "it is the destination's now");
+    }
+
+    // QEMU begins a migration with the features of before and LOG_ALL, while the rings run.
+    [Test]
+    public void Locking_FrontEndThatMigrates_FollowsTheGuest([Values] bool isCanceled)
+    {
+        using var image = new Image();
+        using var source = new BlockBackend(new BlockOptions { Path = image.Path });
+        using var destination = new BlockBackend(new BlockOptions { Path = image.Path, Locking = BlockLocking.Deferred });
+        using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(source);
+        using FrontEndRing ring = frontEnd.Start(BlockFeatures.Flush, protocolFeatures: VhostUserProtocolFeatures.LogShmFd);
+        const ulong logSize = (FrontEndDriver.GuestBase + FrontEndDriver.MemorySize) / 4096 / 8;
+        using FileDescriptor log = MemFd.Create("log", 0x10000);
+        frontEnd.Send(VhostUserRequest.SetLogBase, new LogPayload(logSize, 0), VhostUserFlags.NeedReply, log);
+        Assert.That(frontEnd.Receive<ulong>(VhostUserRequest.SetLogBase), Is.Zero);
+        ulong features = FrontEndDriver.Features | BlockFeatures.Flush;
+        Assert.That(frontEnd.Ask(VhostUserRequest.SetFeatures, features | VirtioFeatures.LogAll), Is.Zero);
+        if (isCanceled)
+            Assert.That(frontEnd.Ask(VhostUserRequest.SetFeatures, features), Is.Zero);
+        ring.Stop();
+        if (isCanceled)
+            Assert.That(destination.Image.BeginUse, Throws.InstanceOf<VhostException>(), "the guest stays");
+        else
+            destination.Image.BeginUse();
+    }
+
+    [Test]
+    public void Locking_FlushThatFailed_KeepsTheLock()
+    {
+        using var image = new Image();
+        using var source = new BlockBackend(new BlockOptions { Path = image.Path });
+        using var destination = new BlockBackend(new BlockOptions { Path = image.Path, Locking = BlockLocking.Deferred });
+        source.Image.BeginUse();
+        Assert.That(source.Image.EndFlush(-Errnos.Eio), Is.False);
+        source.RingStopped(isMigrating: true);
+        Assert.That(destination.Image.BeginUse, Throws.InstanceOf<VhostException>(), "what the guest wrote may be lost");
     }
 
     // tmpfs has holes, but cannot zero what is not to become one.
