@@ -47,6 +47,9 @@ internal sealed class EchoDevice : VhostUserDevice
     /// <summary>Requests are taken and kept as long as this is set.</summary>
     public bool Holds { get => Volatile.Read(ref _holds); set => Volatile.Write(ref _holds, value); }
 
+    /// <summary>So many requests a ring takes at most, from its start on.</summary>
+    public int Limit { get; set; } = int.MaxValue;
+
     /// <summary>What is kept may be left behind when a ring stops.</summary>
     public bool Leaves { get; set; }
 
@@ -136,14 +139,16 @@ internal sealed class EchoDevice : VhostUserDevice
     private sealed class Handler(EchoDevice device) : IRingHandler
     {
         private readonly List<(ushort Head, uint Written)> _held = [];
+        private int _taken;
 
         public FileDescriptor? Ready => null;
 
         public void Process(BackendRing ring)
         {
             Span<byte> data = stackalloc byte[256];
-            while (ring.TryTake(out DescriptorChain chain))
+            while (_taken < device.Limit && ring.TryTake(out DescriptorChain chain))
             {
+                _taken++;
                 Span<byte> bytes = data[..chain.Read(0, data)];
                 foreach (ref byte value in bytes)
                     value++;

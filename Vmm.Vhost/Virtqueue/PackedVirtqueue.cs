@@ -60,6 +60,9 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
     public override uint Base => _available.Value | (uint)_used.Value << 16;
 
     /// <inheritdoc/>
+    internal override int Left => _left.Count - _nextLeft;
+
+    /// <inheritdoc/>
     public override int Waiting
     {
         get

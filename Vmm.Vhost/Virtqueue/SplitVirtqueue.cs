@@ -57,6 +57,9 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     public override uint Base => _nextAvailable;
 
     /// <inheritdoc/>
+    internal override int Left => _left.Length - _nextLeft;
+
+    /// <inheritdoc/>
     public override int Waiting
     {
         get

@@ -65,6 +65,10 @@ public abstract unsafe class VirtQueue
     /// <summary>Requests that wait in the ring, as far as it says how many: of a packed ring only whether there is one.</summary>
     public abstract int Waiting { get; }
 
+    /// <summary>Requests that a predecessor had in flight, and that are still to be taken again: they are behind <see cref="Base"/>, and only the
+    /// in-flight log has them.</summary>
+    internal abstract int Left { get; }
+
     /// <summary>Whether it goes on with an in-flight log that another queue began.</summary>
     internal bool HasPredecessor { get; private protected set; }
 

@@ -191,9 +191,15 @@ internal sealed partial class BackendSession
             ring.Loop.Remove(runner);
             runner.Close();
         });
-        ring.Base = runner.Ring.Queue.Base;
-        ring.StoppedAt = ring.Base;
-        ring.HasLeft = runner.Ring.InFlight > 0;
+        NoteStop(ring, runner);
+    }
+
+    // What a predecessor left and nobody has taken again is behind the base, too, and only the in-flight log has it.
+    private static void NoteStop(RingSetup ring, RingRunner runner)
+    {
+        VirtQueue queue = runner.Ring.Queue;
+        ring.StoppedAt = ring.Base = queue.Base;
+        ring.HasLeft = queue.Taken + queue.Left > 0;
     }
 
     private void StopAll()
@@ -256,7 +262,7 @@ internal sealed partial class BackendSession
             // Its memory is gone, and may come back.
             s_log.Warn("{Device}: {Peer}: {Reason}: the ring stops", _device.ServedAs, _connection.Peer, e.Message);
             ring.Runner = null;
-            ring.Base = next;
+            NoteStop(ring, runner);
             ring.Loop!.Invoke(() =>
             {
                 ring.Loop.Remove(runner);

@@ -28,7 +28,8 @@ internal sealed class RingSetup(int index) : IDisposable
 
     public bool IsEnabled { get; set; }
 
-    /// <summary>Whether requests were in flight when it was stopped last, to be found in the in-flight log.</summary>
+    /// <summary>Whether requests were in flight when it was stopped last, or left by a predecessor and not taken again: they are to be found in the
+    /// in-flight log.</summary>
     public bool HasLeft { get; set; }
 
     /// <summary>Where it stood when it was stopped last; null as long as it never ran.</summary>
