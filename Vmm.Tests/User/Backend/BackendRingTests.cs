@@ -312,6 +312,21 @@ public sealed class BackendRingTests : IDisposable
         Assert.That(ring.Take().Bytes, Is.EqualTo(new byte[] { 3 }));
     }
 
+    // Other rings may wait for what it has taken: blocks of a disk, for example.
+    [Test]
+    public void Ring_DriverBreaksItWithRequestsInFlight_TheyAreCompleted()
+    {
+        _device.Holds = true;
+        using FrontEndRing ring = _frontEnd.Start();
+        ushort id = ring.Add([1], 1);
+        Eventually.True(() => _device.Events.Contains($"held {id}"), () => "the request was not taken");
+        _frontEnd.Memory.Write(ring.Queue.Layout.DriverArea + 2, (ushort)100);
+        ring.Kick.Signal();
+        Eventually.True(() => ring.Queue.TryGetUsed(out ushort used, out _) && used == id, () => "the request is still held");
+        Assert.That(_device.Events.Count(what => what == "drain 0"), Is.EqualTo(1));
+        ring.Stop();
+    }
+
     [Test]
     public void Ring_DriverBreaksIt_StandsStillAndSaysSo()
     {

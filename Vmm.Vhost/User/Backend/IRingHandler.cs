@@ -18,6 +18,7 @@ public interface IRingHandler : IDisposable
 
     /// <summary>The ring is being stopped, or its memory is about to change: when this returns, every request that was taken is completed, or
     /// put back as the latest (<see cref="BackendRing.PutBack"/>), and no buffer is touched any more. Where <see cref="BackendRing.MayLeave"/> is set, requests that would take long may be abandoned
-    /// instead: they are taken again later, by this handler or by the next process. <see cref="Process"/> may follow, or Dispose.</summary>
+    /// instead: they are taken again later, by this handler or by the next process. <see cref="Process"/> may follow, or Dispose, or another Drain: a ring
+    /// that fails is drained at once, and again when it is stopped.</summary>
     void Drain(BackendRing ring);
 }

@@ -13,6 +13,7 @@ internal sealed class RingRunner(BackendRing ring, IRingHandler handler)
 
     private bool _hasWork = true;   // whatever was kicked before it started
     private bool _isNew = true;
+    private bool _isDrained;        // after it has failed
     private volatile bool _isPaused;
 
     public BackendRing Ring => ring;
@@ -29,7 +30,14 @@ internal sealed class RingRunner(BackendRing ring, IRingHandler handler)
     /// <summary>Has the handler work, if there is a reason to.</summary>
     public void Work()
     {
-        if (!_hasWork || _isPaused || ring.HasFailed)
+        if (_isPaused)
+            return;
+        if (ring.HasFailed)
+        {
+            DrainFailed();
+            return;
+        }
+        if (!_hasWork)
             return;
         _hasWork = false;
         try
@@ -54,17 +62,24 @@ internal sealed class RingRunner(BackendRing ring, IRingHandler handler)
     public int PrepareToWait(out FileDescriptor? kick, out FileDescriptor? ready)
     {
         kick = ready = null;
-        if (_isPaused || ring.HasFailed)
+        if (_isPaused)
             return -1;
         try
         {
-            ready = handler.Ready;
-            _hasWork |= ring.PrepareToWait(ready is not null);
+            if (!ring.HasFailed)
+            {
+                ready = handler.Ready;
+                _hasWork |= ring.PrepareToWait(ready is not null);
+            }
         }
         catch (Exception e)
         {
             Failed(e);
-            return -1;
+        }
+        if (ring.HasFailed)
+        {
+            ready = null;
+            return _isDrained ? -1 : 0;
         }
         kick = ring.Kick;
         return _hasWork ? 0 : IsPolled ? Poll : -1;
@@ -129,6 +144,23 @@ internal sealed class RingRunner(BackendRing ring, IRingHandler handler)
             Failed(e);
         }
         ring.End();
+    }
+
+    // Nobody asks the handler to work any more. What it has taken must end all the same: other rings may wait for it.
+    private void DrainFailed()
+    {
+        if (_isDrained)
+            return;
+        _isDrained = true;
+        try
+        {
+            handler.Drain(ring);
+            ring.Notify();
+        }
+        catch (Exception e)
+        {
+            Failed(e);
+        }
     }
 
     private void Failed(Exception e)

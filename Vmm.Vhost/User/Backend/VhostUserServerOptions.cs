@@ -3,7 +3,8 @@ namespace Vmm.Vhost.User.Backend;
 /// <summary>How a device is served.</summary>
 public sealed record VhostUserServerOptions
 {
-    /// <summary>One thread for all rings instead of one for each.</summary>
+    /// <summary>One thread for all rings instead of one for each. Not for a device whose <see cref="IRingHandler.Drain"/> of one ring waits for
+    /// what another ring has taken: that thread then waits for itself. A block device with direct I/O and blocks smaller than its file's transfers is one.</summary>
     public bool SharesThread { get; init; }
 
     /// <summary>As a client: how long to wait before connecting again, when nobody listens or the front-end has gone; more than 0.</summary>
