@@ -2,7 +2,7 @@ using Vmm.Vhost.Native;
 
 namespace Vmm.Devices.Backends.Block;
 
-/// <summary>The engine by threads, which are begun when there is something to do.</summary>
+/// <summary>The engine by threads, which are begun when there is something to do. Where the host has none to give, the ring's thread does it.</summary>
 internal sealed class ThreadEngine : BlockEngine
 {
     private const int MaxThreads = 8;
@@ -25,7 +25,13 @@ internal sealed class ThreadEngine : BlockEngine
     private bool _isStopping;
 
     /// <summary>An engine for at most <paramref name="size"/> requests at a time, which signals <paramref name="ready"/>.</summary>
-    public ThreadEngine(BlockImage image, int size, EventFd ready)
+    /// <param name="image">The image that it works on.</param>
+    /// <param name="size">Requests at a time.</param>
+    /// <param name="ready">To be signalled when something is done.</param>
+    /// <param name="startsNow">Whether the first thread begins at once, because the ring's thread may not wait for blocks of the image's
+    /// <see cref="RangeLock"/>: it has some itself.</param>
+    /// <exception cref="ErrnoException">The host allows no more threads, and one was to begin at once.</exception>
+    public ThreadEngine(BlockImage image, int size, EventFd ready, bool startsNow = false)
         : base(image)
     {
         _ready = ready;
@@ -33,6 +39,8 @@ internal sealed class ThreadEngine : BlockEngine
         _waiting = new BlockRequest[size];
         _done = new BlockRequest[size];
         _taken = new BlockRequest[size];
+        if (startsNow)
+            StartThread();
     }
 
     /// <inheritdoc/>
@@ -51,19 +59,19 @@ internal sealed class ThreadEngine : BlockEngine
                 Monitor.Pulse(_lock);
             for (int i = _idle; i < _waitingCount && _threads.Count < MaxThreads; i++)
             {
-                var thread = new Thread(Work, StackSize) { Name = "block I/O", IsBackground = true };
                 try
                 {
-                    NativeThread.Start(thread);
+                    StartThread();
                 }
-                catch (ErrnoException) when (_threads.Count > 0)
+                catch (ErrnoException)
                 {
                     break;   // those that are there do it all, one after the other
                 }
-                _threads.Add(thread);
             }
         }
         _submittedCount = 0;
+        if (_threads.Count == 0)
+            ExecuteHere();
     }
 
     /// <inheritdoc/>
@@ -129,6 +137,25 @@ internal sealed class ThreadEngine : BlockEngine
         }
         foreach (Thread thread in _threads)
             thread.Join();
+    }
+
+    // There is no thread that could do it meanwhile.
+    private void ExecuteHere()
+    {
+        for (; _waitingCount > 0; _waitingCount--)
+        {
+            BlockRequest request = _waiting[_waitingFirst];
+            _waitingFirst = (_waitingFirst + 1) % _waiting.Length;
+            Execute(Image, request);
+            _done[_doneCount++] = request;
+        }
+    }
+
+    private void StartThread()
+    {
+        var thread = new Thread(Work, StackSize) { Name = "block I/O", IsBackground = true };
+        NativeThread.Start(thread);
+        _threads.Add(thread);
     }
 
     private void Work()

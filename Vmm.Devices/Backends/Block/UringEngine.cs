@@ -6,9 +6,8 @@ namespace Vmm.Devices.Backends.Block;
 internal sealed class UringEngine : BlockEngine
 {
     private readonly BlockRequest[] _requests;
-    private readonly EventFd _ready;
     private readonly IoUring _ring;
-    private ThreadEngine? _threads;     // for what io_uring cannot do
+    private readonly ThreadEngine? _threads;    // for what io_uring cannot do; none where it can do all
     private bool _isEnabled;
     private bool _hasSubmissions;
     private int _pending;
@@ -19,8 +18,18 @@ internal sealed class UringEngine : BlockEngine
         : base(image)
     {
         _requests = requests;
-        _ready = ready;
         _ring = new IoUring(Math.Min(requests.Length, IoUring.MaxEntries), image.File!, ready);
+        if (image.Ranges is null && !(image.File!.IsBlockDevice && image.CanDiscard))
+            return;
+        try
+        {
+            _threads = new ThreadEngine(image, requests.Length, ready, startsNow: true);
+        }
+        catch
+        {
+            _ring.Dispose();
+            throw;
+        }
     }
 
     /// <inheritdoc/>
@@ -29,8 +38,7 @@ internal sealed class UringEngine : BlockEngine
         // By a thread what has to wait for others that change the same blocks, too.
         if (request.IsUnaligned || request.Operation == BlockOperation.Discard || !TryEnter(request))
         {
-            _threads ??= new ThreadEngine(Image, _requests.Length, _ready);
-            _threads.Submit(request);
+            _threads!.Submit(request);
             return;
         }
         ulong id = (ulong)request.Index;

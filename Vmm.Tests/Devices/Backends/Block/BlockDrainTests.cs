@@ -167,6 +167,28 @@ public sealed partial class BlockDrainTests(BlockEngineKind engine)
         }
     }
 
+    // The runtime needs a descriptor to start a thread.
+    [Test]
+    public void Process_NoThreadToBeHad_WorksAllTheSame()
+    {
+        using var limit = new DescriptorLimit();
+        using IRingHandler handler = _driver.Device.StartRing(_driver.Ring);
+        AddLarge();
+        AddLarge();
+        int done = 0;
+        for (int i = 0; i < 4 * Pieces && done < 2; i++)
+        {
+            _driver.Ring.Process(handler);
+            while (_driver.TryTake(out (ushort, BlockAnswer Answer) taken))
+            {
+                Assert.That(taken.Answer.Status, Is.EqualTo(BlockDriver.Ok));
+                done++;
+            }
+        }
+        Assert.That(done, Is.EqualTo(2));
+        handler.Drain(_driver.Ring);
+    }
+
     private ushort AddLarge() => _driver.AddLarge(BlockDriver.In, 0, BlockRequest.MaxPiece, Pieces);
 
     /// <summary>Leaves this process one descriptor: a ring's eventfd.</summary>
