@@ -46,7 +46,15 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
         _cache = new BlockWriteCache(_queues);
         _image = BlockImage.Open(options);
         _toldCapacity = _image.Capacity;
-        _watch = new CapacityWatch(_image.Path, UpdateCapacity);
+        try
+        {
+            _watch = new CapacityWatch(_image.Path, UpdateCapacity);
+        }
+        catch
+        {
+            _image.Dispose();
+            throw;
+        }
         s_log.Debug("{Path}: {Sectors} sectors, blocks of {Block}, I/O by {Engine}", _image.Path, _image.Capacity, _image.BlockSize, _engine);
     }
 

@@ -65,7 +65,16 @@ internal sealed class BlockRing : IRingHandler
         _free = [.. _requests];
         _canceled = new BlockRequest[size];
         _freeCount = size;
-        _engine = image.File is null ? null : BlockEngine.Create(engine, image, _requests, _ready);
+        try
+        {
+            _engine = image.File is null ? null : BlockEngine.Create(engine, image, _requests, _ready);
+        }
+        catch
+        {
+            _vectors.Dispose();
+            _ready.Dispose();
+            throw;
+        }
     }
 
     /// <inheritdoc/>
