@@ -145,12 +145,12 @@ internal sealed unsafe class PackedInflight
         Volatile.Write(ref TheHeader->OldFreeHead, _free);
     }
 
+    // The next process may find it at each of these steps: the request is in flight until its entries are in the free list, which counts by OldFreeHead.
     public void PutBack(ushort id)
     {
-        ushort first = _entryOf[id];
-        Volatile.Write(ref Entries[first].Inflight, 0);
         FreeChain(id);
         Volatile.Write(ref TheHeader->OldFreeHead, _free);
+        Volatile.Write(ref Entries[_entryOf[id]].Inflight, 0);
     }
 
     /// <summary>Before the ring says that <paramref name="id"/> is used.</summary>
