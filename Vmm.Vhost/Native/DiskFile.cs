@@ -125,7 +125,7 @@ public sealed unsafe partial class DiskFile : FileDescriptor
     /// <summary>Locks the disk as QEMU does: from now on this process reads it, or reads and writes it, and nobody else may write it. A file system without
     /// locks is no error: see <see cref="LockFailure"/>. What is locked already stays so.</summary>
     /// <param name="patience">How long to wait for who has it, in ms.</param>
-    /// <exception cref="ErrnoException">Somebody else has it.</exception>
+    /// <exception cref="ErrnoException">Somebody else has it, or the kernel does not say whether somebody has (EIO, for example).</exception>
     public void Lock(int patience = DefaultPatience) => LockUntil(Environment.TickCount64 + patience);
 
     /// <summary>Undoes <see cref="Lock"/>.</summary>
@@ -343,6 +343,8 @@ public sealed unsafe partial class DiskFile : FileDescriptor
                 _isLocked = true;
                 return;
             }
+            if (errno != Errnos.Eagain && !DiskLock.IsMissing(errno))
+                throw new ErrnoException($"cannot lock {Path}", errno, "whether somebody else has it open is not known; --lock off goes without");
             if (errno != Errnos.Eagain)
             {
                 LockFailure = new ErrnoException($"cannot lock {Path}", errno);

@@ -28,8 +28,8 @@ internal static unsafe partial class DiskLock
     private const int Writes = 1;           // the bit of BLK_PERM_WRITE
 
     /// <summary>Takes the lock: the holder reads the image, or reads and writes it, and nobody else may write it.</summary>
-    /// <returns>0, <see cref="Errnos.Eagain"/> if what somebody else does or forbids is in the way, or another error number: there is no
-    /// locking here.</returns>
+    /// <returns>0, <see cref="Errnos.Eagain"/> if what somebody else does or forbids is in the way, or another error number, of which
+    /// <see cref="IsMissing"/> says whether there is no locking here.</returns>
     public static int TryTake(FileDescriptor file, bool readOnly)
     {
         // The first look disturbs nobody; the second one counts, because whoever came in between sees our bytes or we see theirs.
@@ -44,6 +44,10 @@ internal static unsafe partial class DiskLock
             Release(file);
         return errno;
     }
+
+    /// <summary>Whether error number <paramref name="errno"/> says that the file system or the kernel has no such locks. Others (EIO of a server that does not
+    /// answer, for example) leave it open whether somebody has the lock.</summary>
+    public static bool IsMissing(int errno) => errno is Errnos.Enolck or Errnos.Eopnotsupp or Errnos.Enosys or Errnos.Einval;
 
     /// <summary>Gives the lock up.</summary>
     public static void Release(FileDescriptor file)

@@ -59,6 +59,9 @@ public static class Errnos
     /// <summary>No space left on device.</summary>
     public const int Enospc = 28;
 
+    /// <summary>No locks available.</summary>
+    public const int Enolck = 37;
+
     /// <summary>Function not implemented.</summary>
     public const int Enosys = 38;
 

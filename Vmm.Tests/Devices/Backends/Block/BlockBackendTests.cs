@@ -188,6 +188,17 @@ public class BlockBackendTests
             destination.Image.BeginUse();
     }
 
+    // What a file server says that is not there must not be taken for a file system without locks: two would write.
+    [TestCase(Errnos.Enolck, true)]
+    [TestCase(Errnos.Eopnotsupp, true)]
+    [TestCase(Errnos.Enosys, true)]
+    [TestCase(Errnos.Einval, true)]
+    [TestCase(Errnos.Eio, false)]
+    [TestCase(Errnos.Enomem, false)]
+    [TestCase(Errnos.Eperm, false)]
+    [TestCase(116, false, Description = "ESTALE")]
+    public void Locking_Error_SaysWhetherThereAreLocks(int errno, bool isMissing) => Assert.That(DiskLock.IsMissing(errno), Is.EqualTo(isMissing));
+
     [Test]
     public void Locking_FlushThatFailed_KeepsTheLock()
     {
