@@ -14,7 +14,8 @@ internal sealed class BlockRing : IRingHandler
     private const int ZerosSize = 64 * 1024;
     private const int MaxInterruptions = 16;
 
-    // Bytes that are under way before another request is taken, so that a guest cannot make the end of a ring as long as it likes.
+    // Bytes that are under way before another request is taken, so that many requests do not hold up the end of a ring. One alone may: where the front-end
+    // does not keep track of what is in flight (BackendRing.MayLeave), it is done to its end.
     private const ulong MaxWeight = 32 << 20;
 
     private static readonly BoundedLog s_log = new("Vmm.Devices.Backends.Block");
@@ -308,7 +309,12 @@ internal sealed class BlockRing : IRingHandler
             if (!_immediate.TryExecute(request))
             {
                 if (request.Weight == 0)
-                    _weight += request.Weight = request.Left;
+                {
+                    // A discard or a write of zeroes moves no data: however much it is for, others are taken meanwhile.
+                    ulong left = request.Left;
+                    request.Weight = request.Type is BlockRequestType.Discard or BlockRequestType.WriteZeroes ? Math.Min(left, BlockRequest.MaxPiece) : left;
+                    _weight += request.Weight;
+                }
                 _engine!.Submit(request);
                 _pending++;
                 return;

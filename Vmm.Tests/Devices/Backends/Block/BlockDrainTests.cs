@@ -167,6 +167,17 @@ public sealed partial class BlockDrainTests(BlockEngineKind engine)
         }
     }
 
+    [Test]
+    public void Process_LargeRanges_DoNotHoldUpOthers()
+    {
+        for (int i = 0; i < 3; i++)
+            _driver.Add(BlockDriver.WriteZeroes, 0, BlockDriver.Bytes([new SectorRange(0, ImageSize / 512)]));
+        _driver.Ring.Process(_driver.Handler);
+        Assert.That(_driver.Ring.Waiting, Is.Zero, "all were taken");
+        for (int i = 0; i < 3; i++)
+            Assert.That(_driver.Take().Answer.Status, Is.EqualTo(BlockDriver.Ok));
+    }
+
     // The runtime needs a descriptor to start a thread.
     [Test]
     public void Process_NoThreadToBeHad_WorksAllTheSame()
