@@ -312,6 +312,30 @@ public sealed class BackendRingTests : IDisposable
         Assert.That(ring.Take().Bytes, Is.EqualTo(new byte[] { 3 }));
     }
 
+    // An image that somebody else has, for example.
+    [Test]
+    public void StartRing_DeviceRefuses_IsARefusalAndCanBeTriedAgain([Values] bool byMemoryTable)
+    {
+        bool refuses = true;
+        _device.OnStart = _ =>
+        {
+            if (refuses)
+                throw new VhostException("somebody else has it");
+        };
+        _frontEnd.Negotiate();
+        _frontEnd.ShareMemory();
+        using FrontEndRing ring = _frontEnd.Ring();
+        ring.SetUp();
+        Assert.That(_frontEnd.Ask(Request.SetVringEnable, ring.State(1)), Is.EqualTo(1));
+        if (byMemoryTable)
+            Assert.That(_frontEnd.Ask(Request.SetMemTable, _frontEnd.MemoryTable(_frontEnd.Region), _frontEnd.Memory.File), Is.EqualTo(1));
+        refuses = false;
+        ring.Enable(true);
+        ring.Add([1], 1);
+        Assert.That(ring.Take().Bytes, Is.EqualTo(new byte[] { 2 }));
+        ring.Stop();
+    }
+
     // Other rings may wait for what it has taken: blocks of a disk, for example.
     [Test]
     public void Ring_DriverBreaksItWithRequestsInFlight_TheyAreCompleted()

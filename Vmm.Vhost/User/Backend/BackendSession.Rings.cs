@@ -157,7 +157,7 @@ internal sealed partial class BackendSession
             HasNewDriver = ring.StoppedAt is uint stopped && stopped != FirstPosition(ring),
             IsContinued = queue.HasPredecessor || !IsBeginning(start),
         };
-        IRingHandler handler = _device.StartRing(running) ?? throw new InvalidOperationException($"StartRing gave no handler for ring {ring.Index}");
+        IRingHandler handler = StartHandler(running);
         var runner = new RingRunner(running, handler) { IsPolled = IsPolled(ring) };
         try
         {
@@ -170,6 +170,19 @@ internal sealed partial class BackendSession
             throw;
         }
         ring.Runner = runner;
+    }
+
+    private IRingHandler StartHandler(BackendRing ring)
+    {
+        try
+        {
+            return _device.StartRing(ring) ?? throw new InvalidOperationException($"StartRing gave no handler for ring {ring.Index}");
+        }
+        catch (Exception e) when (e is VhostException or ErrnoException)
+        {
+            // An image that somebody else has, or a shortage of the host's.
+            throw new RefusedException($"ring {ring.Index} does not start: {e.Message}", isDevices: true);
+        }
     }
 
     // In a packed ring there are two positions, of what is available and of what is used. DPDK's front-end says only the first, with
@@ -219,7 +232,8 @@ internal sealed partial class BackendSession
         }
     }
 
-    // Starts what was set up before, and could not run until now. One that cannot run now either waits on.
+    // Starts what was set up before, and could not run until now. One that cannot run now either waits on for what the front-end has yet to say. What the
+    // device refuses the front-end has to know: nothing that it says later starts the ring.
     private void StartAll()
     {
         foreach (RingSetup ring in _rings)
@@ -228,7 +242,7 @@ internal sealed partial class BackendSession
             {
                 TryStart(ring);
             }
-            catch (RefusedException e)
+            catch (RefusedException e) when (!e.IsDevices)
             {
                 s_log.Warn("{Device}: {Peer}: {Reason}: the ring does not run", _device.ServedAs, _connection.Peer, e.Message);
             }
