@@ -16,6 +16,7 @@ public static unsafe class ProcessEnd
         // SAFETY: the structures are on the stack. No code of this process runs in the default action.
         _ = LibC.sigaction(signal, &action, null);
         _ = LibC.pthread_sigmask(LibC.SIG_UNBLOCK, &set, null);
-        _ = LibC.kill(LibC.getpid(), signal);
+        // tgkill(2), which a confined back-end may call for itself; kill(2) it may not call at all.
+        NativeThread.Send(NativeThread.CurrentId, signal);
     }
 }

@@ -1,6 +1,8 @@
 using System.Globalization;
 using NUnit.Framework;
+using Tmds.Linux;
 using Vmm.Tests.Fakes;
+using Vmm.Vhost.Native;
 using Vmm.Vhost.Native.Confinement;
 using Vmm.Vhost.User.Protocol;
 
@@ -68,6 +70,21 @@ public class ConfinementTests : BackendTest
         VmmProcess process = StartWaiting("rng");
         Assert.That(SystemCallInjector.Call(_injector, process.Id, (int)number, arguments), Is.Null);
         Assert.That(process.WaitForEnd().ExitCode, Is.EqualTo(128 + 31), "SIGSYS");
+    }
+
+    // A process that was started otherwise: a shell and .NET do not tell a death by a signal from the exit status 128+N.
+    [Test]
+    public void Signal_Confined_TheProcessDiesOfIt()
+    {
+        using FileDescriptor nothing = FileDescriptor.Open("/dev/null", OpenMode.ReadWrite);
+        using ChildProcess process = ChildProcess.Start(VmmProcess.Command[0], ["backend", "rng", "--socket-path", SocketPath], nothing);
+        Eventually.True(
+            () => File.ReadAllText($"/proc/{process.Id}/syscall").StartsWith($"{(int)SystemCallNumber.Poll} ", StringComparison.Ordinal)
+                && File.ReadAllText($"/proc/{process.Id}/status").Contains("Seccomp:\t2\n", StringComparison.Ordinal),
+            () => "it does not wait for a front-end");
+        Assert.That(LibC.kill(process.Id, LibC.SIGTERM), Is.Zero);
+        Assert.That(process.WaitForEnd(30_000));
+        Assert.That(process.End, Is.EqualTo("signal 15"));
     }
 
     [Test]
