@@ -388,6 +388,8 @@ internal sealed partial class VsockSwitch : IDisposable
             if (_connections.ContainsKey(connection.Id))
                 _ready.Enqueue(connection);
         }
+        if (_ready.Count < MaxReady)
+            _room.Signal();
     }
 
     // There are far more ports than connections.

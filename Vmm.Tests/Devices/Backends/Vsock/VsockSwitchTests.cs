@@ -50,6 +50,27 @@ public sealed class VsockSwitchTests
     }
 
     [Test]
+    public void Guest_TakesNothingAndAProgramConnects_IsToldThatThereIsRoom()
+    {
+        using Socket listener = _guest.ListenOn(HostPort);
+        while (_guest.Switch.HasRoom)
+        {
+            _guest.Send(VsockOperation.Request, GuestPort, HostPort);
+            listener.Accept().Dispose();
+        }
+        _guest.Switch.RoomReady.Drain();
+        _guest.Dial("CONNECT 5000\n");      // it takes the place of connections that have ended
+        Eventually.True(
+            () =>
+            {
+                _guest.Switch.AttendToHost();
+                return _guest.Switch.HasRoom;
+            },
+            () => "there is no room");
+        Assert.That(_guest.Switch.RoomReady.Drain(), Is.Not.Zero);
+    }
+
+    [Test]
     public void Guest_ResetsAndConnectsAgain_GetsNothingOfTheOldConnection()
     {
         Socket old = _guest.Connect();
