@@ -399,7 +399,8 @@ internal sealed partial class VsockSwitch : IDisposable
         {
             uint port = _nextHostPort;
             _nextHostPort = port == uint.MaxValue - 1 ? FirstHostPort : port + 1;
-            if (!_known.ContainsKey((port, guestPort)))
+            // The guest may have asked for a connection of these ports, which a program of the host's has not accepted yet.
+            if (!_known.ContainsKey((port, guestPort)) && !_dialed.ContainsKey((port, guestPort)))
                 return port;
         }
     }

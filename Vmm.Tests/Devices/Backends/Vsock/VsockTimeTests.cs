@@ -124,6 +124,25 @@ public sealed class VsockTimeTests
     }
 
     [Test]
+    public void Guest_WaitsForPortsThatAProgramWouldGetNext_BothAreConnected()
+    {
+        const uint next = 1u << 30;     // the first that the switch gives to a program
+        using var guest = new VsockGuest();
+        Socket listener = guest.ListenOn(next, backlog: 0);
+        List<UnixSocket> others = Fill($"{guest.Path}_{next}");
+        guest.Send(VsockOperation.Request, GuestPort, next);
+        guest.Dial($"CONNECT {GuestPort}\n");
+        Assert.That(guest.Receive(VsockOperation.Request).SourcePort, Is.EqualTo(next + 1));
+        foreach (UnixSocket other in others)
+        {
+            listener.Accept().Dispose();
+            other.Dispose();
+        }
+        Assert.That(guest.Receive(VsockOperation.Response).SourcePort, Is.EqualTo(next));
+        Assert.That(guest.Switch.Count, Is.EqualTo(2));
+    }
+
+    [Test]
     public void Guest_ListenersQueueStaysFull_IsResetInTheEnd()
     {
         using var guest = new VsockGuest(s_short);
