@@ -45,6 +45,18 @@ public class HostMemoryTests
     }
 
     [Test]
+    public void Read_GroupAboveWithMoreButFull_TakesWhatItLeaves()
+    {
+        Write("proc/self/cgroup", "0::/a/b\n");
+        Write("sys/fs/cgroup/a/b/memory.max", $"{2048 * Mib}\n");
+        Write("sys/fs/cgroup/a/b/memory.current", "0\n");
+        Write("sys/fs/cgroup/a/memory.max", $"{3072 * Mib}\n");
+        Write("sys/fs/cgroup/a/memory.current", $"{2560 * Mib}\n");
+
+        Assert.That(HostMemory.Read(_root), Is.EqualTo(new HostMemory(512 * Mib, 2048 * Mib, "/a")));
+    }
+
+    [Test]
     public void Read_GroupOfVersion1_IsHeeded()
     {
         Write("proc/self/cgroup", "4:cpu:/x\n3:hugetlb,memory:/job\n0::/\n");

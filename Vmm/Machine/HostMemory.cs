@@ -6,7 +6,7 @@ namespace Vmm.Machine;
 /// Documentation/admin-guide/cgroup-v2.rst, "Memory Interface Files"; cgroup-v1/memory.rst).</summary>
 /// <param name="Available">Bytes that can be had without swapping or killing.</param>
 /// <param name="Limit">All that there may be: the host's memory, or the smallest limit of a control group.</param>
-/// <param name="Group">The control group that sets the tightest limit, as /proc/self/cgroup names it; null: none does.</param>
+/// <param name="Group">The control group that leaves the least, as /proc/self/cgroup names it; null: none leaves less than the host has.</param>
 internal readonly record struct HostMemory(ulong Available, ulong Limit, string? Group)
 {
     private const string UnifiedRoot = "sys/fs/cgroup";
@@ -46,12 +46,16 @@ internal readonly record struct HostMemory(ulong Available, ulong Limit, string?
             string directory = mount + group;
             foreach (string name in limits)
             {
-                if (Number(ReadText(root, $"{directory}/{name}")) is not ulong limit || limit >= memory.Limit)
+                if (Number(ReadText(root, $"{directory}/{name}")) is not ulong limit)
                     continue;
                 ulong used = Number(ReadText(root, $"{directory}/{usage}")) ?? 0;
                 ulong freed = Field(ReadText(root, $"{directory}/memory.stat"), reclaimable + " ") ?? 0;
                 used -= Math.Min(used, freed);
-                memory = new HostMemory(Math.Min(memory.Available, limit - Math.Min(limit, used)), limit, group.Length == 0 ? "/" : group);
+                // The group that leaves least counts. It need not be the one with the lowest limit: others share the groups above.
+                ulong left = limit - Math.Min(limit, used);
+                if (left < memory.Available)
+                    memory = memory with { Available = left, Group = group.Length == 0 ? "/" : group };
+                memory = memory with { Limit = Math.Min(memory.Limit, limit) };
             }
             if (group.Length == 0)
                 return memory;
