@@ -4,7 +4,7 @@ using NLog;
 namespace Vmm.Vhost;
 
 /// <summary>A log for places that a guest or a peer can make speak as often as it likes. Whatever they do, the process writes a bounded number
-/// of lines in a time: one budget for each kind of line (its template), and one for all kinds together. The next line that is written
+/// of lines in a time: one budget for each kind of line (its logger and template), and one for all kinds together, which holds back no kind's first line. The next line that is written
 /// after some were left out is preceded by one that says how many. Debug and Trace are not bounded: who turns them on wants to see
 /// everything. Thread-safe.</summary>
 public sealed class BoundedLog
@@ -68,7 +68,7 @@ public sealed class BoundedLog
         if (!_log.IsEnabled(level))
             return;
         long leftOut = 0;
-        if (level >= LogLevel.Info && !_budget.TryTake(message, Stopwatch.GetTimestamp(), out leftOut))
+        if (level >= LogLevel.Info && !_budget.TryTake(_log.Name, message, Stopwatch.GetTimestamp(), out leftOut))
             return;
         if (leftOut > 0)
             s_own.Warn("{Count} lines before this one were left out: guests and back-ends brought about too many", leftOut);

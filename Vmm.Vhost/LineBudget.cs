@@ -3,7 +3,7 @@ using System.Diagnostics;
 namespace Vmm.Vhost;
 
 /// <summary>How many lines may be written: so many at once, and so many more as time passes, for each kind of line and for all together. A kind
-/// that is written without end does not use up the others' share. Thread-safe.</summary>
+/// that is written without end does not use up the others' share, and the first line of a kind is always written. Thread-safe.</summary>
 internal sealed class LineBudget
 {
     private const int KindBurst = 30;
@@ -12,7 +12,7 @@ internal sealed class LineBudget
     private static readonly long s_totalInterval = Stopwatch.Frequency;         // one more line of any kind
 
     private readonly Lock _lock = new();
-    private readonly Dictionary<string, Share> _kinds = [];   // kinds are templates of this program, so these are few
+    private readonly Dictionary<(string Logger, string Template), Share> _kinds = [];   // all of this program's, so these are few
     private Share _total = new(TotalBurst, s_totalInterval);
     private long _leftOut;
 
@@ -20,25 +20,28 @@ internal sealed class LineBudget
     public static LineBudget Process { get; } = new();
 
     /// <summary>Asks for a line.</summary>
-    /// <param name="kind">What tells its kind.</param>
+    /// <param name="logger">Who writes it. With the template it tells the line's kind.</param>
+    /// <param name="template">What is written.</param>
     /// <param name="now">The time, of <see cref="Stopwatch.GetTimestamp"/>.</param>
     /// <param name="leftOut">How many lines were refused since the last one that was not.</param>
     /// <returns>Whether it may be written.</returns>
-    public bool TryTake(string kind, long now, out long leftOut)
+    public bool TryTake(string logger, string template, long now, out long leftOut)
     {
+        (string, string) kind = (logger, template);
         lock (_lock)
         {
             if (!_kinds.TryGetValue(kind, out Share share))
                 share = new Share(KindBurst, s_kindInterval);
             share.Refill(now);
             _total.Refill(now);
-            bool isAllowed = share.Left > 0 && _total.Left > 0;
+            // The first line of a kind is written also when others have used up what there is for all: it is news.
+            bool isAllowed = share.Left > 0 && (_total.Left > 0 || share.Left == KindBurst);
             leftOut = isAllowed ? _leftOut : 0;
             _leftOut = isAllowed ? 0 : _leftOut + 1;
             if (isAllowed)
             {
                 share.Left--;
-                _total.Left--;
+                _total.Left = Math.Max(0, _total.Left - 1);
             }
             _kinds[kind] = share;
             return isAllowed;

@@ -16,11 +16,11 @@ public sealed class BoundedLogTests
     public void TryTake_OneKindWithoutEnd_IsBoundedAndLeavesTheOthersTheirShare()
     {
         var budget = new LineBudget();
-        int count = Enumerable.Range(0, 100_000).Count(_ => budget.TryTake("a ring broke", s_second, out long _));
+        int count = Enumerable.Range(0, 100_000).Count(_ => budget.TryTake("log", "a ring broke", s_second, out long _));
         Assert.That(count, Is.EqualTo(30));
-        Assert.That(budget.TryTake("another", s_second, out long leftOut));
+        Assert.That(budget.TryTake("log", "another", s_second, out long leftOut));
         Assert.That(leftOut, Is.EqualTo(100_000 - 30));
-        Assert.That(budget.TryTake("another", s_second, out leftOut));
+        Assert.That(budget.TryTake("log", "another", s_second, out leftOut));
         Assert.That(leftOut, Is.Zero, "told once");
     }
 
@@ -28,7 +28,19 @@ public sealed class BoundedLogTests
     public void TryTake_ManyKinds_AreBoundedTogether()
     {
         var budget = new LineBudget();
-        Assert.That(Enumerable.Range(0, 10_000).Count(i => budget.TryTake($"kind {i % 100}", s_second, out long _)), Is.EqualTo(120));
+        Assert.That(Enumerable.Range(0, 10_000).Count(i => budget.TryTake("log", $"kind {i % 100}", s_second, out long _)), Is.EqualTo(120));
+    }
+
+    [Test]
+    public void TryTake_AllIsUsedUp_TheFirstLineOfAKindIsWrittenAllTheSame()
+    {
+        var budget = new LineBudget();
+        for (int i = 0; i < 10_000; i++)
+            budget.TryTake("log", $"kind {i % 100}", s_second, out long _);
+        Assert.That(budget.TryTake("log", "the disk is gone", s_second, out long _));
+        Assert.That(budget.TryTake("log", "the disk is gone", s_second, out long _), Is.False, "only the first");
+        Assert.That(budget.TryTake("another log", "the disk is gone", s_second, out long _), "another's kind");
+        Assert.That(budget.TryTake("log", "kind 1", 2 * s_second, out long _), "the total is not below nothing");
     }
 
     [Test]
@@ -36,12 +48,12 @@ public sealed class BoundedLogTests
     {
         var budget = new LineBudget();
         for (int i = 0; i < 40; i++)
-            budget.TryTake("a", s_second, out long _);
-        Assert.That(budget.TryTake("a", 5 * s_second, out long _), Is.False);
-        Assert.That(budget.TryTake("a", 6 * s_second, out long leftOut));
+            budget.TryTake("log", "a", s_second, out long _);
+        Assert.That(budget.TryTake("log", "a", 5 * s_second, out long _), Is.False);
+        Assert.That(budget.TryTake("log", "a", 6 * s_second, out long leftOut));
         Assert.That(leftOut, Is.EqualTo(11));
-        Assert.That(budget.TryTake("a", 7 * s_second, out long _), Is.False);
-        Assert.That(Enumerable.Range(0, 100).Count(_ => budget.TryTake("a", 10_000 * s_second, out long _)), Is.EqualTo(30), "no more than at first");
+        Assert.That(budget.TryTake("log", "a", 7 * s_second, out long _), Is.False);
+        Assert.That(Enumerable.Range(0, 100).Count(_ => budget.TryTake("log", "a", 10_000 * s_second, out long _)), Is.EqualTo(30), "no more than at first");
     }
 
     [Test]
