@@ -28,13 +28,13 @@ public sealed class EventLoop(string name = "device events") : IDisposable
         lock (_lock)
         {
             ObjectDisposedException.ThrowIf(_stopping, this);
-            _entries.Add(new Entry(fd, ready, wanted, failed));
             if (_thread is null)
             {
                 var thread = new Thread(Run, maxStackSize: 256 * 1024) { Name = name, IsBackground = true };
                 NativeThread.Start(thread);
                 _thread = thread;
             }
+            _entries.Add(new Entry(fd, ready, wanted, failed));   // last, so that a failed call leaves nothing behind
             _wake.Signal();
         }
     }
