@@ -65,11 +65,18 @@ public class CheckCommandTests
 
     [TestCase("flags\t\t: fpu sse\n")]
     [TestCase("flags\t\t: fpu svm_lock\nvmx flags\t: vnmi\n")]
-    [TestCase("")]
     public void Run_NoHardwareVirtualisation_FailsAndPointsToTheEmulatedHost(string cpuinfo)
     {
         _host.Write("proc/cpuinfo", cpuinfo);
         AssertMissing("missing  hardware virtualisation: ", "firmware/kvm-host/run");
+    }
+
+    [TestCase("proc/cpuinfo", "hardware virtualisation")]
+    [TestCase("proc/meminfo", "memory")]
+    public void Run_FileOfProcMissing_SucceedsAsARunWould(string path, string topic)
+    {
+        _host.Delete(path);
+        AssertOptional($"missing  {topic} (optional): ", $"cannot tell without /{path}");
     }
 
     [Test]

@@ -13,12 +13,17 @@ internal static class MemoryCheck
     public static IEnumerable<Finding> Run(HostView host)
     {
         HostMemory? memory = HostMemory.Read(host.Root);
-        ulong available = memory?.Available ?? 0;
-        string detail = memory is not { } found ? "unknown, without /proc/meminfo"
-            : $"{available >> 20} MiB available of {found.Limit >> 20} MiB{(found.Group is null ? "" : $" that the control group {found.Group} may have")}";
-        yield return available >= SmallestGuest
-            ? Finding.Ok("memory", detail)
-            : Finding.Missing("memory", $"{detail}: a guest needs {SmallestGuest >> 20} MiB or more");
+        if (memory is { } found)
+        {
+            string detail = $"{found.Available >> 20} MiB available of {found.Limit >> 20} MiB{(found.Group is null ? "" : $", and the control group {found.Group} leaves no more")}";
+            yield return found.Available >= SmallestGuest
+                ? Finding.Ok("memory", detail)
+                : Finding.Missing("memory", $"{detail}: a guest needs {SmallestGuest >> 20} MiB or more");
+        }
+        else
+        {
+            yield return Finding.MissingOptional("memory", "cannot tell without /proc/meminfo");
+        }
 
         string transparent = host.ReadText(SharedHugePages);
         yield return transparent.Length > 0 && !transparent.Contains("[never]", StringComparison.Ordinal) && !transparent.Contains("[deny]", StringComparison.Ordinal)

@@ -11,7 +11,8 @@ internal static class ProcessorCheck
     /// <summary>Looks.</summary>
     public static IEnumerable<Finding> Run(HostView host)
     {
-        string[] flags = Flags(host) ?? [];
+        if (Flags(host) is not string[] flags)
+            return [Finding.MissingOptional(Topic, "cannot tell without /proc/cpuinfo")];
         return flags.Contains("vmx") ? [Finding.Ok(Topic, "Intel VT-x (vmx in /proc/cpuinfo)")]
             : flags.Contains("svm") ? [Finding.Ok(Topic, "AMD-V (svm in /proc/cpuinfo)")]
             : [Finding.Missing(Topic, "neither vmx nor svm in /proc/cpuinfo: Linux guests do not run here, even where /dev/kvm exists. Enable it "
