@@ -174,6 +174,7 @@ public sealed class ClosedDescriptorTests
             Assert.That(() => mapping.Replace(file, 0), Throws.TypeOf<ObjectDisposedException>());
             Assert.That(mapping.Populate, Throws.TypeOf<ObjectDisposedException>());
             Assert.That(mapping.Discard, Throws.TypeOf<ObjectDisposedException>());
+            Assert.That(mapping.LeaveOutOfCoreDumps, Throws.TypeOf<ObjectDisposedException>());
             Assert.That(mapping.PreferHugePages, Throws.TypeOf<ObjectDisposedException>());
             Assert.That(() => mapping.TryCollapse(0, 4096), Throws.TypeOf<ObjectDisposedException>());
         });

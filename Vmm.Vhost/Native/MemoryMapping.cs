@@ -122,9 +122,12 @@ public sealed unsafe class MemoryMapping : SafeHandle
     }
 
     /// <summary>Leaves the mapping out of core dumps (MADV_DONTDUMP): a dump of this process is small, and has none of it.</summary>
-    public void LeaveOutOfCoreDumps() =>
+    public void LeaveOutOfCoreDumps()
+    {
+        using var held = new Held(this);
         // SAFETY: the range is this mapping. Every kernel since 3.4 does it.
-        _ = LibC.madvise(Pointer, (size_t)Length, LibC.MADV_DONTDUMP);
+        _ = LibC.madvise(held.Pointer, (size_t)Length, LibC.MADV_DONTDUMP);
+    }
 
     /// <summary>Gathers a part of the mapping into huge pages (MADV_COLLAPSE), as far as this kernel can. Contents stay.</summary>
     /// <param name="offset">Where it begins; a multiple of the huge page size, as is the mapping.</param>
