@@ -7,6 +7,8 @@ namespace Vmm.Machine;
 /// <summary>A vCPU's state in words, for when it cannot go on.</summary>
 internal static class VcpuReport
 {
+    private const ulong ResetRip = 0xfff0;      // after a reset or INIT
+
     /// <summary>The reason of an exit that nothing here handles, with its details.</summary>
     public static string Reason(ref readonly KvmRun exit) => exit.ExitReason switch
     {
@@ -27,8 +29,14 @@ internal static class VcpuReport
     public static string Place(KvmVcpu vcpu)
     {
         KvmSregs sregs = vcpu.GetSregs();
-        return $"rip 0x{vcpu.GetRegs().Rip:x}, cr2 0x{sregs.Cr2:x}, cr3 0x{sregs.Cr3:x}";
+        return Place(vcpu.GetRegs().Rip, sregs.Cr2, sregs.Cr3);
     }
+
+    // KVM resets an AMD processor before it tells of the shutdown: the control block is undefined then (Linux arch/x86/kvm/svm/svm.c,
+    // shutdown_interception).
+    internal static string Place(ulong rip, ulong cr2, ulong cr3) => rip == ResetRip && cr3 == 0
+        ? "an address that KVM does not tell (it resets an AMD processor first)"
+        : $"rip 0x{rip:x}, cr2 0x{cr2:x}, cr3 0x{cr3:x}";
 
     /// <summary>The registers, a few to a line.</summary>
     public static string Registers(KvmVcpu vcpu)
