@@ -67,6 +67,9 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
     /// <summary>The device, for messages.</summary>
     public string Name => _device.Name;
 
+    /// <summary>How often a driver has started the device, over all resets.</summary>
+    public long Starts { get; private set; }
+
     /// <inheritdoc cref="VirtioDevice.SharedMemory"/>
     public IReadOnlyList<SharedMemoryWindow> SharedMemory => _device.SharedMemory;
 
@@ -285,6 +288,7 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
     {
         // Before the device may speak: what it says of itself counts only from here on.
         SetStatus(_status | VirtioStatus.DriverOk);
+        Starts++;
         var rings = new List<VringConfig>();
         foreach (QueueRegisters queue in _queues)
         {

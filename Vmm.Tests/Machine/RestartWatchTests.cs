@@ -17,9 +17,12 @@ public class RestartWatchTests
     [Test]
     public void IsStuck_GuestThatRunsForLong_IsNotSo() => Assert.That(Resets(TimeSpan.FromSeconds(3), 20, output: _ => 0), Has.None.True);
 
-    private static bool[] Resets(TimeSpan ran, int count, Func<int, long> output)
+    [Test]
+    public void IsStuck_DevicesStartedInBetween_IsNotSo() => Assert.That(Resets(s_short, 20, output: _ => 0, starts: i => i), Has.None.True);
+
+    private static bool[] Resets(TimeSpan ran, int count, Func<int, long> output, Func<int, long>? starts = null)
     {
         var watch = new RestartWatch();
-        return [.. Enumerable.Range(1, count).Select(i => watch.IsStuck(ran, output(i)))];
+        return [.. Enumerable.Range(1, count).Select(i => watch.IsStuck(ran, output(i), starts?.Invoke(i) ?? 0))];
     }
 }

@@ -52,8 +52,7 @@ internal static class RunCommand
     private static int ReportResetLoop()
     {
         StandardWriter.Error().WriteLine(
-            $"vmm: the guest reset {RestartWatch.MaxResets} times within 10 s of its time without a byte on its serial port: it does not get anywhere; "
-            + "--log-level info shows where its processors stopped");
+            $"vmm: the guest reset {RestartWatch.MaxResets} times within 10 s of its time before it said or did anything: it does not get anywhere");
         return ExitCode.GuestPanic;
     }
 }

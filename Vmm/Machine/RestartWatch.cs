@@ -1,27 +1,29 @@
 namespace Vmm.Machine;
 
-/// <summary>Finds out that a guest does nothing but reset: several resets within a short time of running, and not a byte on the serial port.</summary>
+/// <summary>Finds out that a guest does nothing but reset: several resets within a short time of running, and meanwhile not a byte on
+/// the serial port and no device started.</summary>
 internal sealed class RestartWatch
 {
-    /// <summary>So many resets without output end the run.</summary>
+    /// <summary>So many such resets end the run.</summary>
     public const int MaxResets = 5;
 
     private static readonly TimeSpan s_window = TimeSpan.FromSeconds(10);   // of the guest's own time
 
     private readonly Queue<TimeSpan> _resets = new(MaxResets);
     private TimeSpan _ran;
-    private long _output;
+    private (long Output, long Starts) _done;
 
     /// <summary>The guest has reset.</summary>
     /// <param name="ran">How long it ran since its start.</param>
     /// <param name="output">How many bytes it has sent to the serial port in all.</param>
+    /// <param name="starts">How often its drivers have started a device in all: a guest with another console than the serial port does.</param>
     /// <returns>Whether it will go on like this.</returns>
-    public bool IsStuck(TimeSpan ran, long output)
+    public bool IsStuck(TimeSpan ran, long output, long starts)
     {
         _ran += ran;
-        if (output != _output)
+        if ((output, starts) != _done)
             _resets.Clear();
-        _output = output;
+        _done = (output, starts);
         _resets.Enqueue(_ran);
         while (_ran - _resets.Peek() > s_window)
             _resets.Dequeue();

@@ -55,6 +55,9 @@ internal sealed class VirtioSlots : IDisposable
     /// <summary>The slots that hold a device.</summary>
     public IReadOnlyList<VirtioMmioSlot> Occupied => [.. _transports.Select((_, i) => SlotOf(i))];
 
+    /// <summary>How often drivers have started a device, over all resets; once no vCPU runs.</summary>
+    public long Starts => _transports.Sum(transport => transport.Starts);
+
     /// <summary>Connects all devices to a new VM.</summary>
     public void Bind(KvmVm vm)
     {

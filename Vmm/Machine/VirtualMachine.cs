@@ -61,14 +61,13 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         _platform.StartConsole();
         while (true)
         {
-            long start = Stopwatch.GetTimestamp();
-            MachineEnd end = RunOnce();
+            MachineEnd end = RunOnce(out TimeSpan ran);
             switch (end.Kind)
             {
                 case MachineEndKind.Failure:
                     throw end.Failure as VmmException ?? new VmmException($"a vCPU thread failed: {end.Failure?.Message}", end.Failure);
                 case MachineEndKind.Reset when _config.OnReboot == RebootAction.Restart:
-                    if (_restarts.IsStuck(Stopwatch.GetElapsedTime(start), _platform.SerialOutput))
+                    if (_restarts.IsStuck(ran, _platform.SerialOutput, _slots.Starts))
                         return new MachineEnd(MachineEndKind.ResetLoop);
                     s_log.Info("the guest restarts");
                     EndCycle();
@@ -152,13 +151,15 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         _kvm.Dispose();
     }
 
-    private MachineEnd RunOnce()
+    // How long the guest ran does not include how long its VM took to make.
+    private MachineEnd RunOnce(out TimeSpan ran)
     {
         PowerCycle cycle = PowerCycle.Prepare(_kvm, _config, _kernel, _memory, _platform, _slots, this);
         lock (_cycleLock)
             _cycle = cycle;
         try
         {
+            long start = Stopwatch.GetTimestamp();
             cycle.Start();
             var haltWatch = new HaltWatch(cycle.Vcpus);
             MachineEnd? end;
@@ -170,6 +171,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
                     _end.SetByGuest(new MachineEnd(MachineEndKind.PowerOff));
                 }
             }
+            ran = Stopwatch.GetElapsedTime(start);
             return end;
         }
         finally

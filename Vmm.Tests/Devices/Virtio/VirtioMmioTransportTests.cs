@@ -70,6 +70,18 @@ public sealed class VirtioMmioTransportTests : IDisposable
         Assert.That(ring.Call, Is.SameAs(_transport.Interrupt));
     }
 
+    [Test]
+    public void Starts_DriverStartsResetsAndStarts_CountsBoth()
+    {
+        _driver.Negotiate(Features);
+        Assert.That(_transport.Starts, Is.Zero);
+        _driver.Start();
+        _transport.Reset();
+        Assert.That(_transport.Starts, Is.EqualTo(1), "a reset forgets none");
+        Run();
+        Assert.That(_transport.Starts, Is.EqualTo(2));
+    }
+
     [TestCase(Features & ~VirtioFeatures.Version1, Description = "a legacy driver")]
     [TestCase(Features | 2, Description = "not offered")]
     [TestCase(Features | VirtioFeatures.NotificationData, Description = "not offered by this transport")]
