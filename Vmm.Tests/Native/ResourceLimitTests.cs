@@ -35,6 +35,56 @@ public sealed class ResourceLimitTests
     }
 
     [Test]
+    public void Start_ChildThatRaisesItsLimit_BeginsWithOurs()
+    {
+        ulong before = ResourceLimit.OpenFiles.Current!.Value;
+        try
+        {
+            ResourceLimit.OpenFiles.TrySet(Math.Min(ResourceLimit.OpenFiles.Maximum!.Value, 4000));
+            ResourceLimit.OpenFiles.Raise();
+            using FileDescriptor nothing = FileDescriptor.Open("/dev/null", OpenMode.ReadOnly);
+            using ChildProcess child = ChildProcess.Start("/bin/sh", ["-c", "sleep 1; ulimit -Sn"], nothing, raisesLimits: true);
+            Assert.That(child.WaitForEnd(30_000));
+            byte[] output = new byte[100];
+            int count = child.Output.TryRead(output);
+            Assert.That(System.Text.Encoding.UTF8.GetString(output, 0, Math.Max(count, 0)), Is.EqualTo($"{ResourceLimit.OpenFiles.Maximum}\n"));
+        }
+        finally
+        {
+            ResourceLimit.OpenFiles.TrySet(before);
+        }
+    }
+
+    [Test]
+    public void SetInherited_ChildThatHasSetItsLimit_LeavesIt()
+    {
+        ulong before = ResourceLimit.OpenFiles.Current!.Value;
+        try
+        {
+            ResourceLimit.OpenFiles.Raise();
+            (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+            using (ours)
+            using (theirs)
+            {
+                using ChildProcess child = ChildProcess.Start(
+                    "/bin/sh", ["-c", "ulimit -Sn 77; echo set; read -r line <&3; ulimit -Sn"], theirs, raisesLimits: true);
+                byte[] output = new byte[100];
+                Assert.That(Poll.Wait([new PollEntry(child.Output, PollEvents.Readable)], 30_000), Is.EqualTo(1));
+                Assert.That(child.Output.TryRead(output), Is.EqualTo(4), "set");
+                ResourceLimit.OpenFiles.SetInherited(child.Id);
+                Assert.That(ours.TrySend("go\n"u8, []), Is.EqualTo(3));
+                Assert.That(child.WaitForEnd(30_000));
+                int count = child.Output.TryRead(output);
+                Assert.That(System.Text.Encoding.UTF8.GetString(output, 0, Math.Max(count, 0)), Is.EqualTo("77\n"));
+            }
+        }
+        finally
+        {
+            ResourceLimit.OpenFiles.TrySet(before);
+        }
+    }
+
+    [Test]
     public void Error_OutOfDescriptors_NamesTheLimit()
     {
         ulong before = ResourceLimit.OpenFiles.Current!.Value;

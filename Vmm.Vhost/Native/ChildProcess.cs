@@ -63,8 +63,9 @@ public sealed unsafe partial class ChildProcess : IDisposable
     /// <param name="program">Its path.</param>
     /// <param name="arguments">Its arguments, without its name.</param>
     /// <param name="inherited">What it finds as descriptor <see cref="InheritedNumber"/>. It becomes blocking, here too, as programs expect.</param>
+    /// <param name="raisesLimits">Whether it raises its limit of open files as soon as it runs: then it keeps this process's limit to begin with.</param>
     /// <exception cref="ErrnoException">It cannot be started.</exception>
-    public static ChildProcess Start(string program, IReadOnlyList<string> arguments, FileDescriptor inherited)
+    public static ChildProcess Start(string program, IReadOnlyList<string> arguments, FileDescriptor inherited, bool raisesLimits = false)
     {
         int* pipe = stackalloc int[2];
         if (LibC.pipe2(pipe, LibC.O_CLOEXEC | LibC.O_NONBLOCK) < 0)
@@ -76,8 +77,10 @@ public sealed unsafe partial class ChildProcess : IDisposable
             MakeBlocking(writing);   // both ends have a file description of their own: ours stays as it is
             MakeBlocking(inherited);
             int id = Spawn(program, arguments, writing, inherited);
-            // A daemon that closes every descriptor that it may have would otherwise be at it for minutes.
-            ResourceLimit.OpenFiles.SetInherited(id);
+            // A daemon that closes every descriptor that it may have would otherwise be at it for minutes. One that raises its limit does so
+            // at any moment now, and must not have that taken back.
+            if (!raisesLimits)
+                ResourceLimit.OpenFiles.SetInherited(id);
             int ended = (int)Syscall(PidfdOpen, id, 0);
             if (ended >= 0)
                 return new ChildProcess(id, output, new FileDescriptor(ended));

@@ -54,13 +54,17 @@ public sealed partial class ResourceLimit
             TrySet(maximum);
     }
 
-    /// <summary>Gives a process that was started just now what counted when this one began.</summary>
-    internal void SetInherited(int process)
+    /// <summary>Gives a process that was started just now what counted when this one began; unless it has another limit than this one by now,
+    /// which it has set for itself.</summary>
+    internal unsafe void SetInherited(int process)
     {
-        if (_inherited is not { } inherited || GetLimit(_resource, out Rlimit limit) != 0)
+        if (_inherited is not { } inherited || Current is not { } ours)
+            return;
+        // One that has ended already needs none.
+        if (LimitOf(process, _resource, null, out Rlimit limit) != 0 || limit.Current != ours)
             return;
         limit.Current = inherited;
-        _ = SetLimitOf(process, _resource, in limit, 0);   // one that has ended already needs none
+        _ = LimitOf(process, _resource, &limit, out _);
     }
 
     /// <summary>The limit as messages show it.</summary>
@@ -78,7 +82,7 @@ public sealed partial class ResourceLimit
     private static partial int GetLimit(int resource, out Rlimit limit);
 
     [LibraryImport("libc", EntryPoint = "prlimit")]
-    private static partial int SetLimitOf(int process, int resource, in Rlimit limit, nint before);
+    private static unsafe partial int LimitOf(int process, int resource, Rlimit* limit, out Rlimit before);
 
     private struct Rlimit
     {

@@ -102,7 +102,7 @@ internal class BackendDaemon : IDisposable
             {
                 // It inherits the socket instead of making it: so nobody has to wait for it, and it writes no lock file.
                 _listener = UnixListener.Listen(SocketPath);
-                process = ChildProcess.Start(_program.Path, _program.Arguments(ChildProcess.InheritedNumber), _listener);
+                process = ChildProcess.Start(_program.Path, _program.Arguments(ChildProcess.InheritedNumber), _listener, _program.RaisesLimits);
             }
             catch (ErrnoException e)
             {

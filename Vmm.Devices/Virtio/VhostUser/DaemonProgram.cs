@@ -10,6 +10,9 @@ public sealed record DaemonProgram(string Name, string Path, Func<int, string[]>
     /// <summary>The device in messages, behind its option: <c>path=disk.img</c>.</summary>
     public string Label { get; init; } = Name;
 
+    /// <summary>Whether it raises its limit of open files itself, as <c>vmm backend</c> does.</summary>
+    public bool RaisesLimits { get; init; }
+
     /// <summary>Takes the first line that it writes; null to have it logged as the others are.</summary>
     public Action<string>? FirstLine { get; init; }
 }

@@ -22,6 +22,7 @@ internal static class OwnBackend
             $"vmm backend {device}", program, socket => [.. self, "backend", device, "--fd", $"{socket}", .. common, .. arguments])
         {
             Label = label,
+            RaisesLimits = true,
             FirstLine = firstLine,
         };
     }
