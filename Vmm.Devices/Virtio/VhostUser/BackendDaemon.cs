@@ -30,6 +30,7 @@ internal class BackendDaemon : IDisposable
     private bool _hasSpoken;
     private long _started;
     private bool _isReported = true;
+    private bool _isEndExpected;
     private bool _disposed;
 
     /// <summary>Makes a directory for its socket, that nobody else may look into.</summary>
@@ -85,6 +86,13 @@ internal class BackendDaemon : IDisposable
     {
         lock (_lock)
             _isReported = false;
+    }
+
+    /// <summary>From now on its end is nothing to warn of: the connection is about to be closed, and it ends when it sees that.</summary>
+    public void ExpectEnd()
+    {
+        lock (_lock)
+            _isEndExpected = true;
     }
 
     /// <summary>Starts it; in place of the last one, which is gone or about to be. It can be connected to when this returns.</summary>
@@ -168,7 +176,7 @@ internal class BackendDaemon : IDisposable
 
     private void Report()
     {
-        if (!_isReported)
+        if (!_isReported && !_isEndExpected)
             s_log.Warn("{Device}: {Failure}", _name, Failure);
         _isReported = true;
     }

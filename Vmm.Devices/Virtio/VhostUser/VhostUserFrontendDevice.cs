@@ -85,6 +85,7 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
     /// <inheritdoc/>
     public override void Dispose()
     {
+        _daemon?.ExpectEnd();
         base.Dispose();
         _daemon?.Dispose();     // in this order: it ends when its connection is closed
     }
