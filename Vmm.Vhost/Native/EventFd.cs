@@ -28,7 +28,7 @@ public sealed class EventFd : FileDescriptor
             stat status;
             using (HeldDescriptor held = descriptor.Hold())
             {
-                // SAFETY: a struct on the stack. Only what is nothing else has no type (eventfd_create, anon_inode_getfd).
+                // SAFETY: a struct on the stack. Of all descriptors only anonymous ones, such as eventfds, have no file type.
                 if (LibC.fstat(held.Number, &status) < 0)
                     throw ErrnoException.FromLastError("fstat(eventfd)");
             }

@@ -5,7 +5,7 @@ namespace Vmm.Vhost.Native;
 /// <summary>read(2) and write(2). The forms that report errors as numbers are for threads on which a failure is part of normal operation.</summary>
 public static unsafe class FileDescriptorIo
 {
-    /// <summary>A descriptor that this process was started with is none of the programs' that it starts (FD_CLOEXEC).</summary>
+    /// <summary>Programs that this process starts do not inherit the descriptor (FD_CLOEXEC).</summary>
     /// <returns>0, or the negated error number.</returns>
     public static int TrySetCloseOnExec(this FileDescriptor fd)
     {

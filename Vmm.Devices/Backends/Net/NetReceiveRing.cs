@@ -17,7 +17,7 @@ internal sealed class NetReceiveRing : IRingHandler
     private const int OldHeaderSize = 10;
     private const int MaxDropped = 256;         // frames in one turn that this driver cannot take
 
-    // What an error that is not final is waited for. (An attempt is repeated at once before: a socket tells of a datagram sent before,
+    // How long the ring waits after an error that is not final. (An attempt is repeated at once before: a socket tells of a datagram sent before,
     // once, and in the place of what has come.)
     private static readonly TimeSpan s_retryDelay = TimeSpan.FromMilliseconds(10);
 
@@ -111,7 +111,7 @@ internal sealed class NetReceiveRing : IRingHandler
                 return false;
             }
             if (count <= IFramePort.HeaderSize || !FrameHeader.Suits(_frame, _features))
-                continue;   // none, or one that came while another driver, which knew more, was there
+                continue;   // no frame, or one made for the driver before, which accepted more offloads
             if (_skipped > 0)
                 _frame.AsSpan(0, OldHeaderSize).CopyTo(_frame.AsSpan(_skipped));
             else
@@ -131,7 +131,7 @@ internal sealed class NetReceiveRing : IRingHandler
             _failed(error.Message);
             return;
         }
-        s_log.Log(_hasToldError ? LogLevel.Debug : LogLevel.Warn, "{Port}: {Error}: trying on", _port, error.Message);
+        s_log.Log(_hasToldError ? LogLevel.Debug : LogLevel.Warn, "{Port}: {Error}: it is tried again", _port, error.Message);
         _hasToldError = true;
         _retry.Set(s_retryDelay);
         _waitsForTime = true;

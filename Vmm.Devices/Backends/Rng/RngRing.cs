@@ -98,7 +98,7 @@ internal sealed class RngRing(FileDescriptor source, string path, TokenBucket? l
             s_log.Error("{Path} {Reason}: the guest gets no more random bytes", path, reason);
             return false;
         }
-        s_log.Log(_hasComplained ? LogLevel.Debug : LogLevel.Warn, "{Path} {Reason}: trying on", path, reason);
+        s_log.Log(_hasComplained ? LogLevel.Debug : LogLevel.Warn, "{Path} {Reason}: it is tried again", path, reason);
         _hasComplained = true;
         _timer.Set(s_retryDelay);
         _waitsForTime = true;

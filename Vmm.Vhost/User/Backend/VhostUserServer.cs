@@ -234,7 +234,7 @@ public sealed class VhostUserServer : IDisposable
             if (error is null)
                 continue;   // whoever has connected has gone again
             if (!isSilent)
-                s_log.Warn("{Device}: {Error}: trying on", _device.ServedAs, error.Message);
+                s_log.Warn("{Device}: {Error}: it is tried again", _device.ServedAs, error.Message);
             isSilent = true;
             if (Wait(null, _options.ReconnectInterval))
                 return null;
