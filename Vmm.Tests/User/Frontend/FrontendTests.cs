@@ -319,6 +319,7 @@ public class FrontendTests
                 return e.Message.Contains("a call-back failed: on purpose");
             }
         }, () => "the device has not ended");
+        Assert.That(_fixture.Frontend.Reset, Throws.TypeOf<VhostException>(), "nobody would connect again");
         Assert.That(() => _fixture.Rings[0].Wait(Timeout.InfiniteTimeSpan), Throws.TypeOf<VirtqueueException>(), "whoever waits for a ring hears of it");
     }
 

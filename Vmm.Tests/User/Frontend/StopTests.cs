@@ -84,6 +84,34 @@ public class StopTests
         AssertThatOtherMemoryIsNeeded(backend);
     }
 
+    // As a VMM does at the guest's reboot: it disposes of the memory that is left to the back-end, and the next driver comes long after that.
+    [Test]
+    public void Reset_MemoryDisposed_TheBackendComesBackAndWorksWithOther()
+    {
+        using FakeBackend backend = Backend();
+        _fixture.Options = _fixture.Options with { StopTimeout = s_short };
+        _fixture.Open();
+        using GuestMemory old = GuestMemory.Create([(new(0), 1 << 20)]);
+        lock (_fixture.Sync)
+        {
+            _fixture.Frontend.SetFeatures(VirtioFeatures.Version1);
+            _fixture.Frontend.SetMemory(old);
+            _fixture.Frontend.Start([_fixture.Rings[0].Config]);
+            old.Write<ushort>(_fixture.Rings[0].Config.DriverArea + 2, 4);
+            Answer(backend, _ => 4);
+            _fixture.Frontend.Reset();
+            Assert.That(_fixture.Frontend.MayWrite(old));
+            old.Dispose();
+            _fixture.Frontend.Reset();
+        }
+        backend.Script = null;
+        _fixture.WaitFor("restored");
+        _fixture.StartAll();
+        Assert.That(_fixture.Frontend.IsConnected);
+        Assert.That(backend.All(backend.Connections, VhostUserRequest.SetVringEnable), Has.Length.EqualTo(2));
+        Assert.That(_fixture.Told, Has.None.StartsWith("lost"));
+    }
+
     [TestCase(0, false)]
     [TestCase(1, true)]
     public void Kill_WithRequestsInFlight_TheMemoryMayBeWrittenTo(int inFlight, bool expected)

@@ -57,8 +57,17 @@ public sealed partial class VhostUserFrontend
     private void WatchPeer(FrontendPeer peer) =>
         _monitor.Add(peer.Session.Socket, () => HungUp(peer), PollEvents.None, Fail);
 
-    // A call-back of the owner's has thrown: nobody knows what it has done, so that the device ends.
-    private void Fail(string reason) => Refuse($"{Name}: a call-back failed: {reason}");
+    // A call-back of the owner's has thrown: nobody knows what it has done, and it is not called again. So the device ends, and no reset helps.
+    private void Fail(string reason)
+    {
+        lock (_options.Sync)
+        {
+            _hasFailed = true;
+            if (!_disposed)
+                DropCandidate();
+        }
+        Refuse($"{Name}: a call-back failed: {reason}");
+    }
 
     private void SignalNews()
     {
@@ -323,8 +332,8 @@ public sealed partial class VhostUserFrontend
         if (_accepted is { } features)
             ApplyFeatures(peer, features);
         RestoreConfig(peer);   // which features allow
-        if (_memory is not null)
-            ApplyMemory(peer, _memory);
+        if (_hasMemory)
+            ApplyMemory(peer, _memory!);
         List<Ring> running = [.. _rings.Where(ring => ring.Runs)];
         if (running.Count == 0)
             return;
@@ -424,8 +433,6 @@ public sealed partial class VhostUserFrontend
         Adopt(peer);
         _lastComplaint = null;
         s_log.Info("{Peer}: the device has another back-end from now on", Name);
-        if (_memory is not null)
-            Do(known => ApplyMemory(known, _memory), _options.StartTimeout);
     }
 
     private TimeSpan RetryInterval => _quickEnds < QuickEnds ? PeerConnector.RetryInterval : 4 * PeerConnector.RetryInterval;

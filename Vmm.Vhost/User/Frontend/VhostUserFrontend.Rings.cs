@@ -17,7 +17,7 @@ public sealed partial class VhostUserFrontend
         lock (_options.Sync)
         {
             CheckUsable();
-            if (_accepted is null || _memory is null)
+            if (_accepted is null || !_hasMemory)
                 throw new VhostException($"{Name}: has no {(_accepted is null ? "features" : "memory")} yet");
             var starting = new List<Ring>();
             foreach (ref readonly VringConfig config in rings)

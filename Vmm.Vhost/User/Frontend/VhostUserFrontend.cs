@@ -43,9 +43,11 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
     private readonly Ring[] _rings;
     private FrontendPeer? _peer;              // null while the back-end is away
     private ulong? _accepted;
-    private GuestMemory? _memory;
+    private GuestMemory? _memory;             // the last that was set; after a reset its owner may dispose of it
+    private bool _hasMemory;                  // whether it was set since the last reset
     private byte? _status;
     private string? _lost;
+    private bool _hasFailed;                  // a call-back has thrown, so that the loss is for good
     private bool _disposed;
 
     private VhostUserFrontend(VhostUserFrontendOptions options, CancellationToken cancellation)
@@ -120,7 +122,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
     // Nobody is left to be told of anything, nor to connect for.
     private bool IsCancelled => _cancellationToken.IsCancellationRequested;
 
-    private bool CanReconnect => _options.Reconnect && _connector.CanReconnect;
+    private bool CanReconnect => !_hasFailed && _options.Reconnect && _connector.CanReconnect;
 
     /// <summary>Connects to a back-end, or waits until it connects, and agrees with it on all that comes before a driver.</summary>
     /// <param name="options">What is wanted.</param>
@@ -165,6 +167,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
             if (_memory != memory)
                 ForgetWriters();
             _memory = memory;
+            _hasMemory = true;
             Do(peer => ApplyMemory(peer, memory), _options.StartTimeout);
         }
     }
@@ -198,6 +201,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
                 _rings[i] = new Ring();
             ForgetInflight();
             _accepted = null;
+            _hasMemory = false;
             _status = null;
             if (_lost is not null && CanReconnect)
             {
