@@ -132,6 +132,24 @@ public class StopTests
     }
 
     [Test]
+    public void ConfigChange_TheBackendDiesWhenAsked_IsALoss()
+    {
+        using FakeBackend backend = Backend();
+        _fixture.Options = _fixture.Options with { Reconnect = false };
+        _fixture.Open();
+        _fixture.StartAll();
+        backend.Script = (message, connection) =>
+        {
+            if (message.Header.Request != (uint)VhostUserRequest.GetConfig)
+                return false;
+            connection.Socket.Shutdown();
+            return true;
+        };
+        backend.Ask(VhostUserBackendRequest.ConfigChange, []);
+        _fixture.WaitFor("lost");
+    }
+
+    [Test]
     public void Kill_ManyTimesWithRequestsInFlight_KeepsFewDescriptors()
     {
         using FakeBackend backend = Backend();

@@ -151,8 +151,16 @@ public sealed partial class VhostUserFrontend
                 events.Lost(_lost!);
             }
             // While it is away the change stays to be told.
-            if (!_disposed && _peer is not null && Interlocked.Exchange(ref _configStale, 0) != 0)
+            if (_disposed || _peer is null || Interlocked.Exchange(ref _configStale, 0) == 0)
+                return;
+            try
+            {
                 RefreshConfig();
+            }
+            catch (VhostUserException e)
+            {
+                s_log.Debug("{Error}", e.Message);   // the device is lost meanwhile: the next call tells of that
+            }
         }
     }
 
