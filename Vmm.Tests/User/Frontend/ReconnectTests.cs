@@ -296,6 +296,27 @@ public class ReconnectTests
     }
 
     [Test]
+    public void Back_WithoutAConfigurationThatIsNotRequired_HasNone()
+    {
+        _fixture.Options = _fixture.Options with { ConfigRequired = false };
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        VhostUserFrontend frontend = _fixture.Open();
+        Assert.That(frontend.HasConfig);
+        backend.Config = [1, 2, 3, 4];     // too short: it refuses to give the configuration
+        backend.Kill();
+        _fixture.WaitFor("restored");
+        Assert.That(frontend.HasConfig, Is.False);
+        byte[] now = new byte[8];
+        frontend.ReadConfig(now);
+        Assert.That(now, Is.All.Zero);
+        backend.Ask(VhostUserBackendRequest.ConfigChange, []);
+        _fixture.StartAll();
+        backend.Kill();
+        Eventually.True(() => backend.All(3, VhostUserRequest.SetVringEnable).Length == 2, () => string.Join(", ", _fixture.Told));
+        Assert.That(_fixture.Told, Has.None.StartsWith("lost"));
+    }
+
+    [Test]
     public void Back_WithoutARequiredFeature_IsRefusedEvenAfterAReset()
     {
         _fixture.Options = _fixture.Options with { RequiredFeatures = VirtioFeatures.EventIndex };

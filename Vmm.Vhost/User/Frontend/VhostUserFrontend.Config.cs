@@ -49,7 +49,11 @@ public sealed partial class VhostUserFrontend
     private void TakeConfig(FrontendPeer peer)
     {
         if (peer.Config is null)
+        {
+            _config = _original = null;
+            _written = [];
             return;
+        }
         _original = [.. peer.Config];
         _config = [.. peer.Config];
         _written = new bool[_config.Length];
