@@ -16,6 +16,7 @@ internal sealed class VcpuThread : IDisposable
     private readonly Thread _thread;
     private readonly ManualResetEventSlim _ready = new();
     private volatile int _threadId;   // 0 before the thread can be kicked and after it has ended
+    private bool _isStarted;
     private volatile bool _stop;
     private volatile bool _askHalted;
     private volatile bool _halted;
@@ -51,6 +52,7 @@ internal sealed class VcpuThread : IDisposable
         {
             throw new VmmException($"--cpus: {e.Message}", e);
         }
+        _isStarted = true;
         _ready.Wait();
     }
 
@@ -69,8 +71,12 @@ internal sealed class VcpuThread : IDisposable
         Kick();
     }
 
-    /// <summary>Waits until the thread has ended.</summary>
-    public void Join() => _thread.Join();
+    /// <summary>Waits until the thread has ended; not at all for one that the host refused to start.</summary>
+    public void Join()
+    {
+        if (_isStarted)
+            _thread.Join();
+    }
 
     /// <summary>Frees the vCPU; after <see cref="Join"/>.</summary>
     public void Dispose()
