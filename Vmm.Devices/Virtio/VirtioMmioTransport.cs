@@ -26,6 +26,7 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
     private readonly QueueRegisters[] _queues;
     private readonly EventFd _acknowledged = new();
     private VirtioStatus _status;
+    private bool _isResetIncomplete;   // and that is why DEVICE_NEEDS_RESET stands
     private ulong _driverFeatures;
     private uint _deviceFeaturesSel;
     private uint _driverFeaturesSel;
@@ -35,6 +36,7 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
 
     /// <summary>Puts <paramref name="device"/>, which from now on belongs to the transport, behind a page of registers.</summary>
     /// <exception cref="ErrnoException">There is no memory or descriptor left for it.</exception>
+    /// <exception cref="VhostException">The device's configuration cannot be read.</exception>
     public VirtioMmioTransport(VirtioDevice device, GuestMemory memory)
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThan(device.ConfigSize, VirtioDevice.MaxConfigSize, nameof(device));
@@ -49,6 +51,7 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
                 _queues[i] = new QueueRegisters(i, device.MaxQueueSize(i));
             device.Host = this;
             Reset();
+            UpdateConfig();   // a device whose configuration cannot be read is refused
             device.Listen();
         }
         catch
@@ -133,7 +136,8 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
         {
             _device.Stop();
             // A device that may still write to memory must not say that its reset is complete (VIRTIO 1.2 §2.4.1).
-            _status = _device.MayWrite(_memory) ? VirtioStatus.NeedsReset : VirtioStatus.None;
+            _isResetIncomplete = _device.MayWrite(_memory);
+            _status = _isResetIncomplete ? VirtioStatus.NeedsReset : VirtioStatus.None;
             _driverFeatures = 0;
             _deviceFeaturesSel = _driverFeaturesSel = _queueSel = 0;
             _interruptStatus = 0;
@@ -177,7 +181,10 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
     public void NeedsReset(string reason)
     {
         if ((_status & VirtioStatus.NeedsReset) != 0)
+        {
+            _isResetIncomplete = false;   // only the next reset helps
             return;
+        }
         s_log.Warn("{Device}: {Reason}: it stands still until its driver resets it", Name, reason);
         _device.Stop();
         SetStatus(_status | VirtioStatus.NeedsReset);
@@ -256,6 +263,12 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
             Reset();
             return;
         }
+        // Linux resets the device when it unbinds a driver, and not once more when it binds the next one.
+        if (_isResetIncomplete && !_device.MayWrite(_memory))
+        {
+            _isResetIncomplete = false;
+            SetStatus(_status & ~VirtioStatus.NeedsReset);
+        }
         const VirtioStatus ofDriver = VirtioStatus.Acknowledge | VirtioStatus.Driver | VirtioStatus.FeaturesOk
             | VirtioStatus.DriverOk | VirtioStatus.Failed;
         VirtioStatus now = _status & ofDriver;
@@ -275,7 +288,8 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
             SetStatus(_status | VirtioStatus.Acknowledge);
         if ((added & VirtioStatus.Driver) != 0 && (_status & VirtioStatus.Acknowledge) != 0)
             SetStatus(_status | VirtioStatus.Driver);
-        if ((added & VirtioStatus.FeaturesOk) != 0 && (_status & VirtioStatus.Driver) != 0 && AreFeaturesGood()
+        // A driver that gets FEATURES_OK expects that DRIVER_OK starts the device, which needs a reset before.
+        if ((added & VirtioStatus.FeaturesOk) != 0 && (_status & (VirtioStatus.Driver | VirtioStatus.NeedsReset)) == VirtioStatus.Driver && AreFeaturesGood()
             && _device.AcceptFeatures(_driverFeatures, _memory))
         {
             SetStatus(_status | VirtioStatus.FeaturesOk);
@@ -356,7 +370,8 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
         }
         catch (IOException e)
         {
-            s_log.Debug("{Device}: {Error}", Name, e.Message);   // it needs a reset already
+            // It needs a reset already, or it was reset and refuses its next driver: then, too, the machine goes on.
+            s_log.Debug("{Device}: {Error}", Name, e.Message);
         }
     }
 
@@ -377,7 +392,7 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
         ShowDeviceFeatures();
         ShowQueue();
         ShowSharedMemory(selector: 0);
-        UpdateConfig();
+        ShowLastConfig();
     }
 
     // Back-ends interrupt without the VMM, so nobody could say when buffers were used: as long as the device runs, they may have been.

@@ -18,6 +18,9 @@ internal sealed class FakeVirtioDevice : VirtioDevice
 
     public string? FailStart { get; set; }
 
+    /// <summary>Why the configuration cannot be read; null: it can.</summary>
+    public string? FailConfig { get; set; }
+
     public bool IsDisposed { get; private set; }
 
     /// <summary>Says of which memory it may go on writing to; null: of none.</summary>
@@ -38,7 +41,12 @@ internal sealed class FakeVirtioDevice : VirtioDevice
 
     public override bool IsDelegated(int queue) => queue != OwnQueue;
 
-    public override void ReadConfig(Span<byte> config) => Config.CopyTo(config);
+    public override void ReadConfig(Span<byte> config)
+    {
+        if (FailConfig is not null)
+            throw new VhostException(FailConfig);
+        Config.CopyTo(config);
+    }
 
     public override void WriteConfig(int offset, ReadOnlySpan<byte> data) => data.CopyTo(Config.AsSpan(offset));
 

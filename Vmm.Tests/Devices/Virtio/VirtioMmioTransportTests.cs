@@ -141,6 +141,54 @@ public sealed class VirtioMmioTransportTests : IDisposable
         Assert.That(_driver.Status, Is.EqualTo(0xF));
     }
 
+    // Linux resets the device when its driver is unbound, and not once more when a driver is bound.
+    [Test]
+    public void Reset_Incomplete_IsCompleteOnceNobodyWritesAnyMore()
+    {
+        Run();
+        bool mayWrite = true;
+        _device.Writes = _ => mayWrite;
+        _driver.Status = 0;
+        Assert.That(_driver.Status, Is.EqualTo(VirtioDriver.NeedsReset));
+        _driver.Status = VirtioDriver.Acknowledge;
+        Bind();
+        Assert.That(_driver.Status, Is.EqualTo(VirtioDriver.Acknowledge | VirtioDriver.Driver | VirtioDriver.NeedsReset), "refused, and not left without an answer");
+
+        mayWrite = false;
+        Bind();
+        Assert.That(_driver.Status, Is.EqualTo(VirtioDriver.Acknowledge | VirtioDriver.Driver | VirtioDriver.FeaturesOk));
+        _driver.Start();
+        Assert.That(_driver.Status, Is.EqualTo(0xF));
+        Assert.That(_device.Calls[^1], Does.StartWith("start"));
+
+        void Bind()
+        {
+            _driver.Status = VirtioDriver.Acknowledge | VirtioDriver.Driver;
+            _driver[Register.DriverFeaturesSel] = 0;
+            _driver[Register.DriverFeatures] = unchecked((uint)Features);
+            _driver[Register.DriverFeaturesSel] = 1;
+            _driver[Register.DriverFeatures] = (uint)(Features >> 32);
+            _driver.Status = VirtioDriver.Acknowledge | VirtioDriver.Driver | VirtioDriver.FeaturesOk;
+        }
+    }
+
+    [Test]
+    public void Reset_ConfigurationThatCannotBeRead_ShowsTheLast()
+    {
+        Run();
+        _device.FailConfig = "closed by force";
+        Assert.That(_transport.Reset, Throws.Nothing);
+        Assert.That(_driver.Status, Is.Zero);
+        Assert.That(_driver[Register.Config], Is.EqualTo(0x04030201));
+    }
+
+    [Test]
+    public void Create_ConfigurationThatCannotBeRead_IsRefused()
+    {
+        using var device = new FakeVirtioDevice { FailConfig = "on purpose" };
+        Assert.That(() => new VirtioMmioTransport(device, _memory), Throws.TypeOf<VhostException>().With.Message.EqualTo("on purpose"));
+    }
+
     [Test]
     public void Status_WriteThatClearsBits_HasNoEffect()
     {
