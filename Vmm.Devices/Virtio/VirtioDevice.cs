@@ -91,6 +91,10 @@ public abstract class VirtioDevice : IDisposable
     /// state is as at power-on. Also called for a device that was never started.</summary>
     public abstract void Stop();
 
+    /// <summary>The device cannot go on: it stops as <see cref="Stop"/> says, but its driver does not know yet and goes on until it resets the device.
+    /// What the guest looks at without the device stays.</summary>
+    public virtual void StandStill() => Stop();
+
     /// <summary>Whether somebody may still write to <paramref name="memory"/> although the device is stopped; see
     /// <see cref="IVhostBackend.MayWrite"/>.</summary>
     public virtual bool MayWrite(GuestMemory memory) => false;

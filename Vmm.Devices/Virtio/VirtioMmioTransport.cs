@@ -186,7 +186,7 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
             return;
         }
         s_log.Warn("{Device}: {Reason}: it stands still until its driver resets it", Name, reason);
-        _device.Stop();
+        _device.StandStill();
         SetStatus(_status | VirtioStatus.NeedsReset);
         ShowLastConfig();
         if ((_status & VirtioStatus.DriverOk) != 0)

@@ -19,7 +19,6 @@ internal sealed class FsDevice : VhostUserFrontendDevice
 
     private readonly FsOptions _options;
     private readonly SharedMemoryWindow? _window;
-    private bool _isBeingLost;
 
     /// <summary>Connects to the daemon, or starts one.</summary>
     /// <exception cref="VhostException">There is none, or it cannot be started.</exception>
@@ -75,18 +74,13 @@ internal sealed class FsDevice : VhostUserFrontendDevice
     public override void Stop()
     {
         base.Stop();
-        // Whatever a daemon has left there: the next driver finds nothing. While this one is there, its guest may look into the window.
-        if (!_isBeingLost)
-            _window?.Clear();
+        // Whatever a daemon has left there: the next driver finds nothing.
+        _window?.Clear();
     }
 
     /// <inheritdoc/>
-    public override void Lost(string reason)
-    {
-        _isBeingLost = true;
-        base.Lost(reason);
-        _isBeingLost = false;
-    }
+    // The guest runs, and may look into the window: where nothing is mapped it cannot go on.
+    public override void StandStill() => base.Stop();
 
     /// <inheritdoc/>
     public override void SharedMemoryIsNew() => _window?.Orphan();

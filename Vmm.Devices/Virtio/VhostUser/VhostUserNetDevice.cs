@@ -32,6 +32,7 @@ internal sealed class VhostUserNetDevice : VhostUserFrontendDevice, INetControl
     private ulong _features;
     private bool _announce;
     private int _pairsInUse;
+    private bool _standsStill;     // until the driver resets the device
 
     /// <summary>Connects to the switch.</summary>
     /// <exception cref="VhostException">There is none, or it has fewer queues.</exception>
@@ -72,7 +73,7 @@ internal sealed class VhostUserNetDevice : VhostUserFrontendDevice, INetControl
 
     /// <inheritdoc/>
     public override void ReadConfig(Span<byte> config) => NetConfig.Write(
-        config, _mac, isUp: Frontend.IsConnected, _announce, _options.QueuePairs, _options.Mtu);
+        config, _mac, isUp: Frontend.IsConnected && !_standsStill, _announce, _options.QueuePairs, _options.Mtu);
 
     /// <inheritdoc/>
     public override void Start(ulong features, GuestMemory memory, IReadOnlyList<VringConfig> queues)
@@ -101,6 +102,15 @@ internal sealed class VhostUserNetDevice : VhostUserFrontendDevice, INetControl
         _announce = false;
         _mac = _ownMac;
         _features = 0;
+        _standsStill = false;
+    }
+
+    /// <inheritdoc/>
+    // The next switch may be there already, and the link comes up with the driver that can use it.
+    public override void StandStill()
+    {
+        Stop();
+        _standsStill = true;
     }
 
     /// <inheritdoc/>

@@ -137,6 +137,22 @@ public sealed class FsDeviceTests
         Assert.That(Map(machine, file, 0, 0, PageSize), Is.Zero, "again");
     }
 
+    // Its guest runs, and may look into the window: where nothing is mapped it cannot go on.
+    [Test]
+    public void NeedsReset_OfTheDaemon_LeavesTheWindowUntilTheReset()
+    {
+        using VhostUserMachine machine = DaxMachine(out SharedMemoryWindow window);
+        machine.StartDriver(2);
+        using FileDescriptor file = FileOf(1, PageSize);
+        Assert.That(Map(machine, file, 0, 0, PageSize), Is.Zero);
+        machine.Backend.AddedStatus = (byte)VirtioDriver.NeedsReset;
+        machine.Backend.Ask(VhostUserBackendRequest.ConfigChange, []);
+        Eventually.True(() => (machine.Driver.Status & VirtioDriver.NeedsReset) != 0, () => "nobody told the driver");
+        Assert.That(IsMapped(window, 0));
+        machine.Driver.Status = 0;
+        Assert.That(IsMapped(window, 0), Is.False);
+    }
+
     // Until then the guest sees what it saw: where nothing is mapped it cannot go on.
     [Test]
     public void Daemon_GoneAndBack_MapsOverWhatItsPredecessorMapped()

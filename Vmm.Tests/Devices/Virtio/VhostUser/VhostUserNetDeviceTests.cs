@@ -15,7 +15,7 @@ public sealed class VhostUserNetDeviceTests
 
     private readonly string _path = FakeBackend.NewPath();
 
-    private VhostUserMachine Machine(int pairs, FakeBackend? backend = null, bool reconnect = true) => new(backend ?? new FakeBackend(_path), new VhostUserNetOptions
+    private VhostUserMachine Machine(int pairs, FakeBackend? backend = null, bool reconnect = true, bool own = false) => new(own ? null : backend ?? new FakeBackend(_path), new VhostUserNetOptions
     {
         Peer = VhostUserMachine.PeerAt(_path) with { Reconnect = reconnect },
         QueuePairs = pairs,
@@ -102,6 +102,22 @@ public sealed class VhostUserNetDeviceTests
         machine.Backend.Kill();
         Eventually.True(() => (machine.Driver[VirtioMmioRegister.InterruptStatus] & 2) != 0, () => "nobody tells the driver");
         Assert.That(Status(machine), Is.Zero);
+    }
+
+    // The device has the other switch at once. But only a driver that resets the device can use it.
+    [Test]
+    public void Switch_AnotherThatLacksAFeature_IsALinkThatIsDownUntilTheReset()
+    {
+        var first = new FakeBackend(_path).Start();
+        using VhostUserMachine machine = Machine(1, own: true);
+        machine.StartDriver(3, VirtioFeatures.Version1 | VirtioFeatures.EventIndex);
+        first.Dispose();
+        using FakeBackend second = new FakeBackend(_path) { Features = FakeBackend.DefaultFeatures & ~VirtioFeatures.EventIndex }.Start();
+        Eventually.True(() => (machine.Driver.Status & VirtioDriver.NeedsReset) != 0, () => "it is taken");
+        lock (machine.Device.Sync)
+            Assert.That(Status(machine), Is.Zero);
+        machine.StartDriver(3, VirtioFeatures.Version1);
+        Eventually.True(() => Status(machine) == 1, () => "the link is down for ever");
     }
 
     [Test]
