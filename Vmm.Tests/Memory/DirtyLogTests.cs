@@ -11,7 +11,8 @@ public sealed unsafe class DirtyLogTests
     private const int Rounds = 64;
 
     // Store buffering: a device writes to a page whose bit is set already, while a migration clears the bit and copies the page. Either the
-    // migration sees what was written, or the bit is set again. Seen to fail in each run without the fence in Mark, on two processors.
+    // migration sees what was written, or the bit is set again. On two processors it failed without the
+    // fence in Mark. The second race shows how many pages this run loses without it, which may be none.
     [Test]
     public void Mark_WhileABitIsClearedAndItsPageCopied_LosesNoPage()
     {
