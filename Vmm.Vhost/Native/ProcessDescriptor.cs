@@ -7,21 +7,22 @@ public sealed partial class ProcessDescriptor : FileDescriptor
 {
     private const int PidfdOpen = 434;   // __NR_pidfd_open, the same on all architectures
 
-    private ProcessDescriptor(int fd)
-        : base(fd)
-    {
-    }
+    private ProcessDescriptor(int fd, int id)
+        : base(fd) => Id = id;
+
+    /// <summary>Its number, which is another process's once it has ended.</summary>
+    public int Id { get; }
 
     /// <summary>Opens the process with number <paramref name="id"/>.</summary>
     /// <returns>Null if there is no such process, or the system does not let us open it.</returns>
     public static ProcessDescriptor? TryOpen(int id)
     {
         int fd = id > 0 ? (int)Syscall(PidfdOpen, id, 0) : -1;
-        return fd >= 0 ? new ProcessDescriptor(fd) : null;
+        return fd >= 0 ? new ProcessDescriptor(fd, id) : null;
     }
 
     /// <summary>Whether it has ended; waits at most <paramref name="milliseconds"/> for that. Once it has, its threads run no more and its memory is
-    /// unmapped.</summary>
+    /// unmapped. Direct reads that it gave to io_uring may still be written to pages that it shared.</summary>
     /// <exception cref="ObjectDisposedException">The descriptor is closed.</exception>
     public bool HasEnded(int milliseconds = 0)
     {

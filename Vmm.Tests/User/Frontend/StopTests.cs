@@ -112,11 +112,14 @@ public class StopTests
         Assert.That(_fixture.Told, Has.None.StartsWith("lost"));
     }
 
-    [TestCase(0, false)]
-    [TestCase(1, true)]
-    public void Kill_WithRequestsInFlight_TheMemoryMayBeWrittenTo(int inFlight, bool expected)
+    [TestCase(0, false, false)]
+    [TestCase(0, true, false)]
+    [TestCase(1, false, false, Description = "the process that has stopped its rings now is the same")]
+    [TestCase(1, true, true, Description = "of a disk")]
+    public void Kill_WithRequestsInFlight_TheMemoryMayBeWrittenTo(int inFlight, bool isDisk, bool expected)
     {
         using FakeBackend backend = Backend();
+        _fixture.Options = _fixture.Options with { CompletesRequests = isDisk };
         _fixture.Open();
         _fixture.StartAll();
         _fixture.SetIndexes(0, (ushort)(7 + inFlight), 7);
@@ -124,11 +127,40 @@ public class StopTests
         _fixture.WaitFor("restored");
         lock (_fixture.Sync)
         {
+            Assert.That(_fixture.Frontend.MayWrite(_fixture.Memory), Is.EqualTo(inFlight > 0));
             _fixture.SetUsedIndex(0, (ushort)(7 + inFlight));
+            _fixture.Frontend.Stop(1);
+            Assert.That(_fixture.Frontend.MayWrite(_fixture.Memory), Is.EqualTo(inFlight > 0), "one ring runs");
             _fixture.Frontend.StopAll();
             // The process that was killed is this one, and lives.
             Assert.That(_fixture.Frontend.MayWrite(_fixture.Memory), Is.EqualTo(expected));
         }
+    }
+
+    // A direct read of a disk's back-end may be written to memory after the end of the process.
+    [Test]
+    public void NeverStopped_AndItsProcessEnds_OnlyADiskMayStillWrite([Values] bool isDisk)
+    {
+        using FakeBackend backend = Backend();
+        using var process = Process.Start("sleep", "1000");
+        try
+        {
+            _fixture.Options = _fixture.Options with { StopTimeout = s_short, CompletesRequests = isDisk, PeerProcessId = () => process.Id };
+            _fixture.Open();
+            _fixture.StartAll();
+            _fixture.SetIndexes(0, available: 4, used: 2);
+            Answer(backend, ring => (ushort)(ring == 0 ? 4 : 0));
+            lock (_fixture.Sync)
+                _fixture.Frontend.Reset();
+            Assert.That(_fixture.Frontend.MayWrite(_fixture.Memory), "it lives");
+        }
+        finally
+        {
+            process.Kill();
+            process.WaitForExit();
+        }
+        Assert.That(_fixture.Frontend.MayWrite(_fixture.Memory), Is.EqualTo(isDisk));
+        backend.Script = null;
     }
 
     [Test]

@@ -76,6 +76,9 @@ internal sealed class FrontendPeer : IDisposable
         Config = config;
     }
 
+    /// <summary>The number of the back-end's process; null if it is not known.</summary>
+    public int? ProcessId => _process?.Id;
+
     /// <summary>Gives away the back-end's process, which tells its end; null if it is not known.</summary>
     public ProcessDescriptor? TakeProcess()
     {

@@ -58,8 +58,8 @@ public sealed partial class VhostUserFrontend
         }
     }
 
-    // The driver makes no more requests, and those that it has made are all completed soon. qemu-storage-daemon 7.2 stops to tell of completions
-    // when it is told to stop, so it is let finish before. What cannot be awaited has the rest of the time.
+    // The driver makes no more requests, and those that it has made are all completed soon. qemu-storage-daemon 7.2 no longer reports completions once
+    // it was told to stop, so we wait for them first. What cannot be awaited has the rest of the time.
     private void WaitUntilIdle(FrontendPeer peer, List<Ring> rings, Deadline deadline)
     {
         PollEntry[] entries = Waiting(peer);
@@ -104,6 +104,7 @@ public sealed partial class VhostUserFrontend
                 if (!IsPacked)
                     ring.Base = UsedIndex(ring);
             }
+            ForgetEarlierConnections(peer);
             return true;
         }
         Leave(
@@ -167,8 +168,19 @@ public sealed partial class VhostUserFrontend
             return;
         if (_writers.Count >= MaxWriters)
             ForgetWriters(new Writer(null, MayBeEnding: false));
+        else if (parting != Parting.Theirs && _options.CompletesRequests)
+            _writers.Add(new Writer(null, MayBeEnding: false));   // direct reads by io_uring may be written after the end of a disk's process
         else
             _writers.Add(new Writer(peer.TakeProcess(), parting == Parting.Theirs));
+    }
+
+    // A switch may close a port and open it again, while a network's buffers are in flight all the time. It is one process: when it has stopped all
+    // rings of the new connection, it has nothing to write for the old one. A disk may have, whose requests take their time.
+    private void ForgetEarlierConnections(FrontendPeer peer)
+    {
+        if (_options.CompletesRequests || peer.ProcessId is not { } id || Array.Exists(_rings, ring => ring.Runs))
+            return;
+        _writers.RemoveAll(writer => writer.MayBeEnding && writer.Forget(id));
     }
 
     private void ForgetWriters(params ReadOnlySpan<Writer> successors)
@@ -191,6 +203,15 @@ public sealed partial class VhostUserFrontend
         public bool HasEnded()
         {
             if (Process is null || !Process.HasEnded(MayBeEnding ? EndPatience : 0))
+                return false;
+            Process.Dispose();
+            return true;
+        }
+
+        /// <summary>Returns whether it is process <paramref name="id"/>, and then it is not of use any more.</summary>
+        public bool Forget(int id)
+        {
+            if (Process?.Id != id)
                 return false;
             Process.Dispose();
             return true;

@@ -83,7 +83,8 @@ public sealed record VhostUserFrontendOptions
     public TimeSpan StopTimeout { get; init => field = TimeLimit.Checked(value, nameof(StopTimeout)); } = TimeSpan.FromSeconds(5);
 
     /// <summary>Whether every request that a driver makes is completed by itself, as a disk's are and the buffers for a network's packets are not.
-    /// Then a stop lets the back-end complete them before it is told to stop, for most of <see cref="StopTimeout"/>.</summary>
+    /// Then a stop lets the back-end complete them before it is told to stop, for most of <see cref="StopTimeout"/>.
+    /// And the end of the process of one that did not stop says nothing of its direct reads.</summary>
     public bool CompletesRequests { get; init; }
 
     /// <summary>Gives the process id of the back-end where the owner knows it better than the socket, as of a process that it has started itself
