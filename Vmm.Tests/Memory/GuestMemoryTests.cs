@@ -156,6 +156,25 @@ public class GuestMemoryTests
         Assert.That(error.InnerException, Is.TypeOf<ErrnoException>());
     }
 
+    // What a guest has not touched after a reboot must be there when it does: or it is ended by SIGBUS.
+    [Test]
+    public void Clear_HugePages_AreReservedAgain()
+    {
+        const string pages = "/sys/kernel/mm/hugepages/hugepages-2048kB/";
+        if (!File.Exists(pages + "free_hugepages") || Count("free_hugepages") - Count("resv_hugepages") < 1)
+            Assert.Ignore("this host has no free huge page of 2 MiB");
+        using GuestMemory memory = GuestMemory.Create([(new(0), 2 * MiB)], new GuestMemoryOptions { HugePageSize = 2 * MiB });
+        memory.Write(new GuestAddress(0x1234), 0x55);
+        long reserved = Count("resv_hugepages");
+
+        memory.Clear();
+
+        Assert.That(Count("resv_hugepages"), Is.EqualTo(reserved + 1));
+        Assert.That(memory.Read<int>(new GuestAddress(0x1234)), Is.Zero);
+
+        static long Count(string what) => long.Parse(File.ReadAllText(pages + what), System.Globalization.CultureInfo.InvariantCulture);
+    }
+
     [Test]
     public void Memory_Disposed_ThrowsEverywhere()
     {

@@ -3,7 +3,7 @@ using Vmm.Vhost.Native;
 namespace Vmm.Vhost.Memory;
 
 /// <summary>A guest's RAM: one sealed memfd, mapped once and shared, seen by the guest as a few large regions.</summary>
-/// <remarks>Dispose of it after whatever uses it. Afterwards every member throws <see cref="ObjectDisposedException"/>. The memory is given
+/// <remarks>Dispose of it after whatever uses it. Afterwards every access to its bytes throws <see cref="ObjectDisposedException"/>. The memory is given
 /// back at once, but its addresses in this process stay reserved until nothing refers to this object, its address space or a queue in it: who
 /// still looks there, on another thread or by a span, finds zeros and harms nobody.</remarks>
 public sealed class GuestMemory : IDisposable
@@ -16,12 +16,12 @@ public sealed class GuestMemory : IDisposable
     private const ulong HugePageSize = 2 << 20;   // what a page directory entry maps
 
     private readonly MemoryMapping _mapping;
-    private readonly bool _prefault;
+    private readonly GuestMemoryOptions _options;
     private bool _isDisposed;
 
-    private GuestMemory(FileDescriptor file, MemoryMapping mapping, GuestRegion[] regions, bool prefault)
+    private GuestMemory(FileDescriptor file, MemoryMapping mapping, GuestRegion[] regions, GuestMemoryOptions options)
     {
-        _prefault = prefault;
+        _options = options;
         File = file;
         _mapping = mapping;
         AddressSpace = new GuestAddressSpace(mapping, regions);
@@ -64,7 +64,7 @@ public sealed class GuestMemory : IDisposable
                 mapping.PreferHugePages();
             if (options.Prefault)
                 mapping.Populate();
-            return new GuestMemory(file, mapping, Lay(ranges, mapping), options.Prefault);
+            return new GuestMemory(file, mapping, Lay(ranges, mapping), options);
         }
         catch (Exception e)
         {
@@ -124,14 +124,28 @@ public sealed class GuestMemory : IDisposable
         static ulong AlignDown(ulong value) => value & ~(HugePageSize - 1);
     }
 
-    /// <summary>Zeroes all of it: what a guest finds after a cold start. With <see cref="GuestMemoryOptions.Prefault"/> all of it is backed again
-    /// when this returns.</summary>
-    /// <exception cref="ErrnoException">The host has not so much memory any more.</exception>
+    /// <summary>Zeroes all of it: what a guest finds after a cold start. Huge pages are reserved again, and with
+    /// <see cref="GuestMemoryOptions.Prefault"/> all of it is backed again, when this returns.</summary>
+    /// <exception cref="ErrnoException">The host does not take the pages back.</exception>
+    /// <exception cref="GuestMemoryException">The host has not so much memory any more.</exception>
     public void Clear()
     {
         Discard();
-        if (_prefault)
-            _mapping.Populate();
+        try
+        {
+            if (_options.HugePageSize != 0)
+            {
+                // Whoever gives huge pages back gives up what was reserved, and only mmap reserves them.
+                _mapping.Replace(File, 0);
+                _mapping.LeaveOutOfCoreDumps();
+            }
+            if (_options.Prefault)
+                _mapping.Populate();
+        }
+        catch (ErrnoException e)
+        {
+            throw new GuestMemoryException(Explain(Size, _options, e), e);
+        }
     }
 
     /// <summary>Gives its pages back to the host. It reads as zeros, and takes new pages when it is written to.</summary>
