@@ -19,6 +19,7 @@ public sealed unsafe partial class ChildProcess : IDisposable
     private const short SetGroup = 0x02;        // POSIX_SPAWN_SETPGROUP (spawn.h)
     private const short SetDefaults = 0x04;     // POSIX_SPAWN_SETSIGDEF
     private const short SetMask = 0x08;         // POSIX_SPAWN_SETSIGMASK
+    private const int Patience = 2000;          // milliseconds until a killed process is left to the kernel
     private const int OpaqueSize = 512;         // posix_spawnattr_t is 336 bytes, posix_spawn_file_actions_t 80, sigset_t 128
 
     private readonly int _id;
@@ -104,16 +105,20 @@ public sealed unsafe partial class ChildProcess : IDisposable
         return End is not null;
     }
 
-    /// <summary>Kills it if it runs, and waits for its end.</summary>
+    /// <summary>Kills it if it runs, and waits for its end. The kernel may hold up a process that waits for a disk or a server.</summary>
+    /// <returns>Whether it has ended within <paramref name="milliseconds"/>.</returns>
+    public bool Kill(int milliseconds)
+    {
+        if (End is not null)
+            return true;
+        _ = SendSignal(_id, SigKill);   // still ours, even as a zombie: the number is not anybody else's
+        return WaitForEnd(milliseconds);
+    }
+
+    /// <summary>Kills it if it runs, and waits 2 s at most for its end.</summary>
     public void Dispose()
     {
-        if (End is null)
-        {
-            _ = SendSignal(_id, SigKill);   // still ours, even as a zombie: the number is not anybody else's
-            while (!WaitForEnd(-1))
-            {
-            }
-        }
+        _ = Kill(Patience);
         Output.Dispose();
         Ended.Dispose();
     }

@@ -31,6 +31,7 @@ internal class BackendDaemon : IDisposable
     private long _started;
     private bool _isReported = true;
     private bool _isEndExpected;
+    private bool _isKilled;      // and the kernel has not ended it yet
     private bool _disposed;
 
     /// <summary>Makes a directory for its socket, that nobody else may look into.</summary>
@@ -103,7 +104,8 @@ internal class BackendDaemon : IDisposable
         {
             if (_disposed)
                 return;
-            End(isExpected: false);
+            if (!TryEnd(isExpected: false))
+                throw new VhostException($"{_name}: {_program.Name} (process {_process!.Id}) was killed and has not ended yet: no other one is started before");
             _started = Stopwatch.GetTimestamp();
             ChildProcess process;
             try
@@ -148,7 +150,12 @@ internal class BackendDaemon : IDisposable
             if (_disposed)
                 return;
             _disposed = true;
-            End(isExpected: true);
+            if (!TryEnd(isExpected: true))
+            {
+                s_log.Warn("{Device}: {Program} (process {Id}) was killed and has not ended yet", _name, _program.Name, _process!.Id);
+                _process.Dispose();
+                _process = null;
+            }
             try
             {
                 Directory.Delete(_directory, recursive: true);
@@ -160,18 +167,29 @@ internal class BackendDaemon : IDisposable
         }
     }
 
-    private void End(bool isExpected)
+    // Whether it has ended. One that the kernel holds up may still write to its image and to guest memory, and holds its locks.
+    private bool TryEnd(bool isExpected)
     {
-        if (_process is { } process)
-        {
-            _events.Remove(process.Output);
-            _events.Remove(process.Ended);
-            if (process.WaitForEnd(Patience) && !isExpected)
-                Report();
-            _process = null;
-            process.Dispose();
-        }
         CloseListener();
+        if (_process is not { } process)
+            return true;
+        _events.Remove(process.Output);
+        _events.Remove(process.Ended);
+        int patience = _isKilled ? 0 : Patience;
+        if (process.WaitForEnd(patience))
+        {
+            if (!isExpected)
+                Report();
+        }
+        else if (!process.Kill(patience))
+        {
+            _isKilled = true;
+            return false;
+        }
+        _isKilled = false;
+        _process = null;
+        process.Dispose();
+        return true;
     }
 
     private void Report()
