@@ -239,8 +239,10 @@ public class ReconnectTests
         int connection = second.Connections;
         Assert.That(second.Names(connection), Does.Not.Contain(VhostUserRequest.SetVringKick));
         _fixture.StartAll();
-        Assert.That(second.All(connection, VhostUserRequest.SetVringEnable), Has.Length.EqualTo(2));
-        Assert.That(second.Connections, Is.EqualTo(connection));
+        // The end of the connection before may be seen only now: then the rings are told to the next one.
+        Eventually.True(() => second.All(second.Connections, VhostUserRequest.SetVringEnable).Length == 2, () => "the rings were not started");
+        if (!diesBeforeTheReset)
+            Assert.That(second.Connections, Is.EqualTo(connection));
     }
 
     [Test]
