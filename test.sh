@@ -1,6 +1,6 @@
 #!/bin/bash
 # Runs every check and test, from a fresh clone on: ./test.sh
-# Tests that boot Linux run on this machine's KVM if it can, else in two emulated KVM hosts (firmware/kvm-host).
+# Tests that boot Linux run on this machine's KVM if it can, else in emulated KVM hosts (firmware/kvm-host).
 # Logs are in artifacts/logs. The last line is "N passed, N failed"; skipped tests stand above it, each with its reason.
 # With CI set, a test that boots Linux and was skipped is a failure. VMM_TESTS=full boots every kind of machine; see
 # docs/testing.md.
