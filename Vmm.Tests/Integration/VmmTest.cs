@@ -2,7 +2,7 @@ using NUnit.Framework;
 
 namespace Vmm.Tests.Integration;
 
-/// <summary>A test that runs the vmm executable. What still runs when it ends is killed.</summary>
+/// <summary>A test that runs the vmm executable. What still runs when it ends is killed, and what it made on the host is taken away.</summary>
 [NonParallelizable]
 public abstract class VmmTest
 {
@@ -18,10 +18,22 @@ public abstract class VmmTest
     [TearDown]
     public void StopWhatIsLeft()
     {
-        foreach (IDisposable process in _started)
-            process.Dispose();
+        // A VMM ends before the device that it uses is taken away: the kernel may wait for it (vhost-vdpa does).
+        List<Exception> failures = [];
+        foreach (IDisposable item in Enumerable.Reverse(_started))
+        {
+            try
+            {
+                item.Dispose();
+            }
+            catch (Exception e)
+            {
+                failures.Add(e);
+            }
+        }
         _started.Clear();
         Directory.Delete(Scratch, recursive: true);
+        Assert.That(failures, Is.Empty);
     }
 
     /// <summary>A directory of the running test's own.</summary>
@@ -33,11 +45,12 @@ public abstract class VmmTest
     /// <summary>Starts vmm.</summary>
     private protected VmmProcess StartVmm(params string[] arguments) => Keep(VmmProcess.Start(arguments, Temporary));
 
-    /// <summary>Has <paramref name="process"/> disposed of when the test ends.</summary>
-    private protected T Keep<T>(T process)
+    /// <summary>Has <paramref name="item"/>, a process or something of the host, disposed of when the test ends. What was kept last is
+    /// disposed of first. What goes wrong there does not hide what the test itself found, as the end of a using block would.</summary>
+    private protected T Keep<T>(T item)
         where T : IDisposable
     {
-        _started.Add(process);
-        return process;
+        _started.Add(item);
+        return item;
     }
 }

@@ -8,7 +8,7 @@ public class ErrorTests : DeviceTest
     [Test]
     public void Net_ModuleNotLoaded_IsNamed()
     {
-        using var tap = new HostTap(20);
+        HostTap tap = Keep(new HostTap(20));
         HostCommand.Run("modprobe", "-r", "vhost_net");
         try
         {
@@ -25,7 +25,7 @@ public class ErrorTests : DeviceTest
     [Test]
     public void Net_TapInUse_IsBusy()
     {
-        using var tap = new HostTap(21);
+        HostTap tap = Keep(new HostTap(21));
         VmmProcess first = Boot(GuestWith("echo \"up\"; read -r end", "--net", $"tap={tap.Name}"));
         first.WaitForOutput("up");
         AssertRefused(
@@ -38,7 +38,7 @@ public class ErrorTests : DeviceTest
     [Test]
     public void Net_SeveralQueuesOfATapWithOne_AreRefused()
     {
-        using var tap = new HostTap(22);
+        HostTap tap = Keep(new HostTap(22));
         AssertRefused(
             $"--net: tap={tap.Name}: ioctl(TUNSETIFF): Invalid argument (errno 22): it is no tap, or one of a single queue: as root, "
             + $"ip link del {tap.Name}, and ip tuntap add {tap.Name} mode tap user $USER vnet_hdr multi_queue",

@@ -22,9 +22,9 @@ public partial class NetworkTests : DeviceTest
     [Test]
     public void Traffic_OneQueue_ArrivesUnchangedAndSurvivesRebinding()
     {
-        using var tap = new HostTap(0);
-        using var jumbo = new HostTap(1);
-        using var transfer = new TransferServer(tap.Address, TransferSize);
+        HostTap tap = Keep(new HostTap(0));
+        HostTap jumbo = Keep(new HostTap(1));
+        TransferServer transfer = Keep(new TransferServer(tap.Address, TransferSize));
         VmmProcess process = Boot(GuestWith(
             $"""
             ip link set lo up
@@ -74,7 +74,7 @@ public partial class NetworkTests : DeviceTest
     [Test]
     public void Reboot_WithNetwork_WorksAgain()
     {
-        using var tap = new HostTap(2);
+        HostTap tap = Keep(new HostTap(2));
         LinuxGuest guest = GuestWith(
             $"""
             ip addr add {tap.GuestAddress}/24 dev eth0
@@ -98,7 +98,7 @@ public partial class NetworkTests : DeviceTest
     public void Reboot_ManyTimes_LeavesNothingBehind()
     {
         const int warmUp = 3;
-        using var tap = new HostTap(7);
+        HostTap tap = Keep(new HostTap(7));
         VmmProcess process = Boot(GuestWith(
             $"""
             ip addr add {tap.GuestAddress}/24 dev eth0
@@ -138,7 +138,7 @@ public partial class NetworkTests : DeviceTest
     [Test]
     public void Multiqueue_FourPairs_AreAllUsed()
     {
-        using var tap = new HostTap(3, multiQueue: true);
+        HostTap tap = Keep(new HostTap(3, multiQueue: true));
         using Process server = HostCommand.Start("iperf3", "-s", "-B", tap.Address);
         try
         {
@@ -178,7 +178,7 @@ public partial class NetworkTests : DeviceTest
     [Test]
     public void Traffic_Iperf3_CostsTheVmmNoSystemCallAPacket()
     {
-        using var tap = new HostTap(4);
+        HostTap tap = Keep(new HostTap(4));
         using Process server = HostCommand.Start("iperf3", "-s", "-B", tap.Address);
         try
         {
@@ -228,7 +228,7 @@ public partial class NetworkTests : DeviceTest
     [Test]
     public void Link_TapSetDownAndUp_IsSeenByTheGuest()
     {
-        using var tap = new HostTap(5);
+        HostTap tap = Keep(new HostTap(5));
         VmmProcess process = Boot(GuestWith(
             """
             ip link set eth0 up
@@ -253,7 +253,7 @@ public partial class NetworkTests : DeviceTest
     [Test]
     public void Rebind_HundredTimes_LeavesNothingBehind()
     {
-        using var tap = new HostTap(6);
+        HostTap tap = Keep(new HostTap(6));
         VmmProcess process = Boot(GuestWith(
             """
             rebind() {

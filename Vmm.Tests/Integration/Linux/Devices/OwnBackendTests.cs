@@ -43,9 +43,9 @@ public class OwnBackendTests : DeviceTest
         using (FileStream file = File.Create(disk))
             file.SetLength(DiskSize);
         string network = Path.Combine(Scratch, "net.sock");
-        using var tap = new HostTap(8);
+        HostTap tap = Keep(new HostTap(8));
         string[] vmm = [.. VmmProcess.Command];
-        using var backend = new HostDaemon([network], vmm[0], [.. vmm[1..], "backend", "net", "--socket-path", network, "--tap", tap.Name]);
+        HostDaemon backend = Keep(new HostDaemon([network], vmm[0], [.. vmm[1..], "backend", "net", "--socket-path", network, "--tap", tap.Name]));
         using var host = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         host.Bind(new UnixDomainSocketEndPoint(socket + "_5000"));
         host.Listen();
@@ -96,7 +96,7 @@ public class OwnBackendTests : DeviceTest
         using (FileStream file = File.Create(image))
             file.SetLength(DiskSize);
         string[] vmm = [.. VmmProcess.Command];
-        using var backend = new HostDaemon([socket], vmm[0], [.. vmm[1..], "backend", "blk", "--socket-path", socket, "--path", image, "--queues", "2"]);
+        HostDaemon backend = Keep(new HostDaemon([socket], vmm[0], [.. vmm[1..], "backend", "blk", "--socket-path", socket, "--path", image, "--queues", "2"]));
         VmmProcess process = Boot(GuestWith(
             "until [ -b /dev/vda ]; do sleep 0.1; done\ndisktest stamps /dev/vda 64 32 || exit 1\n", "--disk", $"socket={socket},queues=2") with
         { Cpus = 2 });

@@ -12,7 +12,7 @@ public class ScsiTests : DeviceTest
     [Test]
     public void Disk_PartitionedAndWritten_IsTheRootAfterARestart()
     {
-        using var target = new LioTarget(1, Path.Combine(Scratch, "disk"), DiskSize);
+        LioTarget target = Keep(new LioTarget(1, Path.Combine(Scratch, "disk"), DiskSize));
         LinuxGuest guest = GuestWith("", "--scsi", $"wwpn={target.Wwpn},queues=2") with { HasTools = true };
         const string wait = "until [ -b /dev/sda ]; do sleep 0.1; done\n";
         VmmResult first = Boot(guest with

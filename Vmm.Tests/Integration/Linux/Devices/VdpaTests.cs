@@ -16,8 +16,8 @@ public class VdpaTests : DeviceTest
     [Test]
     public void Devices_DiskAndNetwork_MoveData()
     {
-        using var disk = new VdpaSimulator("blk");
-        using var network = new VdpaSimulator("net");
+        VdpaSimulator disk = Keep(new VdpaSimulator("blk"));
+        VdpaSimulator network = Keep(new VdpaSimulator("net"));
         VmmResult result = Boot(GuestWith(
             """
             appears() { for i in $(seq 100); do [ ! -b /dev/vda ] || return; sleep 0.1; done; }
@@ -49,7 +49,7 @@ public class VdpaTests : DeviceTest
     [Test]
     public void Device_MoreQueuesThanItHas_FailsBeforeTheGuestBoots()
     {
-        using var disk = new VdpaSimulator("blk");
+        VdpaSimulator disk = Keep(new VdpaSimulator("blk"));
         VmmResult result = Boot(GuestWith("", "--vdpa", $"path={disk.Path},queues=9")).WaitForEnd();
         Assert.That(result.ExitCode, Is.EqualTo(1));
         Assert.That(result.Errors, Is.EqualTo($"vmm: --vdpa path={disk.Path}: queues=9 are more than the device has, 1\n"));
