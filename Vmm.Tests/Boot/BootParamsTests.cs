@@ -106,12 +106,12 @@ public sealed class BootParamsTests
         else
         {
             Assert.That(() => Guest.Load(memory, options), Throws.TypeOf<VmmException>().With.Message.EqualTo(
-                "--cmdline: 101 characters, but this kernel takes at most 100 (cmdline_size): shorten it"));
+                "--cmdline: 101 characters with what vmm adds, but this kernel takes at most 100 (cmdline_size): shorten it"));
         }
     }
 
-    [TestCase("a\0b", "U+0000 at position 1")]
-    [TestCase("root=é", "U+00E9 at position 5")]
+    [TestCase("a\0b", "U+0000 after 'a'")]
+    [TestCase("root=é", "U+00E9 after 'root='")]
     public void Check_CharacterThatIsNoPrintableAscii_IsRefused(string text, string expected) =>
         Assert.That(() => KernelCommandLine.Check(text, 2047), Throws.TypeOf<VmmException>().With.Message.Contains(expected));
 }

@@ -90,6 +90,43 @@ public class EndTests : KvmTest
         Assert.That(result.Output, Is.EqualTo("panic\n"), "the guest must not go on");
     }
 
+    // The payload resets as Linux does after a panic. It is Linux for vmm, which runs that on any KVM only by force.
+    [TestCase("acpi", "restart")]
+    [TestCase("i8042", "restart")]
+    [TestCase("triple", "restart")]
+    [TestCase("acpi", "exit")]
+    [TestCase("acpi panic=30 reboot=acpi", "exit")]
+    public void PanicReset_OfLinux_Exits3(string commandLine, string onReboot)
+    {
+        VmmResult result = Run("panicreset", "--force", "--cmdline", commandLine, "--on-reboot", onReboot);
+
+        Assert.That(result.ExitCode, Is.EqualTo(3), result.Summary);
+        Assert.That(result.Output, Is.EqualTo($"command line: panic=-1 reboot=panic_warm {commandLine}\n"));
+        Assert.That(result.Errors, Does.Contain("kernel panicked"));
+    }
+
+    [TestCase("acpi cold", "")]
+    [TestCase("acpi reboot=warm", "reboot=")]
+    [TestCase("acpi reboot=k,panic_hard", "reboot=")]
+    public void PanicReset_ItIsAReboot_Exits0(string commandLine, string warning)
+    {
+        VmmResult result = Run("panicreset", "--force", "--cmdline", commandLine, "--on-reboot", "exit");
+
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(result.Errors, warning == "" ? Is.Empty : Does.Contain(warning), result.Summary);
+        Assert.That(result.Output, Does.Contain(commandLine).And.Match(warning == "" ? "panic=-1" : "line: acpi"));
+    }
+
+    [Test]
+    public void PanicReset_OnPanicHalt_IsHeldUntilASignal()
+    {
+        VmmProcess process = Start("panicreset", "--force", "--cmdline", "acpi", "--on-panic", "halt");
+        process.WaitForErrors("is held");
+        process.Signal(LibC.SIGTERM);
+
+        Assert.That(process.WaitForEnd().ExitCode, Is.EqualTo(128 + LibC.SIGTERM));
+    }
+
     [TestCase(1)]
     [TestCase(2)]
     public void Halt_InterruptsOff_Exits0(int cpus)

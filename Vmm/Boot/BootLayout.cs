@@ -3,6 +3,9 @@ namespace Vmm.Boot;
 /// <summary>Where everything that a booting kernel is given lies in guest memory (guest-physical addresses).</summary>
 internal static class BootLayout
 {
+    /// <summary>Where a PC's software tells the firmware what kind of start follows a reset, 16 bits: 0x1234 means a warm one (BIOS data area, 40:72).</summary>
+    public const ulong ResetFlag = 0x472;
+
     /// <summary>The GDT that the first vCPU begins with; the kernel soon loads its own.</summary>
     public const ulong Gdt = 0x500;
 

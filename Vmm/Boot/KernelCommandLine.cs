@@ -17,11 +17,11 @@ internal static class KernelCommandLine
     {
         ulong room = Math.Min(limit, BootLayout.CommandLineRoom - 1);
         if ((ulong)text.Length > room)
-            throw new VmmException($"--cmdline: {text.Length} characters, but this kernel takes at most {room} (cmdline_size): shorten it");
+            throw new VmmException($"--cmdline: {text.Length} characters with what vmm adds, but this kernel takes at most {room} (cmdline_size): shorten it");
         for (int i = 0; i < text.Length; i++)
         {
             if (text[i] is '\0' or > '\x7e' or (< ' ' and not '\t' and not '\n'))
-                throw new VmmException($"--cmdline: character U+{(int)text[i]:X4} at position {i}: only printable ASCII can be passed on");
+                throw new VmmException($"--cmdline: character U+{(int)text[i]:X4} after '{text[Math.Max(0, i - 16)..i]}': only printable ASCII can be passed on");
         }
     }
 

@@ -4,13 +4,16 @@ namespace Vmm.Boot;
 /// have taken their places meanwhile, or nothing has.</summary>
 internal sealed class KernelFiles : IDisposable
 {
-    private KernelFiles(ImageFile kernel, ImageFile? initramfs) => (Kernel, Initramfs) = (kernel, initramfs);
+    private KernelFiles(ImageFile kernel, ImageFile? initramfs, bool isLinux) => (Kernel, Initramfs, IsLinux) = (kernel, initramfs, isLinux);
 
     /// <summary>The kernel.</summary>
     public ImageFile Kernel { get; }
 
     /// <summary>The initramfs, or null.</summary>
     public ImageFile? Initramfs { get; }
+
+    /// <summary>Whether the kernel is Linux: a bzImage with a kernel in it, or an ELF file with a note of the owner "Linux".</summary>
+    public bool IsLinux { get; }
 
     /// <summary>Opens the files that <paramref name="options"/> name.</summary>
     /// <exception cref="VmmException">One is missing, or cannot be an image; the message names it and its option.</exception>
@@ -19,7 +22,8 @@ internal sealed class KernelFiles : IDisposable
         ImageFile kernel = ImageFile.Open(options.KernelPath, "kernel", "--kernel");
         try
         {
-            return new KernelFiles(kernel, options.InitramfsPath is string path ? ImageFile.Open(path, "initramfs", "--initramfs") : null);
+            bool isLinux = KernelLoader.IsLinux(kernel);
+            return new KernelFiles(kernel, options.InitramfsPath is string path ? ImageFile.Open(path, "initramfs", "--initramfs") : null, isLinux);
         }
         catch
         {

@@ -17,6 +17,12 @@ internal static class KernelLoader
     public static bool IsLinux(string path)
     {
         using ImageFile file = ImageFile.Open(path, "kernel", "--kernel");
+        return IsLinux(file);
+    }
+
+    /// <inheritdoc cref="IsLinux(string)"/>
+    public static bool IsLinux(ImageFile file)
+    {
         Span<byte> head = stackalloc byte[ElfKernel.HeadSize];
         head = head[..file.Read(head, 0)];
         if (!ElfKernel.IsElf(head))

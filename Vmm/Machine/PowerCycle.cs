@@ -42,7 +42,7 @@ internal sealed class PowerCycle : IDisposable
                 VirtioSlots = config.Discovery == VirtioDiscovery.Acpi ? slots.Occupied : [],
             });
             ResetVector.Write(memory);
-            BootEntry entry = KernelLoader.Load(memory, kernel, KernelOf(config, slots), rsdp);
+            BootEntry entry = KernelLoader.Load(memory, kernel, KernelOf(config, kernel, slots), rsdp);
             KvmCpuidEntry2[] cpuid = CpuId.ForMachine(
                 kvm.GetSupportedCpuid(), config.Cpus, tscDeadline: kvm.Check(KvmCapability.TscDeadlineTimer) != 0);
             for (int i = 0; i < config.Cpus; i++)
@@ -65,10 +65,18 @@ internal sealed class PowerCycle : IDisposable
     }
 
     // The parameters stand first: what follows a "--" on the command line is not the kernel's.
-    private static KernelOptions KernelOf(MachineConfig config, VirtioSlots slots) =>
-        config.Discovery == VirtioDiscovery.CommandLine
-            ? config.Kernel with { CommandLine = $"{slots.KernelParameters} {config.Kernel.CommandLine}" }
-            : config.Kernel;
+    private static KernelOptions KernelOf(MachineConfig config, KernelFiles kernel, VirtioSlots slots)
+    {
+        string commandLine = config.Kernel.CommandLine;
+        if (config.Discovery == VirtioDiscovery.CommandLine)
+            commandLine = $"{slots.KernelParameters} {commandLine}";
+        if (TellsPanics(config, kernel))
+            commandLine = $"{LinuxPanic.Parameters} {commandLine}";
+        return config.Kernel with { CommandLine = commandLine };
+    }
+
+    /// <summary>Whether the guest's kernel tells of a panic by its reset; see <see cref="LinuxPanic"/>.</summary>
+    public static bool TellsPanics(MachineConfig config, KernelFiles kernel) => kernel.IsLinux && LinuxPanic.CanBeTold(config.Kernel.CommandLine);
 
     /// <summary>Lets the guest run.</summary>
     public void Start()

@@ -18,6 +18,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     private readonly MachineConfig _config;
     private readonly KvmSystem _kvm;
     private readonly KernelFiles _kernel;
+    private readonly bool _tellsPanics;
     private GuestMemory _memory;
     private readonly Platform _platform;
     private readonly VirtioSlots _slots;
@@ -40,6 +41,9 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         {
             HostLimits.Check(config, _kvm);
             _kernel = KernelFiles.Open(config.Kernel);
+            _tellsPanics = PowerCycle.TellsPanics(config, _kernel);
+            if (_kernel.IsLinux && !_tellsPanics)
+                s_log.Warn("--cmdline: its reboot= leaves the guest no way to tell of a panic before its pvpanic driver is loaded: it will look like a reboot");
             _memory = GuestMemory.Create(AddressMap.RamRanges(config.MemorySize), config.Memory);
             _platform = new Platform(config, _kvm, this, quit: () => Stop(new MachineEnd(MachineEndKind.Quit)));
             _slots = new VirtioSlots(config.Devices, _memory, _platform.Mmio, _kvm, cancellation);
@@ -62,6 +66,11 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         while (true)
         {
             MachineEnd end = RunOnce(out TimeSpan ran);
+            if (end.Kind == MachineEndKind.Reset && _tellsPanics && LinuxPanic.IsToldIn(_memory))
+            {
+                s_log.Warn("the guest's kernel panicked, and reset");
+                end = new MachineEnd(MachineEndKind.Panic);
+            }
             switch (end.Kind)
             {
                 case MachineEndKind.Failure:

@@ -60,6 +60,38 @@ public class PowerTests : LinuxTest
         Assert.That(result.Output, Does.Contain("Kernel panic - not syncing: sysrq triggered crash"), result.Summary);
     }
 
+    // None of them has the pvpanic driver when it panics. The user's own panic= counts.
+    [TestCase("rdinit=/etc/passwd init=/nonexistent panic=0 panic=2", true, "Requested init /nonexistent failed", "exit")]
+    [TestCase("root=/dev/nothing", false, "VFS: Unable to mount root fs", "restart")]
+    public void Panic_BeforeAnyDriver_Exits3(string commandLine, bool hasInitramfs, string expected, string onReboot)
+    {
+        List<string> arguments = [.. new LinuxGuest { CommandLine = commandLine, Options = ["--on-reboot", onReboot] }.Prepare(Scratch)];
+        // The guest of the tests asks for panic=-1, which is the default.
+        arguments[arguments.IndexOf("--cmdline") + 1] = arguments[arguments.IndexOf("--cmdline") + 1].Replace("panic=-1 ", "", StringComparison.Ordinal);
+        if (!hasInitramfs)
+            arguments.RemoveRange(arguments.IndexOf("--initramfs"), 2);
+        VmmProcess process = StartVmm([.. arguments]);
+        process.EndInput();
+        VmmResult result = process.WaitForEnd();
+
+        Assert.That(result.ExitCode, Is.EqualTo(3), result.Summary);
+        Assert.That(result.Output, Does.Contain("Kernel panic - not syncing: ").And.Contain(expected), result.Summary);
+    }
+
+    [Test]
+    public void Panic_DriverRemoved_Exits3()
+    {
+        VmmResult result = Run(new LinuxGuest
+        {
+            Cpus = 2,
+            Script = "rmmod pvpanic-mmio && echo c > /proc/sysrq-trigger",
+            Options = ["--on-reboot", "exit", "--virtio-discovery", "cmdline"],
+        });
+
+        Assert.That(result.ExitCode, Is.EqualTo(3), result.Summary);
+        Assert.That(result.Output, Does.Contain("Kernel panic - not syncing: sysrq triggered crash"), result.Summary);
+    }
+
     [Test]
     public void Panic_OnPanicHalt_IsHeldUntilASignal()
     {
