@@ -160,7 +160,19 @@ public sealed class VhostVdpa : VhostKernelBackend
         CheckRange(Memory);
         _isMapped = true;
         ResourceLimit.LockedMemory.Raise(altogether: true);
-        SendBatch(VhostIotlbMsg.Update);
+        try
+        {
+            SendBatch(VhostIotlbMsg.Update);
+        }
+        catch (VhostException)
+        {
+            // The kernel keeps an entry for each run of neighbouring pages, and takes 2048 of them by default (max_iotlb_entries). A
+            // guest whose pages lie in more runs than that gets huge pages, as far as the host has them, and another try.
+            SendBatch(VhostIotlbMsg.Invalidate);
+            foreach (ref readonly GuestRegion region in Memory.Regions)
+                Memory.TryUseHugePages(region.Start, region.Size);
+            SendBatch(VhostIotlbMsg.Update);
+        }
     }
 
     /// <inheritdoc/>
@@ -252,7 +264,8 @@ public sealed class VhostVdpa : VhostKernelBackend
         if (result >= 0)
             return;
         // Whatever the kernel's reason is, it says EFAULT.
-        const string advice = "guest memory is pinned for it: raise the limit of locked memory (ulimit -l unlimited)";
+        const string advice = "guest memory is pinned for it: raise the limit of locked memory (ulimit -l unlimited), or, if its pages are too "
+            + "scattered for the kernel's max_iotlb_entries, back guest memory by huge pages (hugepages=on)";
         var inner = new ErrnoException("write(VHOST_IOTLB_MSG_V2)", -result, advice);
         throw new VhostException($"{Name}: {inner.Message}", inner);
     }

@@ -97,7 +97,8 @@ public sealed class GuestMemory : IDisposable
     /// kernel. One page fault instead of 512, for the host and for the guest.</summary>
     /// <param name="start">Where the range begins; it is widened to whole huge pages inside the region.</param>
     /// <param name="length">Bytes; the range must lie in one region.</param>
-    /// <returns>False when the host cannot: it is older than Linux 6.1, or has no huge page free.</returns>
+    /// <returns>Whether all of the range is in huge pages. A host older than Linux 6.1 has none of it there, one that runs out of huge pages
+    /// leaves the rest as it was, and pages that somebody holds at the moment stay where they are.</returns>
     /// <exception cref="GuestMemoryException">Some of the range is not guest RAM.</exception>
     public unsafe bool TryUseHugePages(GuestAddress start, ulong length)
     {
@@ -108,16 +109,19 @@ public sealed class GuestMemory : IDisposable
             if (offset >= region.Size || length > region.Size - offset)
                 continue;
             ulong first = AlignDown(offset);
+            bool complete = true;
             ulong last = Math.Min(AlignDown(offset + length + HugePageSize - 1), AlignDown(region.Size));
             for (ulong page = region.FileOffset + first; page < region.FileOffset + last; page += HugePageSize)
             {
                 // A huge page is gathered from what is there, and where nothing is there is nothing to gather: touch one page.
                 // SAFETY: inside the mapping.
                 _ = Volatile.Read(ref *(_mapping.Pointer + page));
-                if (!_mapping.TryCollapse(page, HugePageSize))
+                int result = _mapping.TryCollapse(page, HugePageSize);
+                if (result is < 0 and not -Errnos.Eagain)
                     return false;
+                complete &= result == 0;   // EAGAIN: the kernel, or a device, holds some of these pages; that says nothing of the next
             }
-            return true;
+            return complete;
         }
         throw GuestAddressSpace.OutOfRange(start, length);
 

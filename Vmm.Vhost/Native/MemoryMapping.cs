@@ -132,13 +132,13 @@ public sealed unsafe class MemoryMapping : SafeHandle
     /// <summary>Gathers a part of the mapping into huge pages (MADV_COLLAPSE), as far as this kernel can. Contents stay.</summary>
     /// <param name="offset">Where it begins; a multiple of the huge page size, as is the mapping.</param>
     /// <param name="length">Bytes; a multiple of the huge page size.</param>
-    /// <returns>Whether all of it is in huge pages now.</returns>
-    public bool TryCollapse(ulong offset, ulong length)
+    /// <returns>0 when all of it is in huge pages now, else the negated error number (madvise(2)).</returns>
+    public int TryCollapse(ulong offset, ulong length)
     {
         CheckRange(offset, length);
         using var held = new Held(this);
         // SAFETY: the range is inside this mapping.
-        return LibC.madvise(held.Pointer + offset, (size_t)length, MadvCollapse) == 0;
+        return LibC.madvise(held.Pointer + offset, (size_t)length, MadvCollapse) == 0 ? 0 : -Errnos.Last;
     }
 
     /// <summary>Gives the pages of the whole mapping back to the kernel; it reads as zeros afterwards.</summary>
