@@ -16,13 +16,14 @@ public class IaslTests
     [TearDown]
     public void RemoveDirectory() => Directory.Delete(_directory, recursive: true);
 
-    [TestCase(1, 0)]
-    [TestCase(2, 1)]
-    [TestCase(32, 16)]
-    [TestCase(254, 16)]
-    public void Iasl_EveryTable_IsDisassembledWithoutAnObjection(int cpus, int slots)
+    [TestCase(1, 0, false)]
+    [TestCase(2, 1, false)]
+    [TestCase(2, 1, true)]
+    [TestCase(32, 16, false)]
+    [TestCase(254, 16, false)]
+    public void Iasl_EveryTable_IsDisassembledWithoutAnObjection(int cpus, int slots, bool isPc)
     {
-        using var machine = new TestMachine(cpus, slots);
+        using var machine = new TestMachine(cpus, slots, isPc);
         foreach (byte[] table in new[] { machine.Xsdt, machine.Fadt, machine.Madt, machine.Dsdt })
         {
             string text = Disassemble(table);

@@ -39,6 +39,14 @@ public class MadtTests
     }
 
     [Test]
+    public void Build_PcInterruptControllers_HasTheSciActiveHigh()
+    {
+        using var machine = new TestMachine(1, isPc: true);
+        int entry = FirstEntry + 8 + 12;
+        Assert.That(machine.Madt[entry..(entry + 10)], Is.EqualTo(new byte[] { 2, 10, 0, 5, 5, 0, 0, 0, 0x0D, 0 }));
+    }
+
+    [Test]
     public void Build_AfterTheCpus_HasTheIoApicAndTheNmi()
     {
         using var machine = new TestMachine(1);

@@ -9,12 +9,12 @@ namespace Vmm.Tests.Acpi;
 /// <summary>A guest's first MiB with ACPI tables in it, which it finds as a guest does: from the RSDP on.</summary>
 internal sealed class TestMachine : IDisposable
 {
-    public TestMachine(int cpus, int slots = 0)
+    public TestMachine(int cpus, int slots = 0, bool isPc = false)
     {
         Memory = GuestMemory.Create([(new GuestAddress(0), 1 << 20)]);
         try
         {
-            RsdpAddress = AcpiTables.Write(Memory, Config(cpus, slots)).Value;
+            RsdpAddress = AcpiTables.Write(Memory, Config(cpus, slots) with { HasPcInterruptControllers = isPc }).Value;
         }
         catch
         {
@@ -44,6 +44,8 @@ internal sealed class TestMachine : IDisposable
     public ulong DsdtAddress => BinaryPrimitives.ReadUInt64LittleEndian(Fadt.AsSpan(140));
 
     public byte[] Dsdt => Table(DsdtAddress);
+
+    public ulong FacsAddress => BinaryPrimitives.ReadUInt64LittleEndian(Fadt.AsSpan(132));
 
     /// <summary>A machine with its first slots filled, each where the address map has it.</summary>
     public static AcpiConfig Config(int cpus, int slots) => new()

@@ -6,7 +6,7 @@ internal sealed record AcpiConfig
     /// <summary>CPUs, at least 1; CPU n has APIC id n.</summary>
     public required int Cpus { get; init; }
 
-    /// <summary>Whether there are the two 8259s of a PC beside the APICs.</summary>
+    /// <summary>Whether there are the two 8259s and the 8254 of a PC beside the APICs. Such a machine is not hardware-reduced.</summary>
     public bool HasPcInterruptControllers { get; init; }
 
     /// <summary>Whether there is a serial port.</summary>

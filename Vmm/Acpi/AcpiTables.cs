@@ -22,7 +22,13 @@ internal static class AcpiTables
         // A table is placed before those that point to it, and all after the RSDP, which has the first place.
         int next = Align(Rsdp.Size);
         GuestAddress dsdt = Place(area, ref next, Dsdt.Build(config), config);
-        GuestAddress fadt = Place(area, ref next, Fadt.Build(dsdt), config);
+        GuestAddress facs = default;
+        if (config.HasPcInterruptControllers)
+        {
+            next = Align(next, Facs.Alignment);
+            facs = Place(area, ref next, Facs.Build(), config);
+        }
+        GuestAddress fadt = Place(area, ref next, Fadt.Build(config, dsdt, facs), config);
         GuestAddress madt = Place(area, ref next, Madt.Build(config), config);
         GuestAddress xsdt = Place(area, ref next, Xsdt.Build([fadt, madt]), config);
         Rsdp.Build(xsdt).Written.CopyTo(area);
@@ -39,7 +45,7 @@ internal static class AcpiTables
         return address;
     }
 
-    private static int Align(int offset) => (offset + Alignment - 1) & ~(Alignment - 1);
+    private static int Align(int offset, int alignment = Alignment) => (offset + alignment - 1) & ~(alignment - 1);
 
     private static void Check(AcpiConfig config)
     {

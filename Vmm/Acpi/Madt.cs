@@ -11,6 +11,7 @@ internal static class Madt
 
     private const byte LocalApicType = 0;
     private const byte IoApicType = 1;
+    private const byte SourceOverrideType = 2;
     private const byte LocalApicNmiType = 4;
     private const byte LocalX2ApicType = 9;
     private const byte LocalX2ApicNmiType = 10;
@@ -18,6 +19,7 @@ internal static class Madt
     private const uint Enabled = 1 << 0;
     private const int FirstX2ApicId = 255;        // 255 addresses all CPUs in an 8-bit APIC id, so it is nobody's
     private const ushort AsTheBusHasIt = 0;       // MPS INTI flags: polarity and trigger mode
+    private const ushort ActiveHighLevel = 0xD;
     private const byte NmiInput = 1;              // LINT1
 
     /// <summary>Makes the MADT; all CPUs are enabled, CPU n with APIC id n and processor UID n.</summary>
@@ -35,6 +37,8 @@ internal static class Madt
                 AddLocalX2Apic(madt, (uint)cpu);
         }
         AddIoApic(madt);
+        if (config.HasPcInterruptControllers)
+            AddSci(madt);
         AddLocalApicNmi(madt);
         if (cpus > FirstX2ApicId)
             AddLocalX2ApicNmi(madt);
@@ -69,6 +73,17 @@ internal static class Madt
         madt.Byte(0);
         madt.DWord((uint)AddressMap.IoApicAddress);
         madt.DWord(AddressMap.IoApicGsiBase);
+    }
+
+    // Without it a guest would take the SCI for active low, as on the PCI bus.
+    private static void AddSci(TableBuffer madt)
+    {
+        madt.Byte(SourceOverrideType);
+        madt.Byte(10);
+        madt.Byte(0);         // the ISA bus
+        madt.Byte((byte)AddressMap.SciGsi);
+        madt.DWord(AddressMap.SciGsi);
+        madt.Word(ActiveHighLevel);
     }
 
     private static void AddLocalApicNmi(TableBuffer madt)

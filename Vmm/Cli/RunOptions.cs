@@ -63,8 +63,12 @@ internal sealed class RunOptions : IVerbOptions
     public string? VhostUser { get; set; }
 
     [Option("virtio-discovery", MetaValue = "HOW", HelpText = "How the guest finds virtio devices: acpi, or cmdline (virtio_mmio.device=) for kernels "
-        + "without ACPI, which then have a PC's 8259s and 8254 too (default: acpi).")]
+        + "without ACPI (default: acpi).")]
     public string? VirtioDiscovery { get; set; }
+
+    [Option("interrupts", MetaValue = "WHICH", HelpText = "The interrupt controllers and timers: apic, or pc, which has a PC's 8259s and 8254 too "
+        + "(default: apic; pc with --virtio-discovery cmdline, and where --cmdline takes the APICs or ACPI away: nolapic_timer, nolapic, noapic, acpi=off).")]
+    public string? Interrupts { get; set; }
 
     [Option("on-reboot", MetaValue = "ACTION", HelpText = "When the guest reboots: restart, or exit with status 0 (default: restart).")]
     public string? OnReboot { get; set; }

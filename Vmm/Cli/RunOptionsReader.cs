@@ -37,6 +37,8 @@ internal static class RunOptionsReader
             Discovery = Choice.Parse(
                 new OptionValue("--virtio-discovery", null, options.VirtioDiscovery ?? "acpi"),
                 ("acpi", VirtioDiscovery.Acpi), ("cmdline", VirtioDiscovery.CommandLine)),
+            Interrupts = options.Interrupts is null ? null : Choice.Parse(
+                new OptionValue("--interrupts", null, options.Interrupts), ("apic", InterruptHardware.Apic), ("pc", InterruptHardware.Pc)),
             OnReboot = Choice.Parse(
                 new OptionValue("--on-reboot", null, options.OnReboot ?? "restart"),
                 ("restart", RebootAction.Restart), ("exit", RebootAction.Exit)),

@@ -55,6 +55,9 @@ internal sealed unsafe class KvmVcpu(FileDescriptor fd, MemoryMapping run) : IDi
     /// <summary>KVM_MP_STATE_*: running, halted, waiting for a start-up interrupt.</summary>
     public uint GetMpState() => Get<KvmMpState>(KvmIoctls.GetMpState).State;
 
+    /// <summary>The frequency of the guest's TSC in kHz, as KVM knows it; 0 where it does not, or where the call is not known (api.rst, 4.56).</summary>
+    public uint GetTscKilohertz() => (uint)Math.Max(Ioctl.CallOnce(fd, KvmIoctls.GetTscKhz), 0);
+
     /// <summary>Sets model-specific registers.</summary>
     /// <returns>How many were set, from the first; the next one was refused.</returns>
     public int SetMsrs(ReadOnlySpan<KvmMsrEntry> msrs)

@@ -82,6 +82,15 @@ internal static class AddressMap
     /// <summary>RESET_REG, a byte (ACPI 6.5 §4.8.3.6).</summary>
     public const ushort ResetPort = 0x602;
 
+    /// <summary>The ACPI power management timer, a double word (ACPI 6.5 §4.8.3.3).</summary>
+    public const ushort PmTimerPort = 0x604;
+
+    /// <summary>First port of the PM1 registers, on a machine with a PC's interrupt controllers (ACPI 6.5 §4.8.3.1, §4.8.3.2).</summary>
+    public const ushort Pm1Port = 0x608;
+
+    /// <summary>The interrupt of the PM1 registers, the SCI. It never comes, but Linux wants a line of its own for it.</summary>
+    public const uint SciGsi = 5;
+
     /// <summary>Shared-memory regions of devices begin at the first multiple of this, 1 GiB, after all RAM: Linux wants theirs apart from it
     /// by sections of 128 MiB, and maps them by large pages.</summary>
     public const ulong SharedMemoryAlignment = 1 << 30;

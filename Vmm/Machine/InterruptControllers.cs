@@ -1,3 +1,4 @@
+using Vmm.Boot;
 using Vmm.Devices.Bus;
 using Vmm.Devices.Platform;
 using Vmm.Kvm;
@@ -6,7 +7,7 @@ namespace Vmm.Machine;
 
 /// <summary>Decides which interrupt controllers the machine has: local APICs and an I/O APIC of ours, or all of a PC's in the kernel.</summary>
 /// <remarks>Interrupts through KVM's I/O APIC are slower than messages (docs/adr/0005-interrupts-are-messages.md). But a kernel
-/// without ACPI looks for a PC's 8259s and 8254, which KVM has only together with its I/O APIC.</remarks>
+/// without ACPI looks for a PC's 8259s and 8254, which KVM has only together with its I/O APIC, and so does one that may not use its APICs.</remarks>
 internal sealed class InterruptControllers
 {
     private readonly GsiRoutes? _routes;
@@ -15,14 +16,18 @@ internal sealed class InterruptControllers
     /// <exception cref="VmmException">This host's KVM has not the controllers that the machine needs.</exception>
     public InterruptControllers(MachineConfig config, KvmSystem kvm, IoBus mmio)
     {
-        if (config.Discovery == VirtioDiscovery.CommandLine || kvm.Check(KvmCapability.SplitIrqchip) == 0)
+        string? whyPc = WhyPc(config);
+        bool hasSplit = kvm.Check(KvmCapability.SplitIrqchip) != 0;
+        if (config.Interrupts == InterruptHardware.Apic && !hasSplit)
+            throw new VmmException($"--interrupts apic: this host's KVM lacks {KvmCapability.SplitIrqchip.Name}: leave the option out, or use a current Linux kernel");
+        if (whyPc is not null || !hasSplit)
         {
             foreach (KvmCapability capability in KvmCapability.OfAPc)
             {
                 if (kvm.Check(capability) == 0)
                 {
-                    throw new VmmException(config.Discovery == VirtioDiscovery.CommandLine
-                        ? $"--virtio-discovery cmdline: this host's KVM lacks {capability.Name}: leave the option out, or use a kernel with CONFIG_KVM_IOAPIC"
+                    throw new VmmException(whyPc is not null
+                        ? $"{whyPc}: this host's KVM lacks {capability.Name}: leave it out, or use a host kernel with CONFIG_KVM_IOAPIC"
                         : $"this host's KVM lacks {KvmCapability.SplitIrqchip.Name} and {capability.Name}, and one of them is needed: use a current Linux kernel");
                 }
             }
@@ -33,6 +38,15 @@ internal sealed class InterruptControllers
         _routes = new GsiRoutes(inputs);
         mmio.Attach(AddressMap.IoApicAddress, IoApic.Size, new IoApic(inputs, _routes));
     }
+
+    /// <summary>What of <paramref name="config"/> asks for a PC's controllers, in the user's words; null where nothing does.</summary>
+    internal static string? WhyPc(MachineConfig config) => config.Interrupts switch
+    {
+        InterruptHardware.Apic => null,
+        InterruptHardware.Pc => "--interrupts pc",
+        _ when config.Discovery == VirtioDiscovery.CommandLine => "--virtio-discovery cmdline",
+        _ => KernelParameters.NeedsPc(config.Kernel.CommandLine) is string word ? $"--cmdline: {word}" : null,
+    };
 
     /// <summary>Whether there are two 8259s and an 8254 beside the APICs.</summary>
     public bool AreOfAPc => _routes is null;

@@ -29,6 +29,9 @@ internal sealed record MachineConfig
     /// <summary>How the guest finds them.</summary>
     public VirtioDiscovery Discovery { get; init; }
 
+    /// <summary>Which interrupt controllers and timers the guest has; null: what the rest of the configuration needs.</summary>
+    public InterruptHardware? Interrupts { get; init; }
+
     /// <summary>What happens when the guest asks for a reset.</summary>
     public RebootAction OnReboot { get; init; }
 
@@ -62,6 +65,17 @@ internal enum VirtioDiscovery
     /// <summary>By the ACPI tables.</summary>
     Acpi,
 
-    /// <summary>By <c>virtio_mmio.device=</c> on the kernel's command line, for kernels without ACPI; these get a PC's 8259s and 8254 too.</summary>
+    /// <summary>By <c>virtio_mmio.device=</c> on the kernel's command line, for kernels without ACPI; if nothing else is said, these get
+    /// <see cref="InterruptHardware.Pc"/>.</summary>
     CommandLine,
+}
+
+/// <summary>Which interrupt controllers and timers a machine has.</summary>
+internal enum InterruptHardware
+{
+    /// <summary>Local APICs with their timers, and an I/O APIC of ours: all that a kernel with ACPI needs, and the fastest.</summary>
+    Apic,
+
+    /// <summary>Local APICs and a PC's I/O APIC, two 8259s and 8254, all in the kernel.</summary>
+    Pc,
 }

@@ -28,6 +28,9 @@ internal sealed class Platform : IDisposable
         Ports.Attach(AddressMap.RtcPort, Rtc.PortCount, new Rtc(TimeProvider.System));
         Ports.Attach(AddressMap.PvpanicPort, 1, new PvPanic(events));
         Ports.Attach(AddressMap.SleepControlPort, AcpiPower.RegisterCount, new AcpiPower(events));
+        Ports.Attach(AddressMap.PmTimerPort, AcpiPmTimer.PortCount, new AcpiPmTimer(TimeProvider.System));
+        if (Interrupts.AreOfAPc)
+            Ports.Attach(AddressMap.Pm1Port, AcpiPm1.PortCount, new AcpiPm1(events));
 
         _serial = SerialBackends.Create(config.Serial, quit);
         if (_serial is not null)

@@ -42,19 +42,21 @@ internal sealed class PowerCycle : IDisposable
                 VirtioSlots = config.Discovery == VirtioDiscovery.Acpi ? slots.Occupied : [],
             });
             ResetVector.Write(memory);
-            BootEntry entry = KernelLoader.Load(memory, kernel, KernelOf(config, kernel, slots), rsdp);
-            KvmCpuidEntry2[] cpuid = CpuId.ForMachine(
-                kvm.GetSupportedCpuid(), config.Cpus, tscDeadline: kvm.Check(KvmCapability.TscDeadlineTimer) != 0);
+            KvmVcpu boot = vm.CreateVcpu(0);
+            uint tscKilohertz = boot.GetTscKilohertz();
+            // A Linux that may not use the local APIC's timer starts the 8254's only if that timer has no deadline mode.
+            bool tscDeadline = kvm.Check(KvmCapability.TscDeadlineTimer) != 0 && KernelParameters.NeedsPc(config.Kernel.CommandLine) is null;
+            KvmCpuidEntry2[] cpuid = CpuId.ForMachine(kvm.GetSupportedCpuid(), config.Cpus, tscDeadline, tscKilohertz);
             for (int i = 0; i < config.Cpus; i++)
             {
-                KvmVcpu vcpu = vm.CreateVcpu(i);
+                KvmVcpu vcpu = i == 0 ? boot : vm.CreateVcpu(i);
                 cycle._vcpus.Add(new VcpuThread(i, vcpu, platform.Ports, platform.Mmio, events));
                 CpuId.ForVcpu(cpuid, i);
                 vcpu.SetCpuid(cpuid);
                 CpuState.Initialize(vcpu);
-                if (i == 0)
-                    CpuState.Enter(vcpu, memory, entry);
             }
+            BootEntry entry = KernelLoader.Load(memory, kernel, KernelOf(config, kernel, slots, tscKilohertz), rsdp);
+            CpuState.Enter(boot, memory, entry);
             return cycle;
         }
         catch
@@ -65,9 +67,11 @@ internal sealed class PowerCycle : IDisposable
     }
 
     // The parameters stand first: what follows a "--" on the command line is not the kernel's.
-    private static KernelOptions KernelOf(MachineConfig config, KernelFiles kernel, VirtioSlots slots)
+    private static KernelOptions KernelOf(MachineConfig config, KernelFiles kernel, VirtioSlots slots, uint tscKilohertz)
     {
         string commandLine = config.Kernel.CommandLine;
+        if (KernelParameters.Clock(commandLine, tscKilohertz) is string clock)
+            commandLine = $"{clock} {commandLine}";
         if (config.Discovery == VirtioDiscovery.CommandLine)
             commandLine = $"{slots.KernelParameters} {commandLine}";
         if (TellsPanics(config, kernel))

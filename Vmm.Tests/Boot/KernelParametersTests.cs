@@ -1,0 +1,34 @@
+using NUnit.Framework;
+using Vmm.Boot;
+using Vmm.Cli;
+using Vmm.Machine;
+
+namespace Vmm.Tests.Boot;
+
+public class KernelParametersTests
+{
+    [TestCase("no-kvmclock", "tsc_early_khz=2099998")]
+    [TestCase("console=ttyS0\tno-kvmclock\nquiet", "tsc_early_khz=2099998")]
+    [TestCase("console=ttyS0", null)]
+    [TestCase("no-kvmclock-vsyscall", null)]
+    [TestCase("no-kvmclock tsc_early_khz=1000000", null)]
+    [TestCase("quiet -- no-kvmclock", null)]
+    public void Clock_KernelThatMayNotAskKvm_IsToldTheFrequency(string commandLine, string? expected) =>
+        Assert.That(KernelParameters.Clock(commandLine, 2_099_998), Is.EqualTo(expected));
+
+    [Test]
+    public void Clock_UnknownFrequency_IsNotTold() => Assert.That(KernelParameters.Clock("no-kvmclock", 0), Is.Null);
+
+    [TestCase(null, "acpi", "quiet", null)]
+    [TestCase(null, "acpi", "nolapic_timer", "--cmdline: nolapic_timer")]
+    [TestCase(null, "acpi", "quiet acpi=off noapic", "--cmdline: noapic")]
+    [TestCase(null, "acpi", "nolapic_timers -- nolapic_timer", null)]
+    [TestCase(null, "cmdline", "quiet", "--virtio-discovery cmdline")]
+    [TestCase("pc", "acpi", "quiet", "--interrupts pc")]
+    [TestCase("apic", "cmdline", "nolapic_timer", null)]
+    public void WhyPc_Configuration_NamesWhatNeedsIt(string? interrupts, string discovery, string commandLine, string? expected)
+    {
+        var options = new RunOptions { Kernel = "kernel", Interrupts = interrupts, VirtioDiscovery = discovery, CommandLine = commandLine };
+        Assert.That(InterruptControllers.WhyPc(RunOptionsReader.Read(options)), Is.EqualTo(expected));
+    }
+}
