@@ -19,6 +19,8 @@ internal sealed class BzImageBuilder
 
     public uint InitrdLimit { get; init; } = 0x7FFFFFFF;
 
+    public ushort ExtendedLoadFlags { get; init; } = 0x7F;
+
     /// <summary>Where the payload begins in the file.</summary>
     public static int PayloadStart => KernelOffset + PayloadOffset;
 
@@ -42,7 +44,7 @@ internal sealed class BzImageBuilder
         U32(image, 0x230, 0x200000);
         image[0x234] = Relocatable ? (byte)1 : (byte)0;
         image[0x235] = 21;
-        U16(image, 0x236, 0x7F);
+        U16(image, 0x236, ExtendedLoadFlags);
         U32(image, 0x238, CommandLineSize);
         U32(image, 0x248, PayloadOffset);
         U32(image, 0x24C, (uint)Payload.Length);

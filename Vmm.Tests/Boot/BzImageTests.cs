@@ -19,6 +19,30 @@ public sealed class BzImageTests
         Guest.AssertKernelIsPlaced(memory, elf);
     }
 
+    [TestCase("xz", "--check=crc32 --x86 --lzma2=preset=0,dict=128MiB -c")]
+    [TestCase("xz", "--check=sha256 -c")]
+    [TestCase("xz", "--check=crc64 -T2 -c")]
+    [TestCase("xz", "--check=none --block-size=5000 -c")]
+    [TestCase("xz", "--check=sha256 --x86 --lzma2=preset=0 --block-size=500 -c")]
+    [TestCase("zstd", "-1 --long=27 -c")]
+    [TestCase("zstd", "-1 --ultra --long=31 -c")]
+    [TestCase("zstd", "-19 --no-check -c")]
+    [TestCase("lz4", "-l -1 -c")]
+    [TestCase("gzip", "-1 -c")]
+    [TestCase("bzip2", "-1 -c")]
+    [TestCase("xz", "--format=lzma --lzma1=preset=0,dict=128MiB -c")]
+    public void Load_PackedInAnotherWay_PlacesEverySegment(string tool, string arguments)
+    {
+        byte[] elf = new ElfBuilder().Build();
+        byte[] payload = Packer.Run(tool, arguments, elf);
+        using var file = new TempFile(new BzImageBuilder { Payload = tool == "gzip" ? payload : [.. payload, .. BitConverter.GetBytes(elf.Length)] }.Build());
+        using GuestMemory memory = Guest.Memory();
+
+        Guest.Load(memory, file);
+
+        Guest.AssertKernelIsPlaced(memory, elf);
+    }
+
     [TestCase(true, 0x1000000ul, 0x1000000ul)]
     [TestCase(true, 0x1000001ul, 0x1200000ul)]
     [TestCase(true, 0ul, 0x200000ul)]

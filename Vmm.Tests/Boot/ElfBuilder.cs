@@ -71,6 +71,14 @@ internal sealed class ElfBuilder
 
     public static void U64(byte[] bytes, int offset, ulong value) => BinaryPrimitives.WriteUInt64LittleEndian(bytes.AsSpan(offset), value);
 
+    /// <summary>Adds a program header to <paramref name="elf"/>.</summary>
+    public static void AddSegment(byte[] elf, uint type, int offset, ulong address, int fileSize, int memorySize)
+    {
+        int count = elf[56];
+        Segment(elf, count, type, offset, address, fileSize, memorySize);
+        elf[56] = (byte)(count + 1);
+    }
+
     private static void Segment(byte[] elf, int index, uint type, int offset, ulong address, int fileSize, int memorySize)
     {
         int at = ProgramHeaders + (index * 56);

@@ -64,6 +64,100 @@ internal sealed class ElfLoaderTests
         Assert.That(() => Guest.Load(memory, file), Throws.TypeOf<VmmException>().With.Message.Contains(expected));
     }
 
+    // As Xen's and FreeBSD's linkers make them: a section of its own for each, and sections of 8 before sections of 4.
+    [TestCase(8, 8)]
+    [TestCase(8, 4)]
+    [TestCase(4, 4)]
+    public void Load_PvhNoteInTheSecondSegmentOfNotes_IsFoundAtEitherAlignment(int declared, int alignment)
+    {
+        byte[] elf = new ElfBuilder { Notes = null }.Build();
+        byte[] notes = new byte[64];
+        int next = 0;
+        AddNote("GNU\0", 5, [1, 2, 3, 4]);
+        AddNote("Xen\0", 18, BitConverter.GetBytes(ElfBuilder.Text + 0x80));
+        notes.CopyTo(elf, ElfBuilder.TextOffset + 0x200);
+        ElfBuilder.AddSegment(elf, 4, ElfBuilder.TextOffset + 0x200, ElfBuilder.Text + 0x200, next, next);
+        ElfBuilder.U64(elf, ElfBuilder.ProgramHeaders + (4 * 56) + 48, (ulong)declared);
+        using var file = new TempFile(elf);
+        using GuestMemory memory = Guest.Memory();
+
+        Assert.That(Guest.Load(memory, file), Is.EqualTo(new BootEntry(BootMode.Pvh32, ElfBuilder.Text + 0x80, BootLayout.StartInfo)));
+
+        void AddNote(string name, uint type, byte[] content)
+        {
+            BitConverter.TryWriteBytes(notes.AsSpan(next), name.Length);
+            BitConverter.TryWriteBytes(notes.AsSpan(next + 4), content.Length);
+            BitConverter.TryWriteBytes(notes.AsSpan(next + 8), type);
+            Encoding.ASCII.GetBytes(name, notes.AsSpan(next + 12));
+            content.CopyTo(notes, next + 16);
+            next = (next + 16 + content.Length + alignment - 1) & ~(alignment - 1);
+        }
+    }
+
+    [TestCase(false)]
+    [TestCase(true)]
+    public void Load_SegmentBelow1MiB_IsPlaced(bool packed)
+    {
+        byte[] elf = new ElfBuilder().Build();
+        ElfBuilder.AddSegment(elf, 1, ElfBuilder.InitOffset + ElfBuilder.InitSize, 0x2000, ElfBuilder.TailSize, 0x3000);
+        using GuestMemory memory = LoadEither(elf, packed);
+
+        Guest.AssertKernelIsPlaced(memory, elf);
+        Guest.AssertEqual(memory, 0x2000, elf.AsSpan(ElfBuilder.InitOffset + ElfBuilder.InitSize, ElfBuilder.TailSize), "the low segment");
+    }
+
+    [TestCase(0x6800ul, "reach into 0x6000 to 0xefff")]
+    [TestCase(0ul, "reach into 0x400 to 0xfff")]
+    [TestCase(0x2F900ul, "reach into 0x20000 to 0x2ffff")]
+    [TestCase(0x9F800ul, "neither between 1 MiB and 3 GiB nor below 0x9fc00")]
+    [TestCase(0xE0000ul, "neither between 1 MiB and 3 GiB nor below 0x9fc00")]
+    [TestCase(ulong.MaxValue, "neither between 1 MiB and 3 GiB nor below 0x9fc00")]
+    public void Load_SegmentWhereSomethingElseIs_IsRefused(ulong address, string expected)
+    {
+        byte[] elf = new ElfBuilder().Build();
+        ElfBuilder.AddSegment(elf, 1, ElfBuilder.InitOffset, address, 0x800, 0x800);
+        using var file = new TempFile(elf);
+        using GuestMemory memory = Guest.Memory();
+
+        Assert.That(() => Guest.Load(memory, file), Throws.TypeOf<VmmException>().With.Message.Contains("program header 4: ").And.Message.Contains(expected));
+    }
+
+    // Behind .text are zeros that reach over .data; a .bss of its own and an empty segment are at no place in the file.
+    [TestCase(false)]
+    [TestCase(true)]
+    public void Load_ZerosThatOverlapAndSegmentsWithoutBytes_LeaveTheOthersWhole(bool packed)
+    {
+        byte[] elf = new ElfBuilder().Build();
+        ElfBuilder.U64(elf, ElfBuilder.ProgramHeaders + 40, ElfBuilder.TextSize + 0x1800);
+        ElfBuilder.AddSegment(elf, 1, 0x7000_0000, ElfBuilder.Init + ElfBuilder.InitSize, 0, 0x4000);
+        ElfBuilder.AddSegment(elf, 1, 0x7000_0000, 0, 0, 0);
+        ElfBuilder.AddSegment(elf, 4, 0x7000_0000, 0, 0, 0);
+        using GuestMemory memory = LoadEither(elf, packed);
+
+        Guest.AssertKernelIsPlaced(memory, elf);
+        Guest.AssertEqual(memory, ElfBuilder.Init + ElfBuilder.InitSize, new byte[0x4000], ".bss");
+    }
+
+    [TestCase(false)]
+    [TestCase(true)]
+    public void Load_SegmentInsideAnother_IsLoadedOnce(bool packed)
+    {
+        byte[] elf = new ElfBuilder().Build();
+        ElfBuilder.AddSegment(elf, 1, ElfBuilder.TextOffset + 0x100, ElfBuilder.Text + 0x100, 0x200, 0x200);
+        ElfBuilder.AddSegment(elf, 1, ElfBuilder.TextOffset, ElfBuilder.Text, 0x1000, 0x1000);
+        using GuestMemory memory = LoadEither(elf, packed);
+
+        Guest.AssertKernelIsPlaced(memory, elf);
+    }
+
+    private static GuestMemory LoadEither(byte[] elf, bool packed)
+    {
+        using var file = new TempFile(packed ? new BzImageBuilder { Payload = Packer.Pack("gzip", elf) }.Build() : elf);
+        GuestMemory memory = Guest.Memory();
+        Guest.Load(memory, file, KernelEntry.Linux64);
+        return memory;
+    }
+
     [Test]
     public void Load_PvhInsideBzImage_IsFoundOnRequest()
     {

@@ -21,7 +21,7 @@ public sealed class RealKernelTests
         BootEntry expected = Load(read, vmlinux);
 
         Assert.That(entry, Is.EqualTo(expected));
-        using ImageFile file = ImageFile.Open(vmlinux, "kernel", "--kernel");
+        using ImageFile file = ImageFile.OpenKernel(vmlinux);
         byte[] head = new byte[ElfKernel.HeadSize];
         file.ReadExactly(head, 0);
         foreach (ElfSegment segment in ElfKernel.Parse(file, head, file.Length).Segments)

@@ -30,8 +30,14 @@ internal static class BootLayout
     /// <summary>The kernel's command line, null-terminated.</summary>
     public const ulong CommandLine = 0x20000;
 
-    /// <summary>The most bytes a command line may take with its null: up to the extended BIOS data area.</summary>
-    public const ulong CommandLineRoom = LowMemoryEnd - CommandLine;
+    /// <summary>The most bytes a command line may take with its null: 32 times what Linux takes.</summary>
+    public const ulong CommandLineRoom = 0x1_0000;
+
+    /// <summary>What is written below 1 MiB (the BIOS data area and the GDT, parameters and page tables, the command line), as ranges of [start, end): a kernel's segments may lie between.</summary>
+    public static ReadOnlySpan<(ulong Start, ulong End)> Occupied => s_occupied;
+
+    private static readonly (ulong, ulong)[] s_occupied =
+        [(0x400, 0x1000), (StartInfo, PageDirectoriesEnd), (CommandLine, CommandLine + CommandLineRoom)];
 
     /// <summary>The end of usable conventional memory, where a PC has its extended BIOS data area.</summary>
     public const ulong LowMemoryEnd = 0x9FC00;

@@ -56,7 +56,7 @@ internal static class BzImage
         ulong room = Math.Max(header.InitSize, (ulong)size);
         var ram = new LowRam(memory);
         ram.CheckFits(file, address, room);
-        file.ReadExactly(ram.Slice(file, address, (ulong)size), header.KernelOffset);
+        file.ReadExactly(ram.Slice(file, address, (ulong)size), (ulong)header.KernelOffset);
         return new LoadedKernel(BootMode.Long64, address + Entry64, address + room, header);
     }
 

@@ -35,19 +35,21 @@ internal sealed class ElfKernel
         Entry = entry;
         Segments = segments;
         Notes = notes;
+        End = segments.Max(segment => segment.End);
     }
 
     /// <summary>The guest-physical address of the 64-bit entry point (e_entry), as the file says: see <see cref="Require64BitEntry"/>.</summary>
     public ulong Entry { get; }
 
-    /// <summary>What to load, by rising address; they do not overlap and lie between 1 MiB and 3 GiB.</summary>
+    /// <summary>What to load, by rising address. The bytes from the file do not overlap, nor anything else that is put into memory; the zeros behind
+    /// one segment's bytes may lie where another one's bytes are, which count then.</summary>
     public IReadOnlyList<ElfSegment> Segments { get; }
 
     /// <summary>Where notes are in the file.</summary>
     public IReadOnlyList<(int Offset, int Size, int Alignment)> Notes { get; }
 
     /// <summary>The first address after the last segment.</summary>
-    public ulong End => Segments[^1].End;
+    public ulong End { get; }
 
     /// <summary>Whether a file that begins with <paramref name="head"/> is an ELF file.</summary>
     public static bool IsElf(ReadOnlySpan<byte> head) => head is [0x7F, (byte)'E', (byte)'L', (byte)'F', ..];
@@ -93,13 +95,16 @@ internal sealed class ElfKernel
             if (type is not SegmentLoad and not SegmentNote)
                 continue;
             var segment = new ElfSegment(U64(header, 8), U64(header, 24), U64(header, 32), U64(header, 40));
-            if (segment.FileOffset > (ulong)length || segment.FileSize > (ulong)length - segment.FileOffset)
+            // A segment without bytes in the file, such as a .bss of its own, is at no place in it.
+            if (segment.FileSize != 0 && (segment.FileOffset > (ulong)length || segment.FileSize > (ulong)length - segment.FileOffset))
             {
                 throw file.Error(
                     $"truncated: program header {i} has p_offset 0x{segment.FileOffset:x} and p_filesz 0x{segment.FileSize:x}, but the ELF file ends at 0x{length:x}");
             }
             if (type == SegmentNote)
             {
+                if (segment.FileSize == 0)
+                    continue;
                 notes.Add(((int)segment.FileOffset, (int)segment.FileSize, U64(header, 48) == 8 ? 8 : 4));
                 continue;
             }
@@ -107,28 +112,55 @@ internal sealed class ElfKernel
                 throw file.Error($"program header {i}: p_filesz 0x{segment.FileSize:x} is more than p_memsz 0x{segment.MemorySize:x}");
             if (segment.MemorySize == 0)
                 continue;
-            if (segment.Address is < BootLayout.KernelStart or > AddressMap.LowRamEnd
-                || segment.MemorySize > AddressMap.LowRamEnd - segment.Address)
-            {
-                throw file.Error(
-                    $"program header {i}: p_paddr 0x{segment.Address:x} and p_memsz 0x{segment.MemorySize:x} are not between 1 MiB and 3 GiB");
-            }
+            CheckPlace(file, segment, i);
             segments.Add(segment);
         }
-        segments.Sort(static (a, b) => a.Address.CompareTo(b.Address));
-        CheckPlaces(file, segments);
-        return new ElfKernel(entry, segments.ToArray(), notes.ToArray());
-    }
-
-    private static void CheckPlaces(ImageFile file, List<ElfSegment> segments)
-    {
         if (segments.Count == 0)
             throw file.Error("e_phnum: no PT_LOAD segment, nothing to load");
-        for (int i = 1; i < segments.Count; i++)
+        return new ElfKernel(entry, WithoutOverlap(file, segments), notes.ToArray());
+    }
+
+    private static void CheckPlace(ImageFile file, in ElfSegment segment, int index)
+    {
+        if (!LowRam.Has(segment.Address, segment.MemorySize))
         {
-            if (segments[i].Address < segments[i - 1].End)
-                throw file.Error($"two PT_LOAD segments overlap at p_paddr 0x{segments[i].Address:x}");
+            throw file.Error($"program header {index}: p_paddr 0x{segment.Address:x} and p_memsz 0x{segment.MemorySize:x} are neither between 1 MiB and 3 GiB "
+                + $"nor below 0x{BootLayout.LowMemoryEnd:x}");
         }
+        foreach ((ulong start, ulong end) in BootLayout.Occupied)
+        {
+            if (segment.Address < end && start < segment.End)
+            {
+                throw file.Error($"program header {index}: p_paddr 0x{segment.Address:x} and p_memsz 0x{segment.MemorySize:x} reach into 0x{start:x} to 0x{end - 1:x}, "
+                    + "where the kernel is given its parameters");
+            }
+        }
+    }
+
+    // Two segments may have the same bytes of the file at the same place: they are loaded once.
+    private static ElfSegment[] WithoutOverlap(ImageFile file, List<ElfSegment> segments)
+    {
+        segments.Sort(static (a, b) => (a.Address, a.FileSize).CompareTo((b.Address, b.FileSize)));
+        ElfSegment? last = null;   // the last one with bytes in the file
+        for (int i = 0; i < segments.Count; i++)
+        {
+            ElfSegment segment = segments[i];
+            if (segment.FileSize == 0)
+                continue;
+            if (last is { } before && segment.Address < before.Address + before.FileSize)
+            {
+                if (segment.FileOffset - segment.Address != before.FileOffset - before.Address)
+                    throw file.Error($"two PT_LOAD segments have different bytes for p_paddr 0x{segment.Address:x}");
+                ulong same = Math.Min(before.Address + before.FileSize - segment.Address, segment.FileSize);
+                segment = new ElfSegment(segment.FileOffset + same, segment.Address + same, segment.FileSize - same, segment.MemorySize - same);
+                segments[i] = segment;
+            }
+            if (segment.FileSize != 0)
+                last = segment;
+        }
+        segments.RemoveAll(static segment => segment.MemorySize == 0);
+        segments.Sort(static (a, b) => a.Address.CompareTo(b.Address));
+        return segments.ToArray();
     }
 
     /// <summary>The physical address at which the kernel is entered in 64-bit mode. Only this way in uses e_entry: FreeBSD, for example, has a virtual

@@ -13,15 +13,15 @@ internal static class ElfLoader
         KernelCommandLine.Check(options.CommandLine, header.CommandLineLimit);
         ElfKernel elf = ElfKernel.Parse(file, head, file.Length);
         var ram = new LowRam(memory);
-        ram.CheckFits(file, BootLayout.KernelStart, elf.End - BootLayout.KernelStart);
+        ram.CheckFits(file, elf);
 
         ulong? pvh = options.Entry == KernelEntry.Linux64 ? null : FindPvhEntry(file, elf);
         if (pvh is null && options.Entry == KernelEntry.Pvh)
             throw NoPvhNote(file);
         ulong entry = pvh ?? elf.Require64BitEntry(file);
         foreach (ElfSegment segment in elf.Segments)
-            file.ReadExactly(ram.SliceForKernel(file, segment.Address, segment.FileSize), (int)segment.FileOffset);
-        return new LoadedKernel(pvh is null ? BootMode.Long64 : BootMode.Pvh32, entry, elf.End, header);
+            file.ReadExactly(ram.SliceForKernel(file, segment.Address, segment.FileSize), segment.FileOffset);
+        return new LoadedKernel(pvh is null ? BootMode.Long64 : BootMode.Pvh32, entry, Math.Max(elf.End, BootLayout.KernelStart), header);
     }
 
     /// <summary>The failure to throw when the PVH entry is asked for and <paramref name="file"/> has none.</summary>
@@ -40,7 +40,7 @@ internal static class ElfLoader
         foreach ((int offset, int size, int alignment) in elf.Notes)
         {
             byte[] notes = new byte[Math.Min(size, ElfNotes.MaxSize)];
-            file.ReadExactly(notes, offset);
+            file.ReadExactly(notes, (ulong)offset);
             if (ElfNotes.FindPvhEntry(file, notes, alignment) is ulong entry)
             {
                 CheckPvhEntry(file, elf, entry);

@@ -14,10 +14,27 @@ internal static class ElfNotes
     /// <summary>Searches <paramref name="notes"/> for the note "Xen" of type 18.</summary>
     /// <param name="file">The file, for errors.</param>
     /// <param name="notes">The contents of a PT_NOTE segment.</param>
-    /// <param name="alignment">Of names and descriptors: 4 or 8.</param>
+    /// <param name="alignment">Of names and descriptors, as the segment has it: 4 or 8.</param>
     /// <returns>The guest-physical address of the 32-bit entry point, or null if there is no such note.</returns>
     /// <exception cref="VmmException">A note is malformed; the message names the field.</exception>
     public static ulong? FindPvhEntry(ImageFile file, ReadOnlySpan<byte> notes, int alignment)
+    {
+        // A segment has the largest alignment of its sections, and a section of 4 may follow one of 8. And some tools align the notes by 4 whatever they say.
+        if (alignment == 8)
+        {
+            try
+            {
+                if (Search(file, notes, 8) is ulong entry)
+                    return entry;
+            }
+            catch (VmmException)
+            {
+            }
+        }
+        return Search(file, notes, 4);
+    }
+
+    private static ulong? Search(ImageFile file, ReadOnlySpan<byte> notes, int alignment)
     {
         ulong position = 0;
         while (position + HeaderSize <= (ulong)notes.Length)   // moves on by 12 or more each time

@@ -5,7 +5,7 @@ namespace Vmm.Boot;
 /// <summary>A kernel or initramfs file, with errors that name it.</summary>
 internal sealed class ImageFile : IDisposable
 {
-    private const ulong MaxLength = 1UL << 30;   // far more than any kernel or initramfs, and any offset in it fits an int
+    private const ulong MaxKernel = 1UL << 30;   // far more than any kernel, and any offset in it fits an int
 
     private readonly RegularFile _file;
     private readonly string _name;
@@ -16,15 +16,21 @@ internal sealed class ImageFile : IDisposable
         _name = name;
     }
 
-    /// <summary>Its size in bytes: 1 byte to 1 GiB.</summary>
-    public int Length => (int)_file.Length;
+    /// <summary>A kernel's size in bytes: 1 byte to 1 GiB.</summary>
+    public int Length => checked((int)_file.Length);
 
-    /// <summary>Opens the file that the option <paramref name="option"/> names.</summary>
-    /// <param name="path">Its path.</param>
-    /// <param name="what">What it is, for messages: "kernel".</param>
-    /// <param name="option">The option, for advice: "--kernel".</param>
-    /// <exception cref="VmmException">There is no such file, or it cannot be an image.</exception>
-    public static ImageFile Open(string path, string what, string option)
+    /// <summary>The size in bytes: 1 or more.</summary>
+    public ulong Size => _file.Length;
+
+    /// <summary>Opens the kernel at <paramref name="path"/>.</summary>
+    /// <exception cref="VmmException">There is no such file, or it cannot be a kernel.</exception>
+    public static ImageFile OpenKernel(string path) => Open(path, "kernel", "--kernel", MaxKernel);
+
+    /// <summary>Opens the initramfs at <paramref name="path"/>; the guest's memory limits its size.</summary>
+    /// <exception cref="VmmException">There is no such file, or it cannot be an initramfs.</exception>
+    public static ImageFile OpenInitramfs(string path) => Open(path, "initramfs", "--initramfs", ulong.MaxValue);
+
+    private static ImageFile Open(string path, string what, string option, ulong max)
     {
         string name = $"{what} {path}";
         RegularFile file;
@@ -43,7 +49,7 @@ internal sealed class ImageFile : IDisposable
         string? problem = file.Length switch
         {
             0 => "is empty",
-            > MaxLength => $"has {file.Length >> 20} MiB; at most {MaxLength >> 20} MiB are possible",
+            ulong length when length > max => $"has {length >> 20} MiB; at most {max >> 20} MiB are possible",
             _ => null,
         };
         if (problem is null)
@@ -58,11 +64,11 @@ internal sealed class ImageFile : IDisposable
     /// <summary>Reads at most all of <paramref name="target"/> from <paramref name="offset"/>.</summary>
     /// <returns>The bytes read: fewer only at the end of the file.</returns>
     /// <exception cref="VmmException">The file cannot be read.</exception>
-    public int Read(Span<byte> target, int offset)
+    public int Read(Span<byte> target, ulong offset)
     {
         try
         {
-            return _file.Read(target, (ulong)offset);
+            return _file.Read(target, offset);
         }
         catch (ErrnoException e)
         {
@@ -72,11 +78,11 @@ internal sealed class ImageFile : IDisposable
 
     /// <summary>Fills <paramref name="target"/> from <paramref name="offset"/>.</summary>
     /// <exception cref="VmmException">The file cannot be read, or has become shorter.</exception>
-    public void ReadExactly(Span<byte> target, int offset)
+    public void ReadExactly(Span<byte> target, ulong offset)
     {
         int read = Read(target, offset);
         if (read != target.Length)
-            throw Error($"ends at byte {offset + read} while it is read: it must not change while a guest starts");
+            throw Error($"ends at byte {offset + (uint)read} while it is read: it must not change while a guest starts");
     }
 
     /// <summary>Maps the file; its pages count as ours until the view is disposed.</summary>

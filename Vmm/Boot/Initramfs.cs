@@ -4,30 +4,61 @@ using Vmm.Vhost.Memory;
 namespace Vmm.Boot;
 
 /// <summary>Places an initramfs as high in low RAM as the kernel allows, where it is least in the way (Linux
-/// Documentation/arch/x86/boot.rst, "Loading The Rest of The Kernel").</summary>
+/// Documentation/arch/x86/boot.rst, "Loading The Rest of The Kernel"); where it does not fit, and the kernel can take it from there, above 4 GiB.</summary>
 internal static class Initramfs
 {
     private const ulong PageMask = 4095;
+    private const ulong MiB = 1 << 20;
+    private const ulong Piece = 1 << 30;   // a span has less than 2 GiB
 
     /// <summary>Reads <paramref name="file"/> into guest memory.</summary>
     /// <param name="memory">Guest memory.</param>
     /// <param name="file">The file.</param>
-    /// <param name="kernelEnd">The first address after the kernel and what it needs behind it.</param>
-    /// <param name="limit">The last address it may occupy (initrd_addr_max).</param>
+    /// <param name="kernel">The kernel, which is in its place.</param>
     /// <exception cref="VmmException">It does not fit, or cannot be read.</exception>
-    public static InitramfsRange Load(GuestMemory memory, ImageFile file, ulong kernelEnd, uint limit)
+    public static InitramfsRange Load(GuestMemory memory, ImageFile file, in LoadedKernel kernel)
     {
-        var ram = new LowRam(memory);
-        ulong size = (ulong)file.Length;
-        ulong bottom = (kernelEnd + PageMask) & ~PageMask;
-        ulong needed = bottom + ((size + PageMask) & ~PageMask);
-        if (needed > Math.Min((ulong)limit + 1, AddressMap.LowRamEnd))
-            throw file.Error($"its {size} bytes do not fit between the kernel's end 0x{kernelEnd:x} and 0x{limit:x} (initrd_addr_max)");
-        if (needed > ram.End)
-            throw ram.NeedsMore(file, needed);
-
-        ulong address = (Math.Min(ram.End, (ulong)limit + 1) - size) & ~PageMask;
-        file.ReadExactly(ram.Slice(file, address, size), 0);
-        return new InitramfsRange(address, size);
+        ulong highSize = memory.Regions.Length > 1 ? memory.Regions[1].Size : 0;
+        ulong address = Place(file, file.Size, kernel, new LowRam(memory).End, highSize);
+        for (ulong done = 0; done < file.Size; done += Piece)
+        {
+            int length = (int)Math.Min(Piece, file.Size - done);
+            file.ReadExactly(memory.Slice(new GuestAddress(address + done), length), done);
+        }
+        return new InitramfsRange(address, file.Size);
     }
+
+    /// <summary>Where <paramref name="size"/> bytes go.</summary>
+    /// <param name="file">The file, for errors.</param>
+    /// <param name="size">Its size in bytes, 1 or more.</param>
+    /// <param name="kernel">The kernel.</param>
+    /// <param name="lowEnd">Where the RAM below 4 GiB ends.</param>
+    /// <param name="highSize">The RAM above 4 GiB, in bytes.</param>
+    /// <exception cref="VmmException">Nowhere; the message says how much memory the guest needs.</exception>
+    internal static ulong Place(ImageFile file, ulong size, in LoadedKernel kernel, ulong lowEnd, ulong highSize)
+    {
+        ulong bottom = (kernel.End + PageMask) & ~PageMask;
+        bool isAnywhere = kernel.Mode == BootMode.Long64 && kernel.Header.TakesAddressesAbove4G;
+        // A kernel that takes any address names 2 GiB here for the sake of boot loaders that know no others.
+        ulong limit = isAnywhere ? AddressMap.LowRamEnd : Math.Min((ulong)kernel.Header.InitrdLimit + 1, AddressMap.LowRamEnd);
+        if (FitsBelow(Math.Min(lowEnd, (ulong)kernel.Header.InitrdLimit + 1)))
+            return (Math.Min(lowEnd, (ulong)kernel.Header.InitrdLimit + 1) - size) & ~PageMask;
+        if (FitsBelow(Math.Min(lowEnd, limit)))
+            return (Math.Min(lowEnd, limit) - size) & ~PageMask;
+        if (isAnywhere && size <= highSize)
+            return (AddressMap.HighRamStart + highSize - size) & ~PageMask;
+        if (FitsBelow(limit))
+            throw file.Error($"needs at least {ToMiB(bottom + size)} MiB of guest memory, but the guest has {ToMiB(lowEnd + highSize)} MiB: raise --memory");
+        if (isAnywhere)
+        {
+            throw file.Error($"its {ToMiB(size)} MiB need at least {ToMiB(AddressMap.LowRamEnd + size)} MiB of guest memory, as they do not fit below 3 GiB behind the kernel, "
+                + $"but the guest has {ToMiB(lowEnd + highSize)} MiB: raise --memory");
+        }
+        throw file.Error($"its {size} bytes do not fit between the kernel's end 0x{kernel.End:x} and 0x{limit - 1:x}, the last address where this kernel takes it"
+            + (kernel.Mode == BootMode.Pvh32 ? " by its PVH entry" : " (initrd_addr_max; xloadflags has no XLF_CAN_BE_LOADED_ABOVE_4G)"));
+
+        bool FitsBelow(ulong end) => bottom <= end && size <= end - bottom;
+    }
+
+    private static ulong ToMiB(ulong bytes) => (bytes + MiB - 1) / MiB;
 }

@@ -19,11 +19,11 @@ internal sealed class KernelFiles : IDisposable
     /// <exception cref="VmmException">One is missing, or cannot be an image; the message names it and its option.</exception>
     public static KernelFiles Open(KernelOptions options)
     {
-        ImageFile kernel = ImageFile.Open(options.KernelPath, "kernel", "--kernel");
+        ImageFile kernel = ImageFile.OpenKernel(options.KernelPath);
         try
         {
             bool isLinux = KernelLoader.IsLinux(kernel);
-            return new KernelFiles(kernel, options.InitramfsPath is string path ? ImageFile.Open(path, "initramfs", "--initramfs") : null, isLinux);
+            return new KernelFiles(kernel, options.InitramfsPath is string path ? ImageFile.OpenInitramfs(path) : null, isLinux);
         }
         catch
         {

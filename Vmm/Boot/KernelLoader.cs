@@ -16,7 +16,7 @@ internal static class KernelLoader
     /// <exception cref="VmmException">It cannot be read, or is a malformed ELF file.</exception>
     public static bool IsLinux(string path)
     {
-        using ImageFile file = ImageFile.Open(path, "kernel", "--kernel");
+        using ImageFile file = ImageFile.OpenKernel(path);
         return IsLinux(file);
     }
 
@@ -30,7 +30,7 @@ internal static class KernelLoader
         foreach ((int offset, int size, _) in ElfKernel.Parse(file, head, file.Length).Notes)
         {
             byte[] notes = new byte[Math.Min(size, ElfNotes.MaxSize)];
-            if (notes.AsSpan(0, file.Read(notes, offset)).IndexOf("Linux\0"u8) >= 0)
+            if (notes.AsSpan(0, file.Read(notes, (ulong)offset)).IndexOf("Linux\0"u8) >= 0)
                 return true;
         }
         return false;
@@ -61,7 +61,7 @@ internal static class KernelLoader
         }
 
         KernelCommandLine.Write(memory, options.CommandLine);
-        InitramfsRange range = files.Initramfs is not { } initramfs ? default : Initramfs.Load(memory, initramfs, kernel.End, kernel.Header.InitrdLimit);
+        InitramfsRange range = files.Initramfs is not { } initramfs ? default : Initramfs.Load(memory, initramfs, kernel);
         E820Entry[] map = E820Entry.MapOf(memory);
         if (kernel.Mode == BootMode.Pvh32)
         {

@@ -3,7 +3,8 @@ using Vmm.Vhost.Memory;
 
 namespace Vmm.Boot;
 
-/// <summary>The RAM from 1 MiB to the hole below 4 GiB, where a kernel and its initramfs go.</summary>
+/// <summary>The RAM from 1 MiB to the hole below 4 GiB, where a kernel and its initramfs go, and the conventional memory of a PC, where a few
+/// kernels have a segment, too.</summary>
 internal readonly struct LowRam
 {
     private const ulong MiB = 1 << 20;
@@ -40,14 +41,27 @@ internal readonly struct LowRam
         return span;
     }
 
+    /// <summary>Whether a machine with enough memory has RAM for a kernel at all of <paramref name="length"/> bytes from <paramref name="address"/> on.</summary>
+    public static bool Has(ulong address, ulong length) =>
+        (address >= BootLayout.KernelStart && address <= AddressMap.LowRamEnd && length <= AddressMap.LowRamEnd - address)
+        || (address <= BootLayout.LowMemoryEnd && length <= BootLayout.LowMemoryEnd - address);
+
     /// <summary>Refuses a range that is not inside.</summary>
     /// <exception cref="VmmException">It is not; the message says how much memory the guest needs at least.</exception>
     public void CheckFits(ImageFile file, ulong address, ulong length)
     {
-        if (address < BootLayout.KernelStart || length > AddressMap.LowRamEnd || address > AddressMap.LowRamEnd - length)
+        if (!Has(address, length))
             throw file.Error($"it wants 0x{length:x} bytes at 0x{address:x}, which is not between 1 MiB and 3 GiB");
         if (address + length > End)
             throw NeedsMore(file, address + length);
+    }
+
+    /// <summary>Refuses a kernel that reaches beyond.</summary>
+    /// <exception cref="VmmException">It does; the message says how much memory the guest needs at least.</exception>
+    public void CheckFits(ImageFile file, ElfKernel kernel)
+    {
+        if (kernel.End > End)
+            throw NeedsMore(file, kernel.End);
     }
 
     /// <summary>The failure to throw when all of <paramref name="file"/> would fit if the low RAM reached to <paramref name="end"/>.</summary>

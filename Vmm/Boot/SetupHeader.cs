@@ -16,7 +16,8 @@ internal sealed class SetupHeader
     private const uint HeaderMagic = 0x53726448;        // "HdrS"
     private const ushort OldestVersion = 0x020C;        // Linux 3.8: xloadflags
     private const ushort SynthesisedVersion = 0x020F;   // the newest, Linux 5.5
-    private const ushort Kernel64 = 1;                  // XLF_KERNEL_64
+    private const ushort Kernel64 = 1 << 0;             // XLF_KERNEL_64
+    private const ushort Above4G = 1 << 1;              // XLF_CAN_BE_LOADED_ABOVE_4G
     private const byte LoadedHigh = 1;                  // LOADED_HIGH: the kernel is at 1 MiB or above
 
     // Offsets in the file and in boot_params.
@@ -60,6 +61,9 @@ internal sealed class SetupHeader
 
     /// <summary>The highest address an initramfs may reach to: its last byte (initrd_addr_max).</summary>
     public uint InitrdLimit => U32(InitrdLimitOffset);
+
+    /// <summary>Whether the kernel takes an initramfs from any address, also above <see cref="InitrdLimit"/> and 4 GiB (ext_ramdisk_image).</summary>
+    public bool TakesAddressesAbove4G => (_bytes[ExtendedLoadFlagsOffset - Start] & Above4G) != 0;
 
     /// <summary>The alignment of the load address, in bytes (kernel_alignment).</summary>
     public uint Alignment => U32(AlignmentOffset);
@@ -112,7 +116,7 @@ internal sealed class SetupHeader
         return header;
     }
 
-    /// <summary>The header to hand to a kernel that comes without one, a bare vmlinux.</summary>
+    /// <summary>The header to hand to a kernel that comes without one, a bare vmlinux. All that have this entry point can read an initramfs above 4 GiB.</summary>
     public static SetupHeader Synthesise()
     {
         byte[] bytes = new byte[OldestEnd - Start];
@@ -122,7 +126,7 @@ internal sealed class SetupHeader
         bytes[LoadFlagsOffset - Start] = LoadedHigh;
         BinaryPrimitives.WriteUInt32LittleEndian(bytes.AsSpan(InitrdLimitOffset - Start), 0x7FFFFFFF);
         BinaryPrimitives.WriteUInt32LittleEndian(bytes.AsSpan(AlignmentOffset - Start), 0x200000);
-        BinaryPrimitives.WriteUInt16LittleEndian(bytes.AsSpan(ExtendedLoadFlagsOffset - Start), Kernel64);
+        BinaryPrimitives.WriteUInt16LittleEndian(bytes.AsSpan(ExtendedLoadFlagsOffset - Start), Kernel64 | Above4G);
         BinaryPrimitives.WriteUInt32LittleEndian(bytes.AsSpan(CommandLineSizeOffset - Start), KernelCommandLine.DefaultLimit);
         return new SetupHeader(bytes);
     }

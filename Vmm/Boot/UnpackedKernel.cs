@@ -32,7 +32,7 @@ internal static class UnpackedKernel
         Decode(file, decoder, packed, head, isHead: true);
         ElfKernel elf = ElfKernel.Parse(file, head, (int)length);
         ulong start = Base(elf);
-        ram.CheckFits(file, BootLayout.KernelStart, elf.End - BootLayout.KernelStart);
+        ram.CheckFits(file, elf);
         Span<byte> window = ram.SliceForKernel(file, start, length);
         Decode(file, decoder, packed, window, isHead: false);
 
@@ -40,9 +40,10 @@ internal static class UnpackedKernel
         ulong address = pvh ?? elf.Require64BitEntry(file);
         foreach (ElfSegment segment in elf.Segments)
             Place(ram, file, segment, start, window);
+        ClearRest(elf, start, window);
         if (Log.IsDebugEnabled)
             Log.Debug($"The {decoder.Format} kernel was unpacked in {(long)Stopwatch.GetElapsedTime(begin).TotalMicroseconds} us");
-        return new LoadedKernel(pvh is null ? BootMode.Long64 : BootMode.Pvh32, address, elf.End, header);
+        return new LoadedKernel(pvh is null ? BootMode.Long64 : BootMode.Pvh32, address, Math.Max(elf.End, BootLayout.KernelStart), header);
     }
 
     private static void Decode(ImageFile file, PayloadDecoder decoder, MappedRange packed, Span<byte> target, bool isHead)
@@ -65,22 +66,41 @@ internal static class UnpackedKernel
     {
         ulong start = BootLayout.KernelStart;
         foreach (ElfSegment segment in elf.Segments)
-            start = Math.Max(start, segment.Address - Math.Min(segment.Address, segment.FileOffset));
+        {
+            if (segment.FileSize != 0)
+                start = Math.Max(start, segment.Address - Math.Min(segment.Address, segment.FileOffset));
+        }
         return start;
     }
 
     private static void Place(LowRam ram, ImageFile file, in ElfSegment segment, ulong start, Span<byte> window)
     {
-        if (segment.Address != start + segment.FileOffset)
+        if (segment.FileSize != 0 && segment.Address != start + segment.FileOffset)
         {
             MemoryMove.Down(
                 window.Slice((int)segment.FileOffset, (int)segment.FileSize), ram.Slice(file, segment.Address, segment.FileSize));
         }
-        // The segment's zeros: memory is zero already, but for where other parts of the file were decoded to.
-        ulong from = Math.Max(segment.Address + segment.FileSize, start);
-        ulong to = Math.Min(segment.End, start + (ulong)window.Length);
-        if (from < to)
-            ram.Slice(file, from, to - from).Clear();
+    }
+
+    // The segments' zeros, and what is between segments: memory is zero already, but for where other parts of the file were decoded to.
+    private static void ClearRest(ElfKernel elf, ulong start, Span<byte> window)
+    {
+        ulong from = start;
+        ulong end = Math.Min(elf.End, start + (ulong)window.Length);
+        foreach (ElfSegment segment in elf.Segments)
+        {
+            if (segment.FileSize == 0)
+                continue;
+            Clear(window, Math.Min(segment.Address, end));
+            from = Math.Max(from, segment.Address + segment.FileSize);
+        }
+        Clear(window, end);
+
+        void Clear(Span<byte> window, ulong to)
+        {
+            if (from < to)
+                window[(int)(from - start)..(int)(to - start)].Clear();
+        }
     }
 
     private static ulong FindPvhEntry(ImageFile file, ElfKernel elf, ReadOnlySpan<byte> window)
