@@ -63,6 +63,78 @@ public class CheckCommandTests
         AssertMissing($"missing  {name}: ", "use a current Linux kernel");
     }
 
+    [TestCase(Errnos.Ebusy, "another hypervisor uses the processor's virtualisation")]
+    [TestCase(Errnos.Enomem, "ioctl(KVM_CREATE_VM)")]
+    public void Run_NoMachineCanBeMade_FailsAndSaysWhy(int errno, string expected)
+    {
+        _host.Kvm.MachineError = errno;
+        AssertMissing("missing  a virtual machine with a vCPU: ", expected);
+    }
+
+    [TestCase("KVM_CAP_READONLY_MEM", "registers are slower")]
+    [TestCase("KVM_CAP_SPLIT_IRQCHIP", "--interrupts apic")]
+    public void Run_CapabilityThatIsNotNeededMissing_SaysWhatItCosts(string name, string cost)
+    {
+        _host.Kvm.Lacks.Add(name);
+        AssertOptional($"missing  {name} (optional): ", cost);
+    }
+
+    // The patch level of a distribution's kernel stands in other files, or nowhere.
+    [TestCase("proc/version", "Linux version 6.1.0-26-amd64 (x) #1 SMP Debian 6.1.112-1 (2024-09-30)\n", "Linux 6.1.117 closes it, and this kernel is 6.1.112")]
+    [TestCase("proc/version_signature", "Ubuntu 5.15.0-130.140-generic 5.15.167\n", "Linux 5.15.172 closes it, and this kernel is 5.15.167")]
+    [TestCase("proc/sys/kernel/osrelease", "6.7.12\n", "Linux 6.12.0 closes it, and this kernel is 6.7.12")]
+    [TestCase("proc/sys/kernel/osrelease", "6.11.7+deb12-amd64\n", "Linux 6.11.8 closes it, and this kernel is 6.11.7")]
+    public void Run_KernelWithAHole_NamesItAndItsFix(string path, string text, string expected)
+    {
+        if (path != "proc/version")
+            _host.Delete("proc/version");
+        _host.Write(path, text);
+        AssertOptional("missing  fix of CVE-2024-50264 (optional): --vsock has this hole", expected);
+    }
+
+    [TestCase("4.4.302\n", false)]
+    [TestCase("6.12.90\n", false)]
+    [TestCase("6.19.0-rc3\n", false)]
+    [TestCase("7.0.1\n", false)]
+    [TestCase("5.14.0-503.el9.x86_64\n", true)]
+    public void Run_KernelWithoutThatHoleOrThatDoesNotTell_DoesNotNameIt(string release, bool isUnknown)
+    {
+        _host.Delete("proc/version");
+        _host.Write("proc/sys/kernel/osrelease", release);
+        string[] lines = Run().Lines;
+        Assert.That(lines, Has.None.Contain("CVE-2024-50264"));
+        Assert.That(lines.Any(line => line.Contains("known holes in vhost and vsock (optional): cannot tell", StringComparison.Ordinal)), Is.EqualTo(isUnknown));
+    }
+
+    [Test]
+    public void Run_HugePagesThatOthersReserved_DoNotCount()
+    {
+        _host.Write("sys/kernel/mm/hugepages/hugepages-2048kB/resv_hugepages", "3\n");
+        AssertOptional("missing  huge pages of 2M (optional): none free of 8", "nr_hugepages");
+    }
+
+    [TestCase("0::/a/b\n", "sys/fs/cgroup/a/hugetlb.2MB.max", "sys/fs/cgroup/a/hugetlb.2MB.current")]
+    [TestCase("5:hugetlb:/a/b\n", "sys/fs/cgroup/hugetlb/a/hugetlb.2MB.limit_in_bytes", "sys/fs/cgroup/hugetlb/a/hugetlb.2MB.usage_in_bytes")]
+    public void Run_ControlGroupWithFewerHugePages_TellsOfTheGroup(string groups, string limit, string usage)
+    {
+        _host.Write("proc/self/cgroup", groups);
+        _host.Write(limit, $"{4 << 20}\n");
+        _host.Write(usage, $"{2 << 20}\n");
+        AssertLine(ExitCode.Success, "ok       huge pages of 2M: 1 of the 3 that are free", "control group /a ");
+    }
+
+    [TestCase("0::/a/b\n", "sys/fs/cgroup/a/")]
+    [TestCase("5:pids:/a/b\n", "sys/fs/cgroup/pids/a/")]
+    public void Run_ControlGroupWithFewThreads_SaysSo(string groups, string directory)
+    {
+        _host.Write("proc/self/cgroup", groups);
+        _host.Write(directory + "pids.max", "30\n");
+        _host.Write(directory + "pids.current", "20\n");
+        AssertOptional("missing  threads (optional): 10 more in the control group /a, ", "pids.max");
+        _host.Write(directory + "pids.max", "max\n");
+        Assert.That(Run().Lines, Has.None.Contain("threads"));
+    }
+
     [TestCase("flags\t\t: fpu sse\n")]
     [TestCase("flags\t\t: fpu svm_lock\nvmx flags\t: vnmi\n")]
     public void Run_NoHardwareVirtualisation_FailsAndPointsToTheEmulatedHost(string cpuinfo)

@@ -13,6 +13,7 @@ internal sealed class FakeHost : IDisposable
         Write("proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu vme svm sse\n");
         Write("proc/meminfo", "MemTotal:       24684084 kB\nMemFree:        24398028 kB\nMemAvailable:   24353136 kB\n");
         Write("proc/sys/kernel/osrelease", "6.1.0-40-cloud-amd64\n");
+        Write("proc/version", "Linux version 6.1.0-40-cloud-amd64 (debian-kernel@lists.debian.org) #1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-11-16)\n");
         Write("proc/self/limits",
             "Limit                     Soft Limit           Hard Limit           Units     \n"
             + "Max open files            20000                20000                files     \n"
@@ -50,6 +51,14 @@ internal sealed class FakeKvm : IKvmProbe
     public HashSet<string> Lacks { get; } = [];
 
     public int ApiVersion { get; set; } = 12;
+
+    public int MachineError { get; set; }
+
+    public void TryMachine()
+    {
+        if (MachineError != 0)
+            throw new ErrnoException("ioctl(KVM_CREATE_VM)", MachineError);
+    }
 
     public int Check(KvmCapability capability) => Lacks.Contains(capability.Name) ? 0 : 1;
 

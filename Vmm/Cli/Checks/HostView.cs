@@ -7,7 +7,7 @@ namespace Vmm.Cli.Checks;
 internal sealed class HostView(string root, Func<string, IKvmProbe> openKvm)
 {
     /// <summary>The host that this runs on.</summary>
-    public static HostView Real { get; } = new("/", path => new KvmProbe(path));
+    public static HostView Real { get; } = new("/", path => new KvmDevice(path));
 
     /// <summary>Where the host's file system begins.</summary>
     public string Root { get; } = root;

@@ -40,8 +40,8 @@ internal static class KvmCheck
     private static List<Finding> Ask(IKvmProbe kvm)
     {
         int version = kvm.ApiVersion;
-        if (version != KvmProbe.RequiredApiVersion)
-            return [Finding.Missing("/dev/kvm", $"KVM API version {version}, and {KvmProbe.RequiredApiVersion} is needed: use a current Linux kernel")];
+        if (version != KvmDevice.RequiredApiVersion)
+            return [Finding.Missing("/dev/kvm", $"KVM API version {version}, and {KvmDevice.RequiredApiVersion} is needed: use a current Linux kernel")];
 
         var findings = new List<Finding> { Finding.Ok("/dev/kvm", $"KVM API version {version}") };
         foreach (KvmCapability capability in KvmCapability.Required)
@@ -51,15 +51,36 @@ internal static class KvmCheck
                 : Finding.Missing(capability.Name, "this kernel's KVM lacks it: use a current Linux kernel"));
         }
         bool isSplit = kvm.Check(KvmCapability.SplitIrqchip) > 0;
-        if (isSplit)
-            findings.Add(Finding.Ok(KvmCapability.SplitIrqchip.Name, "present"));
+        findings.Add(isSplit ? Finding.Ok(KvmCapability.SplitIrqchip.Name, "present")
+            : Finding.MissingOptional(KvmCapability.SplitIrqchip.Name, "interrupts of devices are slower, and --interrupts apic does not work: use a current Linux kernel"));
+        findings.Add(kvm.Check(KvmCapability.ReadonlyMem) > 0 ? Finding.Ok(KvmCapability.ReadonlyMem.Name, "present")
+            : Finding.MissingOptional(KvmCapability.ReadonlyMem.Name, "reads of devices' registers are slower: use a current Linux kernel"));
         foreach (KvmCapability capability in KvmCapability.OfAPc)
         {
             findings.Add(kvm.Check(capability) > 0 ? Finding.Ok(capability.Name, "present")
-                : isSplit ? Finding.MissingOptional(capability.Name, "--virtio-discovery cmdline does not work: use a kernel with CONFIG_KVM_IOAPIC")
+                : isSplit ? Finding.MissingOptional(capability.Name, "--interrupts pc and --virtio-discovery cmdline do not work: use a kernel with CONFIG_KVM_IOAPIC")
                 : Finding.Missing(capability.Name, "this kernel's KVM lacks it: use a current Linux kernel"));
         }
         findings.Add(Finding.Ok("vCPUs", $"{kvm.Check(KvmCapability.NrVcpus)} recommended, {kvm.Check(KvmCapability.MaxVcpus)} at most"));
+        if (findings.TrueForAll(finding => finding.State != FindingState.Missing))
+            findings.Add(TryMachine(kvm));
         return findings;
+    }
+
+    // Only now the processor's virtualisation is used, and what the process may do with it (memory, descriptors, seccomp).
+    private static Finding TryMachine(IKvmProbe kvm)
+    {
+        const string topic = "a virtual machine with a vCPU";
+        try
+        {
+            kvm.TryMachine();
+            return Finding.Ok(topic, "can be made");
+        }
+        catch (ErrnoException e)
+        {
+            return Finding.Missing(topic, e.Errno == Errnos.Ebusy
+                ? $"{e.Message}: another hypervisor uses the processor's virtualisation: stop it"
+                : $"{e.Message}: the kernel's log (dmesg) may say more");
+        }
     }
 }

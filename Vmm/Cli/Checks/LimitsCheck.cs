@@ -6,6 +6,7 @@ namespace Vmm.Cli.Checks;
 internal static class LimitsCheck
 {
     private const ulong EnoughFiles = 1024;
+    private const ulong EnoughThreads = 64;
     private const int ValueColumn = 26;   // the name is padded to 25 characters (Linux fs/proc/base.c, proc_pid_limits)
 
     /// <summary>Looks.</summary>
@@ -17,6 +18,14 @@ internal static class LimitsCheck
         yield return files >= EnoughFiles
             ? Finding.Ok("open files", Show(files))
             : Finding.MissingOptional("open files", $"{Show(files)}, and a machine with many devices needs more: ulimit -n {EnoughFiles}");
+
+        // A vCPU is a thread, and each device has one or two.
+        if (ControlGroups.Left(host, "pids", "pids", isFileOfV1: false) is { } threads)
+        {
+            yield return threads.Amount >= EnoughThreads
+                ? Finding.Ok("threads", $"{threads.Amount} more in the control group {threads.Group}")
+                : Finding.MissingOptional("threads", $"{threads.Amount} more in the control group {threads.Group}, and a machine with many CPUs needs more: raise its pids.max");
+        }
 
         ulong? locked = SoftLimit(limits, "Max locked memory");
         yield return locked == ulong.MaxValue

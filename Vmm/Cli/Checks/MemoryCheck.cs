@@ -36,14 +36,23 @@ internal static class MemoryCheck
         foreach (ulong size in sizes)
         {
             string counters = "/" + HostHugePages.CountersOf(size);
+            // Free pages that another process has reserved, but not touched yet, are its own.
+            ulong reserved = Number(host.ReadText(counters + "/resv_hugepages"));
             ulong free = Number(host.ReadText(counters + "/free_hugepages"));
-            ulong reserved = Number(host.ReadText(counters + "/nr_hugepages"));
+            free -= Math.Min(free, reserved);
+            ulong total = Number(host.ReadText(counters + "/nr_hugepages"));
             string topic = $"huge pages of {HostHugePages.Name(size)}";
-            yield return free > 0
-                ? Finding.Ok(topic, $"{free} free of {reserved}")
-                : Finding.MissingOptional(topic, $"none free of {reserved}: reserve some, echo N > {counters}/nr_hugepages");
+            if (free == 0)
+                yield return Finding.MissingOptional(topic, $"none free of {total}: set some aside, echo N > {counters}/nr_hugepages");
+            else if (ControlGroups.Left(host, "hugetlb", $"hugetlb.{HugetlbName(size)}", isFileOfV1: true) is { } left && left.Amount < free * size)
+                yield return Finding.Ok(topic, $"{left.Amount / size} of the {free} that are free, as the control group {left.Group} leaves no more");
+            else
+                yield return Finding.Ok(topic, $"{free} free of {total}");
         }
     }
+
+    // As the kernel names its files: 64KB, 2MB, 1GB (mm/hugetlb_cgroup.c, mem_fmt).
+    private static string HugetlbName(ulong size) => HostHugePages.Name(size) + "B";
 
     private static ulong Number(string text) => ulong.TryParse(text.Trim(), NumberStyles.None, CultureInfo.InvariantCulture, out ulong number) ? number : 0;
 }
