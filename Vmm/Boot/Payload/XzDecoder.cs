@@ -8,6 +8,7 @@ internal sealed class XzDecoder : PayloadDecoder
 {
     private const int StreamHeaderSize = 12;
     private const int CheckTypeOffset = 7;
+    private const int MaxBlocks = 4096;
     private const int LookAhead = 16;   // the branch filter of a byte depends on the few that follow it
 
     /// <inheritdoc/>
@@ -16,29 +17,35 @@ internal sealed class XzDecoder : PayloadDecoder
     /// <inheritdoc/>
     public override void DecodeHead(in MappedRange packed, Span<byte> head)
     {
-        StrictStream source = Open(packed, out _);
-        XzBlockHeader block = XzBlockHeader.Read(source) ?? throw new InvalidDataException("no block");
-        byte[] buffer = new byte[head.Length + LookAhead];
-        int count = FillBlock(source, block, buffer);
-        if (count < head.Length)
-            throw new InvalidDataException($"the first block has only {count} bytes");
-        if (block.HasX86Filter)
-            X86BranchFilter.Decode(buffer.AsSpan(0, count));
-        buffer.AsSpan(0, head.Length).CopyTo(head);
+        StrictStream source = Open(packed, out XzCheck check);
+        uint dictionary = 0;
+        for (int blocks = 0; ; blocks++)
+        {
+            XzBlockHeader block = NextBlock(source, blocks) ?? throw new InvalidDataException($"{head.Length} bytes are missing");
+            dictionary = Math.Max(dictionary, block.DictionarySize);
+            byte[] buffer = new byte[head.Length + LookAhead];
+            Span<byte> data = buffer.AsSpan(0, FillBlock(source, block, buffer));
+            if (block.HasX86Filter)
+                X86BranchFilter.Decode(data);
+            bool hasMore = data.Length < head.Length;
+            data[..Math.Min(data.Length, head.Length)].CopyTo(head);
+            if (!hasMore)
+                break;
+            source.SkipTo4();
+            check.Verify(source, data);
+            head = head[data.Length..];
+        }
+        LzmaDictionary.Release(dictionary);
     }
-
-    private const int MaxBlocks = 64;
 
     /// <inheritdoc/>
     public override void Decode(in MappedRange packed, Span<byte> target)
     {
         StrictStream source = Open(packed, out XzCheck check);
-        int blocks = 0;
-        while (XzBlockHeader.Read(source) is XzBlockHeader block)
+        uint dictionary = 0;
+        for (int blocks = 0; NextBlock(source, blocks) is XzBlockHeader block; blocks++)
         {
-            // The kernel's build makes one. Each costs the set-up of a decoder, so a file of tiny ones would take hours.
-            if (++blocks > MaxBlocks)
-                throw new InvalidDataException($"more than {MaxBlocks} blocks");
+            dictionary = Math.Max(dictionary, block.DictionarySize);
             Span<byte> data = target[..FillBlock(source, block, target, toTheEnd: true)];
             if (block.HasX86Filter)
                 X86BranchFilter.Decode(data);
@@ -48,6 +55,14 @@ internal sealed class XzDecoder : PayloadDecoder
         }
         if (!target.IsEmpty)
             throw new InvalidDataException($"{target.Length} bytes are missing");
+        LzmaDictionary.Release(dictionary);
+    }
+
+    // The kernel's build makes one block, and tools with several threads one for some megabytes. Each costs the set-up of a decoder.
+    private static XzBlockHeader? NextBlock(StrictStream source, int before)
+    {
+        XzBlockHeader? block = XzBlockHeader.Read(source);
+        return block is null || before < MaxBlocks ? block : throw new InvalidDataException($"more than {MaxBlocks} blocks");
     }
 
     private static StrictStream Open(in MappedRange packed, out XzCheck check)
@@ -62,14 +77,10 @@ internal sealed class XzDecoder : PayloadDecoder
     /// <summary>Decodes a block until it ends or <paramref name="target"/> is full; if <paramref name="toTheEnd"/>, it must have ended by then.</summary>
     private static int FillBlock(StrictStream source, in XzBlockHeader block, Span<byte> target, bool toTheEnd = false)
     {
-        int count;
-        using (LzmaStream stream = LzmaStream.Create([block.DictionaryProperty], source, -1, -1, null, isLzma2: true, leaveOpen: true))
-        {
-            count = StreamDecoder.FillSome(stream, target);
-            if (toTheEnd && count == target.Length && stream.ReadByte() >= 0)
-                throw new InvalidDataException("more bytes than it should unpack to");
-        }
-        LzmaDictionary.Release(block.DictionarySize);
+        using LzmaStream stream = LzmaStream.Create([block.DictionaryProperty], source, -1, -1, null, isLzma2: true, leaveOpen: true);
+        int count = StreamDecoder.FillSome(stream, target);
+        if (toTheEnd && count == target.Length && stream.ReadByte() >= 0)
+            throw new InvalidDataException("more bytes than it should unpack to");
         return count;
     }
 }

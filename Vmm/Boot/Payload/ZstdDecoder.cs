@@ -1,10 +1,13 @@
 using ZstdSharp;
+using ZstdSharp.Unsafe;
 
 namespace Vmm.Boot.Payload;
 
 /// <summary>Zstandard (RFC 8878). Decoded in one call, which needs no window beside the target.</summary>
 internal sealed class ZstdDecoder : PayloadDecoder
 {
+    private const int LargestWindow = 31;   // 2 GiB, of which only what is decoded is touched; the tool's --long=31
+
     /// <inheritdoc/>
     public override string Format => "zstd";
 
@@ -13,6 +16,7 @@ internal sealed class ZstdDecoder : PayloadDecoder
     {
         using Stream source = packed.Slice(0, packed.Length - SizeTrailer).OpenStream();
         using var stream = new DecompressionStream(source);
+        stream.SetParameter(ZSTD_dParameter.ZSTD_d_windowLogMax, LargestWindow);
         stream.ReadExactly(head);
     }
 
