@@ -1,7 +1,6 @@
 using System.Buffers.Binary;
 using System.Text;
 using Vmm.Acpi;
-using Vmm.Machine;
 using Vmm.Vhost.Memory;
 
 namespace Vmm.Tests.Acpi;

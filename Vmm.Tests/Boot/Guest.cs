@@ -1,6 +1,5 @@
 using NUnit.Framework;
 using Vmm.Boot;
-using Vmm.Machine;
 using Vmm.Vhost.Memory;
 
 namespace Vmm.Tests.Boot;

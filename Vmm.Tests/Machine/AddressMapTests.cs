@@ -1,6 +1,5 @@
 using NUnit.Framework;
 using Vmm.Devices.Platform;
-using Vmm.Machine;
 
 namespace Vmm.Tests.Machine;
 

@@ -1,5 +1,4 @@
 using Vmm.Devices.Platform;
-using Vmm.Machine;
 
 namespace Vmm.Acpi;
 

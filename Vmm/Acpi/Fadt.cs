@@ -1,6 +1,5 @@
 using System.Buffers.Binary;
 using Vmm.Devices.Platform;
-using Vmm.Machine;
 using Vmm.Vhost.Memory;
 
 namespace Vmm.Acpi;

@@ -1,4 +1,3 @@
-using Vmm.Machine;
 
 namespace Vmm.Acpi;
 

@@ -1,5 +1,4 @@
 using Vmm.Boot.Payload;
-using Vmm.Machine;
 using Vmm.Vhost;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;

@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using Vmm.Machine;
 
 namespace Vmm.Boot;
 

@@ -1,4 +1,3 @@
-using Vmm.Machine;
 using Vmm.Vhost.Memory;
 
 namespace Vmm.Boot;

@@ -55,7 +55,7 @@ internal enum PanicAction
     /// <summary>The VMM ends with exit status 3.</summary>
     Exit,
 
-    /// <summary>The guest is left as it is, for a debugger or its own panic= timer.</summary>
+    /// <summary>The guest's processors stop and its memory stays as it is, for a debugger, until a signal or Ctrl-A x ends the VMM.</summary>
     Halt,
 }
 

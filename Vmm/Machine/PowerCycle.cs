@@ -21,7 +21,7 @@ internal sealed class PowerCycle : IDisposable
     /// <summary>Makes the VM, loads the kernel and sets the boot processor at its entry. Nothing runs yet.</summary>
     /// <exception cref="VmmException">The kernel or the host cannot do it.</exception>
     public static PowerCycle Prepare(
-        KvmSystem kvm, MachineConfig config, KernelFiles kernel, GuestMemory memory, Platform platform, VirtioSlots slots, IVcpuEvents events)
+        KvmSystem kvm, MachineConfig config, KernelFiles kernel, GuestMemory memory, PlatformDevices platform, VirtioSlots slots, IVcpuEvents events)
     {
         var cycle = new PowerCycle(kvm.CreateVm());
         try

@@ -20,7 +20,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     private readonly KernelFiles _kernel;
     private readonly bool _tellsPanics;
     private GuestMemory _memory;
-    private readonly Platform _platform;
+    private readonly PlatformDevices _platform;
     private readonly VirtioSlots _slots;
     private readonly EndOfRun _end = new();
     private readonly Lock _cycleLock = new();   // held to kick vCPUs, so that they are not freed meanwhile
@@ -45,7 +45,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
             if (_kernel.IsLinux && !_tellsPanics)
                 s_log.Warn("--cmdline: its reboot= leaves the guest no way to tell of a panic before its pvpanic driver is loaded: it will look like a reboot");
             _memory = GuestMemory.Create(AddressMap.RamRanges(config.MemorySize), config.Memory);
-            _platform = new Platform(config, _kvm, this, quit: () => Stop(new MachineEnd(MachineEndKind.Quit)));
+            _platform = new PlatformDevices(config, _kvm, this, quit: () => Stop(new MachineEnd(MachineEndKind.Quit)));
             _slots = new VirtioSlots(config.Devices, _memory, _platform.Mmio, _kvm, cancellation);
         }
         catch

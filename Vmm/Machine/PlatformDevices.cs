@@ -6,7 +6,7 @@ using Vmm.Serial;
 namespace Vmm.Machine;
 
 /// <summary>The devices that every machine has, on their buses, with their interrupt lines. They outlive a reset.</summary>
-internal sealed class Platform : IDisposable
+internal sealed class PlatformDevices : IDisposable
 {
     private readonly List<IrqFd> _lines = [];
     private readonly ISerialBackend? _serial;
@@ -19,7 +19,7 @@ internal sealed class Platform : IDisposable
     /// <param name="quit">Called when the user leaves the console.</param>
     /// <exception cref="UsageException">The console cannot be what the user asked for.</exception>
     /// <exception cref="VmmException">The console cannot be opened.</exception>
-    public Platform(MachineConfig config, KvmSystem kvm, IMachineEvents events, Action quit)
+    public PlatformDevices(MachineConfig config, KvmSystem kvm, IMachineEvents events, Action quit)
     {
         Interrupts = new InterruptControllers(config, kvm, Mmio);
         var i8042 = new I8042Reset(events);

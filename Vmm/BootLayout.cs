@@ -1,6 +1,6 @@
-namespace Vmm.Boot;
+namespace Vmm;
 
-/// <summary>Where everything that a booting kernel is given lies in guest memory (guest-physical addresses).</summary>
+/// <summary>The part of the <see cref="AddressMap"/> below 1 MiB: where everything that a booting kernel is given lies in guest memory (guest-physical addresses).</summary>
 internal static class BootLayout
 {
     /// <summary>Where a PC's software tells the firmware what kind of start follows a reset, 16 bits: 0x1234 means a warm one (BIOS data area, 40:72).</summary>

@@ -1,6 +1,6 @@
 using Vmm.Vhost.Memory;
 
-namespace Vmm.Machine;
+namespace Vmm;
 
 /// <summary>Where things are in the guest: guest-physical addresses, I/O ports and global system interrupts (GSIs).
 /// The loader, the ACPI tables and the device wiring all take them from here.</summary>
