@@ -89,7 +89,7 @@ internal static class AddressMap
     public const ushort Pm1Port = 0x608;
 
     /// <summary>The interrupt of the PM1 registers, the SCI. It never comes, but Linux wants a line of its own for it.</summary>
-    public const uint SciGsi = 5;
+    public const uint SciGsi = 6;
 
     /// <summary>Shared-memory regions of devices begin at the first multiple of this, 1 GiB, after all RAM: Linux wants theirs apart from it
     /// by sections of 128 MiB, and maps them by large pages.</summary>

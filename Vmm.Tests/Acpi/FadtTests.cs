@@ -77,7 +77,7 @@ public class FadtTests
         using var machine = new TestMachine(1, isPc: true);
         byte[] fadt = machine.Fadt;
         Assert.That(BinaryPrimitives.ReadUInt32LittleEndian(fadt.AsSpan(112)) >> 20 & 1, Is.Zero, "HW_REDUCED_ACPI");
-        Assert.That(BinaryPrimitives.ReadUInt16LittleEndian(fadt.AsSpan(46)), Is.EqualTo(5), "SCI_INT");
+        Assert.That(BinaryPrimitives.ReadUInt16LittleEndian(fadt.AsSpan(46)), Is.EqualTo(6), "SCI_INT");
         Assert.That(BinaryPrimitives.ReadUInt32LittleEndian(fadt.AsSpan(48)), Is.Zero, "SMI_CMD: always in ACPI mode");
         Assert.That(BinaryPrimitives.ReadUInt32LittleEndian(fadt.AsSpan(56)), Is.EqualTo(0x608), "PM1a_EVT_BLK");
         Assert.That(BinaryPrimitives.ReadUInt32LittleEndian(fadt.AsSpan(64)), Is.EqualTo(0x60C), "PM1a_CNT_BLK");

@@ -43,7 +43,7 @@ public class MadtTests
     {
         using var machine = new TestMachine(1, isPc: true);
         int entry = FirstEntry + 8 + 12;
-        Assert.That(machine.Madt[entry..(entry + 10)], Is.EqualTo(new byte[] { 2, 10, 0, 5, 5, 0, 0, 0, 0x0D, 0 }));
+        Assert.That(machine.Madt[entry..(entry + 10)], Is.EqualTo(new byte[] { 2, 10, 0, 6, 6, 0, 0, 0, 0x0D, 0 }));
     }
 
     [Test]

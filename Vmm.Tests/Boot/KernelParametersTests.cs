@@ -9,7 +9,8 @@ public class KernelParametersTests
 {
     [TestCase("no-kvmclock", "tsc_early_khz=2099998")]
     [TestCase("console=ttyS0\tno-kvmclock\nquiet", "tsc_early_khz=2099998")]
-    [TestCase("console=ttyS0", null)]
+    [TestCase("nopv quiet", "tsc_early_khz=2099998")]
+    [TestCase("console=ttyS0 nopvspin", null)]
     [TestCase("no-kvmclock-vsyscall", null)]
     [TestCase("no-kvmclock tsc_early_khz=1000000", null)]
     [TestCase("quiet -- no-kvmclock", null)]

@@ -9,12 +9,12 @@ internal static class KernelParameters
     /// <summary>The first word of <paramref name="commandLine"/> with which Linux needs the interrupt controllers and the timer of a PC; null without one.</summary>
     public static string? NeedsPc(string commandLine) => Array.Find(s_needPc, word => Has(commandLine, word));
 
-    /// <summary>The parameter that tells the frequency of the TSC to a Linux which may not ask KVM for it (no-kvmclock), or null. Intel's processors tell it by
+    /// <summary>The parameter that tells the frequency of the TSC to a Linux which may not ask KVM for it (no-kvmclock, nopv), or null. Intel's processors tell it by
     /// CPUID and others by a timer to compare with, but a busy host is too slow for that comparison, and without a result Linux has no clock at all and hangs.</summary>
     /// <param name="commandLine">The user's command line.</param>
     /// <param name="tscKilohertz">The frequency; 0 where the host does not know it.</param>
     public static string? Clock(string commandLine, uint tscKilohertz) =>
-        tscKilohertz != 0 && Has(commandLine, "no-kvmclock") && !commandLine.Contains("tsc_early_khz=", StringComparison.Ordinal)
+        tscKilohertz != 0 && (Has(commandLine, "no-kvmclock") || Has(commandLine, "nopv")) && !commandLine.Contains("tsc_early_khz=", StringComparison.Ordinal)
             ? $"tsc_early_khz={tscKilohertz}"
             : null;
 
