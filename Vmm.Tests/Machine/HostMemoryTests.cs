@@ -44,6 +44,24 @@ public class HostMemoryTests
         Assert.That(HostMemory.Read(_root), Is.EqualTo(new HostMemory(100 * Mib, 200 * Mib, "/a")));
     }
 
+    [TestCase(2UL << 20, "2MB")]
+    [TestCase(1UL << 30, "1GB")]
+    [TestCase(64UL << 10, "64KB")]
+    public void ReadHugePages_Groups_TakesTheTightestOfThatSize(ulong size, string name)
+    {
+        Write("proc/self/cgroup", "5:net_cls,hugetlb:/old\n0::/a/b\n");
+        Assert.That(HostMemory.ReadHugePages(size, _root), Is.EqualTo(new HostMemory(ulong.MaxValue, ulong.MaxValue, null)), "no limit");
+
+        Write($"sys/fs/cgroup/a/b/hugetlb.{name}.max", "max\n");
+        Write($"sys/fs/cgroup/a/hugetlb.{name}.max", $"{600 * Mib}\n");
+        Write($"sys/fs/cgroup/a/hugetlb.{name}.current", $"{100 * Mib}\n");
+        Assert.That(HostMemory.ReadHugePages(size, _root), Is.EqualTo(new HostMemory(500 * Mib, 600 * Mib, "/a")));
+
+        Write($"sys/fs/cgroup/hugetlb/old/hugetlb.{name}.limit_in_bytes", $"{400 * Mib}\n");
+        Assert.That(HostMemory.ReadHugePages(size, _root), Is.EqualTo(new HostMemory(400 * Mib, 400 * Mib, "/old")));
+        Assert.That(HostMemory.ReadHugePages(size == 2 * Mib ? 1UL << 30 : 2 * Mib, _root).Available, Is.EqualTo(ulong.MaxValue), "another size");
+    }
+
     [Test]
     public void Read_GroupAboveWithMoreButFull_TakesWhatItLeaves()
     {

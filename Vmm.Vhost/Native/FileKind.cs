@@ -27,6 +27,17 @@ public static class FileKind
         }
     }
 
+    /// <summary>Whether <paramref name="path"/>, or what it links to, belongs to this process's user.</summary>
+    public static unsafe bool IsOwn(string path)
+    {
+        stat status;
+        fixed (byte* name = FileDescriptor.NullTerminated(path))
+        {
+            // SAFETY: the name is null-terminated and pinned, the result on the stack.
+            return LibC.stat(name, &status) == 0 && status.st_uid == LibC.geteuid();
+        }
+    }
+
     /// <summary>What tells the file at <paramref name="path"/>, not one that it links to, from all others; null if there is none.</summary>
     public static unsafe (ulong Device, ulong Inode)? Identity(string path)
     {

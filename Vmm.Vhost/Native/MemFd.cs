@@ -6,9 +6,11 @@ namespace Vmm.Vhost.Native;
 public static unsafe class MemFd
 {
     private const int HugePageShift = 26;   // MFD_HUGE_SHIFT of linux/memfd.h
+    private const uint NoExecSeal = 8;      // MFD_NOEXEC_SEAL, Linux 6.3
 
     /// <summary>Makes <paramref name="size"/> bytes of memory, sealed against shrinking, growing and further seals:
-    /// a peer that truncates it would otherwise end this process by SIGBUS.</summary>
+    /// a peer that truncates it would otherwise end this process by SIGBUS. It can never be executed either, where the kernel knows that: with
+    /// vm.memfd_noexec=2 it refuses all others.</summary>
     /// <param name="name">Shown in /proc/PID/maps.</param>
     /// <param name="size">Bytes; a multiple of the page size in use.</param>
     /// <param name="hugePageSize">0 for normal pages, or a huge page size of this host in bytes (a power of two).</param>
@@ -23,7 +25,9 @@ public static unsafe class MemFd
         fixed (byte* pointer = FileDescriptor.NullTerminated(name))
         {
             // SAFETY: the name is null-terminated and pinned for the call.
-            number = LibC.memfd_create(pointer, flags);
+            number = LibC.memfd_create(pointer, flags | NoExecSeal);
+            if (number < 0 && Errnos.Last == Errnos.Einval)
+                number = LibC.memfd_create(pointer, flags);   // an older kernel; any other mistake is one again
         }
         if (number < 0)
             throw ErrnoException.FromLastError("memfd_create");

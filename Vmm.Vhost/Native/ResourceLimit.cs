@@ -22,6 +22,9 @@ public sealed partial class ResourceLimit
     /// <summary>Bytes of memory that are locked in place (RLIMIT_MEMLOCK).</summary>
     public static ResourceLimit LockedMemory { get; } = new(8);
 
+    /// <summary>Bytes of addresses that are in use (RLIMIT_AS).</summary>
+    public static ResourceLimit Addresses { get; } = new(9);
+
     /// <summary>What counts now (the soft limit); null where the kernel does not say.</summary>
     public ulong? Current => GetLimit(_resource, out Rlimit limit) == 0 ? limit.Current : null;
 

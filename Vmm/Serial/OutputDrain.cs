@@ -45,8 +45,9 @@ internal sealed class OutputDrain : IDisposable
     public void Start(Uart16550 uart)
     {
         _uart = uart;
-        _thread = new Thread(Run, StackSize) { IsBackground = true, Name = "serial output" };
-        NativeThread.Start(_thread);
+        var thread = new Thread(Run, StackSize) { IsBackground = true, Name = "serial output" };
+        NativeThread.Start(thread);
+        _thread = thread;   // one that never ran is not waited for
     }
 
     /// <summary>Writes out what is queued, or gives up when nobody takes it for about two seconds.</summary>

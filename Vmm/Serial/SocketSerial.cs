@@ -57,8 +57,9 @@ internal sealed class SocketSerial : ISerialBackend
     {
         _uart = uart;
         uart.InputReady += _wakeUp.Signal;
-        _thread = new Thread(Run, StackSize) { IsBackground = true, Name = "serial socket" };
-        NativeThread.Start(_thread);
+        var thread = new Thread(Run, StackSize) { IsBackground = true, Name = "serial socket" };
+        NativeThread.Start(thread);
+        _thread = thread;   // one that never ran is not waited for
     }
 
     /// <inheritdoc/>

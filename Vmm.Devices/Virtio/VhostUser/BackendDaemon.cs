@@ -13,6 +13,7 @@ internal class BackendDaemon : IDisposable
     private const int Patience = 2000;          // milliseconds that it has to end by itself
     private const int Moment = 500;             // milliseconds between the end of its connection and its own
     private const int MaxLine = 1024;
+    private const string SocketName = "socket";
 
     private static readonly BoundedLog s_log = new("Vmm.Devices.VhostUser");
 
@@ -42,10 +43,9 @@ internal class BackendDaemon : IDisposable
     public BackendDaemon(string name, DaemonProgram program, EventLoop events)
     {
         (_name, _program, _events) = (name, program, events);
-        string? runtime = Environment.GetEnvironmentVariable("XDG_RUNTIME_DIR");
         try
         {
-            _directory = PrivateDirectory.Create(Directory.Exists(runtime) ? runtime : Path.GetTempPath(), "vmm-backend-");
+            _directory = SocketDirectory.Create(SocketName);
         }
         catch (ErrnoException e)
         {
@@ -54,7 +54,7 @@ internal class BackendDaemon : IDisposable
     }
 
     /// <summary>Its socket.</summary>
-    public string SocketPath => Path.Combine(_directory, "socket");
+    public string SocketPath => Path.Combine(_directory, SocketName);
 
     /// <summary>Its process id; 0 before it is started.</summary>
     public int ProcessId
