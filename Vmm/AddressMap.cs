@@ -61,6 +61,9 @@ internal static class AddressMap
     /// <summary>The serial line's interrupt: COM1's of a PC.</summary>
     public const uint SerialGsi = 4;
 
+    /// <summary>The interrupt of the generic event device, by which the power button is pressed: free on a PC.</summary>
+    public const uint PowerButtonGsi = 6;
+
     /// <summary>Index port of the CMOS RTC; it has no interrupt.</summary>
     public const ushort RtcPort = 0x70;
 

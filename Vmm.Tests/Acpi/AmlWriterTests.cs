@@ -55,6 +55,16 @@ public class AmlWriterTests
             Is.EqualTo("085C5F53355F" + "1205" + "02" + "0A05" + "00"));
 
     [Test]
+    public void Method_Notify_IsSerialized() =>
+        Assert.That(
+            Write(aml =>
+            {
+                using (aml.Method("_EVT", arguments: 1))
+                    aml.Notify(@"\_SB.PWRB", 0x80);
+            }),
+            Is.EqualTo("14" + "13" + "5F455654" + "09" + "86" + "5C2E" + "5F53425F" + "50575242" + "0A80"));
+
+    [Test]
     public void Scope_WithADevice_CountsBothLengths() =>
         Assert.That(
             Write(aml =>

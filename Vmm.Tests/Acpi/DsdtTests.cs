@@ -13,5 +13,6 @@ public class DsdtTests
 
         Assert.That(dsdt.IndexOf("COM1"u8) >= 0, Is.EqualTo(hasSerial));
         Assert.That(dsdt.IndexOf("RTC_"u8), Is.GreaterThan(0));
+        Assert.That(dsdt.IndexOf("ACPI0013"u8), Is.GreaterThan(0));
     }
 }

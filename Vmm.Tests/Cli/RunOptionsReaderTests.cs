@@ -26,6 +26,7 @@ public class RunOptionsReaderTests
             Assert.That(config.Serial, Is.EqualTo(new SerialConfig(SerialKind.Tty)));
             Assert.That(config.OnReboot, Is.EqualTo(RebootAction.Restart));
             Assert.That(config.OnPanic, Is.EqualTo(PanicAction.Exit));
+            Assert.That(config.ShutdownTimeout, Is.EqualTo(TimeSpan.Zero));
         });
     }
 
@@ -34,7 +35,7 @@ public class RunOptionsReaderTests
     {
         MachineConfig config = Read("--kernel=/boot/vm linuz", "--initramfs", "guest.cpio", "--cmdline", "console=ttyS0 root=/dev/vda,rw",
             "--cpus", "boot=4", "--memory", "size=1G,hugepages=on,prefault=true", "--serial", "socket=/run/a,b=c", "--on-reboot", "exit",
-            "--on-panic", "halt", "--decompress", "guest", "--entry", "pvh");
+            "--on-panic", "halt", "--shutdown-timeout", "90s", "--decompress", "guest", "--entry", "pvh");
         Assert.Multiple(() =>
         {
             Assert.That(config.Kernel.KernelPath, Is.EqualTo("/boot/vm linuz"));
@@ -49,6 +50,7 @@ public class RunOptionsReaderTests
             Assert.That(config.Serial, Is.EqualTo(new SerialConfig(SerialKind.Socket, "/run/a,b=c")));
             Assert.That(config.OnReboot, Is.EqualTo(RebootAction.Exit));
             Assert.That(config.OnPanic, Is.EqualTo(PanicAction.Halt));
+            Assert.That(config.ShutdownTimeout, Is.EqualTo(TimeSpan.FromSeconds(90)));
         });
     }
 

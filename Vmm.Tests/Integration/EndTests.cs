@@ -181,6 +181,104 @@ public class EndTests : KvmTest
         }
     }
 
+    // QUIT, ABRT, USR2, ALRM, XCPU.
+    [TestCase(3)]
+    [TestCase(6)]
+    [TestCase(12)]
+    [TestCase(14)]
+    [TestCase(24)]
+    public void Signal_AnyThatEndsAProcess_EndsItInGoodOrder(int signal)
+    {
+        string socket = Path.Combine(Scratch, "serial.sock");
+        VmmProcess process = Start("spin", "--serial", $"socket={socket}", "--log-level", "debug");
+        process.WaitForErrors("no device");
+        Assert.That(File.Exists(socket), Is.True);
+
+        process.Signal(signal);
+
+        Assert.That(process.WaitForEnd().ExitCode, Is.EqualTo(128 + signal));
+        Assert.That(File.Exists(socket), Is.False, "the socket is left");
+    }
+
+    [Test]
+    public void Signal_OfTheKick_FromOutsideDoesNothing()
+    {
+        VmmProcess process = Start("echo", "--cpus", "2");
+        process.WaitForOutput("ready\n");
+
+        for (int i = 0; i < 100; i++)
+            process.Signal(LibC.SIGUSR1);
+        process.Send("still there\x04"u8);
+
+        Assert.That(process.WaitForEnd(), Is.EqualTo(new VmmResult(0, "ready\nstill there\nbytes: 0xb\n", "")));
+    }
+
+    [TestCase(15)]
+    [TestCase(2)]
+    public void ShutdownTimeout_FirstSignal_PressesThePowerButton(int signal)
+    {
+        VmmProcess process = Start("powerbutton", "--shutdown-timeout", "300s");
+        process.WaitForOutput("ready\n");
+
+        process.Signal(signal);
+
+        Assert.That(process.WaitForEnd(), Is.EqualTo(new VmmResult(0, "ready\npressed\n", "")));
+    }
+
+    [Test]
+    public void ShutdownTimeout_SecondSignal_EndsTheRunByTheFirst()
+    {
+        VmmProcess process = Start("powerbutton", "--cmdline", "ignore", "--shutdown-timeout", "300s");
+        process.WaitForOutput("ready\n");
+
+        process.Signal(LibC.SIGINT);
+        process.WaitForOutput("pressed\n");
+        process.Signal(LibC.SIGTERM);
+
+        Assert.That(process.WaitForEnd().ExitCode, Is.EqualTo(128 + LibC.SIGTERM));
+    }
+
+    [TestCase("ignore")]
+    [TestCase("reset")]
+    public void ShutdownTimeout_GuestDoesNotPowerOff_EndsTheRunByTheSignal(string answer)
+    {
+        VmmProcess process = Start("powerbutton", "--cmdline", answer, "--shutdown-timeout", answer == "ignore" ? "500ms" : "300s");
+        process.WaitForOutput("ready\n");
+
+        process.Signal(LibC.SIGTERM);
+
+        Assert.That(process.WaitForEnd(), Is.EqualTo(new VmmResult(128 + LibC.SIGTERM, "ready\npressed\n", "")));
+    }
+
+    [Test]
+    public void ShutdownTimeout_OtherSignalOrNone_EndsTheRunAtOnce()
+    {
+        foreach ((int signal, string timeout) in new[] { (LibC.SIGHUP, "300s"), (LibC.SIGTERM, "0") })
+        {
+            VmmProcess process = Start("powerbutton", "--shutdown-timeout", timeout);
+            process.WaitForOutput("ready\n");
+            process.Signal(signal);
+
+            Assert.That(process.WaitForEnd(), Is.EqualTo(new VmmResult(128 + signal, "ready\n", "")));
+        }
+    }
+
+    [Test]
+    public void PowerFailure_Signal_PressesThePowerButtonAndEndsNothing()
+    {
+        const int powerFailure = 30;   // SIGPWR
+        VmmProcess process = Start("powerbutton", "--cmdline", "ignore");
+        process.WaitForOutput("ready\n");
+
+        process.Signal(powerFailure);
+        process.WaitForOutput("pressed\n");
+        process.Signal(powerFailure);
+        process.WaitForOutput("pressed\n", times: 2);
+        process.Signal(LibC.SIGTERM);
+
+        Assert.That(process.WaitForEnd().ExitCode, Is.EqualTo(128 + LibC.SIGTERM));
+    }
+
     [Test]
     public void Signal_GuestResetsAllTheTime_EndsIt()
     {

@@ -20,6 +20,13 @@ internal static class ProcFs
     public static string[] Descriptors(int pid) => Directory.GetFileSystemEntries($"/proc/{pid}/fd").Select(Target)
         .Where(target => target != "").Order(StringComparer.Ordinal).ToArray();
 
+    /// <summary>The state of a process: R, S, T (stopped) and so on.</summary>
+    public static char State(int pid)
+    {
+        string stat = File.ReadAllText($"/proc/{pid}/stat");
+        return stat[stat.LastIndexOf(')') + 2];
+    }
+
     /// <summary>How many threads a process has.</summary>
     public static int Threads(int pid) => Directory.GetDirectories($"/proc/{pid}/task").Length;
 

@@ -1,3 +1,4 @@
+using System.Globalization;
 using NUnit.Framework;
 using Tmds.Linux;
 
@@ -36,9 +37,20 @@ public class TerminalTests : KvmTest
     [TestCase("SIGTERM")]
     [TestCase("SIGINT")]
     [TestCase("SIGHUP")]
+    [TestCase("SIGQUIT")]
+    [TestCase("SIGABRT")]
+    [TestCase("SIGUSR2")]
     public void Ends_BySignal_RestoresTheTerminal(string name)
     {
-        int signal = name switch { "SIGTERM" => LibC.SIGTERM, "SIGINT" => LibC.SIGINT, _ => LibC.SIGHUP };
+        int signal = name switch
+        {
+            "SIGTERM" => LibC.SIGTERM,
+            "SIGINT" => LibC.SIGINT,
+            "SIGQUIT" => LibC.SIGQUIT,
+            "SIGABRT" => LibC.SIGABRT,
+            "SIGUSR2" => LibC.SIGUSR2,
+            _ => LibC.SIGHUP,
+        };
         VmmOnTerminal vmm = StartOnTerminal("spin");
         vmm.WaitForScreen("spin");
         Assert.That(vmm.IsRaw, Is.True);
@@ -112,6 +124,44 @@ public class TerminalTests : KvmTest
         vmm.WaitForScreen("bytes: 0x1");
         vmm.WaitForEnd(0);
     }
+
+    // By the key that is ours, by the signal of the terminal's stop character, and by one that nobody can handle.
+    [TestCase("Ctrl-A z")]
+    [TestCase("SIGTSTP")]
+    [TestCase("SIGSTOP")]
+    public void Stop_InAShell_IsRawAgainInTheForeground(string how)
+    {
+        if (!File.Exists("/bin/bash"))
+            Assert.Ignore("bash is missing");
+        string pid = Path.Combine(Scratch, "pid");
+        string command = string.Join(' ', VmmProcess.Command.Select(word => $"'{word}'"));
+        using var shell = new ShellOnTerminal();
+        shell.Type($"sh -c 'echo $$ > {pid}.part; mv {pid}.part {pid}; exec \"$@\"' sh {command} run --kernel '{Payloads.Path("echo")}'\n");
+        shell.WaitForScreen("ready");
+        int process = int.Parse(File.ReadAllText(pid), CultureInfo.InvariantCulture);
+        Assert.That(() => shell.IsRaw, Is.True.After(Patience, 10), "raw at the start");
+
+        for (int i = 1; i <= 2; i++)
+        {
+            if (how == "Ctrl-A z")
+                shell.Type("\x01z");
+            else
+                Assert.That(LibC.kill(process, how == "SIGTSTP" ? LibC.SIGTSTP : LibC.SIGSTOP), Is.Zero);
+            shell.WaitForScreen("Stopped", times: i);
+            shell.Type($"echo shell-{i}-$((40 + 2))\n");
+            shell.WaitForScreen($"shell-{i}-42");
+            shell.Type("fg\n");
+            Assert.That(() => shell.IsRaw && ProcFs.State(process) != 'T', Is.True.After(Patience, 10), $"raw after fg {i}:\n{shell.Screen}");
+            shell.Type($"key-{i}\r");
+            shell.WaitForScreen($"key-{i}\r");
+        }
+        shell.Type("\x04");
+        shell.WaitForScreen("bytes: 0xc");
+        shell.Type("echo status-$?\n");
+        shell.WaitForScreen("status-0");
+    }
+
+    private const int Patience = 60_000;   // milliseconds
 
     private VmmOnTerminal StartOnTerminal(string payload, params string[] options) =>
         Keep(new VmmOnTerminal(["run", "--kernel", Payloads.Path(payload), .. options]));

@@ -120,6 +120,18 @@ public class GuestMemoryTests
     }
 
     [Test]
+    public void CreateOrClear_PrefaultedAndCancelled_DoesNotWait()
+    {
+        var options = new GuestMemoryOptions { Prefault = true };
+        using var cancellation = new CancellationTokenSource();
+        using GuestMemory memory = GuestMemory.Create([(new(0), 16 * MiB)], options, cancellation.Token);
+        cancellation.Cancel();
+
+        Assert.That(() => GuestMemory.Create([(new(0), 16 * MiB)], options, cancellation.Token), Throws.InstanceOf<OperationCanceledException>());
+        Assert.That(() => memory.Clear(cancellation.Token), Throws.InstanceOf<OperationCanceledException>());
+    }
+
+    [Test]
     public void Create_Prefaulted_IsResidentAlsoWhenItWasCleared()
     {
         using GuestMemory memory = GuestMemory.Create([(new(0), 16 * MiB)], new GuestMemoryOptions { Prefault = true });

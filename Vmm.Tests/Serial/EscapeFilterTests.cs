@@ -11,7 +11,8 @@ public class EscapeFilterTests
     [TestCase("x\u0001x", "x", "quit ")]
     [TestCase("\u0001hb\u0001?", "b", "help help ")]
     [TestCase("\u0001a-\u0001\u0001x", "\u0001-\u0001x", "")]
-    [TestCase("1\u0001z2", "12", "")]
+    [TestCase("1\u0001q2", "12", "")]
+    [TestCase("1\u0001z2", "12", "stop ")]
     [TestCase("\u0001", "", "")]
     public void Filter_Keys_KeepsTheGuestsAndActsOnOurs(string typed, string kept, string actions)
     {
@@ -19,7 +20,7 @@ public class EscapeFilterTests
         {
             string done = "";
             var result = new StringBuilder();
-            var filter = new EscapeFilter(() => done += "quit ", () => done += "help ");
+            var filter = new EscapeFilter(() => done += "quit ", () => done += "help ", () => done += "stop ");
             foreach (byte[] piece in Encoding.Latin1.GetBytes(typed).Chunk(chunk))
                 result.Append(Encoding.Latin1.GetString(piece, 0, filter.Filter(piece)));
             Assert.That(result.ToString(), Is.EqualTo(kept));

@@ -14,6 +14,7 @@ public sealed class GuestMemory : IDisposable
 
     private const ulong PageSize = 4096;
     private const ulong HugePageSize = 2 << 20;   // what a page directory entry maps
+    private const ulong PopulatedPiece = 64 << 20;   // some tenths of a second on a slow host: so late a cancellation is heard
 
     private readonly MemoryMapping _mapping;
     private readonly GuestMemoryOptions _options;
@@ -42,9 +43,12 @@ public sealed class GuestMemory : IDisposable
     /// <summary>Makes memory for the given <paramref name="ranges"/> of guest-physical addresses.</summary>
     /// <param name="ranges">1 to 8 ranges, rising and apart; starts and sizes are multiples of the page size (4 KiB, or the huge page size).</param>
     /// <param name="options">How the memory is backed; normal pages on demand when null.</param>
+    /// <param name="cancellation">Ends the wait for <see cref="GuestMemoryOptions.Prefault"/>.</param>
+    /// <exception cref="OperationCanceledException">It was cancelled; nothing is left.</exception>
     /// <exception cref="GuestMemoryException">The host cannot give this memory; the message says why and what to do.</exception>
     /// <exception cref="ArgumentException">The ranges overlap, are unaligned or too many: a mistake of the caller.</exception>
-    public static GuestMemory Create(ReadOnlySpan<(GuestAddress Start, ulong Size)> ranges, GuestMemoryOptions? options = null)
+    public static GuestMemory Create(
+        ReadOnlySpan<(GuestAddress Start, ulong Size)> ranges, GuestMemoryOptions? options = null, CancellationToken cancellation = default)
     {
         options ??= new GuestMemoryOptions();
         ulong total = CheckRanges(ranges, Math.Max(options.HugePageSize, PageSize));
@@ -63,7 +67,7 @@ public sealed class GuestMemory : IDisposable
             if (options.HugePageSize == 0)
                 mapping.PreferHugePages();
             if (options.Prefault)
-                mapping.Populate();
+                Populate(mapping, options, cancellation);
             return new GuestMemory(file, mapping, Lay(ranges, mapping), options);
         }
         catch (Exception e)
@@ -131,8 +135,10 @@ public sealed class GuestMemory : IDisposable
     /// <summary>Zeroes all of it: what a guest finds after a cold start. Huge pages are reserved again, and with
     /// <see cref="GuestMemoryOptions.Prefault"/> all of it is backed again, when this returns.</summary>
     /// <exception cref="ErrnoException">The host does not take the pages back.</exception>
+    /// <param name="cancellation">Ends the wait for <see cref="GuestMemoryOptions.Prefault"/>.</param>
     /// <exception cref="GuestMemoryException">The host has not so much memory any more.</exception>
-    public void Clear()
+    /// <exception cref="OperationCanceledException">It was cancelled.</exception>
+    public void Clear(CancellationToken cancellation = default)
     {
         Discard();
         try
@@ -144,7 +150,7 @@ public sealed class GuestMemory : IDisposable
                 _mapping.LeaveOutOfCoreDumps();
             }
             if (_options.Prefault)
-                _mapping.Populate();
+                Populate(_mapping, _options, cancellation);
         }
         catch (ErrnoException e)
         {
@@ -167,6 +173,16 @@ public sealed class GuestMemory : IDisposable
         AddressSpace.End();
         _mapping.Retire();
         File.Dispose();
+    }
+
+    private static void Populate(MemoryMapping mapping, GuestMemoryOptions options, CancellationToken cancellation)
+    {
+        ulong piece = Math.Max(PopulatedPiece, options.HugePageSize);
+        for (ulong offset = 0; offset < mapping.Length; offset += piece)
+        {
+            cancellation.ThrowIfCancellationRequested();
+            mapping.Populate(offset, Math.Min(piece, mapping.Length - offset));
+        }
     }
 
     private static ulong CheckRanges(ReadOnlySpan<(GuestAddress Start, ulong Size)> ranges, ulong alignment)
@@ -208,6 +224,8 @@ public sealed class GuestMemory : IDisposable
         }
         if (error.Errno == Errnos.Efbig)
             return $"{what}: {error.Message}: the limit of file sizes holds for memory, too: ulimit -f unlimited";
+        if (error.Errno == Errnos.Enomem && ResourceLimit.Addresses.Current is { } addresses and not ResourceLimit.Infinity)
+            return $"{what}: this process may use {addresses >> 20} MiB of addresses in all: ulimit -v unlimited, or give the guest less memory";
         return options.Prefault
             ? $"{what} at once: {error.Message}: give the guest less memory, or leave prefault off"
             : $"{what}: {error.Message}: give the guest less memory";

@@ -99,13 +99,16 @@ public sealed unsafe class MemoryMapping : SafeHandle
         Map(held.Pointer + offset, length, MappingAccess.Reserved, null, LibC.MAP_ANONYMOUS | LibC.MAP_FIXED, 0);
     }
 
-    /// <summary>Backs the whole mapping with pages now (MADV_POPULATE_WRITE; an error and not a SIGBUS when pages run out).</summary>
+    /// <summary>Backs a part of the mapping with pages now (MADV_POPULATE_WRITE; an error and not a SIGBUS when pages run out).</summary>
+    /// <param name="offset">Where it begins; a multiple of the page size.</param>
+    /// <param name="length">Bytes; a multiple of the page size.</param>
     /// <exception cref="ErrnoException">Not enough memory, or a kernel before 5.14.</exception>
-    public void Populate()
+    public void Populate(ulong offset, ulong length)
     {
+        CheckRange(offset, length);
         using var held = new Held(this);
-        // SAFETY: the range is this mapping.
-        while (LibC.madvise(held.Pointer, (size_t)Length, MadvPopulateWrite) < 0)
+        // SAFETY: the range is inside this mapping.
+        while (LibC.madvise(held.Pointer + offset, (size_t)length, MadvPopulateWrite) < 0)
         {
             if (Errnos.Last != Errnos.Eintr)
                 throw ErrnoException.FromLastError("madvise(MADV_POPULATE_WRITE)");

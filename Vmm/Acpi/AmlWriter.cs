@@ -9,6 +9,9 @@ internal sealed partial class AmlWriter(TableBuffer table)
     private const byte ScopeOp = 0x10;
     private const byte BufferOp = 0x11;
     private const byte PackageOp = 0x12;
+    private const byte MethodOp = 0x14;
+    private const byte NotifyOp = 0x86;
+    private const byte Serialized = 1 << 3;
     private const byte ExtensionPrefix = 0x5B;
     private const byte DeviceOp = 0x82;
 
@@ -29,6 +32,26 @@ internal sealed partial class AmlWriter(TableBuffer table)
         var block = new Block(this, table.Length);
         NameString.Write(table, path);
         return block;
+    }
+
+    /// <summary>Opens the new method <paramref name="path"/>.</summary>
+    /// <param name="path">Its name.</param>
+    /// <param name="arguments">How many arguments it takes, 0 to 7; it runs once at a time.</param>
+    public Block Method(string path, byte arguments)
+    {
+        table.Byte(MethodOp);
+        var block = new Block(this, table.Length);
+        NameString.Write(table, path);
+        table.Byte((byte)(arguments | Serialized));
+        return block;
+    }
+
+    /// <summary>Tells the operating system that <paramref name="notification"/> has happened to the device <paramref name="path"/> (ACPI 6.5 §5.6.6).</summary>
+    public void Notify(string path, byte notification)
+    {
+        table.Byte(NotifyOp);
+        NameString.Write(table, path);
+        Integer(notification);
     }
 
     /// <summary>Opens a package of <paramref name="elements"/> data objects, which are written next.</summary>

@@ -8,6 +8,8 @@ internal static class Dsdt
     /// <summary>As many CPUs have a name, C000 to CFFF.</summary>
     public const int MaxCpus = 0x1000;
 
+    private const byte ButtonPressed = 0x80;      // ACPI 6.5 §5.6.6, Table 5.138
+
     private const byte Revision = 2;              // since ACPI 2.0: integers have 64 bits
     private const ulong PresentEnabledShownFunctioning = 0x0F;
 
@@ -24,6 +26,7 @@ internal static class Dsdt
                 AddSerial(aml);
             AddRtc(aml);
             AddPvpanic(aml);
+            AddPowerButton(aml);
             foreach (VirtioMmioSlot slot in config.VirtioSlots)
                 AddVirtioMmio(aml, slot);
         }
@@ -73,6 +76,23 @@ internal static class Dsdt
             aml.Name("_STA").Integer(PresentEnabledShownFunctioning);
             using (aml.Name("_CRS").ResourceTemplate())
                 aml.Io(AddressMap.PvpanicPort, 1);
+        }
+    }
+
+    // Without fixed hardware a button is a device (ACPI 6.5 §4.8.2.2.1.2), and an interrupt of the generic event device (§5.6.9) means that it was
+    // pressed. There is one such interrupt only, so the method need not look which one it is.
+    private static void AddPowerButton(AmlWriter aml)
+    {
+        using (aml.Device("PWRB"))
+            aml.Name("_HID").EisaId("PNP0C0C");
+        using (aml.Device("GED"))
+        {
+            aml.Name("_HID").String("ACPI0013");
+            aml.Name("_UID").Integer(0);
+            using (aml.Name("_CRS").ResourceTemplate())
+                aml.Interrupt(AddressMap.PowerButtonGsi);
+            using (aml.Method("_EVT", arguments: 1))
+                aml.Notify(@"\_SB.PWRB", ButtonPressed);
         }
     }
 

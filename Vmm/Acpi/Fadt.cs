@@ -42,7 +42,7 @@ internal static class Fadt
     // keyboard), CMOS RTC not present (it is present).
     private const ushort VgaNotPresent = 1 << 2;
 
-    // Flags (Table 5.10). A set button flag means: no fixed-hardware button; there is no other either.
+    // Flags (Table 5.10). A set button flag means: no fixed-hardware button. The power button is a device in the DSDT; there is no sleep button.
     private const uint WriteBackInvalidate = 1 << 0;
     private const uint NoFixedPowerButton = 1 << 4;
     private const uint NoFixedSleepButton = 1 << 5;

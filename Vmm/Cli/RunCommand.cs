@@ -1,12 +1,15 @@
 using Vmm.Boot;
 using Vmm.Cli.Checks;
 using Vmm.Machine;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Cli;
 
 /// <summary><c>vmm run</c>.</summary>
 internal static class RunCommand
 {
+    private const int Continue = 18, PowerFailure = 30;   // SIGCONT, SIGPWR (signal(7))
+
     /// <summary>Runs the guest that <paramref name="options"/> describe.</summary>
     /// <returns>The exit status; see <see cref="ExitCode"/>.</returns>
     /// <exception cref="UsageException">An option's value is wrong.</exception>
@@ -29,12 +32,18 @@ internal static class RunCommand
     /// <summary>Builds the machine and runs it until it ends.</summary>
     private static int Run(MachineConfig config)
     {
+        VirtualMachine? running = null;
         using var signals = new StopSignals();
+        signals.Handle(PowerFailure, () => Volatile.Read(ref running)?.PressPowerButton());
         try
         {
             using var machine = new VirtualMachine(config, signals.Token);
-            signals.Attach(number => machine.Stop(new MachineEnd(MachineEndKind.Signal, number)));
+            signals.Attach(machine.Signal);
+            signals.Handle(ProcessStop.Number, machine.Suspend);
+            signals.Handle(Continue, machine.Resume);
+            Volatile.Write(ref running, machine);
             MachineEnd end = machine.Run();
+            Volatile.Write(ref running, null);
             return end.Kind switch
             {
                 MachineEndKind.Panic => ExitCode.GuestPanic,

@@ -76,6 +76,10 @@ internal sealed class RunOptions : IVerbOptions
     [Option("on-panic", MetaValue = "ACTION", HelpText = "When the guest panics: exit with status 3, or halt (default: exit).")]
     public string? OnPanic { get; set; }
 
+    [Option("shutdown-timeout", MetaValue = "TIME", HelpText = "How long the guest has to power itself off after the first SIGTERM or SIGINT, which "
+        + "presses its power button, such as 90s; a second signal switches it off (default: 0, at once).")]
+    public string? ShutdownTimeout { get; set; }
+
     [Option("decompress", MetaValue = "WHO", HelpText = "Who unpacks a bzImage: host (fast), or guest, which also randomises the kernel's "
         + "address (default: host).")]
     public string? Decompress { get; set; }

@@ -42,6 +42,7 @@ internal static class RunOptionsReader
             OnReboot = Choice.Parse(
                 new OptionValue("--on-reboot", null, options.OnReboot ?? "restart"),
                 ("restart", RebootAction.Restart), ("exit", RebootAction.Exit)),
+            ShutdownTimeout = options.ShutdownTimeout is null or "0" or "0s" ? TimeSpan.Zero : DurationValue.Parse(new OptionValue("--shutdown-timeout", null, options.ShutdownTimeout)),
             OnPanic = Choice.Parse(
                 new OptionValue("--on-panic", null, options.OnPanic ?? "exit"), ("exit", PanicAction.Exit), ("halt", PanicAction.Halt)),
         };

@@ -2,19 +2,19 @@ using System.Runtime.InteropServices;
 
 namespace Vmm.Cli;
 
-/// <summary>Lets SIGINT, SIGTERM and SIGHUP end a command in good order instead of killing the process. Installed before what the command
-/// runs is made, and removed after it is gone: at no moment can a signal leave a socket or a raw terminal behind. Meanwhile SIGXFSZ does not
-/// kill the process either: what writes beyond RLIMIT_FSIZE gets the error EFBIG and says so.</summary>
+/// <summary>Lets the signals that end a process (SIGINT, SIGTERM, SIGHUP, SIGQUIT and the like) end a command in good order instead of killing
+/// the process. Installed before what the command runs is made, and removed after it is gone: at no moment can a signal leave a socket or a raw
+/// terminal behind.</summary>
+/// <remarks>Two signals do nothing meanwhile. SIGXFSZ: what writes beyond RLIMIT_FSIZE gets the error EFBIG and says so. SIGUSR1: one from outside
+/// must not end what kicks its own threads by it (<see cref="Vmm.Vhost.Native.ThreadSignal"/>).</remarks>
 internal sealed class StopSignals : IDisposable
 {
-    private static readonly (PosixSignal Signal, int Number)[] s_signals =
-        [(PosixSignal.SIGHUP, 1), (PosixSignal.SIGINT, 2), (PosixSignal.SIGTERM, 15)];
-
-    private const PosixSignal FileSizeExceeded = (PosixSignal)25;   // SIGXFSZ, signal(7); the runtime takes the system's number
+    // Their numbers on Linux (signal(7)), which the runtime takes, too: HUP, INT, QUIT, ABRT, USR2, ALRM, TERM, STKFLT, XCPU, VTALRM, PROF, IO.
+    private static readonly int[] s_ending = [1, 2, 3, 6, 12, 14, 15, 16, 24, 26, 27, 29];
+    private static readonly int[] s_without = [10, 25];   // USR1, XFSZ
 
     private readonly Lock _lock = new();
-    private readonly PosixSignalRegistration[] _registrations = new PosixSignalRegistration[s_signals.Length];
-    private readonly PosixSignalRegistration _fileSize;
+    private readonly List<PosixSignalRegistration> _registrations = [];
     private readonly CancellationTokenSource _cancellation = new();
     private Action<int>? _stop;
     private bool _disposed;
@@ -22,17 +22,18 @@ internal sealed class StopSignals : IDisposable
     /// <summary>From now on the signals do not kill the process.</summary>
     public StopSignals()
     {
-        _fileSize = PosixSignalRegistration.Create(FileSizeExceeded, static context => context.Cancel = true);
-        for (int i = 0; i < s_signals.Length; i++)
-        {
-            int number = s_signals[i].Number;
-            _registrations[i] = PosixSignalRegistration.Create(s_signals[i].Signal, context =>
-            {
-                context.Cancel = true;   // the process ends by itself once the machine has
-                Receive(number);
-            });
-        }
+        foreach (int number in s_without)
+            Handle(number, static () => { });
+        foreach (int number in s_ending)
+            Handle(number, () => Receive(number));   // the process ends by itself once the machine has
     }
+
+    /// <summary>From now on <paramref name="number"/> calls <paramref name="handler"/>, on a thread of the runtime's, and does nothing else.</summary>
+    public void Handle(int number, Action handler) => _registrations.Add(PosixSignalRegistration.Create((PosixSignal)number, context =>
+    {
+        context.Cancel = true;
+        handler();
+    }));
 
     /// <summary>The number of the first signal that came; 0 if none has.</summary>
     public int First { get; private set; }
@@ -56,7 +57,6 @@ internal sealed class StopSignals : IDisposable
     {
         foreach (PosixSignalRegistration registration in _registrations)
             registration.Dispose();
-        _fileSize.Dispose();
         lock (_lock)
         {
             // A signal may be under way to Receive all the same.

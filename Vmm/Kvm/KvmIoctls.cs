@@ -38,6 +38,7 @@ internal static class KvmIoctls
     public static readonly IoctlRequest GetLapic = IoctlRequest.Ior<KvmLapicState>(Kvmio, 0x8E, "KVM_GET_LAPIC");
     public static readonly IoctlRequest SetLapic = IoctlRequest.Iow<KvmLapicState>(Kvmio, 0x8F, "KVM_SET_LAPIC");
     public static readonly IoctlRequest SetCpuid2 = IoctlRequest.Iow<KvmCpuid2>(Kvmio, 0x90, "KVM_SET_CPUID2");
+    public static readonly IoctlRequest KvmclockCtrl = IoctlRequest.Io(Kvmio, 0xAD, "KVM_KVMCLOCK_CTRL");
     public static readonly IoctlRequest GetMpState = IoctlRequest.Ior<KvmMpState>(Kvmio, 0x98, "KVM_GET_MP_STATE");
     public static readonly IoctlRequest GetTscKhz = IoctlRequest.Io(Kvmio, 0xA3, "KVM_GET_TSC_KHZ");
 }

@@ -38,6 +38,10 @@ internal sealed unsafe class KvmVcpu(FileDescriptor fd, MemoryMapping run) : IDi
         Ioctl.Call(fd, KvmIoctls.SetSignalMask, ref mask);
     }
 
+    /// <summary>Tells the guest's kernel that it was stopped for a while, so that its watchdogs do not take that for a hang (api.rst, 4.74). A
+    /// guest without kvmclock cannot be told.</summary>
+    public void TellOfPause() => _ = Ioctl.TryCall(fd, KvmIoctls.KvmclockCtrl);
+
     public KvmRegs GetRegs() => Get<KvmRegs>(KvmIoctls.GetRegs);
 
     public void SetRegs(KvmRegs regs) => Ioctl.Call(fd, KvmIoctls.SetRegs, ref regs);

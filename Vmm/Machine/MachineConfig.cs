@@ -35,6 +35,10 @@ internal sealed record MachineConfig
     /// <summary>What happens when the guest asks for a reset.</summary>
     public RebootAction OnReboot { get; init; }
 
+    /// <summary>How long the guest has to power itself off after the first SIGTERM or SIGINT, which presses its power button; zero: none, it is
+    /// switched off at once.</summary>
+    public TimeSpan ShutdownTimeout { get; init; }
+
     /// <summary>What happens when the guest panics.</summary>
     public PanicAction OnPanic { get; init; }
 }

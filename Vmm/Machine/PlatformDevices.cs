@@ -9,6 +9,7 @@ namespace Vmm.Machine;
 internal sealed class PlatformDevices : IDisposable
 {
     private readonly List<IrqFd> _lines = [];
+    private readonly IrqFd _powerButton = new(AddressMap.PowerButtonGsi);
     private readonly ISerialBackend? _serial;
     private readonly Uart16550? _uart;
 
@@ -21,6 +22,7 @@ internal sealed class PlatformDevices : IDisposable
     /// <exception cref="VmmException">The console cannot be opened.</exception>
     public PlatformDevices(MachineConfig config, KvmSystem kvm, IMachineEvents events, Action quit)
     {
+        _lines.Add(_powerButton);
         Interrupts = new InterruptControllers(config, kvm, Mmio);
         var i8042 = new I8042Reset(events);
         Ports.Attach(AddressMap.I8042DataPort, 1, i8042.DataPort);
@@ -63,6 +65,15 @@ internal sealed class PlatformDevices : IDisposable
         if (_uart is not null)
             _serial?.Start(_uart);
     }
+
+    /// <summary>Presses the power button. A guest that has no driver for it, or not yet, does not notice.</summary>
+    public void PressPowerButton() => _powerButton.Trigger();
+
+    /// <summary>Gives a terminal its settings back, before the process is stopped.</summary>
+    public void SuspendConsole() => _serial?.Suspend();
+
+    /// <summary>Takes a terminal up again, after the process was stopped.</summary>
+    public void ResumeConsole() => _serial?.Resume();
 
     /// <summary>Takes every device to its power-on state.</summary>
     public void Reset()

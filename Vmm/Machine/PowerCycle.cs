@@ -96,6 +96,13 @@ internal sealed class PowerCycle : IDisposable
             vcpu.RequestStop();
     }
 
+    /// <summary>Has the guest told that the host had stopped it for a while; from any thread.</summary>
+    public void TellOfPause()
+    {
+        foreach (VcpuThread vcpu in _vcpus)
+            vcpu.TellOfPause();
+    }
+
     /// <summary>Waits until every vCPU has stopped.</summary>
     public void Join()
     {

@@ -19,6 +19,7 @@ internal sealed class VcpuThread : IDisposable
     private bool _isStarted;
     private volatile bool _stop;
     private volatile bool _askHalted;
+    private volatile bool _wasPaused;
     private volatile bool _halted;
 
     public VcpuThread(int index, KvmVcpu vcpu, IoBus ports, IoBus mmio, IVcpuEvents events)
@@ -68,6 +69,13 @@ internal sealed class VcpuThread : IDisposable
     {
         _halted = false;
         _askHalted = true;
+        Kick();
+    }
+
+    /// <summary>Has the guest told, before it goes on, that the host had stopped it for a while.</summary>
+    public void TellOfPause()
+    {
+        _wasPaused = true;
         Kick();
     }
 
@@ -124,6 +132,9 @@ internal sealed class VcpuThread : IDisposable
         {
             if (-result is not (Errnos.Eintr or Errnos.Eagain))
                 throw Failure($"cannot run: {new ErrnoException("ioctl(KVM_RUN)", -result).Message}");
+            // Whoever stops the whole process (SIGSTOP) interrupts KVM_RUN, and sets no flag for it: this thread is the first to know.
+            if (result == -Errnos.Eintr && _vcpu.State.ImmediateExit == 0)
+                _wasPaused = true;
             Interrupted();
             return;
         }
@@ -174,6 +185,11 @@ internal sealed class VcpuThread : IDisposable
     {
         ThreadSignal.Consume();
         _vcpu.ClearImmediateExit();
+        if (_wasPaused)
+        {
+            _wasPaused = false;
+            _vcpu.TellOfPause();
+        }
         if (_askHalted)
         {
             _askHalted = false;

@@ -26,7 +26,10 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     private readonly Lock _cycleLock = new();   // held to kick vCPUs, so that they are not freed meanwhile
     private readonly RestartWatch _restarts = new();
     private PowerCycle? _cycle;
+    private readonly CancellationToken _cancellation;
+    private readonly GracefulEnd _gracefulEnd;
     private bool _warnedOfTripleFault;
+    private bool _isHeld;   // no vCPU will run any more
 
     /// <summary>Opens what the host gives: KVM, guest memory, the console, the devices' back-ends. Nothing runs yet.</summary>
     /// <exception cref="VmmException">The host cannot give it; the message says why.</exception>
@@ -36,6 +39,8 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     public VirtualMachine(MachineConfig config, CancellationToken cancellation = default)
     {
         _config = config;
+        _cancellation = cancellation;
+        _gracefulEnd = new GracefulEnd(config.ShutdownTimeout, Stop);
         _kvm = new KvmSystem();
         try
         {
@@ -44,7 +49,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
             _tellsPanics = PowerCycle.TellsPanics(config, _kernel);
             if (_kernel.IsLinux && !_tellsPanics)
                 s_log.Warn("--cmdline: its reboot= leaves the guest no way to tell of a panic before its pvpanic driver is loaded: it will look like a reboot");
-            _memory = GuestMemory.Create(AddressMap.RamRanges(config.MemorySize), config.Memory);
+            _memory = GuestMemory.Create(AddressMap.RamRanges(config.MemorySize), config.Memory, cancellation);
             _platform = new PlatformDevices(config, _kvm, this, quit: () => Stop(new MachineEnd(MachineEndKind.Quit)));
             _slots = new VirtioSlots(config.Devices, _memory, _platform.Mmio, _kvm, cancellation);
         }
@@ -75,6 +80,8 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
             {
                 case MachineEndKind.Failure:
                     throw end.Failure as VmmException ?? new VmmException($"a vCPU thread failed: {end.Failure?.Message}", end.Failure);
+                case MachineEndKind.Reset when _gracefulEnd.Begun is { } asked:
+                    return asked;   // it was asked to power off, and is not started again
                 case MachineEndKind.Reset when _config.OnReboot == RebootAction.Restart:
                     if (_restarts.IsStuck(ran, _platform.SerialOutput, _slots.Starts))
                         return new MachineEnd(MachineEndKind.ResetLoop);
@@ -87,6 +94,8 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
                     break;
                 case MachineEndKind.Panic when _config.OnPanic == PanicAction.Halt:
                     s_log.Warn("the guest is held as it panicked: end the VMM by a signal or Ctrl-A x");
+                    lock (_cycleLock)
+                        _isHeld = true;
                     _end.ForgetGuest();
                     MachineEnd? last = _end.Wait(Timeout.InfiniteTimeSpan);
                     return last?.Kind == MachineEndKind.Signal ? last : end;
@@ -94,6 +103,48 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
                     return end;
             }
         }
+    }
+
+    /// <summary>Ends the run by <paramref name="signal"/>, as configured: at once, or by the guest's power button first; from any thread, at any
+    /// time.</summary>
+    public void Signal(int signal)
+    {
+        lock (_cycleLock)
+        {
+            if (CanHearPowerButton && _gracefulEnd.TryBegin(signal))
+            {
+                s_log.Info("the power button is pressed: the guest has {Seconds} s to power off", _config.ShutdownTimeout.TotalSeconds);
+                _platform.PressPowerButton();
+                return;
+            }
+        }
+        Stop(new MachineEnd(MachineEndKind.Signal, signal));
+    }
+
+    /// <summary>Presses the guest's power button; from any thread, at any time.</summary>
+    public void PressPowerButton()
+    {
+        lock (_cycleLock)
+        {
+            if (CanHearPowerButton)
+                _platform.PressPowerButton();
+        }
+    }
+
+    /// <summary>Stops the whole process as a shell's job, and returns when it is continued; the terminal is as it was before meanwhile.</summary>
+    public void Suspend()
+    {
+        _platform.SuspendConsole();
+        ProcessStop.Now();
+        Resume();
+    }
+
+    /// <summary>The process was stopped and goes on: the terminal is taken up again, and the guest told that time has passed.</summary>
+    public void Resume()
+    {
+        _platform.ResumeConsole();
+        lock (_cycleLock)
+            _cycle?.TellOfPause();
     }
 
     /// <summary>Ends the run from outside the guest; from any thread, at any time.</summary>
@@ -139,6 +190,8 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     /// <summary>Frees everything; what the guest has sent to the console is written out, and the terminal restored.</summary>
     public void Dispose()
     {
+        lock (_cycleLock)
+            _isHeld = true;
         // To destroy a VM is mostly to wait for grace periods of the kernel's: the rest is done meanwhile.
         var destroyer = new Thread(EndCycle, maxStackSize: 64 * 1024) { Name = "vm destroyer" };
         bool isApart = true;
@@ -151,6 +204,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
             isApart = false;    // it only takes longer
             EndCycle();
         }
+        _gracefulEnd.Dispose();
         _slots.Dispose();
         _platform.Dispose();
         _memory.Dispose();
@@ -195,15 +249,18 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     {
         if (!_slots.MayWriteToMemory)
         {
-            _memory.Clear();
+            _memory.Clear(_cancellation);
             return;
         }
         s_log.Warn("a back-end that did not stop may still write to the guest's memory: it keeps that, and the guest gets other memory");
         _memory.Discard();
         _memory.Dispose();
-        _memory = GuestMemory.Create(AddressMap.RamRanges(_config.MemorySize), _config.Memory);
+        _memory = GuestMemory.Create(AddressMap.RamRanges(_config.MemorySize), _config.Memory, _cancellation);
         _slots.Reset(_memory);
     }
+
+    // Under the lock: not before the guest runs, while it is held after a panic, or when the devices are about to go.
+    private bool CanHearPowerButton => _cycle is not null && !_isHeld;
 
     private void EndCycle()
     {

@@ -1,8 +1,8 @@
 namespace Vmm.Serial;
 
-/// <summary>Finds the keys that are meant for the VMM in what is typed: Ctrl-A, then x leaves, h (or ?) prints help, a (or Ctrl-A
-/// again) sends one Ctrl-A to the guest; any other key after Ctrl-A is dropped.</summary>
-internal sealed class EscapeFilter(Action quit, Action help)
+/// <summary>Finds the keys that are meant for the VMM in what is typed: Ctrl-A, then x leaves, z stops the process as a shell's job,
+/// h (or ?) prints help, a (or Ctrl-A again) sends one Ctrl-A to the guest; any other key after Ctrl-A is dropped.</summary>
+internal sealed class EscapeFilter(Action quit, Action help, Action stop)
 {
     private const byte CtrlA = 0x01;
 
@@ -10,7 +10,7 @@ internal sealed class EscapeFilter(Action quit, Action help)
 
     /// <summary>What help prints.</summary>
     public static ReadOnlySpan<byte> HelpText =>
-        "\r\nCtrl-A x  leave: the machine is switched off at once\r\nCtrl-A h  this help\r\nCtrl-A a  send Ctrl-A to the guest\r\n"u8;
+        "\r\nCtrl-A x  leave: the machine is switched off at once\r\nCtrl-A z  stop the machine, back to the shell: fg goes on\r\nCtrl-A h  this help\r\nCtrl-A a  send Ctrl-A to the guest\r\n"u8;
 
     /// <summary>Filters <paramref name="keys"/> in place; a sequence may span calls.</summary>
     /// <returns>How many bytes are left for the guest, from the first.</returns>
@@ -32,6 +32,9 @@ internal sealed class EscapeFilter(Action quit, Action help)
             {
                 case (byte)'x':
                     quit();
+                    break;
+                case (byte)'z':
+                    stop();
                     break;
                 case (byte)'h' or (byte)'?':
                     help();

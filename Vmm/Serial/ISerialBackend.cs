@@ -10,4 +10,14 @@ internal interface ISerialBackend : IUartOutput, IDisposable
 {
     /// <summary>Begins to move bytes from and to <paramref name="uart"/>. Once.</summary>
     void Start(Uart16550 uart);
+
+    /// <summary>The process is about to be stopped: a terminal gets its settings back.</summary>
+    void Suspend()
+    {
+    }
+
+    /// <summary>The process was stopped and goes on: a terminal becomes raw again, whatever was done to it meanwhile.</summary>
+    void Resume()
+    {
+    }
 }

@@ -24,6 +24,7 @@ internal sealed class InputPump : IDisposable
     private Thread? _thread;
     private Uart16550? _uart;
     private bool _foreground;
+    private volatile bool _takesTerminal;
     private bool _ended;
     private int _disposed;
 
@@ -47,8 +48,9 @@ internal sealed class InputPump : IDisposable
         uart.InputReady += _wakeUp.Signal;
         if (!HoldsTerminal())
             s_log.Warn("a background job has no console input: bring it to the foreground to type");
-        _thread = new Thread(Run, StackSize) { IsBackground = true, Name = "serial input" };
-        NativeThread.Start(_thread);
+        var thread = new Thread(Run, StackSize) { IsBackground = true, Name = "serial input" };
+        NativeThread.Start(thread);
+        _thread = thread;   // one that never ran is not waited for
     }
 
     /// <summary>Stops reading.</summary>
@@ -64,6 +66,13 @@ internal sealed class InputPump : IDisposable
 
     /// <summary>Gives a terminal its settings back. As often as wanted, from any thread.</summary>
     public void RestoreTerminal() => _terminal?.Restore();
+
+    /// <summary>Makes a terminal raw again, which was perhaps changed while this process was stopped; from any thread.</summary>
+    public void TakeTerminal()
+    {
+        _takesTerminal = true;
+        _wakeUp.Signal();
+    }
 
     private void Run()
     {
@@ -82,7 +91,7 @@ internal sealed class InputPump : IDisposable
     {
         bool reads = !_ended && _pending.HasRoom;
         int timeout = -1;
-        if (reads && !HoldsTerminal())
+        if ((reads || _takesTerminal) && !HoldsTerminal())
             (reads, timeout) = (false, BackgroundPollMilliseconds);
         Span<PollEntry> entries = [new(reads ? _input : null, PollEvents.Readable), new(_wakeUp.Descriptor, PollEvents.Readable)];
         Poll.Wait(entries, timeout);
@@ -113,7 +122,9 @@ internal sealed class InputPump : IDisposable
         if (_terminal is null)
             return true;
         bool foreground = _terminal.IsForeground;
-        if (foreground && !_foreground)
+        bool takes = _takesTerminal;
+        _takesTerminal = false;
+        if (foreground && (takes || !_foreground))
             _terminal.SetRaw();
         return _foreground = foreground;
     }

@@ -17,7 +17,7 @@ internal sealed class TtySerial : ISerialBackend
         if (output is not null)
             _output = new OutputDrain(output, "standard output");
         if (input is not null)
-            _input = new InputPump(input, new EscapeFilter(quit, PrintHelp));
+            _input = new InputPump(input, new EscapeFilter(quit, PrintHelp, ProcessStop.StopJob));
     }
 
     /// <summary>How often the input thread was woken: a test of idleness.</summary>
@@ -32,6 +32,12 @@ internal sealed class TtySerial : ISerialBackend
         _output?.Start(uart);
         _input?.Start(uart);
     }
+
+    /// <inheritdoc/>
+    public void Suspend() => _input?.RestoreTerminal();
+
+    /// <inheritdoc/>
+    public void Resume() => _input?.TakeTerminal();
 
     /// <inheritdoc/>
     public void Dispose()
