@@ -204,7 +204,7 @@ public class GuestMemoryTests
             Assert.That(() => memory.Slice(new(0), 1).Length, Throws.TypeOf<ObjectDisposedException>());
             Assert.That(() => memory.TrySlice(new(0), 1, out _), Throws.TypeOf<ObjectDisposedException>());
             Assert.That(() => memory.HostAddress(new(0), 1), Throws.TypeOf<ObjectDisposedException>());
-            Assert.That(memory.Clear, Throws.TypeOf<ObjectDisposedException>());
+            Assert.That(() => memory.Clear(), Throws.TypeOf<ObjectDisposedException>());
             Assert.That(() => memory.TryUseHugePages(new(0), 4096), Throws.TypeOf<ObjectDisposedException>());
             Assert.That(() => memory.File.Number, Throws.TypeOf<ObjectDisposedException>());
             Assert.That(() => space.Read<int>(new(0)), Throws.TypeOf<ObjectDisposedException>());
