@@ -344,6 +344,44 @@ public class EndTests : KvmTest
     }
 
     [Test]
+    public void Threads_FewerThanItNeeds_IsAnErrorThatNamesTheLimits()
+    {
+        if (!VmmProcess.IsNative)
+            Assert.Ignore("the JIT needs threads of its own: run scripts/publish-vmm and set VMM_BINARY");
+        if (Environment.UserName != "root")
+            Assert.Ignore("only root can become a user without any other process");
+        const UnixFileMode all = UnixFileMode.UserRead | UnixFileMode.UserExecute | UnixFileMode.UserWrite | UnixFileMode.OtherRead | UnixFileMode.OtherExecute;
+        File.SetUnixFileMode(Scratch, all);
+        string vmm = Path.Combine(Scratch, "vmm"), payload = Path.Combine(Scratch, "payload");
+        File.Copy(VmmProcess.Command[0], vmm);
+        File.Copy(Payloads.Path("hello"), payload);
+        File.SetUnixFileMode(vmm, all);
+        File.SetUnixFileMode(payload, all);
+        const int user = 54_321, most = 32;
+
+        // With one the runtime itself does not start.
+        for (int threads = 2; threads <= most; threads++)
+        {
+            using Process shell = Process.Start(new ProcessStartInfo("/bin/sh", ["-c",
+                $"exec setpriv --reuid={user} --regid=$(stat -c %g /dev/kvm) --clear-groups prlimit --nproc={threads} {vmm} run --cpus 4 --kernel {payload} 2>&1 < /dev/null"])
+            {
+                RedirectStandardOutput = true,
+            })!;
+            string output = shell.StandardOutput.ReadToEnd();
+            shell.WaitForExit();
+
+            if (shell.ExitCode == 0)
+            {
+                Assert.That(threads, Is.GreaterThan(4), "there are four vCPUs");
+                return;
+            }
+            Assert.That(shell.ExitCode, Is.EqualTo(1), output);
+            Assert.That(output, Does.Contain("pids.max").And.Not.Contain("a bug"), $"{threads} threads");
+        }
+        Assert.Fail($"{most} threads are not enough");
+    }
+
+    [Test]
     public void Run_LinuxKernelWithoutHardwareVirtualisation_IsRefusedUnlessForced()
     {
         if (LinuxHost.WhyNoLinux() is null)

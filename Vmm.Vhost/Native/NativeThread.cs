@@ -28,13 +28,15 @@ public static unsafe partial class NativeThread
         }
         catch (Exception e) when (e is OutOfMemoryException or ThreadStartException)
         {
-            // All that the runtime says of pthread_create(3).
-            throw new ErrnoException(
-                $"cannot start the thread \"{thread.Name}\"",
-                Errnos.Eagain,
-                $"this user may have {ResourceLimit.Threads} threads (ulimit -u), and the host or the control group has a limit, too (kernel.threads-max, pids.max): raise what is reached");
+            throw Refused(thread.Name);   // all that the runtime says of pthread_create(3)
         }
     }
+
+    /// <summary>The error that the host allows no thread <paramref name="name"/>; the message names the limits.</summary>
+    public static ErrnoException Refused(string? name) => new(
+        $"cannot start the thread \"{name}\"",
+        Errnos.Eagain,
+        $"this user may have {ResourceLimit.Threads} threads (ulimit -u), and the host or the control group has a limit, too (kernel.threads-max, pids.max): raise what is reached");
 
     internal static void Send(int id, int signal) => _ = TgKill((int)LibC.getpid(), id, signal);
 

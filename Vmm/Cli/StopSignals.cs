@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Cli;
 
@@ -6,7 +7,7 @@ namespace Vmm.Cli;
 /// the process. Installed before what the command runs is made, and removed after it is gone: at no moment can a signal leave a socket or a raw
 /// terminal behind.</summary>
 /// <remarks>Two signals do nothing meanwhile. SIGXFSZ: what writes beyond RLIMIT_FSIZE gets the error EFBIG and says so. SIGUSR1: one from outside
-/// must not end what kicks its own threads by it (<see cref="Vmm.Vhost.Native.ThreadSignal"/>).</remarks>
+/// must not end what kicks its own threads by it (<see cref="ThreadSignal"/>).</remarks>
 internal sealed class StopSignals : IDisposable
 {
     // Their numbers on Linux (signal(7)), which the runtime takes, too: HUP, INT, QUIT, ABRT, USR2, ALRM, TERM, STKFLT, XCPU, VTALRM, PROF, IO.
@@ -29,11 +30,22 @@ internal sealed class StopSignals : IDisposable
     }
 
     /// <summary>From now on <paramref name="number"/> calls <paramref name="handler"/>, on a thread of the runtime's, and does nothing else.</summary>
-    public void Handle(int number, Action handler) => _registrations.Add(PosixSignalRegistration.Create((PosixSignal)number, context =>
+    /// <exception cref="ErrnoException">The host allows no thread that hears of signals.</exception>
+    public void Handle(int number, Action handler)
     {
-        context.Cancel = true;
-        handler();
-    }));
+        try
+        {
+            _registrations.Add(PosixSignalRegistration.Create((PosixSignal)number, context =>
+            {
+                context.Cancel = true;
+                handler();
+            }));
+        }
+        catch (TypeInitializationException e) when (e.InnerException is IOException)
+        {
+            throw NativeThread.Refused("signals");   // the runtime starts it with the first registration
+        }
+    }
 
     /// <summary>The number of the first signal that came; 0 if none has.</summary>
     public int First { get; private set; }

@@ -208,9 +208,9 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         _slots.Dispose();
         _platform.Dispose();
         _memory.Dispose();
+        _kernel.Dispose();
         if (isApart)
-            _kernel.Dispose();
-        destroyer.Join();
+            destroyer.Join();
         _kvm.Dispose();
     }
 

@@ -105,6 +105,24 @@ public class PowerTests : LinuxTest
     }
 
     [Test]
+    public void PowerButton_ShutdownTimeout_GuestPowersOff()
+    {
+        VmmProcess process = Boot(new LinuxGuest
+        {
+            Script = "modprobe -a button evdev && echo ready && head -c 1 /dev/input/event0 > /dev/null && echo pressed",
+            Options = ["--shutdown-timeout", "300s"],
+        });
+        process.EndInput();
+        process.WaitForOutput("ready");
+        process.Signal(LibC.SIGTERM);
+        VmmResult result = process.WaitForEnd();
+
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(result.Output, Does.Contain("pressed").And.Contain(LinuxGuest.Ended(0)), result.Summary);
+        Assert.That(result.Errors, Is.Empty, result.Summary);
+    }
+
+    [Test]
     public void Halt_AllCpusStopped_Exits0()
     {
         VmmResult result = Run(new LinuxGuest { Cpus = 2, Script = "echo ready; halt -f", Options = ["--log-level", "info"] });

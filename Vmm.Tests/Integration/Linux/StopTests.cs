@@ -9,8 +9,36 @@ public class StopTests : LinuxTest
 {
     private const int Cycles = 5;
 
+    private static readonly TimeSpan s_stop = TimeSpan.FromSeconds(14);   // RCU and the soft lockup detector wait for 6 s
+
     private static readonly TimeSpan s_step = TimeSpan.FromSeconds(LinuxHost.IsEmulated ? 0.7 : 0.1);
     private static readonly TimeSpan s_promptly = TimeSpan.FromSeconds(15);
+
+    [Test]
+    public void Stop_ForLongerThanItsWatchdogsWait_GuestIsTold()
+    {
+        VmmProcess process = Boot(new LinuxGuest
+        {
+            CommandLine = "rcupdate.rcu_cpu_stall_timeout=6",
+            Script = """
+                echo 3 > /proc/sys/kernel/watchdog_thresh
+                (while :; do :; done) &
+                echo ready
+                sleep 8
+                dmesg | grep -i -e 'self-detected stall' -e 'detected stalls' -e 'soft lockup'
+                echo end
+                """,
+        });
+        process.EndInput();
+        process.WaitForOutput("ready");
+        Assert.That(LibC.kill(process.Id, LibC.SIGSTOP), Is.Zero);
+        Thread.Sleep(s_stop);
+        Assert.That(LibC.kill(process.Id, LibC.SIGCONT), Is.Zero);
+        VmmResult result = process.WaitForEnd();
+
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(result.Output, Does.Contain("ready\nend\n"), result.Summary);
+    }
 
     [Test]
     public void Signal_WhileBooting_EndsPromptlyAndLeavesNothing()
