@@ -157,6 +157,7 @@ public class TerminalTests : KvmTest
         }
         shell.Type("\x04");
         shell.WaitForScreen("bytes: 0xc");
+        Assert.That(() => shell.IsRaw, Is.False.After(Patience, 10), "the shell's again at the end");
         shell.Type("echo status-$?\n");
         shell.WaitForScreen("status-0");
     }
