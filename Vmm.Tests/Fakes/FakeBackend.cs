@@ -100,11 +100,12 @@ internal sealed class FakeBackend : IDisposable
     /// <summary>Makes a request of its own, and waits for its answer if it wants one.</summary>
     public ulong? Ask(VhostUserBackendRequest request, ReadOnlySpan<byte> payload, bool needReply = true, params ReadOnlySpan<FileDescriptor> descriptors)
     {
-        Eventually.True(() => Volatile.Read(ref _requests) is not null, () => "there is no channel for requests");
-        _requests!.Send((uint)request, needReply ? VhostUserFlags.NeedReply : 0, payload, descriptors, s_deadline);
+        VhostUserConnection? requests = null;   // the field is null again once the connection has ended
+        Eventually.True(() => (requests = Volatile.Read(ref _requests)) is not null, () => "there is no channel for requests");
+        requests!.Send((uint)request, needReply ? VhostUserFlags.NeedReply : 0, payload, descriptors, s_deadline);
         if (!needReply)
             return null;
-        using VhostUserMessage reply = _requests.Receive(s_deadline, s_deadline) ?? throw new TimeoutException($"{request} is not answered");
+        using VhostUserMessage reply = requests.Receive(s_deadline, s_deadline) ?? throw new TimeoutException($"{request} is not answered");
         Assert.That(reply.Header, Is.EqualTo(new VhostUserHeader((uint)request, VhostUserFlags.Version1 | VhostUserFlags.Reply, 8)));
         return reply.Read<ulong>();
     }

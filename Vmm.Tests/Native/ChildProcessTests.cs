@@ -39,6 +39,18 @@ public sealed class ChildProcessTests
         }
     }
 
+    // As with `vmm run --vhost-user …,fd=1`: the child's own output must not take its place first.
+    [TestCase(1)]
+    [TestCase(2)]
+    public void Start_DescriptorWithALowNumber_IsTheChilds(int number)
+    {
+        using var inherited = new FileDescriptor(number, ownsHandle: false);
+        using ChildProcess child = Shell("readlink /proc/$$/fd/1; readlink /proc/$$/fd/3", inherited);
+        string[] lines = ReadAll(child).Split('\n');
+        Assert.That(lines[1], Is.EqualTo(new FileInfo($"/proc/self/fd/{number}").LinkTarget));
+        Assert.That(lines[0], Does.StartWith("pipe:").And.Not.EqualTo(lines[1]));
+    }
+
     [Test]
     public void Start_Program_HasNothingElseOfOurs()
     {

@@ -111,6 +111,7 @@ public sealed class VhostVdpa : VhostKernelBackend
     {
         byte[] argument = ConfigArgument(offset, data.Length);
         data.CopyTo(argument.AsSpan(Unsafe.SizeOf<VhostVdpaConfig>()));
+        _isReset = false;   // the driver may write before it agrees on features, and reset the device without starting it
         Call(VhostIoctls.VdpaSetConfig, ref argument[0]);
     }
 

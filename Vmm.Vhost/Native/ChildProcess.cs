@@ -133,8 +133,11 @@ public sealed unsafe partial class ChildProcess : IDisposable
         Check(InitActions(actions), "posix_spawn_file_actions_init");
         Check(InitAttributes(attributes), "posix_spawnattr_init");
         using var strings = new NativeStrings();
-        using HeldDescriptor heldOutput = output.Hold();
-        using HeldDescriptor heldInherited = inherited.Hold();
+        // Copies whose numbers are none of the child's: it could get one descriptor over the other that it is to have.
+        using FileDescriptor outputCopy = CopyAbove(output, InheritedNumber);
+        using FileDescriptor inheritedCopy = CopyAbove(inherited, InheritedNumber);
+        using HeldDescriptor heldOutput = outputCopy.Hold();
+        using HeldDescriptor heldInherited = inheritedCopy.Hold();
         try
         {
             Check(AddOpen(actions, 0, strings.Add("/dev/null"), LibC.O_RDONLY, 0), "posix_spawn_file_actions_addopen");
@@ -162,6 +165,13 @@ public sealed unsafe partial class ChildProcess : IDisposable
             _ = DestroyActions(actions);
             _ = DestroyAttributes(attributes);
         }
+    }
+
+    private static FileDescriptor CopyAbove(FileDescriptor fd, int number)
+    {
+        using HeldDescriptor held = fd.Hold();
+        int copy = LibC.fcntl(held.Number, LibC.F_DUPFD_CLOEXEC, number + 1);
+        return copy >= 0 ? new FileDescriptor(copy) : throw ErrnoException.FromLastError("fcntl(F_DUPFD_CLOEXEC)");
     }
 
     private static void MakeBlocking(FileDescriptor fd)

@@ -7,8 +7,13 @@ public sealed partial class ResourceLimit
 {
     private readonly int _resource;
     private ulong? _inherited;
+    private ulong? _known;
 
-    private ResourceLimit(int resource) => _resource = resource;
+    private ResourceLimit(int resource)
+    {
+        _resource = resource;
+        _ = Current;
+    }
 
     /// <summary>The number that stands for no limit.</summary>
     public const ulong Infinity = ulong.MaxValue;
@@ -25,8 +30,17 @@ public sealed partial class ResourceLimit
     /// <summary>Bytes of addresses that are in use (RLIMIT_AS).</summary>
     public static ResourceLimit Addresses { get; } = new(9);
 
-    /// <summary>What counts now (the soft limit); null where the kernel does not say.</summary>
-    public ulong? Current => GetLimit(_resource, out Rlimit limit) == 0 ? limit.Current : null;
+    /// <summary>What counts now (the soft limit). A process that is confined may not ask the kernel any more: then it is what this process has seen or
+    /// set last. Null where the kernel never said.</summary>
+    public ulong? Current
+    {
+        get
+        {
+            if (GetLimit(_resource, out Rlimit limit) == 0)
+                _known = limit.Current;
+            return _known;
+        }
+    }
 
     /// <summary>How far this process may raise it (the hard limit); null where the kernel does not say.</summary>
     public ulong? Maximum => GetLimit(_resource, out Rlimit limit) == 0 ? limit.Maximum : null;
@@ -42,7 +56,10 @@ public sealed partial class ResourceLimit
         if (GetLimit(_resource, out Rlimit limit) != 0)
             return false;
         limit.Current = current;
-        return SetLimit(_resource, in limit) == 0;
+        if (SetLimit(_resource, in limit) != 0)
+            return false;
+        _known = current;
+        return true;
     }
 
     /// <summary>Raises it as far as this process may: to the hard limit, or altogether where that is allowed.</summary>
@@ -52,7 +69,10 @@ public sealed partial class ResourceLimit
         _inherited ??= Current;
         var unlimited = new Rlimit { Current = Infinity, Maximum = Infinity };
         if (altogether && SetLimit(_resource, in unlimited) == 0)
+        {
+            _known = Infinity;
             return;
+        }
         if (Maximum is { } maximum)
             TrySet(maximum);
     }

@@ -80,23 +80,21 @@ internal sealed class VirtioSlots : IDisposable
     /// <see cref="VirtioDevice.MayWrite"/>.</summary>
     public bool MayWriteToMemory => _transports.Exists(transport => transport.MayWriteToMemory);
 
+    /// <summary>Resets all devices at the same time: back-ends that do not stop hold up the guest's restart once, and not one after another.</summary>
+    public void Reset() => AtOnce.Do(_transports, transport => transport.Reset());
+
     /// <summary>Resets all devices, whose guest has other memory from now on.</summary>
-    public void Reset(GuestMemory memory)
-    {
-        foreach (VirtioMmioTransport transport in _transports)
-            transport.Reset(memory);
-    }
+    public void Reset(GuestMemory memory) => AtOnce.Do(_transports, transport => transport.Reset(memory));
 
     /// <summary>What tells a kernel without ACPI of the devices: words for its command line (Linux
     /// Documentation/admin-guide/kernel-parameters.txt, "virtio_mmio.device="), in the form that other guests read, too: kibibytes, no id.</summary>
     public string KernelParameters => string.Join(
         ' ', Occupied.Select(slot => $"virtio_mmio.device={slot.Length >> 10}K@0x{slot.Address.Value:x}:{slot.Gsi}"));
 
-    /// <summary>Stops and frees all devices.</summary>
+    /// <summary>Stops and frees all devices, at the same time.</summary>
     public void Dispose()
     {
-        foreach (VirtioMmioTransport transport in _transports)
-            transport.Dispose();
+        AtOnce.Do(_transports, transport => transport.Dispose());
         _events.Dispose();
     }
 

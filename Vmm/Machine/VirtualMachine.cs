@@ -87,6 +87,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
                         return new MachineEnd(MachineEndKind.ResetLoop);
                     s_log.Info("the guest restarts");
                     EndCycle();
+                    _slots.Reset();
                     _platform.Reset();
                     RenewMemory();
                     _end.ForgetGuest();

@@ -1,5 +1,7 @@
 // Works a disk, in one process: starting programs takes too long in the emulated KVM host.
 //   disktest fill FILE MIB      writes a file, reads it back past the caches and compares
+//   disktest scattered DEVICE PIECES
+//                               writes and reads back one request whose pieces of 4 KiB are no neighbours in memory
 //   disktest stamps DEVICE MIB [DEPTH]
 //                               writes and reads back blocks of 4 KiB, DEPTH requests at a time (1), until a line comes in; then
 //                               reads all of them again. Each block holds its number and how often it was written.
@@ -13,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -21,6 +24,7 @@
 #define BLOCK 4096
 #define WORDS (BLOCK / sizeof(uint64_t))
 #define REPORT 64 // blocks between two lines
+#define MAX_PIECES 256
 
 static __attribute__((noreturn, format(printf, 1, 2))) void fail(const char *format, ...)
 {
@@ -94,6 +98,32 @@ static void fill(const char *path, uint64_t mib)
     printf("verified=%.1f\n", now() - start);
 }
 
+static void scattered(const char *path, uint64_t pieces)
+{
+    static struct iovec vectors[MAX_PIECES];
+    char *memory = aligned(2 * MAX_PIECES * BLOCK);
+    uint64_t *expected = aligned(BLOCK);
+    if (pieces > MAX_PIECES)
+        fail("at most %d pieces", MAX_PIECES);
+    for (uint64_t i = 0; i < pieces; i++) {
+        vectors[i] = (struct iovec){memory + 2 * i * BLOCK, BLOCK};
+        stamp(vectors[i].iov_base, i, 1);
+    }
+    int file = open(path, O_RDWR | O_DIRECT);
+    if (file < 0)
+        fail("open %s", path);
+    if (pwritev(file, vectors, pieces, 0) != (ssize_t)(pieces * BLOCK))
+        fail("write of %lu pieces", pieces);
+    memset(memory, 0, 2 * MAX_PIECES * BLOCK);
+    if (preadv(file, vectors, pieces, 0) != (ssize_t)(pieces * BLOCK))
+        fail("read of %lu pieces", pieces);
+    for (uint64_t i = 0; i < pieces; i++) {
+        stamp(expected, i, 1);
+        compare(vectors[i].iov_base, expected, i, 1);
+    }
+    printf("scattered=%lu\n", pieces);
+}
+
 // Works the blocks from first on, before end. Only the first of several says how it goes.
 static void stamp_part(const char *path, uint64_t first, uint64_t end)
 {
@@ -153,10 +183,12 @@ int main(int count, char **arguments)
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (count == 4 && strcmp(arguments[1], "fill") == 0)
         fill(arguments[2], strtoull(arguments[3], NULL, 0));
+    else if (count == 4 && strcmp(arguments[1], "scattered") == 0)
+        scattered(arguments[2], strtoull(arguments[3], NULL, 0));
     else if ((count == 4 || count == 5) && strcmp(arguments[1], "stamps") == 0)
         stamps(arguments[2], strtoull(arguments[3], NULL, 0), count == 5 ? strtoull(arguments[4], NULL, 0) : 1);
     else {
-        fprintf(stderr, "usage: disktest fill FILE MIB | stamps DEVICE MIB [DEPTH]\n");
+        fprintf(stderr, "usage: disktest fill FILE MIB | scattered DEVICE PIECES | stamps DEVICE MIB [DEPTH]\n");
         return 2;
     }
     return 0;

@@ -115,8 +115,16 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     {
         _cache.Accept(features);
         // Not before: a confined process has its threads begin confined.
-        if (_image.File is not null)
+        if (_image.File is null)
+            return;
+        try
+        {
             _watch.Start();
+        }
+        catch (ErrnoException e)
+        {
+            s_log.Warn("{Path}: {Error}: the guest is not told when its size changes", _image.Path, e.Message);
+        }
     }
 
     /// <inheritdoc/>
@@ -159,9 +167,9 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
         // A front-end that reads the configuration for another reason, and finds the new capacity in it, need not tell its guest.
         if (capacity == Volatile.Read(ref _toldCapacity) || FrontEnd is not { } frontEnd)
             return;
-        s_log.Info("{Path} has {Sectors} sectors now", _image.Path, capacity);
         frontEnd.ConfigurationChanged();
         Volatile.Write(ref _toldCapacity, capacity);
+        s_log.Info("{Path} has {Sectors} sectors now", _image.Path, capacity);
     }
 
     /// <inheritdoc/>

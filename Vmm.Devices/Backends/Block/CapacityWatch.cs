@@ -18,6 +18,7 @@ internal sealed class CapacityWatch(string path, Action look) : IDisposable
     private volatile bool _isStopping;
 
     /// <summary>Begins, unless it has begun already. For one thread.</summary>
+    /// <exception cref="ErrnoException">The host allows no more threads; it may be tried again.</exception>
     public void Start()
     {
         if (_thread is not null)

@@ -12,7 +12,7 @@ internal sealed class NetTransmitRing : IRingHandler
 {
     private const int NotifyInterval = 32;          // frames after which the driver may have its buffers back
     private const int MaxPieces = 64;               // a frame in more is copied together first
-    private const int PatienceMilliseconds = 50;
+    private const int PatienceMilliseconds = 50;    // in one turn of the ring
 
     private static readonly BoundedLog s_log = new("Vmm.Devices.Net");
 
@@ -23,6 +23,7 @@ internal sealed class NetTransmitRing : IRingHandler
     private readonly byte[] _copy = GC.AllocateUninitializedArray<byte>(IFramePort.HeaderSize + IFramePort.MaxFrame, pinned: true);
     private readonly IoVector[] _vectors = new IoVector[1 + MaxPieces];
     private bool _hasComplained;
+    private bool _hasWaited;       // in this turn
 
     /// <summary>Sends by <paramref name="pair"/> of <paramref name="port"/>.</summary>
     /// <param name="port">Where to.</param>
@@ -44,6 +45,7 @@ internal sealed class NetTransmitRing : IRingHandler
     public void Process(BackendRing ring)
     {
         int frames = 0;
+        _hasWaited = false;
         while (ring.TryTake(out DescriptorChain chain))
         {
             Send(chain);
@@ -75,8 +77,10 @@ internal sealed class NetTransmitRing : IRingHandler
         chain.Read(0, _copy.AsSpan(0, _headerSize));
         int count = Gather(chain, (int)total - _headerSize);
         int result = _port.TrySend(_pair, _vectors.AsSpan(0, count));
-        if (result == -Errnos.Eagain)
+        // Once only: a turn has up to 256 frames, and whoever wants the ring to stop waits for its end.
+        if (result == -Errnos.Eagain && !_hasWaited)
         {
+            _hasWaited = true;
             Poll.Wait([new PollEntry(_port.Receiver(_pair), PollEvents.Writable)], PatienceMilliseconds);
             result = _port.TrySend(_pair, _vectors.AsSpan(0, count));
         }

@@ -148,16 +148,16 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
     }
 
     /// <inheritdoc/>
-    public virtual void ConfigChanged() => HostOrNull?.ConfigChanged();
+    public virtual void ConfigChanged() => Host.ConfigChanged();
 
     /// <inheritdoc/>
-    public virtual void NeedsReset() => HostOrNull?.NeedsReset("its back-end has set DEVICE_NEEDS_RESET in its status");
+    public virtual void NeedsReset() => Host.NeedsReset("its back-end has set DEVICE_NEEDS_RESET in its status");
 
     /// <inheritdoc/>
     public virtual void Lost(string reason)
     {
         _needsReset = true;
-        HostOrNull?.NeedsReset("it has lost its back-end");
+        Host.NeedsReset("it has lost its back-end");
     }
 
     /// <inheritdoc/>
@@ -185,9 +185,6 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
 
     /// <inheritdoc/>
     public virtual bool UnmapShared(in ShmemMapPayload mapping) => false;
-
-    /// <summary>The transport; null while the device is being made, when there is no driver that could be told.</summary>
-    protected IVirtioHost? HostOrNull => Host;
 
     /// <summary>Asks something of the back-end without which the device works, too.</summary>
     protected static void TryDo(Action action)

@@ -117,7 +117,7 @@ internal sealed class VhostUserNetDevice : VhostUserFrontendDevice, INetControl
     public override void Notify(int queue) => _control.Process();
 
     /// <inheritdoc/>
-    public override void Disconnected(string reason) => HostOrNull?.ConfigChanged();   // a link that is down
+    public override void Disconnected(string reason) => Host.ConfigChanged();   // a link that is down
 
     /// <inheritdoc/>
     // A DPDK switch reads the MTU when the last ring of a pair starts, and never again.
@@ -135,7 +135,7 @@ internal sealed class VhostUserNetDevice : VhostUserFrontendDevice, INetControl
     {
         // A switch that has begun anew does not know where this address is.
         _announce = (_features & NetFeatures.GuestAnnounce) != 0;
-        HostOrNull?.ConfigChanged();
+        Host.ConfigChanged();
     }
 
     /// <inheritdoc/>

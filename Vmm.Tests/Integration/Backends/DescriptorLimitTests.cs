@@ -21,7 +21,8 @@ public class DescriptorLimitTests : BackendTest
         Limit(process, None);
         FrontEndDriver second = ConnectFrontEnd();
         second.Send(VhostUserRequest.GetFeatures);
-        process.WaitForErrors("rng: accept: Too many open files (errno 24): ");
+        process.WaitForErrors("rng: accept: Too many open files (errno 24): this process may have ");
+        Assert.That(process.Errors, Does.Match(@"this process may have \d+ descriptors: raise the hard limit"), "it is confined, and may not ask for its limit any more");
         Limit(process, Plenty);
         Assert.That(second.Receive<ulong>(VhostUserRequest.GetFeatures), Is.Not.Zero);
     }

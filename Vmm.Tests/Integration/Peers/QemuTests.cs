@@ -14,6 +14,8 @@ public class QemuTests : PeerTest
     private const int Cid = 33;
     private const int TransferSize = 16 << 20;
     private const int DiskSize = 256 << 20;
+    private const int DiskQueueSize = 64;          // which Linux's indirect tables are not limited to
+    private const int ScatteredPieces = 128;
 
     private static readonly TimeSpan s_limit = TimeSpan.FromMinutes(6);
 
@@ -59,6 +61,7 @@ public class QemuTests : PeerTest
             echo vsock=$(sha256sum < /tmp/data2)
             vsock send 2 5002 < /tmp/data2 && echo "vsock is sent"
             rm /tmp/data2
+            disktest scattered /dev/vda {{ScatteredPieces}} || exit 1
             echo "growing"
             until [ $(cat /sys/block/vda/size) = {{DiskSize / 512}} ]; do sleep 0.2; done
             echo "grown"
@@ -106,6 +109,7 @@ public class QemuTests : PeerTest
 
         string output = guest.Output;
         Assert.That(output, Does.Contain("rng=virtio_rng.0 65536"));
+        Assert.That(output, Does.Contain($"scattered={ScatteredPieces}"), "one request with more pieces than the queue has descriptors");
         Assert.That(output, Does.Contain("announce=1 mtu=1450"), "VIRTIO_NET_F_GUEST_ANNOUNCE, and the MTU of QEMU's host_mtu");
         Assert.That(output, Does.Contain("50 packets received, 0% packet loss"));
         Assert.That(output, Does.Contain($"net={transfer.Hash}"), "what the guest received by the network");
@@ -138,7 +142,7 @@ public class QemuTests : PeerTest
             "-accel", "tcg", "-machine", "q35,memory-backend=mem", "-object", "memory-backend-memfd,id=mem,size=512M,share=on", "-m", "512M",
             "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",
             "-kernel", run[2], "-initrd", run[4], "-append", "console=ttyS0 quiet panic=-1",
-            "-chardev", $"socket,id=blk,path={PathOf("blk")},reconnect=1", "-device", "vhost-user-blk-pci,chardev=blk",
+            "-chardev", $"socket,id=blk,path={PathOf("blk")},reconnect=1", "-device", $"vhost-user-blk-pci,chardev=blk,queue-size={DiskQueueSize}",
             "-chardev", $"socket,id=rng,path={PathOf("rng")}", "-device", "vhost-user-rng-pci,chardev=rng",
             // With MSI-X this version crashes in emulation.
             "-chardev", $"socket,id=net,path={PathOf("net")}", "-netdev", "vhost-user,id=n,chardev=net", "-device", "virtio-net-pci,netdev=n,vectors=0,host_mtu=1450",

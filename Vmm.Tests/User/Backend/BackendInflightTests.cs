@@ -106,6 +106,47 @@ public sealed class BackendInflightTests
         again.Stop();
     }
 
+    // A migration without the in-flight log: the next back-end has nothing but the base of the ring.
+    [TestCase(0UL)]
+    [TestCase(VirtioFeatures.RingPacked)]
+    public void Stop_BeforeAllWasTakenAgain_FinishesWhatIsLeft(ulong features)
+    {
+        const int count = 5;
+        var lost = new EchoDevice { Holds = true, Leaves = true };
+        using FrontEndDriver first = FrontEndDriver.ConnectedTo(lost);
+        first.Negotiate(features, Inflight);
+        first.ShareMemory();
+        InflightPayload payload = GetInflight(first, 2, 16, out FileDescriptor file);
+        using FileDescriptor inflight = file;
+        Assert.That(first.Ask(Request.SetInflightFd, payload, inflight), Is.Zero);
+        using FrontEndRing ring = first.Ring(0, 16, features);
+        ring.SetUp();
+        ring.Enable(true);
+        for (int i = 0; i < count; i++)
+            ring.Add([(byte)i], 1);
+        Eventually.True(() => lost.Events.Count(what => what.StartsWith("held", StringComparison.Ordinal)) == count, () => "the requests were not taken");
+        first.Connection.Dispose();
+        Eventually.True(() => lost.Events.Contains("gone"), () => "the session has not ended");
+
+        var next = new EchoDevice { Limit = 2 };
+        using FrontEndDriver second = FrontEndDriver.ConnectedTo(next, memory: first.Memory);
+        second.Negotiate(features, Inflight);
+        second.ShareMemory();
+        Assert.That(second.Ask(Request.SetInflightFd, payload, inflight), Is.Zero);
+        using FrontEndRing again = ring.On(second);
+        again.SetUp();
+        again.Enable(true);
+        for (int i = 0; i < 2; i++)
+            Assert.That(again.Take().Bytes, Is.EqualTo(new[] { (byte)(i + 1) }));
+        next.Limit = int.MaxValue;   // nobody has it look again but the stop
+        again.Stop();
+        for (int i = 2; i < count; i++)
+        {
+            Assert.That(again.Queue.TryGetUsed(out _, out _), $"request {i} is left");
+        }
+        Assert.That(again.Queue.TryGetUsed(out _, out _), Is.False, "none twice");
+    }
+
     // QEMU says status 0 after it has stopped the rings of a VM that moves: what they left is in the memory that moves along.
     [Test]
     public void GetVringBaseSkipDrain_LeavesWhatIsInFlight([Values] bool pauses)

@@ -244,21 +244,25 @@ public sealed class BackendSessionTests : IDisposable
     }
 
     [Test]
-    public void Channel_ConfigurationChangedAndSharedMemory_AreAsked()
+    public void Channel_ConfigurationChangedAndSharedMemory_AreAsked([Values] bool takesConfig)
     {
-        _frontEnd.Negotiate(0, Feature.BackendReq | Feature.BackendSendFd | Feature.Shmem);
+        _frontEnd.Negotiate(0, Feature.BackendReq | Feature.BackendSendFd | Feature.Shmem | (takesConfig ? Feature.Config : 0));
         Assert.That(_device.FrontEnd, Is.Null);
         (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
         Assert.That(_frontEnd.Ask(Request.SetBackendReqFd, [], theirs), Is.Zero);
         theirs.Dispose();
         using var channel = new FrontEndDriver(ours);
         _device.FrontEnd!.ConfigurationChanged();
-        using (VhostUserMessage change = channel.Receive())
+        if (takesConfig)
+        {
+            using VhostUserMessage change = channel.Receive();
             Assert.That(change.Header, Is.EqualTo(new VhostUserHeader((uint)VhostUserBackendRequest.ConfigChange, VhostUserFlags.Version1, 0)));
+        }
 
         var mapping = Task.Run(() => _device.FrontEnd!.MapSharedMemory(1, 0x1000, _frontEnd.Memory.File, 0x2000, 0x3000, isWritable: true));
-        using (VhostUserMessage map = channel.Receive())
+        using (VhostUserMessage map = channel.Receive())   // the first message of all, where the configuration was not agreed on
         {
+            Assert.That(map.Header.Request, Is.EqualTo((uint)VhostUserBackendRequest.ShmemMap));
             Assert.That(map.Header.Flags, Is.EqualTo(VhostUserFlags.Version1 | VhostUserFlags.NeedReply));
             Assert.That(map.Read<ShmemMapPayload>(), Is.EqualTo(new ShmemMapPayload(1, 0x2000, 0x1000, 0x3000, 1)));
             Assert.That(map.DescriptorCount, Is.EqualTo(1));

@@ -84,6 +84,42 @@ public class StopTests
         AssertThatOtherMemoryIsNeeded(backend);
     }
 
+    // With fd=N: nobody listens anywhere who could be connected to again.
+    [Test]
+    public void Stop_NeverDoneOverAnInheritedSocket_IsSaidAndTheDeviceIsLost()
+    {
+        using FakeBackend backend = Backend();
+        Assert.That(UnixSocket.TryConnect(_fixture.Path, out UnixSocket? socket), Is.Zero);
+        int number = socket!.Detach();
+        _fixture.Options = _fixture.Options with { StopTimeout = s_short, Endpoint = VhostUserEndpoint.Inherit(number) };
+        _fixture.Open();
+        _fixture.StartAll();
+        _fixture.SetIndexes(1, available: 4, used: 2);
+        Answer(backend, ring => (ushort)(ring == 1 ? 4 : 0));
+        string reason = $"{_fixture.Frontend.Name}: says that ring 1 has stopped (0x4), and has not done all that it took (0x2)";
+        lock (_fixture.Sync)
+        {
+            try
+            {
+                _fixture.Frontend.Reset();
+            }
+            catch (VhostException e)
+            {
+                Assert.That(e.Message, Is.EqualTo(reason));
+            }
+        }
+        _fixture.WaitFor("lost " + reason);
+        backend.Script = null;
+        using GuestMemory other = GuestMemory.Create([(new(0), 1 << 20), (new(0x1000_0000), 1 << 20)]);
+        lock (_fixture.Sync)
+        {
+            Assert.That(_fixture.Frontend.MayWrite(_fixture.Memory));
+            Assert.That(() => _fixture.Frontend.Reset(), Throws.TypeOf<VhostException>().With.Message.EqualTo(reason));
+            Assert.That(() => _fixture.Frontend.SetFeatures(VirtioFeatures.Version1), Throws.TypeOf<VhostException>().With.Message.EqualTo(reason));
+        }
+        Assert.That(backend.Connections, Is.EqualTo(1));
+    }
+
     // As a VMM does at the guest's reboot: it disposes of the memory that is left to the back-end, and the next driver comes long after that.
     [Test]
     public void Reset_MemoryDisposed_TheBackendComesBackAndWorksWithOther()
@@ -177,7 +213,7 @@ public class StopTests
             connection.Socket.Shutdown();
             return true;
         };
-        backend.Ask(VhostUserBackendRequest.ConfigChange, []);
+        backend.Ask(VhostUserBackendRequest.ConfigChange, [], needReply: false);   // it dies before it could hear the answer
         _fixture.WaitFor("lost");
     }
 

@@ -164,9 +164,11 @@ internal sealed partial class BackendSession
             ring.Loop ??= LoopFor(ring);
             ring.Loop.Invoke(() => ring.Loop.Add(runner));
         }
-        catch
+        catch (Exception e)
         {
-            runner.Close();   // there is no thread to be had
+            runner.Close();
+            if (e is ErrnoException)   // there is no thread to be had
+                throw DoesNotStart(ring.Index, e);
             throw;
         }
         ring.Runner = runner;
@@ -181,9 +183,11 @@ internal sealed partial class BackendSession
         catch (Exception e) when (e is VhostException or ErrnoException)
         {
             // An image that somebody else has, or a shortage of the host's.
-            throw new RefusedException($"ring {ring.Index} does not start: {e.Message}", isDevices: true);
+            throw DoesNotStart(ring.Index, e);
         }
     }
+
+    private static RefusedException DoesNotStart(int ring, Exception e) => new($"ring {ring} does not start: {e.Message}", isDevices: true);
 
     // In a packed ring there are two positions, of what is available and of what is used. DPDK's front-end says only the first, with
     // zeros for the other; as nothing is in flight (or the log of that knows better) they are the same.

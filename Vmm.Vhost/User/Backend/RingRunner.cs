@@ -108,6 +108,8 @@ internal sealed class RingRunner(BackendRing ring, IRingHandler handler)
     /// <summary>Has the handler give all requests back, and stands still.</summary>
     public void Pause(bool mayLeave)
     {
+        if (!mayLeave && !_isPaused)
+            FinishPredecessors();
         _isPaused = true;
         ring.MayLeave = mayLeave;
         try
@@ -144,6 +146,17 @@ internal sealed class RingRunner(BackendRing ring, IRingHandler handler)
             Failed(e);
         }
         ring.End();
+    }
+
+    // What a predecessor left in flight is behind the ring's base: a successor without the in-flight log, as after a migration, would never find it. It is taken
+    // before anything else; a handler that takes nothing more has nothing to fill it with.
+    private void FinishPredecessors()
+    {
+        for (int left = int.MaxValue; !ring.HasFailed && ring.Queue.Left is > 0 and var now && now < left; left = now)
+        {
+            _hasWork = true;
+            Work();
+        }
     }
 
     // Nobody asks the handler to work any more. What it has taken must end all the same: other rings may wait for it.

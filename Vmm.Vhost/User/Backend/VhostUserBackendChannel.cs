@@ -23,9 +23,15 @@ public sealed class VhostUserBackendChannel : IDisposable
         _deadline = deadline;
     }
 
-    /// <summary>The configuration space has changed: the front-end reads it again and tells the driver. Not waited for.</summary>
+    /// <summary>The configuration space has changed: the front-end reads it again and tells the driver. Not waited for. Nothing is sent where the protocol
+    /// feature <see cref="VhostUserProtocolFeatures.Config"/> was not agreed on: such a front-end does not read the configuration, and need not know the
+    /// message (vhost-user.rst, "VHOST_USER_BACKEND_CONFIG_CHANGE_MSG").</summary>
     /// <exception cref="VhostUserException">The front-end is gone.</exception>
-    public void ConfigurationChanged() => Ask(VhostUserBackendRequest.ConfigChange, [], [], waits: false);
+    public void ConfigurationChanged()
+    {
+        if ((_features & VhostUserProtocolFeatures.Config) != 0)
+            Ask(VhostUserBackendRequest.ConfigChange, [], [], waits: false);
+    }
 
     /// <summary>Has the front-end map a file into one of the device's shared-memory regions, where nothing is mapped yet.</summary>
     /// <param name="region">The region's id.</param>

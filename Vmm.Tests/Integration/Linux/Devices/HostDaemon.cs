@@ -32,12 +32,19 @@ internal sealed class HostDaemon : IDisposable
         [socket], "/usr/lib/qemu/virtiofsd", $"--socket-path={socket}", "-f", "-o", $"source={directory}", "-o", "sandbox=chroot");
 
     /// <summary>Gives out a file of <paramref name="size"/> bytes, which is made, as a disk with two queues.</summary>
-    public static HostDaemon Disk(string socket, string file, long size)
+    /// <param name="socket">Where it listens.</param>
+    /// <param name="file">The file.</param>
+    /// <param name="size">Its size.</param>
+    /// <param name="perSecond">How many requests it does in a second; 0 for as many as it can.</param>
+    public static HostDaemon Disk(string socket, string file, long size, int perSecond = 0)
     {
         using (FileStream image = File.Create(file))
             image.SetLength(size);
         return new(
-            [socket], "qemu-storage-daemon", "--blockdev", $"driver=file,node-name=file,filename={file}", "--blockdev", "driver=raw,node-name=disk,file=file",
+            [socket], "qemu-storage-daemon",
+            "--object", $"{{\"qom-type\":\"throttle-group\",\"id\":\"limits\",\"limits\":{{\"iops-total\":{perSecond}}}}}",
+            "--blockdev", $"driver=file,node-name=file,filename={file}", "--blockdev", "driver=raw,node-name=raw,file=file",
+            "--blockdev", "driver=throttle,node-name=disk,throttle-group=limits,file=raw",
             "--export", $"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={socket},writable=on,num-queues=2");
     }
 
