@@ -2,6 +2,7 @@ using System.Runtime.CompilerServices;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Native.Confinement;
+using static Vmm.Vhost.Native.Confinement.ArgumentCondition;
 using static Vmm.Vhost.Native.Confinement.SystemCallNumber;
 
 namespace Vmm.Devices.Backends;
@@ -9,92 +10,116 @@ namespace Vmm.Devices.Backends;
 /// <summary>What a back-end process still needs once it has opened what it serves. Everything else it gives up, before the first message
 /// of a front-end: it sees what a guest says, and maps all of the guest's memory.</summary>
 /// <remarks>A system call that is not listed fails with EPERM, so that what the runtime or the C library tries in some corner costs that
-/// attempt and not the guest's device. The calls by which a break-in goes on, to another program or another process, end the process.
-/// Only the native binary can be confined: the JIT opens files and makes code as it goes.</remarks>
+/// attempt and not the guest's device. The calls by which a break-in goes on, to another program or another process, end the process. The table
+/// in docs/security.md says of each call in the lists what can be done with it; a test compares the two.
+/// <para>Only the native binary can be confined: the JIT opens files and makes code as it goes.</para></remarks>
 public sealed record Confinement
 {
     private const uint ProtExec = 4;                        // PROT_EXEC of asm-generic/mman-common.h
     private const uint NewNamespaces = 0x7E020000;          // CLONE_NEW* of linux/sched.h
     private const uint CloneThread = 0x00010000;            // CLONE_THREAD
     private const uint PrSetName = 15;                      // PR_SET_NAME of linux/prctl.h
+    private const uint SetDescriptorFlags = 2;              // F_SETFD of asm-generic/fcntl.h
+    private const uint AddSeals = 1033;                     // F_ADD_SEALS of linux/fcntl.h
+    private const uint ShrinkGrowSeal = 7;                  // F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL
+    private const uint SolSocket = 1;                       // and SO_TYPE, SO_ACCEPTCONN and SO_DOMAIN of asm-generic/socket.h
+    private const uint SoType = 3, SoAcceptConn = 30, SoDomain = 39;
     private const uint AfUnix = 1;
+    private const uint SocketType = 0xF, SockStream = 1;    // SOCK_TYPE_MASK of linux/net.h
     private const int Enosys = 38;
 
     private static readonly BoundedLog s_log = new("Vmm.Devices.Backends");
 
-    // What the runtime, its threads and its garbage collector do (measured by strace, and read in the C library for what is rare), and
-    // what serving a front-end takes.
-    private static readonly SystemCallNumber[] s_common =
-    [
-        Read, Write, SystemCallNumber.Poll, Ppoll, Recvmsg, Sendmsg, Futex, Readv, Writev, Recvfrom, Sendto, EpollWait, EpollPwait, EpollCtl,
-        Munmap, Madvise, Mremap, Mincore, Brk, Close, Fcntl, Fstat, Lseek, Statx, Ftruncate,
-        Accept4, Shutdown, Getsockopt, Setsockopt, Getsockname, Getpeername, MemfdCreate, Eventfd2, TimerfdCreate, TimerfdSettime,
-        EpollCreate1, RtSigaction, RtSigprocmask, RtSigreturn, Sigaltstack, SchedYield, SchedGetaffinity, SchedGetparam, SchedGetscheduler,
-        Membarrier, Getpid, Gettid, Getrusage, Sysinfo, Uname, Nanosleep, ClockNanosleep, ClockGettime, ClockGetres, Getrandom,
-        SetRobustList, Rseq, RestartSyscall, Exit, ExitGroup,
-    ];
-
+    // No honest path comes there.
     private static readonly SystemCallNumber[] s_killed =
     [
         Execve, Execveat, Fork, Vfork, Ptrace, ProcessVmReadv, ProcessVmWritev, PidfdGetfd, Bpf, Mount, InitModule, FinitModule, KexecLoad,
     ];
 
-    /// <summary>System calls besides those of every back-end.</summary>
-    public IReadOnlyList<SystemCallNumber> Calls { get; init; } = [];
+    /// <summary>What every back-end may do: what the runtime, its threads and its garbage collector do (measured by strace, and read in the C
+    /// library for what is rare), and what serving a front-end takes.</summary>
+    public static IReadOnlyList<SystemCallRule> Common { get; } =
+    [
+        Read, Write, Readv, Writev, Close, SystemCallNumber.Poll, Ppoll, Fstat, Ftruncate,
+        Accept4, Recvmsg, Shutdown,
+        new(Sendto, "no address", IsNull(4)),
+        new(Getsockopt, "level is SOL_SOCKET, optname is SO_TYPE, SO_ACCEPTCONN or SO_DOMAIN", IsOneOf(1, SolSocket), IsOneOf(2, SoType, SoAcceptConn, SoDomain)),
+        MemfdCreate, Eventfd2, TimerfdCreate, TimerfdSettime, EpollCreate1, EpollCtl, EpollWait, EpollPwait,
+        new(Fcntl, "cmd is F_SETFD", IsOneOf(1, SetDescriptorFlags)),
+        new(Fcntl, "cmd is F_ADD_SEALS, arg is F_SEAL_SHRINK, F_SEAL_GROW and F_SEAL_SEAL", IsOneOf(1, AddSeals), IsOneOf(2, ShrinkGrowSeal)),
+        Request(FileDescriptor.NonBlockingRequest),
+        new(Mmap, "prot without PROT_EXEC", HasBits(2, ProtExec, 0)),
+        new(Mprotect, "prot without PROT_EXEC", HasBits(2, ProtExec, 0)),
+        Munmap, Mremap, Madvise, Mincore, Brk,
+        new(Clone, "flags with CLONE_THREAD, without new namespaces", HasBits(0, NewNamespaces | CloneThread, CloneThread)),
+        new(Prctl, "option is PR_SET_NAME", IsOneOf(0, PrSetName)),
+        new(Tgkill, "tgid is its own", IsOneOf(0, (uint)Environment.ProcessId)),
+        Futex, Membarrier, SetRobustList, Rseq, Sigaltstack, RtSigaction, RtSigprocmask, RtSigreturn, RestartSyscall,
+        SchedYield, SchedGetaffinity, SchedGetparam, SchedGetscheduler, Nanosleep, ClockNanosleep, ClockGettime, ClockGetres,
+        Getpid, Gettid, Getrusage, Sysinfo, Uname, Getrandom, Exit, ExitGroup,
+    ];
 
-    /// <summary>The requests of ioctl(2) that it makes.</summary>
-    public IReadOnlyList<IoctlRequest> Ioctls { get; init; } = [];
+    /// <summary>What a back-end may do that passes descriptors to its front-end.</summary>
+    public static IReadOnlyList<SystemCallRule> Sending { get; } = [Sendmsg];
 
-    /// <summary>Whether it connects to Unix sockets.</summary>
-    public bool ConnectsToUnixSockets { get; init; }
+    /// <summary>What a back-end may do that connects to Unix sockets.</summary>
+    public static IReadOnlyList<SystemCallRule> Connecting { get; } =
+    [
+        new(Socket, "domain is AF_UNIX, type is SOCK_STREAM", IsOneOf(0, AfUnix), HasBits(1, SocketType, SockStream)),
+        Connect,
+    ];
 
-    /// <summary>The sockets that it listens on, to be removed at the end.</summary>
-    public IReadOnlyList<string> Sockets { get; init; } = [];
+    /// <summary>What the device may do besides.</summary>
+    public IReadOnlyList<SystemCallRule> Calls { get; init; } = [];
 
-    /// <summary>Confines the process, for good: Landlock for the calling thread and those it starts, the rest for all.</summary>
+    /// <summary>Whether it passes descriptors to its front-end, such as the log of requests in flight. With sendmsg(2), which takes an address out of the
+    /// filter's sight, a datagram socket reaches everybody: what has such sockets goes without.</summary>
+    public bool SendsDescriptors { get; init; } = true;
+
+    /// <summary>The directories of Unix sockets that it connects to; empty if it connects to none.</summary>
+    public IReadOnlyList<string> SocketDirectories { get; init; } = [];
+
+    /// <summary>All that it may do.</summary>
+    public IEnumerable<SystemCallRule> Rules =>
+        [.. Common, .. SendsDescriptors ? Sending : [], .. SocketDirectories.Count > 0 ? Connecting : [], .. Calls];
+
+    /// <summary>The rule for requests of ioctl(2).</summary>
+    public static SystemCallRule Request(params IReadOnlyList<IoctlRequest> requests) => new(
+        SystemCallNumber.Ioctl,
+        $"request is {string.Join(" or ", requests.Select(request => request.Name))}",
+        IsOneOf(1, [.. requests.Select(request => request.Number)]));
+
+    /// <summary>Gives up privileges, capabilities and files (Landlock), on every thread there is. The first half of confinement: while the runtime has
+    /// started no thread but its own. Those for signals and for queues begin confined.</summary>
     /// <returns>Whether that was possible: not without the native binary.</returns>
     /// <exception cref="ErrnoException">The kernel refused.</exception>
-    public bool Apply()
+    /// <exception cref="VhostException">There is a thread that cannot be reached.</exception>
+    public bool GiveUpPrivileges()
     {
         if (RuntimeFeature.IsDynamicCodeSupported)
         {
             s_log.Info("not confined: only the native binary can be");
             return false;
         }
-        ApplyTo(allThreads: true);
+        using FileDescriptor? rules = Landlock.MakeRules(SocketDirectories);
+        if (rules is null)
+            s_log.Info("this kernel has no Landlock: files are kept away by seccomp alone");
+        EveryThread.Do(() =>
+        {
+            ThreadPrivileges.GiveUpNewOnes();
+            if (rules is not null)
+                Landlock.RestrictThread(rules);
+            ThreadPrivileges.GiveUpCapabilities();
+        });
+        s_log.Debug("confined by Landlock {Version}", Landlock.Version);
         return true;
     }
 
-    /// <summary>The same for the calling thread and those it starts, or for all, whatever the binary is.</summary>
-    internal void ApplyTo(bool allThreads)
-    {
-        ProcessPrivileges.GiveUpNewOnes();
-        int version = Landlock.Restrict([.. SocketDirectories().Select(directory => (directory, LandlockAccess.RemoveFile))]);
-        if (version == 0)
-            s_log.Info("this kernel has no Landlock: files are kept away by seccomp alone");
-        else
-            s_log.Debug("confined by Landlock {Version}", version);
-        Filter().Install(allThreads);
-    }
-
-    private HashSet<string> SocketDirectories() =>
-        [.. Sockets.Select(path => Path.GetDirectoryName(Path.GetFullPath(path))!)];
-
-    private SeccompFilter Filter()
-    {
-        var filter = new SeccompFilter();
-        filter.Allow(s_common);
-        filter.Allow([.. Calls]);
-        filter.AllowWhereBits(Mmap, 2, ProtExec, 0).AllowWhereBits(Mprotect, 2, ProtExec, 0);
-        filter.AllowWhereBits(Clone, 0, NewNamespaces | CloneThread, CloneThread);
-        filter.Fail(Clone3, Enosys);        // its arguments are in memory, out of sight; the C library goes back to clone
-        filter.AllowWhere(Prctl, 0, PrSetName);
-        filter.AllowWhere(Tgkill, 0, (uint)Environment.ProcessId);
-        filter.AllowWhere(SystemCallNumber.Ioctl, 1, [.. Ioctls.Select(request => request.Number)]);
-        if (ConnectsToUnixSockets)
-            filter.AllowWhere(Socket, 0, AfUnix).Allow(Connect, Stat, Newfstatat);
-        if (Sockets.Count > 0)
-            filter.Allow(Unlink, Lstat, Newfstatat);   // what is at the path, by either call of the C library
-        return filter.Kill(s_killed);
-    }
+    /// <summary>Gives up all system calls but <see cref="Rules"/>, on every thread: the second half of confinement.</summary>
+    /// <exception cref="ErrnoException">The kernel refused.</exception>
+    public void GiveUpSystemCalls() => new SeccompFilter()
+        .Allow(Rules)
+        .Fail(Clone3, Enosys)       // its arguments are in memory, out of sight; the C library goes back to clone
+        .Kill(s_killed)
+        .Install(allThreads: true);
 }

@@ -17,6 +17,7 @@ public partial class IoUringTests
     [
         (typeof(IoUringSqe), "io_uring_sqe", ["Addr3=addr3", "Pad2=__pad2"]),
         (typeof(IoUringCqe), "io_uring_cqe", []),
+        (typeof(IoUringRestriction), "io_uring_restriction", ["Resv2=resv2[0]", "Resv3=resv2[1]"]),
         (typeof(IoSqringOffsets), "io_sqring_offsets", ["Resv1=", "Resv2="]),
         (typeof(IoCqringOffsets), "io_cqring_offsets", ["Resv1=", "Resv2="]),
         (typeof(IoUringParams), "io_uring_params", ["Resv0=resv[0]", "Resv1=resv[1]", "Resv2=resv[2]"]),
@@ -31,8 +32,7 @@ public partial class IoUringTests
         ("IORING_SETUP_SUBMIT_ALL", IoUringAbi.SetupSubmitAll),
         ("IORING_SETUP_COOP_TASKRUN", IoUringAbi.SetupCoopTaskrun),
         ("IORING_SETUP_TASKRUN_FLAG", IoUringAbi.SetupTaskrunFlag),
-        ("IORING_SETUP_SINGLE_ISSUER", IoUringAbi.SetupSingleIssuer),
-        ("IORING_SETUP_DEFER_TASKRUN", IoUringAbi.SetupDeferTaskrun),
+        ("IORING_SETUP_CQSIZE", IoUringAbi.SetupCqSize),
         ("IORING_FEAT_SINGLE_MMAP", IoUringAbi.FeatureSingleMmap),
         ("IORING_FEAT_NODROP", IoUringAbi.FeatureNoDrop),
         ("IORING_OFF_SQ_RING", IoUringAbi.OffsetSqRing),
@@ -43,7 +43,11 @@ public partial class IoUringTests
         ("IORING_CQ_EVENTFD_DISABLED", IoUringAbi.CqEventFdDisabled),
         ("IORING_REGISTER_FILES", IoUringAbi.RegisterFiles),
         ("IORING_REGISTER_EVENTFD", IoUringAbi.RegisterEventFd),
+        ("IORING_REGISTER_RESTRICTIONS", IoUringAbi.RegisterRestrictions),
         ("IORING_REGISTER_ENABLE_RINGS", IoUringAbi.RegisterEnableRings),
+        ("IORING_RESTRICTION_SQE_OP", IoUringAbi.RestrictionSqeOp),
+        ("IORING_RESTRICTION_SQE_FLAGS_ALLOWED", IoUringAbi.RestrictionSqeFlagsAllowed),
+        ("IORING_RESTRICTION_SQE_FLAGS_REQUIRED", IoUringAbi.RestrictionSqeFlagsRequired),
         ("IOSQE_FIXED_FILE", IoUringAbi.SqeFixedFile),
         ("IORING_FSYNC_DATASYNC", IoUringAbi.FsyncDataSync),
         ("IORING_OP_READV", (ulong)IoUringOperation.ReadV),
@@ -185,14 +189,50 @@ public partial class IoUringTests
         Assert.That(_ready.Drain(), Is.Not.Zero);
     }
 
+    // What somebody who has taken the process over would put into the queue.
+    [TestCase(18, "OPENAT")]
+    [TestCase(28, "OPENAT2")]
+    [TestCase(45, "SOCKET")]
+    [TestCase(16, "CONNECT")]
+    [TestCase(13, "ACCEPT")]
+    [TestCase(9, "SENDMSG")]
+    [TestCase(35, "RENAMEAT")]
+    [TestCase(36, "UNLINKAT")]
+    [TestCase(42, "SETXATTR")]
+    [TestCase(40, "MSG_RING")]
+    [TestCase(46, "URING_CMD")]
+    [TestCase(19, "CLOSE")]
+    [TestCase(20, "FILES_UPDATE")]
+    [TestCase(0, "NOP")]
+    public unsafe void Operation_ThatADiskHasNoUseFor_IsRefusedByTheKernel(int operation, string name)
+    {
+        using IoUring ring = Ring();
+        ring.Next((IoUringOperation)operation, 1);
+        ring.Push();
+        Assert.That(TakeAll(ring, 1), Is.EqualTo([(1UL, -Errnos.Eacces)]), name);
+    }
+
+    [Test]
+    public unsafe void Read_OfADescriptorThatIsNotRegistered_IsRefusedByTheKernel()
+    {
+        using IoUring ring = Ring();
+        Vectors[0] = new IoVector(Data(0), 4096);
+        ring.Read(Vectors[..1], 0, 1);
+        IoUringSqe* entry = ring.Next(IoUringOperation.Read, 2);
+        entry->Flags = 0;
+        entry->Fd = _descriptor.Number;
+        entry->Addr = (ulong)Data(0);
+        entry->Len = 4096;
+        ring.Push();
+        Assert.That(TakeAll(ring, 2), Is.EquivalentTo([(1UL, 4096), (2UL, -Errnos.Eacces)]));
+    }
+
     private IoUring Ring(int entries = 8)
     {
         int errno = IoUring.Probe();
         if (errno != 0)
             Assert.Ignore($"no io_uring here (errno {errno}); see /proc/sys/kernel/io_uring_disabled");
-        var ring = new IoUring(entries, _descriptor, _ready);
-        ring.Enable();
-        return ring;
+        return new IoUring(entries, _descriptor, _ready);
     }
 
     private static List<(ulong, int)> TakeAll(IoUring ring, int count)

@@ -7,6 +7,9 @@ namespace Vmm.Vhost.Native;
 /// <summary>An open file descriptor, closed when disposed or collected. Every descriptor made here is close-on-exec.</summary>
 public class FileDescriptor : SafeHandle
 {
+    /// <summary>The request by which <see cref="SetNonBlocking"/> does it. fcntl(F_SETFL) changes more than that, and a confined process may not.</summary>
+    public static readonly IoctlRequest NonBlockingRequest = new(0x5421, "FIONBIO");
+
     /// <summary>Adopts <paramref name="fd"/>: from now on this object closes it.</summary>
     /// <exception cref="ArgumentOutOfRangeException"><paramref name="fd"/> is negative.</exception>
     public FileDescriptor(int fd)
@@ -83,10 +86,8 @@ public class FileDescriptor : SafeHandle
     /// <exception cref="ErrnoException">fcntl(2) failed.</exception>
     public void SetNonBlocking()
     {
-        using HeldDescriptor held = Hold();
-        int flags = LibC.fcntl(held.Number, LibC.F_GETFL);
-        if (flags < 0 || LibC.fcntl(held.Number, LibC.F_SETFL, flags | LibC.O_NONBLOCK) < 0)
-            throw ErrnoException.FromLastError("fcntl(O_NONBLOCK)");
+        int isOn = 1;
+        Ioctl.Call(this, NonBlockingRequest, ref isOn);
     }
 
     /// <inheritdoc/>

@@ -3,20 +3,33 @@ using System.Runtime.InteropServices;
 namespace Vmm.Vhost.Native;
 
 /// <summary>An io_uring (io_uring(7)) for one file: reads, writes and what else takes time is put into a queue, handed to the kernel by
-/// one call for many, and found in another queue when it is done. For one thread, which is the first that calls <see cref="Enable"/>.</summary>
-/// <remarks>Nothing here allocates after the constructor. The memory that an operation names must stay until the operation is done.</remarks>
+/// one call for many, and found in another queue when it is done. For one thread at a time.</summary>
+/// <remarks>Nothing here allocates after the constructor. The memory that an operation names must stay until the operation is done.
+/// <para>An io_uring does what system calls do, and no seccomp filter sees it. So the kernel is told what this one may do before it can do
+/// anything (IORING_REGISTER_RESTRICTIONS, Linux 5.10): the operations of <see cref="IoUringOperation"/>, on its one file, and no further
+/// registrations. Whoever takes the process over can do no more with it.</para></remarks>
 public sealed unsafe partial class IoUring : IDisposable
 {
     /// <summary>The most operations at a time.</summary>
     public const int MaxEntries = 16384;
 
-    // As much as this kernel has: completions are worked when this thread asks for them and not whenever an interrupt finds it
-    // (Linux 6.1), or at least not by interrupting it (5.19). SubmitAll: one bad entry does not hold up the others (5.18).
+    // What waits to be handed to the kernel at a time; more than that is handed over in several calls.
+    private const int MaxSubmissions = 128;
+
+    // As much as this kernel has: completions do not interrupt the thread (5.19). SubmitAll: one bad entry does not hold up the others (5.18).
+    // Not SetupSingleIssuer and SetupDeferTaskrun: such a ring belongs to one thread for ever, but it is made before the process is confined, and each
+    // time the driver starts its device another thread uses it.
     private static readonly uint[] s_flags =
     [
-        IoUringAbi.SetupSubmitAll | IoUringAbi.SetupSingleIssuer | IoUringAbi.SetupDeferTaskrun | IoUringAbi.SetupTaskrunFlag,
         IoUringAbi.SetupSubmitAll | IoUringAbi.SetupCoopTaskrun | IoUringAbi.SetupTaskrunFlag,
         0,
+    ];
+
+    private static readonly IoUringRestriction[] s_restrictions =
+    [
+        .. Enum.GetValues<IoUringOperation>().Select(operation => new IoUringRestriction(IoUringAbi.RestrictionSqeOp, (byte)operation)),
+        new(IoUringAbi.RestrictionSqeFlagsRequired, IoUringAbi.SqeFixedFile),
+        new(IoUringAbi.RestrictionSqeFlagsAllowed, IoUringAbi.SqeFixedFile),
     ];
 
     private readonly FileDescriptor _ring;
@@ -39,8 +52,8 @@ public sealed unsafe partial class IoUring : IDisposable
     /// <param name="entries">Operations at a time, at most <see cref="MaxEntries"/>; more than that many may never be under way.</param>
     /// <param name="file">The file that all operations are on.</param>
     /// <param name="ready">Signalled when something is done, while <see cref="SetNotifications"/> has it so.</param>
-    /// <exception cref="ErrnoException">The kernel has no io_uring (ENOSYS), does not let this process use it (EPERM), or has no memory
-    /// left for it (ENOMEM).</exception>
+    /// <exception cref="ErrnoException">The kernel has no io_uring (ENOSYS) or cannot restrict it (EINVAL), does not let this process use it
+    /// (EPERM), or has no memory left for it (ENOMEM).</exception>
     public IoUring(int entries, FileDescriptor file, EventFd ready)
     {
         _ring = Setup(entries, out IoUringParams parameters);
@@ -76,6 +89,7 @@ public sealed unsafe partial class IoUring : IDisposable
 
             Register(IoUringAbi.RegisterFiles, file, "IORING_REGISTER_FILES");
             Register(IoUringAbi.RegisterEventFd, ready, "IORING_REGISTER_EVENTFD");
+            Restrict();
             SetNotifications(false);
         }
         catch
@@ -97,14 +111,6 @@ public sealed unsafe partial class IoUring : IDisposable
         {
             return e.Errno;
         }
-    }
-
-    /// <summary>Makes the calling thread the one that may use the ring; before its first operation.</summary>
-    /// <exception cref="ErrnoException">The kernel refused.</exception>
-    public void Enable()
-    {
-        if (SystemRegister(IoUringAbi.RegisterCall, _ring, IoUringAbi.RegisterEnableRings, null, 0) < 0)
-            throw new ErrnoException("io_uring_register(IORING_REGISTER_ENABLE_RINGS)", Marshal.GetLastPInvokeError());
     }
 
     /// <summary>Puts a read into the queue. <paramref name="vectors"/>, in native memory, say where to.</summary>
@@ -210,11 +216,15 @@ public sealed unsafe partial class IoUring : IDisposable
         int errno = Errnos.Einval;
         for (int i = 0; i < s_flags.Length && errno == Errnos.Einval; i++)
         {
-            parameters = new IoUringParams { Flags = s_flags[i] | IoUringAbi.SetupDisabled };
+            parameters = new IoUringParams
+            {
+                Flags = s_flags[i] | IoUringAbi.SetupDisabled | IoUringAbi.SetupCqSize,
+                CqEntries = (uint)entries,
+            };
             int fd;
             // SAFETY: the kernel fills the structure; it makes the descriptor close-on-exec.
             fixed (IoUringParams* pointer = &parameters)
-                fd = SystemSetup(IoUringAbi.SetupCall, (uint)entries, pointer);
+                fd = SystemSetup(IoUringAbi.SetupCall, (uint)Math.Min(entries, MaxSubmissions), pointer);
             if (fd >= 0)
                 return new FileDescriptor(fd);
             errno = Marshal.GetLastPInvokeError();
@@ -238,7 +248,8 @@ public sealed unsafe partial class IoUring : IDisposable
         entry->Len = (uint)vectors.Length;
     }
 
-    private IoUringSqe* Next(IoUringOperation operation, ulong userData)
+    /// <summary>The next entry of the queue, for <paramref name="operation"/> on the ring's file.</summary>
+    internal IoUringSqe* Next(IoUringOperation operation, ulong userData)
     {
         ThrowIfDisposed();
         if (_tail - Volatile.Read(ref *_sqHead) > _sqMask)
@@ -247,6 +258,19 @@ public sealed unsafe partial class IoUring : IDisposable
         IoUringSqe* entry = _submissions + (_tail++ & _sqMask);
         *entry = new IoUringSqe { Opcode = operation, Flags = IoUringAbi.SqeFixedFile, UserData = userData };
         return entry;
+    }
+
+    // Before the ring is enabled: until then it does nothing, and the kernel takes no restrictions later.
+    private void Restrict()
+    {
+        fixed (IoUringRestriction* restrictions = s_restrictions)
+        {
+            // SAFETY: pinned, and as many as the count says.
+            if (SystemRegister(IoUringAbi.RegisterCall, _ring, IoUringAbi.RegisterRestrictions, restrictions, (uint)s_restrictions.Length) < 0)
+                throw new ErrnoException("io_uring_register(IORING_REGISTER_RESTRICTIONS)", Marshal.GetLastPInvokeError());
+        }
+        if (SystemRegister(IoUringAbi.RegisterCall, _ring, IoUringAbi.RegisterEnableRings, null, 0) < 0)
+            throw new ErrnoException("io_uring_register(IORING_REGISTER_ENABLE_RINGS)", Marshal.GetLastPInvokeError());
     }
 
     private void Register(uint operation, FileDescriptor descriptor, string name)

@@ -14,8 +14,6 @@ internal static class IoUringAbi
     public const uint SetupSubmitAll = 1 << 7;
     public const uint SetupCoopTaskrun = 1 << 8;
     public const uint SetupTaskrunFlag = 1 << 9;
-    public const uint SetupSingleIssuer = 1 << 12;
-    public const uint SetupDeferTaskrun = 1 << 13;
 
     public const uint FeatureSingleMmap = 1 << 0;
     public const uint FeatureNoDrop = 1 << 1;
@@ -31,13 +29,18 @@ internal static class IoUringAbi
 
     public const uint RegisterFiles = 2;
     public const uint RegisterEventFd = 4;
+    public const uint RegisterRestrictions = 11;
     public const uint RegisterEnableRings = 12;
+
+    public const ushort RestrictionSqeOp = 1;
+    public const ushort RestrictionSqeFlagsAllowed = 2;
+    public const ushort RestrictionSqeFlagsRequired = 3;
 
     public const byte SqeFixedFile = 1 << 0;
     public const uint FsyncDataSync = 1 << 0;
 }
 
-/// <summary>What an entry of the submission queue asks for (<c>enum io_uring_op</c>).</summary>
+/// <summary>What an entry of the submission queue asks for (<c>enum io_uring_op</c>); every ring may do these, and nothing else.</summary>
 internal enum IoUringOperation : byte
 {
     ReadV = 1,
@@ -66,6 +69,17 @@ internal struct IoUringSqe
     public int SpliceFdIn;
     public ulong Addr3;
     public ulong Pad2;
+}
+
+/// <summary><c>struct io_uring_restriction</c>, 16 bytes.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct IoUringRestriction(ushort opcode, byte value)
+{
+    public ushort Opcode = opcode;
+    public byte SqeOp = value;
+    public byte Resv;
+    public uint Resv2;
+    public ulong Resv3;
 }
 
 /// <summary><c>struct io_uring_cqe</c>, 16 bytes.</summary>

@@ -92,6 +92,17 @@ public sealed unsafe class UnixListener : FileDescriptor
             Unlink(path);
     }
 
+    /// <summary>Removes the socket at <paramref name="path"/> if nobody listens there, and nothing else.</summary>
+    public static void RemoveStale(string path)
+    {
+        if (!FileKind.IsSocket(path))
+            return;
+        int error = UnixSocket.TryConnect(path, out UnixSocket? probe);
+        probe?.Dispose();
+        if (error == Errnos.Econnrefused)
+            Unlink(path);
+    }
+
     private static void RemoveStale(string path, string operation)
     {
         if (!FileKind.IsSocket(path))

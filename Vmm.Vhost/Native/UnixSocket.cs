@@ -135,8 +135,11 @@ public sealed unsafe class UnixSocket : FileDescriptor
             }
             while (true)
             {
-                // SAFETY: everything that the header names is pinned or on the stack.
-                long result = (long)LibC.sendmsg(socket, &message, LibC.MSG_NOSIGNAL);
+                // SAFETY: everything that the header names is pinned or on the stack. Without descriptors by send(2), which has no address: a
+                // confined process may be allowed no more than that.
+                long result = descriptors.IsEmpty
+                    ? (long)LibC.send(socket, pointer, data.Length, LibC.MSG_NOSIGNAL)
+                    : (long)LibC.sendmsg(socket, &message, LibC.MSG_NOSIGNAL);
                 if (result >= 0)
                     return (int)result;
                 int errno = Errnos.Last;
@@ -243,11 +246,10 @@ public sealed unsafe class UnixSocket : FileDescriptor
     // What was inherited is neither close-on-exec nor non-blocking.
     internal static void MakeOurs(int number)
     {
-        if (LibC.fcntl(number, LibC.F_SETFD, LibC.FD_CLOEXEC) < 0
-            || LibC.fcntl(number, LibC.F_SETFL, LibC.fcntl(number, LibC.F_GETFL) | LibC.O_NONBLOCK) < 0)
-        {
+        if (LibC.fcntl(number, LibC.F_SETFD, LibC.FD_CLOEXEC) < 0)
             throw ErrnoException.FromLastError($"fcntl(fd {number})");
-        }
+        using var borrowed = new FileDescriptor(number, ownsHandle: false);
+        borrowed.SetNonBlocking();
     }
 
     /// <summary>An integer option of SOL_SOCKET, or -1 if <paramref name="number"/> is no socket.</summary>

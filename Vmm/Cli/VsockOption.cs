@@ -29,7 +29,10 @@ internal static class VsockOption
         return new GenericOptions
         {
             Kind = DeviceKind.Of(VirtioDeviceType.Vsock),
-            Peer = new VhostUserPeer { Program = OwnBackend.Serve("vsock", label, ["--uds-path", socket.Text, "--guest-cid", $"{number}"]) },
+            Peer = new VhostUserPeer
+            {
+                Program = OwnBackend.Serve("vsock", label, ["--uds-path", socket.Text, "--guest-cid", $"{number}"]) with { Socket = socket.Text },
+            },
         };
     }
 }

@@ -9,21 +9,25 @@ namespace Vmm.Devices.Backends.Block;
 public sealed class BlockBackend : VhostUserDevice, IDisposable
 {
     /// <summary>The system calls that it makes while it is served, besides those of every back-end.</summary>
-    public static readonly IReadOnlyList<SystemCallNumber> SystemCalls =
+    public static readonly IReadOnlyList<SystemCallRule> SystemCalls =
     [
-        SystemCallNumber.Preadv, SystemCallNumber.Pwritev, SystemCallNumber.Preadv2, SystemCallNumber.Pwritev2, SystemCallNumber.Pread64,
-        SystemCallNumber.Pwrite64, SystemCallNumber.Fdatasync, SystemCallNumber.Fsync, SystemCallNumber.Fallocate,
-        SystemCallNumber.SyncFileRange, SystemCallNumber.IoUringSetup, SystemCallNumber.IoUringEnter, SystemCallNumber.IoUringRegister,
+        SystemCallNumber.Preadv, SystemCallNumber.Pwritev, SystemCallNumber.Preadv2, SystemCallNumber.Pwritev2, SystemCallNumber.Lseek,
+        SystemCallNumber.Fdatasync, SystemCallNumber.Fallocate,
+        new(SystemCallNumber.IoUringEnter, "flags is IORING_ENTER_GETEVENTS", ArgumentCondition.IsOneOf(3, GetEvents)),
+        new(SystemCallNumber.Fcntl, "cmd is F_OFD_GETLK or F_OFD_SETLK", ArgumentCondition.IsOneOf(1, GetLock, SetLock)),
+        Confinement.Request(DiskFile.DiscardRequest),
     ];
 
-    /// <summary>And the ioctls.</summary>
-    public static readonly IReadOnlyList<IoctlRequest> DeviceRequests = [DiskFile.DiscardRequest];
+    private const uint GetEvents = 1;                   // IORING_ENTER_GETEVENTS of linux/io_uring.h
+    private const uint GetLock = 36, SetLock = 37;      // F_OFD_GETLK and F_OFD_SETLK of asm-generic/fcntl.h
+
+    private const int QueueSize = 1024;
 
     private static readonly BoundedLog s_log = new("Vmm.Devices.Backends.Block");
 
     private readonly BlockImage _image;
     private readonly int _queues;
-    private readonly BlockEngineKind _engine;
+    private readonly UringPool? _urings;        // none: threads
     private readonly BlockWriteCache _cache;
     private readonly CapacityWatch _watch;
     private ulong _toldCapacity;
@@ -42,20 +46,21 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
                 + $"{BlockOptions.MaxLogicalBlockSize}, not {size}");
         }
         _queues = options.Queues;
-        _engine = Choose(options.Engine);
         _cache = new BlockWriteCache(_queues);
         _image = BlockImage.Open(options);
         _toldCapacity = _image.Capacity;
         try
         {
+            _urings = MakeUrings(options.Engine);
             _watch = new CapacityWatch(_image.Path, UpdateCapacity);
         }
         catch
         {
+            _urings?.Dispose();
             _image.Dispose();
             throw;
         }
-        s_log.Debug("{Path}: {Sectors} sectors, blocks of {Block}, I/O by {Engine}", _image.Path, _image.Capacity, _image.BlockSize, _engine);
+        s_log.Debug("{Path}: {Sectors} sectors, blocks of {Block}, I/O by {Engine}", _image.Path, _image.Capacity, _image.BlockSize, Engine);
     }
 
     /// <inheritdoc/>
@@ -71,7 +76,7 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     public override int RingCount => _queues;
 
     /// <inheritdoc/>
-    public override int MaxQueueSize => 1024;
+    public override int MaxQueueSize => QueueSize;
 
     /// <inheritdoc/>
     public override int ConfigSize => BlockConfigSpace.Size;
@@ -80,7 +85,7 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     internal BlockImage Image => _image;
 
     /// <summary>Who does what would make a queue wait: never <see cref="BlockEngineKind.Auto"/>.</summary>
-    internal BlockEngineKind Engine => _engine;
+    internal BlockEngineKind Engine => _urings is null ? BlockEngineKind.Threads : BlockEngineKind.IoUring;
 
     /// <summary>Whether a write is only done when it is on the disk (VIRTIO 1.2 §5.2.6.2).</summary>
     internal bool IsWriteThrough => _cache.IsWriteThrough;
@@ -141,7 +146,7 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
                 s_log.Info("{Path}: the driver may have switched the write cache off before this process began: all is written through until it says, or is reset",
                     _image.Path);
             }
-            return new BlockRing(this, _image, _engine, ring.Size, ring.Features);
+            return new BlockRing(this, _image, ring.Size, ring.Features);
         }
         catch
         {
@@ -149,6 +154,12 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
             throw;
         }
     }
+
+    /// <summary>An io_uring for a ring that starts; null where threads do the I/O.</summary>
+    internal PooledUring? TryTakeUring() => _urings?.TryTake();
+
+    /// <summary>Takes it back from a ring that has stopped.</summary>
+    internal void ReturnUring(PooledUring uring) => _urings!.Return(uring);
 
     /// <summary>A ring has given back what it had.</summary>
     /// <param name="isMigrating">Whether the guest moves (<see cref="BlockImage.EndUse"/>).</param>
@@ -176,21 +187,27 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     public void Dispose()
     {
         _watch.Dispose();
+        _urings?.Dispose();
         _image.Dispose();
     }
 
-    private static BlockEngineKind Choose(BlockEngineKind wanted)
+    // All at once and now: a confined process can make none.
+    private UringPool? MakeUrings(BlockEngineKind wanted)
     {
-        if (wanted == BlockEngineKind.Threads)
-            return wanted;
-        int errno = IoUring.Probe();
-        if (errno == 0)
-            return BlockEngineKind.IoUring;
-        if (wanted == BlockEngineKind.Auto)
+        if (wanted == BlockEngineKind.Threads || _image.File is null)
+            return null;
+        try
         {
-            s_log.Debug("{Error}: I/O by threads", new ErrnoException("io_uring_setup", errno).Message);
-            return BlockEngineKind.Threads;
+            return new UringPool(_image.File, _queues, QueueSize);
         }
-        throw new VhostException(new ErrnoException("io_uring_setup", errno, "take threads instead, or see /proc/sys/kernel/io_uring_disabled").Message);
+        catch (ErrnoException e) when (wanted == BlockEngineKind.Auto)
+        {
+            s_log.Debug("{Path}: {Error}: I/O by threads", _image.Path, e.Message);
+            return null;
+        }
+        catch (ErrnoException e)
+        {
+            throw new VhostException($"{_image.Path}: {e.Message}: take threads instead, or see /proc/sys/kernel/io_uring_disabled", e);
+        }
     }
 }

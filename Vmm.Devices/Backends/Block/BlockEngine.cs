@@ -10,20 +10,20 @@ internal abstract class BlockEngine(BlockImage image) : IDisposable
 
     protected BlockImage Image { get; } = image;
 
-    /// <summary>An engine of the kind that <paramref name="kind"/> says.</summary>
-    /// <param name="kind">Not <see cref="BlockEngineKind.Auto"/>.</param>
+    /// <summary>An engine that uses <paramref name="uring"/>, or threads where that is null.</summary>
     /// <param name="image">The image that it works on.</param>
     /// <param name="requests">All that may be submitted, by their index.</param>
-    /// <param name="ready">To be signalled when something is done, after <see cref="Arm"/>.</param>
-    /// <remarks>The kernel gave an io_uring when the device was made. Where it gives none to this ring, because memory or descriptors are short,
-    /// threads do the work: a ring that does not start is a disk that hangs.</remarks>
-    public static BlockEngine Create(BlockEngineKind kind, BlockImage image, BlockRequest[] requests, EventFd ready)
+    /// <param name="uring">An io_uring, which stays the caller's.</param>
+    /// <param name="ready">To be signalled when something is done, after <see cref="Arm"/>: that of <paramref name="uring"/> where there is one.</param>
+    /// <remarks>Where the host allows no thread beside the io_uring, threads that begin later do the work: a ring that does not start is a disk that
+    /// hangs.</remarks>
+    public static BlockEngine Create(BlockImage image, BlockRequest[] requests, PooledUring? uring, EventFd ready)
     {
-        if (kind == BlockEngineKind.IoUring)
+        if (uring is not null)
         {
             try
             {
-                return new UringEngine(image, requests, ready);
+                return new UringEngine(image, requests, uring);
             }
             catch (ErrnoException e)
             {

@@ -23,7 +23,8 @@ internal sealed class BlockRing : IRingHandler
     private readonly BlockBackend _backend;
     private readonly BlockImage _image;
     private readonly ulong _features;
-    private readonly EventFd _ready = new();
+    private readonly PooledUring? _uring;
+    private readonly EventFd _ready;
     private readonly BlockRequest[] _free;
     private readonly BlockRequest[] _requests;
     private readonly BlockRequest[] _canceled;  // while the ring is drained
@@ -50,10 +51,9 @@ internal sealed class BlockRing : IRingHandler
     /// <summary>Makes what the ring needs.</summary>
     /// <param name="backend">The device.</param>
     /// <param name="image">Its image.</param>
-    /// <param name="engine">The kind of engine: not <see cref="BlockEngineKind.Auto"/>.</param>
     /// <param name="size">Descriptors in the ring.</param>
     /// <param name="features">What the driver accepted.</param>
-    public BlockRing(BlockBackend backend, BlockImage image, BlockEngineKind engine, int size, ulong features)
+    public BlockRing(BlockBackend backend, BlockImage image, int size, ulong features)
     {
         _backend = backend;
         _image = image;
@@ -66,14 +66,15 @@ internal sealed class BlockRing : IRingHandler
         _free = [.. _requests];
         _canceled = new BlockRequest[size];
         _freeCount = size;
+        _uring = backend.TryTakeUring();
         try
         {
-            _engine = image.File is null ? null : BlockEngine.Create(engine, image, _requests, _ready);
+            _ready = _uring?.Ready ?? new EventFd();
+            _engine = image.File is null ? null : BlockEngine.Create(image, _requests, _uring, _ready);
         }
         catch
         {
-            _vectors.Dispose();
-            _ready.Dispose();
+            FreeMemory();
             throw;
         }
     }
@@ -128,9 +129,17 @@ internal sealed class BlockRing : IRingHandler
         _engine?.Dispose();
         _bounces.Dispose();
         _zeros?.Dispose();
-        _vectors.Dispose();
-        _ready.Dispose();
+        FreeMemory();
         _backend.RingStopped(_isMigrating);
+    }
+
+    private void FreeMemory()
+    {
+        _vectors.Dispose();
+        if (_uring is null)
+            _ready?.Dispose();
+        else
+            _backend.ReturnUring(_uring);
     }
 
     // How much was done: requests begun and operations ended.

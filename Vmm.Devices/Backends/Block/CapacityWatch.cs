@@ -51,8 +51,11 @@ internal sealed class CapacityWatch(string path, Action look) : IDisposable
         lock (_lock)
         {
             if (!_isStopping)
+            {
+                // First, or the thread wakes, sees that it goes on, and sleeps for another second.
+                _isStopping = true;
                 _wake.Signal();
-            _isStopping = true;
+            }
         }
         _thread?.Join();
         _wake.Dispose();

@@ -2,34 +2,27 @@ using Vmm.Vhost.Native;
 
 namespace Vmm.Devices.Backends.Block;
 
-/// <summary>The engine by io_uring: one system call for as many requests as there are.</summary>
+/// <summary>The engine by io_uring: one system call for as many requests as there are. The io_uring is one of the disk's <see cref="UringPool"/>.</summary>
 internal sealed class UringEngine : BlockEngine
 {
     private readonly BlockRequest[] _requests;
     private readonly IoUring _ring;
     private readonly ThreadEngine? _threads;    // for what io_uring cannot do; none where it can do all
-    private bool _isEnabled;
     private bool _hasSubmissions;
     private int _pending;
 
-    /// <summary>Makes a ring for <paramref name="requests"/>.</summary>
-    /// <exception cref="ErrnoException">The kernel refuses.</exception>
-    public UringEngine(BlockImage image, BlockRequest[] requests, EventFd ready)
+    /// <summary>Makes an engine for <paramref name="requests"/>.</summary>
+    /// <param name="image">The image.</param>
+    /// <param name="requests">All that may be submitted, by their index.</param>
+    /// <param name="uring">What does them. It stays the caller's; nothing is under way on it once this engine is disposed.</param>
+    /// <exception cref="ErrnoException">The host allows no more threads, and some operations need one.</exception>
+    public UringEngine(BlockImage image, BlockRequest[] requests, PooledUring uring)
         : base(image)
     {
         _requests = requests;
-        _ring = new IoUring(Math.Min(requests.Length, IoUring.MaxEntries), image.File!, ready);
-        if (image.Ranges is null && !(image.File!.IsBlockDevice && image.CanDiscard))
-            return;
-        try
-        {
-            _threads = new ThreadEngine(image, requests.Length, ready, startsNow: true);
-        }
-        catch
-        {
-            _ring.Dispose();
-            throw;
-        }
+        _ring = uring.Ring;
+        if (image.Ranges is not null || (image.File!.IsBlockDevice && image.CanDiscard))
+            _threads = new ThreadEngine(image, requests.Length, uring.Ready, startsNow: true);
     }
 
     /// <inheritdoc/>
@@ -73,12 +66,6 @@ internal sealed class UringEngine : BlockEngine
         if (!_hasSubmissions)
             return;
         _hasSubmissions = false;
-        if (!_isEnabled)
-        {
-            // Here, because the thread that does this is the one that may use the ring.
-            _ring.Enable();
-            _isEnabled = true;
-        }
         _ring.Push();
     }
 
@@ -130,7 +117,14 @@ internal sealed class UringEngine : BlockEngine
     public override void Dispose()
     {
         _threads?.Dispose();
-        _ring.Dispose();
+        // After an error there may be something left. Its memory must stay until the kernel is done with it, and the next queue must not find it.
+        _ring.SetNotifications(false);
+        while (_pending > 0)
+        {
+            _ring.Push(wait: 1);
+            while (_ring.TryTake(out _, out _))
+                _pending--;
+        }
         foreach (BlockRequest request in _requests)
             Leave(request);
     }

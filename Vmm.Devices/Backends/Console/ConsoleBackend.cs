@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.Confinement;
 using Vmm.Vhost.User.Backend;
 
 namespace Vmm.Devices.Backends.Console;
@@ -7,6 +8,9 @@ namespace Vmm.Devices.Backends.Console;
 /// <summary>A console with one port (VIRTIO 1.2 §5.3), on a pseudo-terminal or into a file.</summary>
 public sealed class ConsoleBackend : VhostUserDevice, IDisposable
 {
+    /// <summary>The system calls that one on a pseudo-terminal makes while it is served, besides those of every back-end.</summary>
+    public static readonly IReadOnlyList<SystemCallRule> TerminalCalls = [Confinement.Request(TerminalMaster.SizeRequest)];
+
     private const ulong SizeFeature = 1UL << 0;     // VIRTIO_CONSOLE_F_SIZE
     private const int ReceiveQueue = 0;
 

@@ -17,8 +17,8 @@ internal interface IFramePort : IDisposable
     /// <summary>Whether the interface behind it was deleted: nothing comes or goes any more, and nothing brings it back.</summary>
     bool IsGone { get; }
 
-    /// <summary>Readable when <see cref="IsGone"/> may have changed; null if it never does.</summary>
-    NetworkSocket? Changes { get; }
+    /// <summary>Whether <see cref="IsGone"/> may ever be so.</summary>
+    bool CanBeGone { get; }
 
     /// <summary>The largest packet that comes from here, without Ethernet's header; null if there is no such limit.</summary>
     int? Mtu { get; }

@@ -2,6 +2,7 @@ using System.Net;
 using Vmm.Devices.Virtio.Net;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.Confinement;
 using Vmm.Vhost.User.Backend;
 using Vmm.Vhost.User.Protocol;
 
@@ -11,9 +12,10 @@ namespace Vmm.Devices.Backends.Net;
 /// front-end's: no front-end asks a network back-end for the former, and QEMU warns of one that offers it.</summary>
 public sealed class NetBackend : VhostUserDevice, IDisposable
 {
-    /// <summary>The requests of ioctl(2) that a device on a tap makes while it is served.</summary>
-    public static readonly IReadOnlyList<IoctlRequest> TapRequests =
-        [TunAbi.TunSetOffload, TunAbi.TunSetQueue, TunAbi.TunGetIff, TunAbi.SiocGIfMtu];
+    /// <summary>The system calls that a device on a tap makes while it is served, besides those of every back-end.</summary>
+    public static readonly IReadOnlyList<SystemCallRule> TapCalls = [Confinement.Request(TunAbi.TunSetOffload, TunAbi.TunSetQueue, TunAbi.TunGetIff)];
+
+    private static readonly TimeSpan s_lookInterval = TimeSpan.FromSeconds(1);
 
     private const int HeaderSize = IFramePort.HeaderSize, OldHeaderSize = 10;
     private const int MinMtu = 68;              // VIRTIO_NET_MIN_MTU of the drivers: what IPv4 needs
@@ -23,18 +25,15 @@ public sealed class NetBackend : VhostUserDevice, IDisposable
     private readonly IFramePort _port;
     private readonly int _pairs;
     private readonly int? _mtu;
-    private readonly EventLoop? _events;
+    private readonly TimerFd _look = new();
+    private readonly EventLoop _events = new();
+    private bool _isWatched;
 
     private NetBackend(IFramePort port, int pairs, int? mtu)
     {
         _port = port;
         _pairs = pairs;
         _mtu = mtu;
-        if (port.Changes is { } changes)
-        {
-            _events = new EventLoop();
-            _events.Add(changes, PortMayHaveChanged);
-        }
     }
 
     /// <inheritdoc/>
@@ -56,6 +55,9 @@ public sealed class NetBackend : VhostUserDevice, IDisposable
 
     /// <inheritdoc/>
     public override bool IsInOrder => true;
+
+    /// <summary>On a tap. On UDP the process may pass no descriptor to its front-end, and this one begins with one.</summary>
+    public override bool TracksInflight => _port is TapPort;
 
     /// <summary>A device on a tap.</summary>
     /// <param name="name">The interface; made if it is not there.</param>
@@ -103,6 +105,16 @@ public sealed class NetBackend : VhostUserDevice, IDisposable
     }
 
     /// <inheritdoc/>
+    public override void ServingBegins()
+    {
+        if (!_port.CanBeGone || _isWatched)
+            return;
+        _isWatched = true;
+        _look.Set(s_lookInterval);
+        _events.Add(_look, Look);
+    }
+
+    /// <inheritdoc/>
     public override IRingHandler StartRing(BackendRing ring)
     {
         // Only drivers of legacy devices have a header without num_buffers, and not all of them (VIRTIO 1.2 §5.1.6.1).
@@ -115,15 +127,20 @@ public sealed class NetBackend : VhostUserDevice, IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
-        _events?.Dispose();
+        _events.Dispose();
+        _look.Dispose();
         _port.Dispose();
     }
 
-    private void PortMayHaveChanged()
+    // Queues that run notice it by themselves. The kernel would tell others by an rtnetlink socket, which tells a guest that breaks in all about the
+    // host's network.
+    private void Look()
     {
-        _port.Changes!.Drain();
+        _look.Drain();
         if (_port.IsGone)
             End($"{_port} was deleted");
+        else
+            _look.Set(s_lookInterval);
     }
 
     // What a ring cannot get over: on a tap that it is no more.

@@ -28,10 +28,11 @@ internal sealed class TapPort : IFramePort
                 _tap.SetMtu(value);
             bool hasUfo = _tap.TrySetOffloads(NetFeatures.GuestOffloads);
             Features = Offloads | (hasUfo ? NetFeatures.GuestUfo | NetFeatures.HostUfo : 0);
-            Changes = NetworkSocket.ForLinkChanges();
+            Mtu = _tap.Mtu;
             Accept(0);
             for (int pair = 1; pair < pairs; pair++)
                 Use(pair, use: false);
+            _tap.CloseControl();
         }
         catch
         {
@@ -47,10 +48,10 @@ internal sealed class TapPort : IFramePort
     public bool IsGone => _tap.IsGone;
 
     /// <inheritdoc/>
-    public NetworkSocket? Changes { get; }
+    public bool CanBeGone => true;
 
-    /// <inheritdoc/>
-    public int? Mtu => _tap.Mtu;
+    /// <summary>As it was when the tap was opened: to ask again takes a socket that reaches other interfaces too.</summary>
+    public int? Mtu { get; }
 
     /// <inheritdoc/>
     public FileDescriptor Receiver(int pair) => _tap.Queues[pair];
@@ -83,7 +84,6 @@ internal sealed class TapPort : IFramePort
     /// <inheritdoc/>
     public void Dispose()
     {
-        Changes?.Dispose();
         _tap.Dispose();
     }
 }

@@ -39,7 +39,7 @@ internal sealed class UdpPort : IFramePort
     public bool IsGone => false;
 
     /// <inheritdoc/>
-    public NetworkSocket? Changes => null;
+    public bool CanBeGone => false;
 
     /// <inheritdoc/>
     public int? Mtu => null;

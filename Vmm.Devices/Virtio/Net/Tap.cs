@@ -175,6 +175,10 @@ internal sealed class Tap : IDisposable
         }
     }
 
+    /// <summary>Closes the socket by which the interface is set up, and which reaches all interfaces and addresses: for a process that is about to be
+    /// confined. <see cref="IsUp"/>, <see cref="Mtu"/> and <see cref="SetMtu"/> must not be used any more.</summary>
+    public void CloseControl() => _control.Dispose();
+
     /// <inheritdoc/>
     public void Dispose()
     {

@@ -156,6 +156,8 @@ internal class BackendDaemon : IDisposable
                 _process.Dispose();
                 _process = null;
             }
+            if (_program.Socket is { } socket)
+                UnixListener.RemoveStale(socket);
             try
             {
                 Directory.Delete(_directory, recursive: true);

@@ -13,6 +13,9 @@ public sealed record DaemonProgram(string Name, string Path, Func<int, string[]>
     /// <summary>Whether it raises its limit of open files itself, as <c>vmm backend</c> does.</summary>
     public bool RaisesLimits { get; init; }
 
+    /// <summary>A socket that it listens on besides, and may not be able to remove itself; null for none.</summary>
+    public string? Socket { get; init; }
+
     /// <summary>Takes the first line that it writes; null to have it logged as the others are.</summary>
     public Action<string>? FirstLine { get; init; }
 }

@@ -27,6 +27,6 @@ public class NetTapTests : BackendTest
         Assert.That((result.ExitCode, result.Errors), Is.EqualTo((1, $"vmm: net: the tap {tap.Name} was deleted\n")), result.Summary);
         if (frontEnd is not null)
             Assert.That(frontEnd.IsClosed());
-        Assert.That(File.Exists(SocketPath), Is.False);
+        Assert.That(File.Exists(SocketPath), Is.EqualTo(VmmProcess.IsNative), "a confined process may remove nothing");
     }
 }

@@ -2,25 +2,9 @@ using System.Runtime.InteropServices;
 
 namespace Vmm.Vhost.Native.Confinement;
 
-/// <summary>What Landlock (Linux Documentation/userspace-api/landlock.rst) may leave of a directory and all beneath it, or of a file.</summary>
-[Flags]
-public enum LandlockAccess : ulong
-{
-    /// <summary>Nothing.</summary>
-    None = 0,
-
-    /// <summary>Open files for writing.</summary>
-    WriteFile = 1 << 1,
-
-    /// <summary>Open files for reading.</summary>
-    ReadFile = 1 << 2,
-
-    /// <summary>Remove files, sockets among them.</summary>
-    RemoveFile = 1 << 5,
-}
-
 /// <summary>Takes the file system away from a thread, and all that it starts, but for what is allowed. Descriptors that are open stay
-/// open. The kernel's version decides how much there is to take: nothing is assumed that it does not know.</summary>
+/// open. The kernel's version decides how much there is to take: nothing is assumed that it does not know (Linux
+/// Documentation/userspace-api/landlock.rst).</summary>
 public static unsafe partial class Landlock
 {
     private const int CreateRuleset = 444, AddRule = 445, RestrictSelf = 446;   // the same on every architecture
@@ -35,6 +19,8 @@ public static unsafe partial class Landlock
     private const ulong Truncate3 = 1UL << 14;
     private const ulong Tcp4 = 3;
     private const ulong DeviceIoctl5 = 1UL << 15;
+    private const ulong ConnectToSocket9 = 1UL << 16;   // LANDLOCK_ACCESS_FS_RESOLVE_UNIX
+    private const ulong Udp10 = 12;                     // to bind a socket, to connect it, and to send elsewhere than it is connected to
     private const ulong AbstractSockets6 = 1;       // the other scope, signals, would keep the runtime from suspending its own threads
 
     /// <summary>The version of the kernel's interface; 0 without Landlock.</summary>
@@ -47,33 +33,52 @@ public static unsafe partial class Landlock
         }
     }
 
-    /// <summary>Leaves the calling thread, and the threads it starts, nothing of the file system but <paramref name="allowed"/>, and from
-    /// version 4 on no new TCP connections. Where <see cref="Version"/> is 0 nothing happens.</summary>
-    /// <param name="allowed">Directories and files, which must exist, and what may be done there.</param>
-    /// <returns>The version in force; 0 without Landlock.</returns>
-    /// <exception cref="ErrnoException">The kernel refused: the thread is not confined.</exception>
-    public static int Restrict(params ReadOnlySpan<(string Path, LandlockAccess Access)> allowed)
+    /// <summary>Makes a set of rules for <see cref="RestrictThread"/>: nothing of the file system; from version 4 on no new TCP connections; from
+    /// version 6 on no abstract sockets; from version 9 on no Unix sockets but those in <paramref name="socketDirectories"/>; from version 10 on no
+    /// UDP address but the one that a socket is connected to.</summary>
+    /// <param name="socketDirectories">Directories, which must exist, where sockets may be connected to.</param>
+    /// <returns>Null where <see cref="Version"/> is 0.</returns>
+    /// <exception cref="ErrnoException">The kernel refused.</exception>
+    public static FileDescriptor? MakeRules(params IEnumerable<string> socketDirectories)
     {
         int version = Version;
         if (version == 0)
-            return 0;
+            return null;
         var attributes = new RulesetAttributes
         {
-            FileSystem = FileSystem1 | (version >= 2 ? Refer2 : 0) | (version >= 3 ? Truncate3 : 0) | (version >= 5 ? DeviceIoctl5 : 0),
-            Network = version >= 4 ? Tcp4 : 0,
+            FileSystem = FileSystem1 | (version >= 2 ? Refer2 : 0) | (version >= 3 ? Truncate3 : 0) | (version >= 5 ? DeviceIoctl5 : 0)
+                | (version >= 9 ? ConnectToSocket9 : 0),
+            Network = (version >= 4 ? Tcp4 : 0) | (version >= 10 ? Udp10 : 0),
             Scoped = version >= 6 ? AbstractSockets6 : 0,
         };
         nuint size = version >= 6 ? (nuint)sizeof(RulesetAttributes) : version >= 4 ? 16u : 8u;
         // SAFETY: a struct on the stack, of which the kernel reads the size given.
-        using var ruleset = new FileDescriptor((int)Checked(SystemCall(CreateRuleset, (nuint)(&attributes), size, 0), "landlock_create_ruleset"));
-        using HeldDescriptor held = ruleset.Hold();
-        foreach ((string path, LandlockAccess access) in allowed)
-            Allow(in held, path, access);
-        Checked(SystemCall(RestrictSelf, (nuint)held.Number, 0, 0), "landlock_restrict_self");
-        return version;
+        var rules = new FileDescriptor((int)Checked(SystemCall(CreateRuleset, (nuint)(&attributes), size, 0), "landlock_create_ruleset"));
+        try
+        {
+            using HeldDescriptor held = rules.Hold();
+            // An older kernel knows of no such right, and lets all sockets be connected to.
+            foreach (string directory in version >= 9 ? socketDirectories : [])
+                Allow(in held, directory, ConnectToSocket9);
+            return rules;
+        }
+        catch
+        {
+            rules.Dispose();
+            throw;
+        }
     }
 
-    private static void Allow(in HeldDescriptor ruleset, string path, LandlockAccess access)
+    /// <summary>Puts rules in force for the calling thread and those that it starts, for good. It needs
+    /// <see cref="ThreadPrivileges.GiveUpNewOnes"/> before.</summary>
+    /// <exception cref="ErrnoException">The kernel refused: the thread is not confined.</exception>
+    public static void RestrictThread(FileDescriptor rules)
+    {
+        using HeldDescriptor held = rules.Hold();
+        Checked(SystemCall(RestrictSelf, (nuint)held.Number, 0, 0), "landlock_restrict_self");
+    }
+
+    private static void Allow(in HeldDescriptor ruleset, string path, ulong access)
     {
         FileDescriptor place;
         fixed (byte* name = FileDescriptor.NullTerminated(path))
@@ -85,7 +90,7 @@ public static unsafe partial class Landlock
         using (place)
         {
             using HeldDescriptor held = place.Hold();
-            var rule = new PathBeneathAttributes { Allowed = (ulong)access, Parent = held.Number };
+            var rule = new PathBeneathAttributes { Allowed = access, Parent = held.Number };
             // SAFETY: a struct on the stack, packed as the kernel wants it.
             Checked(SystemCall(AddRule, (nuint)ruleset.Number, PathBeneath, (nuint)(&rule)), "landlock_add_rule");
         }

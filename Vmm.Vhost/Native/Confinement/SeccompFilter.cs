@@ -2,8 +2,8 @@ using System.Runtime.InteropServices;
 
 namespace Vmm.Vhost.Native.Confinement;
 
-/// <summary>A list of the system calls that threads may still make (seccomp(2)), as a program for the kernel's classic BPF. A call that is
-/// not listed fails with EPERM; the first rule for a call counts.</summary>
+/// <summary>A list of the system calls that threads may still make (seccomp(2)), as a program for the kernel's classic BPF. A call that no
+/// rule allows fails with EPERM.</summary>
 /// <remarks>Fails and does not kill: what a managed runtime and the C library call is not all ours to know, and both go on without. Calls
 /// that nothing here has a use for, and that break-ins begin with, are <see cref="Kill"/>ed by the caller's choice.</remarks>
 public sealed unsafe partial class SeccompFilter
@@ -34,42 +34,11 @@ public sealed unsafe partial class SeccompFilter
         _program.Add(new Instruction(Return, 0, 0, ReturnKill));
     }
 
-    /// <summary>Allows <paramref name="calls"/>, whatever their arguments.</summary>
-    public SeccompFilter Allow(params ReadOnlySpan<SystemCallNumber> calls)
+    /// <summary>Allows what any of <paramref name="rules"/> allows.</summary>
+    public SeccompFilter Allow(params IEnumerable<SystemCallRule> rules)
     {
-        foreach (SystemCallNumber call in calls)
-            AddRule(call, [new Instruction(Return, 0, 0, ReturnAllow)]);
-        return this;
-    }
-
-    /// <summary>Allows <paramref name="call"/> where its argument <paramref name="index"/> is one of <paramref name="values"/>; otherwise
-    /// it fails with EPERM.</summary>
-    public SeccompFilter AllowWhere(SystemCallNumber call, int index, params ReadOnlySpan<uint> values)
-    {
-        // The kernel takes these arguments as 32 bits wide (int, unsigned int): the upper half does not matter to it.
-        var body = new List<Instruction> { Load(ArgumentsOffset + 8 * index) };
-        foreach (uint value in values)
-        {
-            body.Add(new Instruction(JumpEqual, 0, 1, value));
-            body.Add(new Instruction(Return, 0, 0, ReturnAllow));
-        }
-        body.Add(new Instruction(Return, 0, 0, ReturnErrno | Errnos.Eperm));
-        AddRule(call, CollectionsMarshal.AsSpan(body));
-        return this;
-    }
-
-    /// <summary>Allows <paramref name="call"/> where of its argument <paramref name="index"/> the bits in <paramref name="mask"/> are
-    /// <paramref name="value"/>; otherwise it fails with EPERM.</summary>
-    public SeccompFilter AllowWhereBits(SystemCallNumber call, int index, uint mask, uint value)
-    {
-        AddRule(call,
-        [
-            Load(ArgumentsOffset + 8 * index),
-            new Instruction(And, 0, 0, mask),
-            new Instruction(JumpEqual, 0, 1, value),
-            new Instruction(Return, 0, 0, ReturnAllow),
-            new Instruction(Return, 0, 0, ReturnErrno | Errnos.Eperm),
-        ]);
+        foreach (SystemCallRule rule in rules)
+            AddRule(rule.Call, CollectionsMarshal.AsSpan(Body(rule)));
         return this;
     }
 
@@ -88,7 +57,7 @@ public sealed unsafe partial class SeccompFilter
         return this;
     }
 
-    /// <summary>Puts the list in force, for good. It needs <see cref="ProcessPrivileges.GiveUpNewOnes"/> before.</summary>
+    /// <summary>Puts the list in force, for good. It needs <see cref="ThreadPrivileges.GiveUpNewOnes"/> before.</summary>
     /// <param name="allThreads">For all threads of the process, or only for the calling one and those it starts.</param>
     /// <exception cref="ErrnoException">The kernel refused: nothing changed.</exception>
     public void Install(bool allThreads)
@@ -107,10 +76,40 @@ public sealed unsafe partial class SeccompFilter
         }
     }
 
+    // Returns if all conditions hold; else it goes to its end, where the call's number is loaded again for the next rule.
+    private static List<Instruction> Body(SystemCallRule rule)
+    {
+        int end = 1 + rule.Conditions.Sum(condition => 1 + (condition.Mask == uint.MaxValue ? 0 : 1) + condition.Values.Count + (condition.IsWhole ? 2 : 0));
+        var body = new List<Instruction>();
+        foreach (ArgumentCondition condition in rule.Conditions)
+        {
+            int offset = ArgumentsOffset + 8 * condition.Index;
+            body.Add(Load(offset));
+            if (condition.Mask != uint.MaxValue)
+                body.Add(new Instruction(And, 0, 0, condition.Mask));
+            for (int left = condition.Values.Count - 1; left >= 0; left--)
+            {
+                // The one that is equal goes on behind those that are left; the last one that is not goes to the end.
+                body.Add(new Instruction(JumpEqual, (byte)left, left == 0 ? ToEnd() : (byte)0, condition.Values[^(left + 1)]));
+            }
+            if (condition.IsWhole)
+            {
+                body.Add(Load(offset + 4));
+                body.Add(new Instruction(JumpEqual, 0, ToEnd(), 0));
+            }
+        }
+        body.Add(new Instruction(Return, 0, 0, ReturnAllow));
+        if (rule.Conditions.Count > 0)
+            body.Add(Load(NumberOffset));
+        return body;
+
+        byte ToEnd() => checked((byte)(end - body.Count - 1));
+    }
+
     private void AddRule(SystemCallNumber call, ReadOnlySpan<Instruction> body)
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThan(body.Length, MaxBody, nameof(body));
-        // Every body ends with a return: the call's number is still loaded for the next rule.
+        // Every body ends with a return, or with the call's number loaded for the next rule.
         _program.Add(new Instruction(JumpEqual, 0, (byte)body.Length, (uint)call));
         _program.AddRange(body);
     }

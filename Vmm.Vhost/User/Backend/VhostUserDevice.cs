@@ -60,6 +60,11 @@ public abstract class VhostUserDevice
     /// <summary>Why the device can do nothing any more; null as long as it can.</summary>
     internal string? EndReason { get; private set; }
 
+    /// <summary>A server begins to serve the device: what the device does beside its rings can begin, on threads of its own.</summary>
+    public virtual void ServingBegins()
+    {
+    }
+
     /// <summary>Fills in the configuration space.</summary>
     /// <param name="config"><see cref="ConfigSize"/> bytes, zero.</param>
     public virtual void ReadConfig(Span<byte> config)

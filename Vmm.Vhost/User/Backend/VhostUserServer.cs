@@ -22,7 +22,7 @@ public sealed class VhostUserServer : IDisposable
     /// <param name="endpoint">Where the front-end is. An inherited descriptor may be a connected socket or one that listens.</param>
     /// <param name="device">The device; it stays the caller's.</param>
     /// <param name="options">How it is served; as the defaults say when null.</param>
-    /// <exception cref="ErrnoException">One cannot listen there, or the descriptor is no such socket.</exception>
+    /// <exception cref="ErrnoException">One cannot listen there, or the path or the descriptor is no such socket.</exception>
     /// <exception cref="ArgumentException">The device says impossible things about itself.</exception>
     public VhostUserServer(VhostUserEndpoint endpoint, VhostUserDevice device, VhostUserServerOptions? options = null)
         : this(endpoint, socket: null, device, options)
@@ -50,6 +50,9 @@ public sealed class VhostUserServer : IDisposable
             throw new ArgumentException($"{device.Name}: {device.RingCount} rings are no multiple of {device.RingsPerQueue} rings for each queue", nameof(device));
         if (device.ConfigSize is < 0 or > BackendSession.MaxConfigSize)
             throw new ArgumentException($"{device.Name}: a configuration of {device.ConfigSize} bytes", nameof(device));
+        // Now, because a process that serves may have no way to look.
+        if (endpoint.Role == VhostUserSocketRole.Client && socket is null && FileKind.LeadsToOtherThanSocket(endpoint.Path!))
+            throw UnixSocket.CannotConnect(endpoint.Path!, Errnos.Enotsock);
         _endpoint = endpoint;
         _device = device;
         _options = options ?? new VhostUserServerOptions();
@@ -178,6 +181,7 @@ public sealed class VhostUserServer : IDisposable
         try
         {
             _device.WhenEnded(_stop.Signal);
+            _device.ServingBegins();
             ServeAll();
             if (_device.EndReason is string reason)
                 throw new VhostException($"{_device.ServedAs}: {reason}");

@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Vmm.Devices.Backends;
+using Vmm.Vhost.Native;
 using Vmm.Vhost.User;
 using Vmm.Vhost.User.Backend;
 
@@ -8,7 +9,7 @@ namespace Vmm.Cli.Backend;
 /// <summary><c>vmm backend</c>: serves one device until a signal comes, or the last front-end that can come has gone.</summary>
 internal static class BackendCommand
 {
-    private static readonly PosixSignal s_refresh = (PosixSignal)10;    // SIGUSR1, by its number on Linux
+    private const int RefreshNumber = 10;   // SIGUSR1 on Linux
 
     /// <summary>Serves the device that <paramref name="options"/> describe.</summary>
     /// <returns>The exit status; see <see cref="ExitCode"/>.</returns>
@@ -22,36 +23,40 @@ internal static class BackendCommand
         bool isConfined = Choice.ParseSwitch(new OptionValue("--sandbox", null, options.Sandbox ?? "on"));
         Func<ServedDevice> open = options.Read();
 
-        using var signals = new StopSignals();
-        ServedDevice? opened = null;
-        using PosixSignalRegistration refresh = PosixSignalRegistration.Create(s_refresh, context =>
-        {
-            context.Cancel = true;      // it does not end a device that has nothing to look at
-            Volatile.Read(ref opened)?.Refresh?.Invoke();
-        });
+        // Not before there is something to look at; meanwhile it does not end the process.
+        SignalDisposition.Ignore(RefreshNumber);
         ServedDevice served = open();
-        Volatile.Write(ref opened, served);
         using var device = (IDisposable)served.Device;
         using var server = new VhostUserServer(endpoint, served.Device, new VhostUserServerOptions { ServesOnce = options.Once });
+        // First of all, because the thread that waits for signals inherits it.
+        Confinement confinement = endpoint.Role == VhostUserSocketRole.Client
+            ? served.Confinement with { SocketDirectories = [.. served.Confinement.SocketDirectories, DirectoryOf(endpoint.Path!)] }
+            : served.Confinement;
+        isConfined = isConfined && confinement.GiveUpPrivileges();
+
+        using var signals = new StopSignals();
+        SignalDisposition.Restore(RefreshNumber);
+        using PosixSignalRegistration refresh = PosixSignalRegistration.Create((PosixSignal)RefreshNumber, context =>
+        {
+            context.Cancel = true;      // it does not end a device that has nothing to look at
+            served.Refresh?.Invoke();
+        });
         signals.Attach(_ => server.Stop());
         if (served.Message is string message)
             output.WriteLine(message);
         if (isConfined)
-            Confine(served.Confinement, endpoint);
+            confinement.GiveUpSystemCalls();
         server.Run();
         signals.Attach(_ => { });   // there is nothing left to stop
         return signals.First == 0 ? ExitCode.Success : ExitCode.Signal(signals.First);
     }
 
-    private static void Confine(Confinement confinement, VhostUserEndpoint endpoint)
+    // Where a link at that place leads to, too: Landlock asks where the socket is.
+    private static string DirectoryOf(string path)
     {
-        confinement = endpoint.Role switch
-        {
-            VhostUserSocketRole.Server => confinement with { Sockets = [.. confinement.Sockets, endpoint.Path!] },
-            VhostUserSocketRole.Client => confinement with { ConnectsToUnixSockets = true },
-            _ => confinement,
-        };
-        confinement.Apply();
+        path = Path.GetFullPath(path);
+        string target = File.Exists(path) && File.ResolveLinkTarget(path, returnFinalTarget: true) is { } file ? file.FullName : path;
+        return Path.GetDirectoryName(target)!;
     }
 
     private static VhostUserEndpoint ReadEndpoint(BackendOptions options)

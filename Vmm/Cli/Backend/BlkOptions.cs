@@ -69,8 +69,7 @@ internal sealed class BlkOptions : BackendOptions
         return () =>
         {
             var device = new BlockBackend(options);
-            return new ServedDevice(
-                device, new Confinement { Calls = BlockBackend.SystemCalls, Ioctls = BlockBackend.DeviceRequests }, Refresh: device.Refresh);
+            return new ServedDevice(device, new Confinement { Calls = BlockBackend.SystemCalls }, Refresh: device.Refresh);
         };
     }
 

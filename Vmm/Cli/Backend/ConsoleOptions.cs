@@ -1,7 +1,6 @@
 using CommandLine;
 using Vmm.Devices.Backends;
 using Vmm.Devices.Backends.Console;
-using Vmm.Vhost.Native;
 
 namespace Vmm.Cli.Backend;
 
@@ -24,7 +23,7 @@ internal sealed class ConsoleOptions : BackendOptions
         return () =>
         {
             ConsoleBackend console = ConsoleBackend.OnTerminal();
-            return new ServedDevice(console, new Confinement { Ioctls = [TerminalMaster.SizeRequest] }, console.Path);
+            return new ServedDevice(console, new Confinement { Calls = ConsoleBackend.TerminalCalls }, console.Path);
         };
     }
 }

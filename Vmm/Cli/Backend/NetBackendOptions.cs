@@ -33,7 +33,7 @@ internal sealed class NetBackendOptions : BackendOptions
         if (Tap is not null)
         {
             string name = NetOption.ParseInterface(new OptionValue("--tap", null, Tap));
-            return () => new ServedDevice(NetBackend.OnTap(name, pairs, mtu), new Confinement { Ioctls = NetBackend.TapRequests });
+            return () => new ServedDevice(NetBackend.OnTap(name, pairs, mtu), new Confinement { Calls = NetBackend.TapCalls });
         }
         if (SocketUdp is null)
             throw new UsageException("--tap is missing: name a tap, or give two addresses by --socket-udp");
@@ -41,7 +41,7 @@ internal sealed class NetBackendOptions : BackendOptions
         IPEndPoint local = ParseAddress(list, "local", pairs), remote = ParseAddress(list, "remote", pairs);
         if (local.AddressFamily != remote.AddressFamily)
             throw list.Find("remote")!.Value.Refuse($"is not of the same family as {local}");
-        return () => new ServedDevice(NetBackend.OnUdp(local, remote, pairs, mtu), new Confinement());
+        return () => new ServedDevice(NetBackend.OnUdp(local, remote, pairs, mtu), new Confinement { SendsDescriptors = false });
     }
 
     private static IPEndPoint ParseAddress(KeyValueList list, string key, int pairs)

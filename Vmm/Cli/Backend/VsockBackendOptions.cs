@@ -27,7 +27,9 @@ internal sealed class VsockBackendOptions : BackendOptions
         uint cid = GuestCid is string text
             ? (uint)NumberValue.Parse(new OptionValue("--guest-cid", null, text), VsockBackend.MinCid, VsockBackend.MaxCid)
             : VsockBackend.MinCid;
-        return () => new ServedDevice(new VsockBackend(path, cid), new Confinement { ConnectsToUnixSockets = true, Sockets = [path] });
+        return () => new ServedDevice(
+            new VsockBackend(path, cid),
+            new Confinement { SocketDirectories = [System.IO.Path.GetDirectoryName(System.IO.Path.GetFullPath(path))!] });
     }
 
     /// <summary>Whether a port fits behind the path.</summary>

@@ -82,7 +82,7 @@ public sealed class NetReceiveRingTests
 
         public bool IsGone => false;
 
-        public NetworkSocket? Changes => null;
+        public bool CanBeGone => false;
 
         public int? Mtu => null;
 

@@ -1,0 +1,57 @@
+using System.Text.RegularExpressions;
+using NUnit.Framework;
+using Vmm.Devices.Backends;
+using Vmm.Devices.Backends.Block;
+using Vmm.Devices.Backends.Console;
+using Vmm.Devices.Backends.Net;
+using Vmm.Tests.Integration;
+using Vmm.Vhost.Native.Confinement;
+
+namespace Vmm.Tests.Devices.Backends;
+
+/// <summary>The table of docs/security.md, which says of each system call why it is no way out, and the lists that the filter is made of.</summary>
+public partial class ConfinementTableTests
+{
+    private static readonly (string Who, IReadOnlyList<SystemCallRule> Rules)[] s_lists =
+    [
+        ("all", Confinement.Common),
+        ("all but net on UDP", Confinement.Sending),
+        ("vsock and `--client`", Confinement.Connecting),
+        ("blk", BlockBackend.SystemCalls),
+        ("net on a tap", NetBackend.TapCalls),
+        ("console on a terminal", ConsoleBackend.TerminalCalls),
+    ];
+
+    [Test]
+    public void Table_AgainstTheLists_HasTheSameCalls()
+    {
+        IEnumerable<string> code = s_lists.SelectMany(list => list.Rules.Select(rule => $"{list.Who}: {Name(rule.Call)} {rule.Arguments}".TrimEnd()));
+        Assert.That(Documented(), Is.EquivalentTo(code));
+    }
+
+    [Test]
+    public void Rules_WithArgumentsInWords_HaveConditions()
+    {
+        foreach (SystemCallRule rule in s_lists.SelectMany(list => list.Rules))
+            Assert.That(rule.Conditions.Count > 0, Is.EqualTo(rule.Arguments.Length > 0), $"{rule}");
+    }
+
+    private static IEnumerable<string> Documented()
+    {
+        string text = File.ReadAllText(RepositoryRoot.Combine("docs", "security.md"));
+        text = text[text.IndexOf("\n| call | arguments |", StringComparison.Ordinal)..];
+        foreach (string line in text.Split('\n').Skip(3).TakeWhile(line => line.StartsWith('|')))
+        {
+            string[] cells = [.. line.Split('|').Select(cell => cell.Trim())];
+            Assert.That(cells, Has.Length.EqualTo(6), line);
+            Assert.That(cells[4], Is.Not.Empty, line);
+            foreach (string call in cells[1].Split(", "))
+                yield return $"{cells[3]}: {call.Trim('`')} {cells[2]}".TrimEnd();
+        }
+    }
+
+    private static string Name(SystemCallNumber call) => Upper().Replace($"{call}", "_$0").ToLowerInvariant().TrimStart('_');
+
+    [GeneratedRegex("[A-Z]")]
+    private static partial Regex Upper();
+}
