@@ -24,15 +24,8 @@ internal sealed class CapacityWatch(string path, Action look) : IDisposable
         if (_thread is not null)
             return;
         var thread = new Thread(Run) { Name = $"{path} size", IsBackground = true };
-        try
-        {
-            NativeThread.Start(thread);
-            _thread = thread;   // one that never ran is not waited for
-        }
-        catch (ErrnoException e)
-        {
-            s_log.Warn("{Error}: nobody notices when {Path} changes its size", e.Message, path);
-        }
+        NativeThread.Start(thread);
+        _thread = thread;   // one that never ran is not waited for
     }
 
     /// <summary>Has it look at once, from any thread, at any time.</summary>

@@ -28,8 +28,10 @@ internal static class KernelRelease
     /// <summary>The three numbers that <paramref name="text"/> begins with.</summary>
     private static Version? Parse(string text, out string rest)
     {
-        int end = text.AsSpan().IndexOfAnyExcept("0123456789.");
-        rest = end < 0 ? "" : text[end..];
+        int end = 0;
+        while (end < text.Length && (char.IsAsciiDigit(text[end]) || text[end] == '.'))
+            end++;
+        rest = text[end..];
         string[] numbers = text[..^rest.Length].Split('.');
         return numbers.Length == 3 && Number(numbers[0]) is int major && Number(numbers[1]) is int minor && Number(numbers[2]) is int patch
             ? new Version(major, minor, patch)
