@@ -62,7 +62,7 @@ internal static class AddressMap
     public const uint SerialGsi = 4;
 
     /// <summary>The interrupt of the generic event device, by which the power button is pressed: free on a PC.</summary>
-    public const uint PowerButtonGsi = 6;
+    public const uint PowerButtonGsi = 5;
 
     /// <summary>Index port of the CMOS RTC; it has no interrupt.</summary>
     public const ushort RtcPort = 0x70;

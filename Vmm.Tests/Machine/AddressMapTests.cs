@@ -27,6 +27,8 @@ public class AddressMapTests
         (AddressMap.SleepControlPort, 1),
         (AddressMap.SleepStatusPort, 1),
         (AddressMap.ResetPort, 1),
+        (AddressMap.PmTimerPort, AcpiPmTimer.PortCount),
+        (AddressMap.Pm1Port, 6),
     ];
 
     [Test]
@@ -53,7 +55,8 @@ public class AddressMapTests
     [Test]
     public void Gsis_OfAllSlots_AreIoApicInputsOfTheirOwn()
     {
-        Assert.That(AddressMap.SerialGsi, Is.LessThan(AddressMap.VirtioMmioFirstGsi));
+        uint[] platform = [AddressMap.SerialGsi, AddressMap.PowerButtonGsi, AddressMap.SciGsi];
+        Assert.That(platform, Is.Unique.And.All.LessThan(AddressMap.VirtioMmioFirstGsi));
         Assert.That(
             AddressMap.VirtioMmioFirstGsi + AddressMap.VirtioMmioSlots,
             Is.LessThanOrEqualTo(AddressMap.IoApicGsiBase + AddressMap.IoApicInputs));
