@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Runtime.Versioning;
 using NUnit.Framework;
 using Tmds.Linux;
 using Vmm.Tests.Integration.Linux;
@@ -344,6 +345,7 @@ public class EndTests : KvmTest
     }
 
     [Test]
+    [SupportedOSPlatform("linux")]
     public void Threads_FewerThanItNeeds_IsAnErrorThatNamesTheLimits()
     {
         if (!VmmProcess.IsNative)

@@ -39,7 +39,7 @@ public sealed class NetTransmitRingTests
 
         public bool IsGone => false;
 
-        public NetworkSocket? Changes => null;
+        public bool CanBeGone => false;
 
         public int? Mtu => null;
 
