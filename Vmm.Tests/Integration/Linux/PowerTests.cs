@@ -109,7 +109,7 @@ public class PowerTests : LinuxTest
     {
         VmmProcess process = Boot(new LinuxGuest
         {
-            Script = "modprobe -a button evdev && echo ready && head -c 1 /dev/input/event0 > /dev/null && echo pressed",
+            Script = "modprobe -a button evdev && exec 3< /dev/input/event0 && echo ready && head -c 24 <&3 > /dev/null && echo pressed",
             Options = ["--shutdown-timeout", "300s"],
         });
         process.EndInput();
