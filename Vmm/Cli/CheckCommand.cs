@@ -6,7 +6,7 @@ namespace Vmm.Cli;
 internal static class CheckCommand
 {
     private static readonly Func<HostView, IEnumerable<Finding>>[] s_checks =
-        [KvmCheck.Run, ProcessorCheck.Run, KernelCheck.Run, KernelHoles.Run, MemoryCheck.Run, DeviceCheck.Run, LimitsCheck.Run];
+        [KvmCheck.Run, ProcessorCheck.Run, KernelCheck.Run, KernelHoles.Run, MemoryCheck.Run, DeviceCheck.Run, LimitsCheck.Run, ConfinementCheck.Run];
 
     /// <summary>Looks at <paramref name="host"/> and writes what it finds to <paramref name="output"/>.</summary>
     /// <returns>Success where Linux guests can run, else Failure.</returns>

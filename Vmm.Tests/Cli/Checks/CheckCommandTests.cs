@@ -52,6 +52,27 @@ public class CheckCommandTests
         AssertMissing($"missing  {name}: ", "use a current Linux kernel");
     }
 
+    [Test]
+    public void Run_NoLandlock_SaysWhatConfinesBackEnds()
+    {
+        _host.LandlockVersion = 0;
+        AssertOptional("missing  Landlock (optional): ", "seccomp alone");
+    }
+
+    [Test]
+    public void Run_Landlock_SaysWhatItsVersionKeepsAway()
+    {
+        _host.LandlockVersion = 6;
+        Assert.That(Run().Lines, Has.Member("ok       Landlock: version 6 keeps back-ends from files, TCP, abstract sockets"));
+    }
+
+    [Test]
+    public void Run_NoIoUring_SaysWhoDoesTheIo()
+    {
+        _host.IoUringError = Errnos.Eperm;
+        AssertOptional("missing  io_uring (optional): io_uring_setup: Operation not permitted (errno 1)", "threads do the I/O");
+    }
+
     [TestCase("KVM_CAP_IRQCHIP")]
     [TestCase("KVM_CAP_PIT2")]
     public void Run_NoControllersOfAPc_FailsOnlyWithoutTheSplitOnes(string name)

@@ -31,7 +31,15 @@ internal sealed class FakeHost : IDisposable
 
     public int KvmError { get; set; }
 
-    public HostView View => new(Root, path => KvmError == 0 ? Kvm : throw new ErrnoException($"cannot open {path}", KvmError));
+    public int LandlockVersion { get; set; } = 10;
+
+    public int IoUringError { get; set; }
+
+    public HostView View => new(Root, path => KvmError == 0 ? Kvm : throw new ErrnoException($"cannot open {path}", KvmError))
+    {
+        LandlockVersion = () => LandlockVersion,
+        IoUringError = () => IoUringError,
+    };
 
     public void Write(string path, string text)
     {

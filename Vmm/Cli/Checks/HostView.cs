@@ -1,5 +1,6 @@
 using Vmm.Kvm;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.Confinement;
 
 namespace Vmm.Cli.Checks;
 
@@ -11,6 +12,12 @@ internal sealed class HostView(string root, Func<string, IKvmProbe> openKvm)
 
     /// <summary>Where the host's file system begins.</summary>
     public string Root { get; } = root;
+
+    /// <summary>Says the version of Landlock; 0 where the kernel has none.</summary>
+    public Func<int> LandlockVersion { get; init; } = () => Landlock.Version;
+
+    /// <summary>Says 0 if this process may have an io_uring that the kernel can restrict, or the error number with which it is refused.</summary>
+    public Func<int> IoUringError { get; init; } = IoUring.Probe;
 
     /// <summary>Opens /dev/kvm.</summary>
     /// <exception cref="ErrnoException">It cannot be opened.</exception>
