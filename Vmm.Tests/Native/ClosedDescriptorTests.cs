@@ -126,6 +126,8 @@ public sealed class ClosedDescriptorTests
         open.Signal();
         Assert.That(Poll.Wait(entries, -1), Is.EqualTo(2));
         Assert.That(entries.Select(entry => entry.Happened), Is.EqualTo(new[] { PollEvents.Readable, PollEvents.Invalid, PollEvents.None }));
+        open.Drain();
+        Assert.That(Task.Run(() => Poll.Wait(entries, -1)).Wait(TimeSpan.FromSeconds(30)), "it waits for others, for ever");
     }
 
     [TestCase(3)]

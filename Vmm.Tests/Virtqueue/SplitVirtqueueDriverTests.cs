@@ -1,6 +1,7 @@
 using NUnit.Framework;
 using Vmm.Tests.Fakes;
 using Vmm.Vhost.Memory;
+using Vmm.Vhost.Native;
 using Vmm.Vhost.Virtqueue;
 
 namespace Vmm.Tests.Virtqueue;
@@ -64,6 +65,37 @@ public class SplitVirtqueueDriverTests
             Assert.That(() => new SplitVirtqueueDriver(null!, new(Start), Size), Throws.ArgumentNullException);
         }
         Assert.That(OpenDescriptors.Count, Is.EqualTo(before));
+    }
+
+    // The third of its eventfds is one too many for the process.
+    [Test]
+    public void New_OutOfDescriptors_ClosesThoseThatItHas()
+    {
+        ulong before = ResourceLimit.OpenFiles.Current!.Value;
+        ulong highest = Directory.GetFiles("/proc/self/fd").Max(path => ulong.Parse(Path.GetFileName(path), null));
+        var others = new List<EventFd>();
+        ResourceLimit.OpenFiles.TrySet(highest + 5);
+        try
+        {
+            Assert.That(
+                () =>
+                {
+                    while (true)
+                        others.Add(new EventFd());
+                },
+                Throws.TypeOf<ErrnoException>());
+            others[^1].Dispose();
+            others[^2].Dispose();
+            for (int i = 0; i < 3; i++)
+                Assert.That(() => new SplitVirtqueueDriver(_memory, new(Start), Size).Dispose(), Throws.TypeOf<ErrnoException>());
+            others.Add(new EventFd());
+            others.Add(new EventFd());
+        }
+        finally
+        {
+            ResourceLimit.OpenFiles.TrySet(before);
+            others.ForEach(other => other.Dispose());
+        }
     }
 
     [Test]
