@@ -174,7 +174,7 @@ public sealed class ClosedDescriptorTests
             Assert.That(() => mapping.Insert(0, 4096, file, 0, MappingAccess.SharedReadWrite), Throws.TypeOf<ObjectDisposedException>());
             Assert.That(() => mapping.Remove(0, 4096), Throws.TypeOf<ObjectDisposedException>());
             Assert.That(() => mapping.Replace(file, 0), Throws.TypeOf<ObjectDisposedException>());
-            Assert.That(mapping.Populate, Throws.TypeOf<ObjectDisposedException>());
+            Assert.That(() => mapping.Populate(0, 4096), Throws.TypeOf<ObjectDisposedException>());
             Assert.That(mapping.Discard, Throws.TypeOf<ObjectDisposedException>());
             Assert.That(mapping.LeaveOutOfCoreDumps, Throws.TypeOf<ObjectDisposedException>());
             Assert.That(mapping.PreferHugePages, Throws.TypeOf<ObjectDisposedException>());
