@@ -27,19 +27,16 @@ public sealed unsafe class UnixListener : FileDescriptor
         sockaddr_un address = UnixSocket.Address(path, out uint length);
         RemoveStale(path, operation);
         int fd = UnixSocket.Create();
+        // Nothing stands between the two: who finds the socket's file while nobody listens yet is refused.
         // SAFETY: a struct on the stack.
-        if (LibC.bind(fd, (sockaddr*)&address, length) < 0)
-        {
-            int errno = Errnos.Last;
-            _ = LibC.close(fd);
-            throw new ErrnoException(operation, errno);
-        }
-        var listener = new UnixListener(fd, path);
-        if (LibC.listen(fd, Backlog) == 0)
-            return listener;
-        ErrnoException error = ErrnoException.FromLastError(operation);
-        listener.Dispose();
-        throw error;
+        bool isBound = LibC.bind(fd, (sockaddr*)&address, length) == 0;
+        if (isBound && LibC.listen(fd, Backlog) == 0)
+            return new UnixListener(fd, path);
+        int errno = Errnos.Last;
+        if (isBound)
+            Unlink(path);
+        _ = LibC.close(fd);
+        throw new ErrnoException(operation, errno);
     }
 
     /// <summary>Takes over descriptor <paramref name="number"/>, which the process was started with, if it is a listening Unix stream

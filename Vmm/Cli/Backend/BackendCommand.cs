@@ -1,4 +1,3 @@
-using System.Runtime.InteropServices;
 using Vmm.Devices.Backends;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User;
@@ -34,13 +33,9 @@ internal static class BackendCommand
             : served.Confinement;
         isConfined = isConfined && confinement.GiveUpPrivileges();
 
+        SignalDisposition.Restore(RefreshNumber);   // the runtime handles no signal that is ignored
         using var signals = new StopSignals();
-        SignalDisposition.Restore(RefreshNumber);
-        using PosixSignalRegistration refresh = PosixSignalRegistration.Create((PosixSignal)RefreshNumber, context =>
-        {
-            context.Cancel = true;      // it does not end a device that has nothing to look at
-            served.Refresh?.Invoke();
-        });
+        signals.Handle(RefreshNumber, () => served.Refresh?.Invoke());  // it does not end a device that has nothing to look at
         signals.Attach(_ => server.Stop());
         if (served.Message is string message)
             output.WriteLine(message);
