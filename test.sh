@@ -145,10 +145,11 @@ if scripts/can-run-linux; then
     start_linux_tests "linux" TestCategory=Linux
     end_tests "linux" "$child"
     unrun_linux=$unrun
-else # an emulated host has one processor: the tests with devices run in one, the others in another
-    start_linux_tests "linux devices" 'TestCategory=Linux&FullyQualifiedName~Linux.Devices&FullyQualifiedName!~SwitchTests'
+else # an emulated host has one processor: two of them have half of the tests each
+    start_linux_tests "linux devices" \
+        'TestCategory=Linux&FullyQualifiedName~Linux.Devices&FullyQualifiedName!~SwitchTests&FullyQualifiedName!~ResetTests'
     devices=$child
-    start_linux_tests "linux machine" 'TestCategory=Linux&FullyQualifiedName!~Linux.Devices'
+    start_linux_tests "linux machine" 'TestCategory=Linux&(FullyQualifiedName!~Linux.Devices|FullyQualifiedName~ResetTests)'
     end_tests "linux machine" "$child"
     unrun_linux=$unrun
     end_tests "linux devices" "$devices"
