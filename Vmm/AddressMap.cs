@@ -28,11 +28,15 @@ internal static class AddressMap
     /// <summary>Bytes from one virtio-mmio slot to the next: a page each, so that a slot can be mapped by itself.</summary>
     public const uint VirtioMmioSlotSize = 0x1000;
 
-    /// <summary>Slots for virtio-mmio devices: as many as there are IOAPIC inputs from <see cref="VirtioMmioFirstGsi"/> on.</summary>
+    /// <summary>Slots for virtio-mmio devices: as many as there are I/O APIC inputs left for them (<see cref="VirtioMmioGsi"/>).</summary>
     public const int VirtioMmioSlots = 16;
 
-    /// <summary>The first slot's interrupt (edge-triggered, active high, not shared); slot n has the n-th after it.</summary>
-    public const uint VirtioMmioFirstGsi = 8;
+    /// <summary>The interrupt of slot <paramref name="slot"/> (edge-triggered, active high, not shared): 7 for the first, then 9 to 23. On a machine
+    /// with a PC's controllers Linux takes 8 for the RTC, although the machine has no such interrupt (Linux drivers/rtc/rtc-cmos.c).</summary>
+    public static uint VirtioMmioGsi(int slot) => slot == 0 ? RtcGsi - 1 : RtcGsi + (uint)slot;
+
+    /// <summary>The interrupt of a PC's RTC; here nobody raises it.</summary>
+    public const uint RtcGsi = 8;
 
     /// <summary>Registers of the I/O APIC: where KVM's has them too.</summary>
     public const ulong IoApicAddress = 0xFEC0_0000;

@@ -72,6 +72,9 @@ public sealed record Confinement
     /// <summary>What the device may do besides.</summary>
     public IReadOnlyList<SystemCallRule> Calls { get; init; } = [];
 
+    /// <summary>What it may not do even where <see cref="Rules"/> allow it.</summary>
+    public IReadOnlyList<SystemCallRule> Refused { get; init; } = [];
+
     /// <summary>Whether it passes descriptors to its front-end, such as the log of requests in flight. With sendmsg(2), which takes an address out of the
     /// filter's sight, a datagram socket reaches everybody: what has such sockets goes without.</summary>
     public bool SendsDescriptors { get; init; } = true;
@@ -118,6 +121,7 @@ public sealed record Confinement
     /// <summary>Gives up all system calls but <see cref="Rules"/>, on every thread: the second half of confinement.</summary>
     /// <exception cref="ErrnoException">The kernel refused.</exception>
     public void GiveUpSystemCalls() => new SeccompFilter()
+        .Refuse(Refused)
         .Allow(Rules)
         .Fail(Clone3, Enosys)       // its arguments are in memory, out of sight; the C library goes back to clone
         .Kill(s_killed)

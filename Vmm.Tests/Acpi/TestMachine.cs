@@ -54,7 +54,7 @@ internal sealed class TestMachine : IDisposable
             (byte)i,
             new GuestAddress(AddressMap.VirtioMmioStart + (ulong)i * AddressMap.VirtioMmioSlotSize),
             AddressMap.VirtioMmioSlotSize,
-            AddressMap.VirtioMmioFirstGsi + (uint)i)).ToArray(),
+            AddressMap.VirtioMmioGsi(i))).ToArray(),
     };
 
     public static string Signature(byte[] table) => Encoding.ASCII.GetString(table, 0, 4);

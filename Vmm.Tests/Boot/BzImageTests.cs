@@ -64,6 +64,22 @@ public sealed class BzImageTests
         Guest.AssertEqual(memory, expected, image.AsSpan(BzImageBuilder.KernelOffset), "the packed kernel");
     }
 
+    // In conventional memory it would lie under what the VMM writes there: the command line, page tables.
+    [TestCase(0x1000ul)]
+    [TestCase(0xFF000ul)]
+    public void Load_PackedKernelThatWantsToLieBelow1MiB_IsRefused(ulong preferred)
+    {
+        using var file = new TempFile(new BzImageBuilder
+        {
+            Payload = Packer.Pack("lz4", new ElfBuilder().Build()),
+            Relocatable = false,
+            PreferredAddress = preferred,
+        }.Build());
+        using GuestMemory memory = Guest.Memory();
+
+        Assert.That(() => Guest.Load(memory, file, guestDecompression: true), Throws.TypeOf<VmmException>().With.Message.Contains("not between 1 MiB and 3 GiB"));
+    }
+
     [Test]
     public void Load_FormatThatIsNotUnpackedHere_IsLeftToTheGuest()
     {

@@ -55,10 +55,11 @@ public class AddressMapTests
     [Test]
     public void Gsis_OfAllSlots_AreIoApicInputsOfTheirOwn()
     {
-        uint[] platform = [AddressMap.SerialGsi, AddressMap.PowerButtonGsi, AddressMap.SciGsi];
-        Assert.That(platform, Is.Unique.And.All.LessThan(AddressMap.VirtioMmioFirstGsi));
-        Assert.That(
-            AddressMap.VirtioMmioFirstGsi + AddressMap.VirtioMmioSlots,
-            Is.LessThanOrEqualTo(AddressMap.IoApicGsiBase + AddressMap.IoApicInputs));
+        uint[] all =
+        [
+            AddressMap.SerialGsi, AddressMap.PowerButtonGsi, AddressMap.SciGsi, AddressMap.RtcGsi,
+            .. Enumerable.Range(0, AddressMap.VirtioMmioSlots).Select(AddressMap.VirtioMmioGsi),
+        ];
+        Assert.That(all, Is.Unique.And.All.LessThan(AddressMap.IoApicGsiBase + AddressMap.IoApicInputs));
     }
 }

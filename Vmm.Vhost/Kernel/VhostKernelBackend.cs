@@ -291,6 +291,9 @@ public abstract class VhostKernelBackend : IVhostBackend
     /// <summary>Warns of what cannot be helped.</summary>
     private protected static void Warn(string message) => s_log.Warn("{Error}", message);
 
+    /// <summary>Tells what was done instead of what was asked for.</summary>
+    private protected static void Inform(string message) => s_log.Info("{Message}", message);
+
     /// <summary>The error of a failed <paramref name="request"/>.</summary>
     private protected VhostException Failure(in IoctlRequest request, int errno, string? advice)
     {

@@ -161,14 +161,18 @@ public sealed class VhostVdpa : VhostKernelBackend
         CheckRange(Memory);
         _isMapped = true;
         ResourceLimit.LockedMemory.Raise(altogether: true);
+        ulong total = 0;
+        foreach (ref readonly GuestRegion region in Memory.Regions)
+            total += region.Size;
         try
         {
             SendBatch(VhostIotlbMsg.Update);
         }
-        catch (VhostException)
+        catch (VhostException) when (ResourceLimit.LockedMemory.Current is not { } limit || limit >= total)
         {
             // The kernel keeps an entry for each run of neighbouring pages, and takes 2048 of them by default (max_iotlb_entries). A
             // guest whose pages lie in more runs than that gets huge pages, as far as the host has them, and another try.
+            Inform($"{Name}: the kernel did not take guest memory as it lies: it is gathered into huge pages");
             SendBatch(VhostIotlbMsg.Invalidate);
             foreach (ref readonly GuestRegion region in Memory.Regions)
                 Memory.TryUseHugePages(region.Start, region.Size);

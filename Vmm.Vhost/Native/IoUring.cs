@@ -30,6 +30,8 @@ public sealed unsafe partial class IoUring : IDisposable
         .. Enum.GetValues<IoUringOperation>().Select(operation => new IoUringRestriction(IoUringAbi.RestrictionSqeOp, (byte)operation)),
         new(IoUringAbi.RestrictionSqeFlagsRequired, IoUringAbi.SqeFixedFile),
         new(IoUringAbi.RestrictionSqeFlagsAllowed, IoUringAbi.SqeFixedFile),
+        // From Linux 7.0 on registrations are restricted only where one is named. This one does nothing to a ring that is enabled (EBADFD).
+        new(IoUringAbi.RestrictionRegisterOp, (byte)IoUringAbi.RegisterEnableRings),
     ];
 
     private readonly FileDescriptor _ring;

@@ -32,6 +32,7 @@ internal static class IoUringAbi
     public const uint RegisterRestrictions = 11;
     public const uint RegisterEnableRings = 12;
 
+    public const ushort RestrictionRegisterOp = 0;
     public const ushort RestrictionSqeOp = 1;
     public const ushort RestrictionSqeFlagsAllowed = 2;
     public const ushort RestrictionSqeFlagsRequired = 3;

@@ -61,8 +61,8 @@ public sealed class VhostUserConnection : IDisposable
             }
             else if (result != -Errnos.Eagain)
             {
-                IsClosedByPeer = result is -Errnos.Epipe or -Errnos.Econnreset;
-                throw Lost(IsClosedByPeer ? "closed the connection" : $"cannot be sent to (errno {-result})");
+                // One that does not wait for an answer may have left: that is no error of anybody's.
+                throw result is -Errnos.Epipe or -Errnos.Econnreset ? Closed(isBetween: true) : Lost($"cannot be sent to (errno {-result})");
             }
             else if (!Wait(PollEvents.Writable, Remaining(start, deadline), wake: null))
             {

@@ -118,6 +118,9 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
     }
 
     /// <inheritdoc/>
+    internal override bool IsLatestLeft => _takenBehindLeft == 0;
+
+    /// <inheritdoc/>
     public override void PutBack(ushort head)
     {
         CheckMemory();

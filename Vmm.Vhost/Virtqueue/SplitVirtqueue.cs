@@ -97,6 +97,9 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     }
 
     /// <inheritdoc/>
+    internal override bool IsLatestLeft => _takenBehindLeft == 0;
+
+    /// <inheritdoc/>
     public override void PutBack(ushort head)
     {
         CheckMemory();

@@ -95,6 +95,9 @@ public abstract unsafe class VirtQueue
     /// <exception cref="VirtqueueException">The ring is broken.</exception>
     public abstract bool TryTake(out DescriptorChain chain);
 
+    /// <summary>Whether what was taken last, and not put back, is what a predecessor left: put back, it is in the in-flight log alone.</summary>
+    internal abstract bool IsLatestLeft { get; }
+
     /// <summary>Undoes the latest <see cref="TryTake"/>: the request is the next again. Then the one before it may be put back, and so on.</summary>
     /// <param name="head">What was taken last of all that were not put back, and not given back since.</param>
     public abstract void PutBack(ushort head);

@@ -4,9 +4,9 @@ namespace Vmm.Boot;
 internal static class KernelParameters
 {
     // With any of these Linux takes its tick from an 8254, and with most of them its interrupts through an 8259.
-    private static readonly string[] s_needPc = ["nolapic_timer", "noapictimer", "nolapic", "disableapic", "noapic", "acpi=off"];
+    private static readonly string[] s_needPc = ["nolapic_timer", "noapictimer", "nolapic", "disableapic", "noapic", "acpi=off", "acpi=noirq", "pci=noacpi"];
 
-    /// <summary>The first word of <paramref name="commandLine"/> with which Linux needs the interrupt controllers and the timer of a PC; null without one.</summary>
+    /// <summary>A word of <paramref name="commandLine"/> with which Linux needs the interrupt controllers and the timer of a PC; null without one.</summary>
     public static string? NeedsPc(string commandLine) => Array.Find(s_needPc, word => Has(commandLine, word));
 
     /// <summary>The parameter that tells the frequency of the TSC to a Linux which may not ask KVM for it (no-kvmclock, nopv), or null. Intel's processors tell it by
@@ -26,9 +26,22 @@ internal static class KernelParameters
             ReadOnlySpan<char> candidate = commandLine.AsSpan(range);
             if (candidate is "--")
                 return false;
-            if (candidate.SequenceEqual(word))
+            if (AreEqual(candidate, word))
                 return true;
         }
         return false;
+    }
+
+    // To Linux '-' and '_' are the same in the name of a parameter (parameq of kernel/params.c).
+    private static bool AreEqual(ReadOnlySpan<char> one, ReadOnlySpan<char> other)
+    {
+        if (one.Length != other.Length)
+            return false;
+        for (int i = 0; i < one.Length; i++)
+        {
+            if ((one[i] == '-' ? '_' : one[i]) != (other[i] == '-' ? '_' : other[i]))
+                return false;
+        }
+        return true;
     }
 }

@@ -25,7 +25,10 @@ internal readonly struct LowRam
     /// <exception cref="VmmException">They do not fit in; the message says how much memory the guest needs at least.</exception>
     public Span<byte> Slice(ImageFile file, ulong address, ulong length)
     {
-        CheckFits(file, address, length);
+        if (!Has(address, length))
+            throw OutOfPlace(file, address, length);
+        if (address + length > End)
+            throw NeedsMore(file, address + length);
         return _memory.TrySlice(new(address), length, out Span<byte> span)
             ? span
             : throw file.Error($"the {length >> 20} MiB at 0x{address:x} are more than can be loaded in one piece (2 GiB)");
@@ -45,12 +48,12 @@ internal readonly struct LowRam
         (address >= BootLayout.KernelStart && address <= AddressMap.LowRamEnd && length <= AddressMap.LowRamEnd - address)
         || (address <= BootLayout.LowMemoryEnd && length <= BootLayout.LowMemoryEnd - address);
 
-    /// <summary>Refuses a range that is not inside.</summary>
+    /// <summary>Refuses a kernel in one piece that is not between 1 MiB and the end.</summary>
     /// <exception cref="VmmException">It is not; the message says how much memory the guest needs at least.</exception>
     public void CheckFits(ImageFile file, ulong address, ulong length)
     {
-        if (!Has(address, length))
-            throw file.Error($"it wants 0x{length:x} bytes at 0x{address:x}, which is not between 1 MiB and 3 GiB");
+        if (address < BootLayout.KernelStart || !Has(address, length))
+            throw OutOfPlace(file, address, length);
         if (address + length > End)
             throw NeedsMore(file, address + length);
     }
@@ -62,6 +65,9 @@ internal readonly struct LowRam
         if (kernel.End > End)
             throw NeedsMore(file, kernel.End);
     }
+
+    private static VmmException OutOfPlace(ImageFile file, ulong address, ulong length) =>
+        file.Error($"it wants 0x{length:x} bytes at 0x{address:x}, which is not between 1 MiB and 3 GiB");
 
     /// <summary>The failure to throw when all of <paramref name="file"/> would fit if the low RAM reached to <paramref name="end"/>.</summary>
     public VmmException NeedsMore(ImageFile file, ulong end) =>

@@ -67,7 +67,7 @@ internal sealed class RunOptions : IVerbOptions
     public string? VirtioDiscovery { get; set; }
 
     [Option("interrupts", MetaValue = "WHICH", HelpText = "The interrupt controllers and timers: apic, or pc, which has a PC's 8259s and 8254 too "
-        + "(default: apic; pc with --virtio-discovery cmdline, and where --cmdline takes the APICs or ACPI away: nolapic_timer, nolapic, noapic, acpi=off).")]
+        + "(default: apic; pc with --virtio-discovery cmdline, and where --cmdline takes the APICs, their timer or ACPI away: nolapic_timer, nolapic, noapic, acpi=off and the like).")]
     public string? Interrupts { get; set; }
 
     [Option("on-reboot", MetaValue = "ACTION", HelpText = "When the guest reboots: restart, or exit with status 0 (default: restart).")]

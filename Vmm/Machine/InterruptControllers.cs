@@ -34,7 +34,7 @@ internal sealed class InterruptControllers
             return;
         }
         // No more inputs than there are lines: Linux goes through all of them when it starts and when it ends.
-        int inputs = (int)AddressMap.VirtioMmioFirstGsi + config.Devices.Count;
+        int inputs = (int)AddressMap.VirtioMmioGsi(Math.Max(config.Devices.Count - 1, 0)) + 1;
         _routes = new GsiRoutes(inputs);
         mmio.Attach(AddressMap.IoApicAddress, IoApic.Size, new IoApic(inputs, _routes));
     }

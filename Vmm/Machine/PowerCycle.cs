@@ -45,7 +45,8 @@ internal sealed class PowerCycle : IDisposable
             KvmVcpu boot = vm.CreateVcpu(0);
             uint tscKilohertz = boot.GetTscKilohertz();
             // A Linux that may not use the local APIC's timer starts the 8254's only if that timer has no deadline mode.
-            bool tscDeadline = kvm.Check(KvmCapability.TscDeadlineTimer) != 0 && KernelParameters.NeedsPc(config.Kernel.CommandLine) is null;
+            bool needs8254 = platform.Interrupts.AreOfAPc && KernelParameters.NeedsPc(config.Kernel.CommandLine) is not null;
+            bool tscDeadline = kvm.Check(KvmCapability.TscDeadlineTimer) != 0 && !needs8254;
             KvmCpuidEntry2[] cpuid = CpuId.ForMachine(kvm.GetSupportedCpuid(), config.Cpus, tscDeadline, tscKilohertz);
             for (int i = 0; i < config.Cpus; i++)
             {

@@ -134,5 +134,5 @@ internal sealed class VirtioSlots : IDisposable
         (byte)index,
         new GuestAddress(AddressMap.VirtioMmioStart + (ulong)index * AddressMap.VirtioMmioSlotSize),
         AddressMap.VirtioMmioSlotSize,
-        AddressMap.VirtioMmioFirstGsi + (uint)index);
+        AddressMap.VirtioMmioGsi(index));
 }

@@ -26,10 +26,11 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     private readonly Lock _cycleLock = new();   // held to kick vCPUs, so that they are not freed meanwhile
     private readonly RestartWatch _restarts = new();
     private PowerCycle? _cycle;
-    private readonly CancellationToken _cancellation;
+    private readonly CancellationTokenSource _ending = new();   // the run ends by a signal: nobody waits for back-ends, or for memory, any more
     private readonly GracefulEnd _gracefulEnd;
     private bool _warnedOfTripleFault;
     private bool _isHeld;   // no vCPU will run any more
+    private int _isSuspending;
 
     /// <summary>Opens what the host gives: KVM, guest memory, the console, the devices' back-ends. Nothing runs yet.</summary>
     /// <exception cref="VmmException">The host cannot give it; the message says why.</exception>
@@ -39,7 +40,8 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     public VirtualMachine(MachineConfig config, CancellationToken cancellation = default)
     {
         _config = config;
-        _cancellation = cancellation;
+        // Later a signal need not be the end: the guest may be asked to power off first, and needs its devices for that.
+        using CancellationTokenRegistration opening = cancellation.UnsafeRegister(_ => _ending.Cancel(), null);
         _gracefulEnd = new GracefulEnd(config.ShutdownTimeout, Stop);
         _kvm = new KvmSystem();
         try
@@ -49,9 +51,9 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
             _tellsPanics = PowerCycle.TellsPanics(config, _kernel);
             if (_kernel.IsLinux && !_tellsPanics)
                 s_log.Warn("--cmdline: its reboot= leaves the guest no way to tell of a panic before its pvpanic driver is loaded: it will look like a reboot");
-            _memory = GuestMemory.Create(AddressMap.RamRanges(config.MemorySize), config.Memory, cancellation);
+            _memory = GuestMemory.Create(AddressMap.RamRanges(config.MemorySize), config.Memory, _ending.Token);
             _platform = new PlatformDevices(config, _kvm, this, quit: () => Stop(new MachineEnd(MachineEndKind.Quit)));
-            _slots = new VirtioSlots(config.Devices, _memory, _platform.Mmio, _kvm, cancellation);
+            _slots = new VirtioSlots(config.Devices, _memory, _platform.Mmio, _kvm, _ending.Token);
         }
         catch
         {
@@ -87,6 +89,8 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
                         return new MachineEnd(MachineEndKind.ResetLoop);
                     s_log.Info("the guest restarts");
                     EndCycle();
+                    if (_gracefulEnd.Begun is { } late)
+                        return late;    // the button was pressed after the guest had reset: it did not hear of it
                     _slots.Reset();
                     _platform.Reset();
                     RenewMemory();
@@ -135,9 +139,12 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     /// <summary>Stops the whole process as a shell's job, and returns when it is continued; the terminal is as it was before meanwhile.</summary>
     public void Suspend()
     {
+        if (Interlocked.Exchange(ref _isSuspending, 1) != 0)
+            return;     // it is about to stop already
         _platform.SuspendConsole();
         ProcessStop.Now();
         Resume();
+        Volatile.Write(ref _isSuspending, 0);
     }
 
     /// <summary>The process was stopped and goes on: the terminal is taken up again, and the guest told that time has passed.</summary>
@@ -152,6 +159,8 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     public void Stop(MachineEnd end)
     {
         _end.SetByHost(end);
+        if (end.Kind == MachineEndKind.Signal)
+            _ending.Cancel();
         StopVcpus();
     }
 
@@ -250,13 +259,13 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     {
         if (!_slots.MayWriteToMemory)
         {
-            _memory.Clear(_cancellation);
+            _memory.Clear(_ending.Token);
             return;
         }
         s_log.Warn("a back-end that did not stop may still write to the guest's memory: it keeps that, and the guest gets other memory");
         _memory.Discard();
         _memory.Dispose();
-        _memory = GuestMemory.Create(AddressMap.RamRanges(_config.MemorySize), _config.Memory, _cancellation);
+        _memory = GuestMemory.Create(AddressMap.RamRanges(_config.MemorySize), _config.Memory, _ending.Token);
         _slots.Reset(_memory);
     }
 

@@ -24,7 +24,7 @@ internal sealed class InputPump : IDisposable
     private Thread? _thread;
     private Uart16550? _uart;
     private bool _foreground;
-    private volatile bool _takesTerminal;
+    private int _takesTerminal;     // 1: the terminal is made raw again
     private bool _ended;
     private int _disposed;
 
@@ -70,7 +70,7 @@ internal sealed class InputPump : IDisposable
     /// <summary>Makes a terminal raw again, which was perhaps changed while this process was stopped; from any thread.</summary>
     public void TakeTerminal()
     {
-        _takesTerminal = true;
+        Volatile.Write(ref _takesTerminal, 1);
         _wakeUp.Signal();
     }
 
@@ -91,7 +91,7 @@ internal sealed class InputPump : IDisposable
     {
         bool reads = !_ended && _pending.HasRoom;
         int timeout = -1;
-        if ((reads || _takesTerminal) && !HoldsTerminal())
+        if ((reads || Volatile.Read(ref _takesTerminal) != 0) && !HoldsTerminal())
             (reads, timeout) = (false, BackgroundPollMilliseconds);
         Span<PollEntry> entries = [new(reads ? _input : null, PollEvents.Readable), new(_wakeUp.Descriptor, PollEvents.Readable)];
         Poll.Wait(entries, timeout);
@@ -122,8 +122,7 @@ internal sealed class InputPump : IDisposable
         if (_terminal is null)
             return true;
         bool foreground = _terminal.IsForeground;
-        bool takes = _takesTerminal;
-        _takesTerminal = false;
+        bool takes = Interlocked.Exchange(ref _takesTerminal, 0) != 0;
         if (foreground && (takes || !_foreground))
             _terminal.SetRaw();
         return _foreground = foreground;

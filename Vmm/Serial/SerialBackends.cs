@@ -7,7 +7,7 @@ internal static class SerialBackends
 {
     /// <summary>Makes what <paramref name="config"/> asks for. It is disposed at the latest when the process exits in an orderly way, or
     /// by an exception that nobody caught: the terminal is restored and queued output delivered. A signal whose default action ends the
-    /// process allows neither: whoever runs the machine handles SIGINT, SIGTERM and SIGHUP.</summary>
+    /// process allows neither: whoever runs the machine handles those signals.</summary>
     /// <param name="config">The option <c>--serial</c>.</param>
     /// <param name="quit">Called when the user leaves by Ctrl-A x, on the input thread: it must only ask for the end, not wait for it.</param>
     /// <returns>Null if there is to be no serial port.</returns>

@@ -126,11 +126,18 @@ internal sealed class BlockRing : IRingHandler
     {
         s_log.Debug("{Path}: {Requests} requests, for which the queue's thread allocated {Bytes} bytes", _image.Path, _completed,
             GC.GetAllocatedBytesForCurrentThread() - (_allocatedBefore ?? 0));
-        _engine?.Dispose();
-        _bounces.Dispose();
-        _zeros?.Dispose();
-        FreeMemory();
-        _backend.RingStopped(_isMigrating);
+        try
+        {
+            // After an error here the kernel may still use the memory and the io_uring: neither is used again.
+            _engine?.Dispose();
+            _bounces.Dispose();
+            _zeros?.Dispose();
+            FreeMemory();
+        }
+        finally
+        {
+            _backend.RingStopped(_isMigrating);
+        }
     }
 
     private void FreeMemory()
@@ -214,7 +221,8 @@ internal sealed class BlockRing : IRingHandler
         Reap(ring);
         _isCanceling = false;
         Span<BlockRequest> canceled = _canceled.AsSpan(0, _canceledCount);
-        for (int i = IndexOfLatest(canceled); i >= 0; i = IndexOfLatest(canceled))
+        // Of what a predecessor left only the in-flight log knows: without it that is done here.
+        for (int i = IndexOfLatest(canceled); i >= 0 && (_isLeaving || !ring.IsLatestLeft); i = IndexOfLatest(canceled))
         {
             BlockRequest request = canceled[i];
             _taken--;

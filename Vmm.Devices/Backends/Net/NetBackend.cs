@@ -74,6 +74,11 @@ public sealed class NetBackend : VhostUserDevice, IDisposable
     /// <exception cref="ErrnoException">An address cannot be used.</exception>
     public static NetBackend OnUdp(IPEndPoint local, IPEndPoint remote, int pairs, int? mtu) => new(new UdpPort(local, remote, pairs), pairs, mtu);
 
+    /// <summary>What a process with this device may not call (<see cref="Confinement.Refused"/>): on UDP to connect its sockets again, to anybody.</summary>
+    public IReadOnlyList<SystemCallRule> Refused => _port is UdpPort udp
+        ? [new(SystemCallNumber.Connect, "fd is a UDP socket", ArgumentCondition.IsOneOf(0, udp.SocketNumbers))]
+        : [];
+
     /// <inheritdoc/>
     public override void FeaturesAccepted(ulong features) => _port.Accept(features);
 

@@ -32,6 +32,9 @@ internal sealed class UdpPort : IFramePort
         }
     }
 
+    /// <summary>The numbers of its sockets' descriptors.</summary>
+    public IReadOnlyList<uint> SocketNumbers => [.. _sockets.Select(socket => (uint)socket.Number)];
+
     /// <inheritdoc/>
     public ulong Features => 0;
 

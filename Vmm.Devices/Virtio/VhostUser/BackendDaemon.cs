@@ -156,10 +156,10 @@ internal class BackendDaemon : IDisposable
                 _process.Dispose();
                 _process = null;
             }
-            if (_program.Socket is { } socket)
-                UnixListener.RemoveStale(socket);
             try
             {
+                if (_program.Socket is { } socket)
+                    UnixListener.RemoveStale(socket);
                 Directory.Delete(_directory, recursive: true);
             }
             catch (Exception e) when (e is IOException or UnauthorizedAccessException)

@@ -237,6 +237,25 @@ public class ConfinementTests : BackendTest
         Assert.That(SystemCallInjector.Call(_injector, process.Id, "sendmsg", "0", "0", "0"), Is.EqualTo(-Eperm));
     }
 
+    // One that connects to its front-end may call connect(2), and has sockets that could be connected to anybody.
+    [Test]
+    public void Udp_Client_CannotConnectItsSocketsAgain()
+    {
+        using var listener = UnixListener.Listen(SocketPath);
+        VmmProcess process = StartVmm(
+            "backend", "net", "--client", "--socket-path", SocketPath, "--socket-udp", "local=127.0.0.1:39200,remote=127.0.0.1:39300", "--queues", "2");
+        Eventually.True(() => IsReady(process.Id), () => "it does not wait");
+        string udp = File.ReadAllText($"/proc/{process.Id}/net/udp");
+        string[] sockets = [.. Directory.GetFiles($"/proc/{process.Id}/fd").Where(path =>
+            new FileInfo(path).LinkTarget is { } target && target.StartsWith("socket:[", StringComparison.Ordinal)
+            && udp.Contains($" {target[8..^1]} ", StringComparison.Ordinal)).Select(path => Path.GetFileName(path)!)];
+        Assert.That(sockets, Has.Length.EqualTo(2));
+        // A null address: EFAULT if the call were allowed.
+        Assert.That(
+            SystemCallInjector.Calls(_injector, process.Id, [.. sockets.Select(fd => new InjectedCall("connect", fd, "0", "16"))]),
+            Is.All.EqualTo(-Eperm));
+    }
+
     [TestCase("vsock")]
     [TestCase("client")]
     public void Connecting_Confined_MakesUnixStreamsOnly(string kind)

@@ -109,8 +109,14 @@ public class PowerTests : LinuxTest
     {
         VmmProcess process = Boot(new LinuxGuest
         {
-            Script = "modprobe -a button evdev && exec 3< /dev/input/event0 && echo ready && head -c 24 <&3 > /dev/null && echo pressed",
-            Options = ["--shutdown-timeout", "300s"],
+            // The guest still has its devices while it powers off: a driver can be started again.
+            Script = """
+                modprobe -a button evdev virtio_mmio virtio-rng && exec 3< /dev/input/event0 && echo ready && head -c 24 <&3 > /dev/null && echo pressed
+                echo LNRO0005:00 > /sys/bus/platform/drivers/virtio-mmio/unbind
+                echo LNRO0005:00 > /sys/bus/platform/drivers/virtio-mmio/bind
+                echo random=$(head -c 16 /dev/hwrng | wc -c)
+                """,
+            Options = ["--shutdown-timeout", "300s", "--rng", "src=/dev/urandom"],
         });
         process.EndInput();
         process.WaitForOutput("ready");
@@ -118,7 +124,7 @@ public class PowerTests : LinuxTest
         VmmResult result = process.WaitForEnd();
 
         Assert.That(result.ExitCode, Is.Zero, result.Summary);
-        Assert.That(result.Output, Does.Contain("pressed").And.Contain(LinuxGuest.Ended(0)), result.Summary);
+        Assert.That(result.Output, Does.Contain("pressed").And.Contain("random=16").And.Contain(LinuxGuest.Ended(0)), result.Summary);
         Assert.That(result.Errors, Is.Empty, result.Summary);
     }
 

@@ -1,4 +1,3 @@
-using System.Globalization;
 using System.Runtime.CompilerServices;
 
 namespace Vmm.Vhost.Native.Confinement;
@@ -6,10 +5,13 @@ namespace Vmm.Vhost.Native.Confinement;
 /// <summary>Has every thread of this process do what the kernel lets a thread do for itself alone, such as giving up capabilities. Threads that
 /// begin later inherit it from the one that starts them.</summary>
 /// <remarks>A NativeAOT process has two threads before it starts one itself: the main thread, and that on which the runtime calls finalizers. A
-/// finalizer of ours reaches the latter. That there is no other thread is checked, and not assumed.</remarks>
+/// finalizer of ours reaches the latter. That there is no other thread is looked up in /proc; where that is missing, a warning says so.</remarks>
 public static class EveryThread
 {
     private const int MaxCollections = 10;
+    private const int OwnThreads = 2;
+
+    private static readonly BoundedLog s_log = new("Vmm.Vhost.Native");
 
     /// <summary>Calls <paramref name="action"/> on the calling thread and on the runtime's.</summary>
     /// <param name="action">What they do; it must not wait for the other.</param>
@@ -18,20 +20,20 @@ public static class EveryThread
     public static void Do(Action action)
     {
         // Before: afterwards the calling thread may be unable to look.
-        (int Id, string Name)[] threads = List();
+        string[] threads = List();
         action();
-        int finalizers = DoByFinalizer(action);
-        foreach ((int id, string name) in threads)
+        DoByFinalizer(action);
+        // By their number and not by their ids: /proc may be that of another PID namespace, where they have others.
+        if (threads.Length > OwnThreads)
         {
-            if (id != NativeThread.CurrentId && id != finalizers)
-            {
-                throw new VhostException($"cannot confine the thread \"{name}\", which began before: leave out what starts it (environment variables "
-                    + "that begin with DOTNET_), or give --sandbox off");
-            }
+            throw new VhostException($"cannot confine all of the threads {string.Join(", ", threads)}: leave out what starts more than {OwnThreads} "
+                + "(environment variables that begin with DOTNET_), or give --sandbox off");
         }
+        if (threads.Length == 0)
+            s_log.Warn("/proc is missing: whether this process has other threads, which would not be confined, is not known");
     }
 
-    private static int DoByFinalizer(Action action)
+    private static void DoByFinalizer(Action action)
     {
         var outcome = new Outcome();
         for (int i = 0; i < MaxCollections && Volatile.Read(ref outcome.Thread) == 0; i++)
@@ -42,17 +44,17 @@ public static class EveryThread
         }
         if (outcome.Thread == 0)
             throw new VhostException("cannot confine the runtime's thread: it calls no finalizers; give --sandbox off");
-        return outcome.Error is null ? outcome.Thread : throw new ErrnoException(outcome.Error.Message, outcome.Error.Errno);
+        if (outcome.Error is { } error)
+            throw new ErrnoException(error.Message, error.Errno);
     }
 
     // A method of its own, so that nothing refers to the object once it has returned.
     [MethodImpl(MethodImplOptions.NoInlining)]
     private static void LeaveBehind(Action action, Outcome outcome) => _ = new Messenger(action, outcome);
 
-    // Empty where /proc is missing.
-    private static (int Id, string Name)[] List() => Directory.Exists("/proc/self/task")
-        ? [.. Directory.GetDirectories("/proc/self/task").Select(path => (int.Parse(Path.GetFileName(path), CultureInfo.InvariantCulture), NameOf(path)))]
-        : [];
+    // Their names; empty where /proc is missing.
+    private static string[] List() =>
+        Directory.Exists("/proc/self/task") ? [.. Directory.GetDirectories("/proc/self/task").Select(NameOf)] : [];
 
     private static string NameOf(string thread)
     {

@@ -38,7 +38,15 @@ public sealed unsafe partial class SeccompFilter
     public SeccompFilter Allow(params IEnumerable<SystemCallRule> rules)
     {
         foreach (SystemCallRule rule in rules)
-            AddRule(rule.Call, CollectionsMarshal.AsSpan(Body(rule)));
+            AddRule(rule.Call, CollectionsMarshal.AsSpan(Body(rule, ReturnAllow)));
+        return this;
+    }
+
+    /// <summary>Lets what any of <paramref name="rules"/> describes fail with EPERM, whatever is allowed later.</summary>
+    public SeccompFilter Refuse(params IEnumerable<SystemCallRule> rules)
+    {
+        foreach (SystemCallRule rule in rules)
+            AddRule(rule.Call, CollectionsMarshal.AsSpan(Body(rule, ReturnErrno | Errnos.Eperm)));
         return this;
     }
 
@@ -77,7 +85,7 @@ public sealed unsafe partial class SeccompFilter
     }
 
     // Returns if all conditions hold; else it goes to its end, where the call's number is loaded again for the next rule.
-    private static List<Instruction> Body(SystemCallRule rule)
+    private static List<Instruction> Body(SystemCallRule rule, uint result)
     {
         int end = 1 + rule.Conditions.Sum(condition => 1 + (condition.Mask == uint.MaxValue ? 0 : 1) + condition.Values.Count + (condition.IsWhole ? 2 : 0));
         var body = new List<Instruction>();
@@ -98,7 +106,7 @@ public sealed unsafe partial class SeccompFilter
                 body.Add(new Instruction(JumpEqual, 0, ToEnd(), 0));
             }
         }
-        body.Add(new Instruction(Return, 0, 0, ReturnAllow));
+        body.Add(new Instruction(Return, 0, 0, result));
         if (rule.Conditions.Count > 0)
             body.Add(Load(NumberOffset));
         return body;

@@ -118,6 +118,10 @@ public sealed class BackendRing
         }
     }
 
+    /// <summary>Whether what was taken last, and not put back, is a request that a process before this one left. Who puts it back and stops the ring leaves it to
+    /// the in-flight log; without a log nobody finds it.</summary>
+    public bool IsLatestLeft => _queue.IsLatestLeft;
+
     /// <summary>Undoes the latest <see cref="TryTake"/>: nothing was there to fill the request with, and it is the next again. Then the one that
     /// was taken before it may be put back, and so on, as long as they were not completed.</summary>
     public void PutBack(ushort head)

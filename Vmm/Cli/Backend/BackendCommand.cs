@@ -22,12 +22,12 @@ internal static class BackendCommand
         bool isConfined = Choice.ParseSwitch(new OptionValue("--sandbox", null, options.Sandbox ?? "on"));
         Func<ServedDevice> open = options.Read();
 
-        // Not before there is something to look at; meanwhile it does not end the process.
+        // SIGUSR1 is ignored until the device is open: by default it would end the process.
         SignalDisposition.Ignore(RefreshNumber);
         ServedDevice served = open();
         using var device = (IDisposable)served.Device;
         using var server = new VhostUserServer(endpoint, served.Device, new VhostUserServerOptions { ServesOnce = options.Once });
-        // First of all, because the thread that waits for signals inherits it.
+        // Before the thread for signals starts, which inherits this.
         Confinement confinement = endpoint.Role == VhostUserSocketRole.Client
             ? served.Confinement with { SocketDirectories = [.. served.Confinement.SocketDirectories, DirectoryOf(endpoint.Path!)] }
             : served.Confinement;

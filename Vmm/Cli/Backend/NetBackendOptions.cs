@@ -41,7 +41,11 @@ internal sealed class NetBackendOptions : BackendOptions
         IPEndPoint local = ParseAddress(list, "local", pairs), remote = ParseAddress(list, "remote", pairs);
         if (local.AddressFamily != remote.AddressFamily)
             throw list.Find("remote")!.Value.Refuse($"is not of the same family as {local}");
-        return () => new ServedDevice(NetBackend.OnUdp(local, remote, pairs, mtu), new Confinement { SendsDescriptors = false });
+        return () =>
+        {
+            NetBackend device = NetBackend.OnUdp(local, remote, pairs, mtu);
+            return new ServedDevice(device, new Confinement { SendsDescriptors = false, Refused = device.Refused });
+        };
     }
 
     private static IPEndPoint ParseAddress(KeyValueList list, string key, int pairs)

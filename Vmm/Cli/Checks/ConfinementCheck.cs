@@ -18,7 +18,7 @@ internal static class ConfinementCheck
             : Finding.MissingOptional("Landlock", "back-ends are confined by seccomp alone: take a kernel with CONFIG_SECURITY_LANDLOCK, and landlock in lsm= of its command line");
         int error = host.IoUringError();
         yield return error == 0
-            ? Finding.Ok("io_uring", "does the I/O of disks, as far as the kernel lets a confined back-end")
+            ? Finding.Ok("io_uring", "does the I/O of disks")
             : Finding.MissingOptional("io_uring", $"{new ErrnoException("io_uring_setup", error).Message}: threads do the I/O of disks; see /proc/sys/kernel/io_uring_disabled");
     }
 }

@@ -9,7 +9,7 @@ namespace Vmm.Tests.Integration.Linux.Devices;
 /// <summary>Network devices: taps and vhost-net.</summary>
 public partial class NetworkTests : DeviceTest
 {
-    private const int TransferSize = 64 << 20;
+    private static readonly int s_transferSize = (IsFull ? 64 : 16) << 20;
 
     private static readonly int s_reboots = IsFull ? 100 : 5;   // each takes 4 s in the emulated host
 
@@ -17,14 +17,14 @@ public partial class NetworkTests : DeviceTest
     private static readonly TimeSpan s_traced = TimeSpan.FromSeconds(IsFull ? 30 : 3);
 
     // A transfer and three reinitialisations, in the emulated host.
-    private static readonly TimeSpan s_deadline = TimeSpan.FromMinutes(3);
+    private static readonly TimeSpan s_deadline = TimeSpan.FromMinutes(6);
 
     [Test]
     public void Traffic_OneQueue_ArrivesUnchangedAndSurvivesRebinding()
     {
         HostTap tap = Keep(new HostTap(0));
         HostTap jumbo = Keep(new HostTap(1));
-        TransferServer transfer = Keep(new TransferServer(tap.Address, TransferSize));
+        TransferServer transfer = Keep(new TransferServer(tap.Address, s_transferSize));
         VmmProcess process = Boot(GuestWith(
             $"""
             ip link set lo up

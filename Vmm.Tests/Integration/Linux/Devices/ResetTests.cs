@@ -13,7 +13,7 @@ public class ResetTests : DeviceTest
     private const string Disk = "modprobe -a virtio_mmio virtio_blk\nuntil [ -b /dev/vda ]; do sleep 0.1; done\n";
     private const string Share = "modprobe -a virtio_mmio virtiofs\nmkdir /share\nmount -t virtiofs work /share || exit 1\n";
 
-    private static readonly int s_resets = IsFull ? 50 : 2;
+    private static readonly int s_resets = IsFull ? 50 : 1;
 
     // So few that 32 requests take longer than a back-end may take to stop, and than a boot. A control group of the kernel takes no 1.
     private static readonly int s_perSecond = IsFull ? 1 : 3;
