@@ -14,6 +14,10 @@ internal sealed class StopSignals : IDisposable
     private static readonly int[] s_ending = [1, 2, 3, 6, 12, 14, 15, 16, 24, 26, 27, 29];
     private static readonly int[] s_without = [10, 25];   // USR1, XFSZ
 
+    // Those of the signals that do nothing stay when an object is gone. The runtime hears of a signal on a thread of its own, perhaps late, and
+    // what nobody handles then ends the process.
+    private static readonly List<PosixSignalRegistration> s_lasting = [];
+
     private readonly Lock _lock = new();
     private readonly List<PosixSignalRegistration> _registrations = [];
     private readonly CancellationTokenSource _cancellation = new();
@@ -23,29 +27,18 @@ internal sealed class StopSignals : IDisposable
     /// <summary>From now on the signals do not kill the process.</summary>
     public StopSignals()
     {
-        foreach (int number in s_without)
-            Handle(number, static () => { });
+        lock (s_lasting)
+        {
+            for (int i = s_lasting.Count; i < s_without.Length; i++)
+                s_lasting.Add(Register(s_without[i], static () => { }));
+        }
         foreach (int number in s_ending)
             Handle(number, () => Receive(number));   // the process ends by itself once the machine has
     }
 
     /// <summary>From now on <paramref name="number"/> calls <paramref name="handler"/>, on a thread of the runtime's, and does nothing else.</summary>
     /// <exception cref="ErrnoException">The host allows no thread that hears of signals.</exception>
-    public void Handle(int number, Action handler)
-    {
-        try
-        {
-            _registrations.Add(PosixSignalRegistration.Create((PosixSignal)number, context =>
-            {
-                context.Cancel = true;
-                handler();
-            }));
-        }
-        catch (TypeInitializationException e) when (e.InnerException is IOException)
-        {
-            throw NativeThread.Refused("signals");   // the runtime starts it with the first registration
-        }
-    }
+    public void Handle(int number, Action handler) => _registrations.Add(Register(number, handler));
 
     /// <summary>The number of the first signal that came; 0 if none has.</summary>
     public int First { get; private set; }
@@ -74,6 +67,22 @@ internal sealed class StopSignals : IDisposable
             // A signal may be under way to Receive all the same.
             _disposed = true;
             _cancellation.Dispose();
+        }
+    }
+
+    private static PosixSignalRegistration Register(int number, Action handler)
+    {
+        try
+        {
+            return PosixSignalRegistration.Create((PosixSignal)number, context =>
+            {
+                context.Cancel = true;
+                handler();
+            });
+        }
+        catch (TypeInitializationException e) when (e.InnerException is IOException)
+        {
+            throw NativeThread.Refused("signals");   // the runtime starts it with the first registration
         }
     }
 
