@@ -20,7 +20,7 @@ internal static class LimitsCheck
             : Finding.MissingOptional("open files", $"{Show(files)}, and a machine with many devices needs more: ulimit -n {EnoughFiles}");
 
         // A vCPU is a thread, and each device has one or two.
-        if (ControlGroups.Left(host, "pids", "pids", isFileOfV1: false) is { } threads)
+        if (ControlGroups.Left(host, "pids") is { } threads)
         {
             yield return threads.Amount >= EnoughThreads
                 ? Finding.Ok("threads", $"{threads.Amount} more in the control group {threads.Group}")

@@ -44,15 +44,12 @@ internal static class MemoryCheck
             string topic = $"huge pages of {HostHugePages.Name(size)}";
             if (free == 0)
                 yield return Finding.MissingOptional(topic, $"none free of {total}: set some aside, echo N > {counters}/nr_hugepages");
-            else if (ControlGroups.Left(host, "hugetlb", $"hugetlb.{HugetlbName(size)}", isFileOfV1: true) is { } left && left.Amount < free * size)
-                yield return Finding.Ok(topic, $"{left.Amount / size} of the {free} that are free, as the control group {left.Group} leaves no more");
+            else if (HostMemory.ReadHugePages(size, host.Root) is { Group: string group } left && left.Available < free * size)
+                yield return Finding.Ok(topic, $"{left.Available / size} of the {free} that are free, as the control group {group} leaves no more");
             else
                 yield return Finding.Ok(topic, $"{free} free of {total}");
         }
     }
-
-    // As the kernel names its files: 64KB, 2MB, 1GB (mm/hugetlb_cgroup.c, mem_fmt).
-    private static string HugetlbName(ulong size) => HostHugePages.Name(size) + "B";
 
     private static ulong Number(string text) => ulong.TryParse(text.Trim(), NumberStyles.None, CultureInfo.InvariantCulture, out ulong number) ? number : 0;
 }
