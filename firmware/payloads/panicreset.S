@@ -27,27 +27,5 @@ begin
     movw $0, (%rbx)
     on_option "cold", 1f
     movw $WARM_START, (%rbx)
-1:  on_option "acpi", reset_acpi
-    on_option "i8042", reset_i8042
-    on_option "triple", reset_triple
-    print "no way to reset is named\n"
-    jmp power_off
-
-reset_acpi:
-    out_byte RESET_VALUE, RESET_REGISTER
-    jmp halt_for_ever
-
-reset_i8042:
-    out_byte I8042_PULSE_RESET, I8042_COMMAND
-    jmp halt_for_ever
-
-reset_triple:
-    lidt no_idt
-    xor %ecx, %ecx
-    div %ecx
-    jmp halt_for_ever
-
-    .section .rodata
-no_idt:
-    .word 0
-    .quad 0
+1:
+.include "resets.inc"

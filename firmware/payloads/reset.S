@@ -36,31 +36,7 @@ begin
     cmp $'r', %al
     jne power_off
 
-    on_option "acpi", reset_acpi
-    on_option "i8042", reset_i8042
-    on_option "triple", reset_triple
-    print "no way to reset is named\n"
-    jmp power_off
-
-reset_acpi:
-    out_byte RESET_VALUE, RESET_REGISTER
-    jmp halt_for_ever
-
-reset_i8042:
-    out_byte I8042_PULSE_RESET, I8042_COMMAND
-    jmp halt_for_ever
-
-# An exception without an IDT is a double fault without one, and that a triple fault: the processor shuts down.
-reset_triple:
-    lidt no_idt
-    xor %ecx, %ecx
-    div %ecx
-    jmp halt_for_ever
-
-    .section .rodata
-no_idt:
-    .word 0
-    .quad 0
+.include "resets.inc"
 
     .bss
     .balign 8
