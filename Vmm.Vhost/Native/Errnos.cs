@@ -41,6 +41,9 @@ public static class Errnos
     /// <summary>No such device.</summary>
     public const int Enodev = 19;
 
+    /// <summary>A part of a path is not a directory.</summary>
+    public const int Enotdir = 20;
+
     /// <summary>Invalid argument.</summary>
     public const int Einval = 22;
 

@@ -58,6 +58,27 @@ internal sealed class XzDecoder : PayloadDecoder
         LzmaDictionary.Release(dictionary);
     }
 
+    /// <summary>Unpacks a file by itself, of which nothing says what size it unpacks to.</summary>
+    /// <param name="packed">The whole file.</param>
+    /// <param name="limit">The most bytes that it may unpack to.</param>
+    public static byte[] DecodeFile(in MappedRange packed, int limit)
+    {
+        StrictStream source = OpenStream(packed, out XzCheck check);
+        using var target = new MemoryStream();
+        for (int blocks = 0; NextBlock(source, blocks) is XzBlockHeader block; blocks++)
+        {
+            int start = (int)target.Length;
+            using (LzmaStream stream = OpenBlock(source, block))
+                CompressedFile.CopyAll(stream, target, limit);
+            Span<byte> data = target.GetBuffer().AsSpan(start, (int)target.Length - start);
+            if (block.HasX86Filter)
+                X86BranchFilter.Decode(data);
+            source.SkipTo4();
+            check.Verify(source, data);
+        }
+        return target.ToArray();
+    }
+
     // The kernel's build makes one block, and tools with several threads one for some megabytes. Each costs the set-up of a decoder.
     private static XzBlockHeader? NextBlock(StrictStream source, int before)
     {
@@ -65,9 +86,12 @@ internal sealed class XzDecoder : PayloadDecoder
         return block is null || before < MaxBlocks ? block : throw new InvalidDataException($"more than {MaxBlocks} blocks");
     }
 
-    private static StrictStream Open(in MappedRange packed, out XzCheck check)
+    private static StrictStream Open(in MappedRange packed, out XzCheck check) =>
+        OpenStream(packed.Slice(0, packed.Length - SizeTrailer), out check);
+
+    private static StrictStream OpenStream(in MappedRange packed, out XzCheck check)
     {
-        var source = new StrictStream(packed.Slice(0, packed.Length - SizeTrailer).OpenStream());
+        var source = new StrictStream(packed.OpenStream());
         Span<byte> header = stackalloc byte[StreamHeaderSize];
         source.ReadExactly(header);
         check = new XzCheck(header[CheckTypeOffset]);
@@ -77,10 +101,13 @@ internal sealed class XzDecoder : PayloadDecoder
     /// <summary>Decodes a block until it ends or <paramref name="target"/> is full; if <paramref name="toTheEnd"/>, it must have ended by then.</summary>
     private static int FillBlock(StrictStream source, in XzBlockHeader block, Span<byte> target, bool toTheEnd = false)
     {
-        using LzmaStream stream = LzmaStream.Create([block.DictionaryProperty], source, -1, -1, null, isLzma2: true, leaveOpen: true);
+        using LzmaStream stream = OpenBlock(source, block);
         int count = StreamDecoder.FillSome(stream, target);
         if (toTheEnd && count == target.Length && stream.ReadByte() >= 0)
             throw new InvalidDataException("more bytes than it should unpack to");
         return count;
     }
+
+    private static LzmaStream OpenBlock(StrictStream source, in XzBlockHeader block) =>
+        LzmaStream.Create([block.DictionaryProperty], source, -1, -1, null, isLzma2: true, leaveOpen: true);
 }

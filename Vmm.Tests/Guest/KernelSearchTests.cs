@@ -1,0 +1,188 @@
+using NUnit.Framework;
+using Vmm.Guest;
+
+namespace Vmm.Tests.Guest;
+
+[System.Runtime.Versioning.SupportedOSPlatform("linux")]
+[FixtureLifeCycle(LifeCycle.InstancePerTestCase)]
+public sealed class KernelSearchTests : IDisposable
+{
+    private readonly HostTree _host = new();
+
+    public void Dispose() => _host.Dispose();
+
+    [Test]
+    public void Search_NothingNamed_IsTheRunningKernelWithItsModules()
+    {
+        string image = _host.AddImage("boot/vmlinuz-6.1.0-18-amd64", "6.1.0-18-amd64");
+        _host.AddImage("boot/vmlinuz-6.9.0", "6.9.0");
+        _host.Add("lib/modules/6.1.0-18-amd64/modules.dep");
+
+        Assert.That(Search(running: "6.1.0-18-amd64"), Is.EqualTo(new GuestKernel(image, "6.1.0-18-amd64", _host.In("lib/modules/6.1.0-18-amd64"))));
+    }
+
+    [TestCase("boot/vmlinuz-6.5.1")]
+    [TestCase("lib/modules/6.5.1/vmlinuz")]
+    [TestCase("usr/lib/modules/6.5.1/vmlinuz")]
+    [TestCase("run/booted-system/kernel")]
+    public void Search_RunningKernelsImage_IsFoundWhereDistributionsPutIt(string place)
+    {
+        string image = _host.AddImage(place, "6.5.1");
+
+        Assert.That(Search(running: "6.5.1").ImagePath, Is.EqualTo(image));
+    }
+
+    [Test]
+    public void Search_RunningKernelHasNoImage_IsTheNewest()
+    {
+        _host.AddImage("boot/vmlinuz-6.9.12", null);
+        _host.AddImage("boot/vmlinuz-0-rescue-0123", null);
+        string newest = _host.AddImage("lib/modules/6.10.1/vmlinuz", null);
+        _host.AddImage("lib/modules/6.10.1-rc7/vmlinuz", null);
+        _host.Add("lib/modules/6.11.0/modules.dep");
+
+        Assert.That(Search(running: "5.15.0-microsoft"), Is.EqualTo(new GuestKernel(newest, "6.10.1", null)));
+    }
+
+    [Test]
+    public void Search_NoImageAnywhere_SaysWhatToInstall() =>
+        AssertError(() => Search(), "no kernel was found", "apt-get install", "--kernel");
+
+    [Test]
+    public void Search_Release_IsThatOne()
+    {
+        _host.AddImage("boot/vmlinuz-6.9.0", "6.9.0");
+        string image = _host.AddImage("boot/vmlinuz-6.8.0", "6.8.0");
+
+        Assert.That(Search("6.8.0").ImagePath, Is.EqualTo(image));
+    }
+
+    [Test]
+    public void Search_ReleaseThatIsNotThere_NamesThoseThatAre()
+    {
+        _host.AddImage("boot/vmlinuz-6.9.0", "6.9.0");
+        _host.AddImage("boot/vmlinuz-6.10.0", "6.10.0");
+
+        AssertError(() => Search("6.8.0"), "--kernel: no file and no kernel is called 6.8.0", "there are 6.9.0, 6.10.0");
+    }
+
+    [Test]
+    public void Search_FileOfAnUnpackedPackage_HasItsReleaseAndTheModulesBesideIt()
+    {
+        string image = _host.AddImage("package/boot/vmlinuz-x", "6.12.9");
+        _host.Add("package/usr/lib/modules/6.12.9/modules.dep");
+        _host.Add("lib/modules/6.12.9/modules.dep");
+
+        Assert.That(Search(image), Is.EqualTo(new GuestKernel(image, "6.12.9", _host.In("package/usr/lib/modules/6.12.9"))));
+    }
+
+    [Test]
+    public void Search_FileOfAnInstalledRelease_HasTheHostsModules()
+    {
+        string image = _host.AddImage("work/bzImage", "6.12.9");
+        _host.Add("lib/modules/6.12.9/modules.dep");
+
+        Assert.That(Search(image).Modules, Is.EqualTo(_host.In("lib/modules/6.12.9")));
+    }
+
+    [TestCase("")]
+    [TestCase("/arch/x86/boot/bzImage")]
+    public void Search_BuildTreeOrItsImage_HasTheTreesModules(string named)
+    {
+        string image = _host.AddImage("linux/arch/x86/boot/bzImage", "6.13.0-old");
+        _host.Add("linux/include/config/kernel.release", "6.13.0-mine+\n");
+
+        Assert.That(Search(_host.In("linux") + named), Is.EqualTo(new GuestKernel(image, "6.13.0-mine+", _host.In("linux"), IsBuildTree: true)));
+    }
+
+    [Test]
+    public void Search_BuildTreeBeforeItsKernelIsBuilt_SaysSo()
+    {
+        _host.Add("linux/include/config/auto.conf");
+
+        AssertError(() => Search(_host.In("linux")), "has no arch/x86/boot/bzImage yet", "make bzImage");
+    }
+
+    [Test]
+    public void Search_DirectoryOfModulesWithTheirKernel_IsThatKernel()
+    {
+        string image = _host.AddImage("lib/modules/6.5.1/vmlinuz", "6.5.1");
+        _host.Add("lib/modules/6.5.1/modules.dep");
+
+        Assert.That(Search(_host.In("lib/modules/6.5.1")), Is.EqualTo(new GuestKernel(image, "6.5.1", _host.In("lib/modules/6.5.1"))));
+    }
+
+    [Test]
+    public void Search_OtherDirectory_SaysWhatIsWanted() => AssertError(() => Search(_host.Root), "is a directory without a kernel");
+
+    [Test]
+    public void Search_FileThatIsNotThere_SaysSo() => AssertError(() => Search("./nothing"), "./nothing", "--kernel");
+
+    [TestCase("m/6.1.0", "m/6.1.0")]
+    [TestCase("m", "m/lib/modules/6.1.0")]
+    public void Search_Modules_AreTakenFromThere(string named, string expected)
+    {
+        string image = _host.AddImage("bzImage", "6.1.0");
+        _host.Add($"{expected}/modules.dep");
+
+        Assert.That(Search(image, _host.In(named)).Modules, Is.EqualTo(_host.In(expected)));
+    }
+
+    [Test]
+    public void Search_ModulesOfAnotherRelease_AreRefused()
+    {
+        string image = _host.AddImage("bzImage", "6.1.0");
+        _host.Add("m/lib/modules/6.2.0/modules.dep");
+
+        AssertError(() => Search(image, _host.In("m")), "--modules:", "lib/modules/6.1.0");
+    }
+
+    [Test]
+    public void Search_ImageThatOnlyRootReads_SaysWhatToDo()
+    {
+        if (Environment.IsPrivilegedProcess)
+            Assert.Ignore("root reads everything");
+        string image = _host.AddImage("boot/vmlinuz-6.8.0-generic", "6.8.0-generic");
+        File.SetUnixFileMode(image, UnixFileMode.None);
+
+        AssertError(() => Search(running: "6.8.0-generic"), "is not yours to read", "sudo chmod 0644");
+    }
+
+    [TestCase("6.9.12", "6.10.1")]
+    [TestCase("6.10.0-rc7", "6.10.0")]
+    [TestCase("6.10.0-rc7", "6.10.0-rc10")]
+    [TestCase("6.1.0-18-amd64", "6.1.0-20-amd64")]
+    [TestCase("6.1.0", "6.1.0-mine")]
+    [TestCase("6.10.0-rc7-mine", "6.10.0-mine")]
+    public void Compare_OlderAndNewer_AreInOrder(string older, string newer)
+    {
+        Assert.That(KernelRelease.Compare(older, newer), Is.Negative);
+        Assert.That(KernelRelease.Compare(newer, older), Is.Positive);
+        Assert.That(KernelRelease.Compare(newer, newer), Is.Zero);
+    }
+
+    // The offset is the file's: it may point anywhere, and what is there may be anything.
+    [TestCase((ushort)0xFFFF, "6.1.0 ")]
+    [TestCase((ushort)0x300, "../../etc ")]
+    [TestCase((ushort)0x300, "\x1b[2J ")]
+    [TestCase((ushort)0x300, "a-text-that-does-not-end-within-the-sixty-four-bytes-that-Linux-has-for-a-release")]
+    public void Search_ImageWithANonsenseRelease_HasNone(ushort offset, string text)
+    {
+        byte[] image = HostTree.Image(null);
+        Vmm.Tests.Boot.ElfBuilder.U16(image, 0x20E, offset);
+        System.Text.Encoding.ASCII.GetBytes(text).CopyTo(image.AsSpan(0x500));
+
+        Assert.That(Search(_host.Add("bzImage", image)), Is.EqualTo(new GuestKernel(_host.In("bzImage"), null, null)));
+    }
+
+    private GuestKernel Search(string? kernel = null, string? modules = null, string running = "5.0.0") =>
+        new KernelSearch(_host.Root, running).Search(kernel, modules);
+
+    private static void AssertError(Func<GuestKernel> search, params string[] parts)
+    {
+        VmmException error = Assert.Throws<VmmException>(() => search())!;
+        foreach (string part in parts)
+            Assert.That(error.Message, Does.Contain(part));
+        Assert.That(error.Message, Does.Not.Contain('\n'));
+    }
+}

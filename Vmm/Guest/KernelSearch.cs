@@ -1,0 +1,222 @@
+using Vmm.Boot;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Guest;
+
+/// <summary>Finds the kernel for a test guest: the one that the user names by a file, a release or a tree in which it was built; else the host's own.</summary>
+/// <param name="root">The host's root directory.</param>
+/// <param name="running">The release of the host's own kernel.</param>
+internal sealed class KernelSearch(string root, string running)
+{
+    private const string Option = "--kernel";
+
+    // Where distributions put images, in the order in which they are tried. NixOS has its own kernel only by the last one.
+    private static readonly string[] s_places =
+        ["boot/vmlinuz-{0}", "lib/modules/{0}/vmlinuz", "usr/lib/modules/{0}/vmlinuz", "boot/kernel-{0}", "boot/vmlinux-{0}", "usr/lib/kernel/vmlinuz-{0}"];
+
+    private static readonly string[] s_moduleRoots = ["lib/modules", "usr/lib/modules", "run/booted-system/kernel-modules/lib/modules"];
+
+    private const string NixKernel = "run/booted-system/kernel";
+
+    /// <summary>Finds a kernel on this host.</summary>
+    /// <param name="kernel">What <c>--kernel</c> says: PATH, RELEASE or BUILD-TREE; null for the running kernel, or the newest if its image is not here.</param>
+    /// <param name="modules">What <c>--modules</c> says: a directory such as /lib/modules/RELEASE, or one with lib/modules/RELEASE in it; null for where
+    /// they belong.</param>
+    /// <exception cref="VmmException">There is none, or it cannot be read; one line that says what to do.</exception>
+    public static GuestKernel Find(string? kernel, string? modules) =>
+        new KernelSearch("/", File.ReadAllText("/proc/sys/kernel/osrelease").Trim()).Search(kernel, modules);
+
+    /// <inheritdoc cref="Find"/>
+    public GuestKernel Search(string? kernel, string? modules)
+    {
+        GuestKernel found = kernel switch
+        {
+            null => FindDefault(),
+            "" => throw new VmmException($"{Option}: is empty; name a file, a release or a tree in which a kernel was built"),
+            _ when Directory.Exists(kernel) => FindInDirectory(kernel),
+            _ when File.Exists(kernel) || kernel.Contains('/', StringComparison.Ordinal) || !KernelRelease.IsValid(kernel) => FromFile(kernel),
+            _ => FindRelease(kernel),
+        };
+        return modules is null ? found : UseModules(found, modules);
+    }
+
+    private GuestKernel FindDefault()
+    {
+        if (ImageOf(running) is string own)
+            return Installed(own, running);
+        if (File.Exists(In(NixKernel)))
+            return Installed(In(NixKernel), running);
+        string? newest = null;
+        foreach (string release in Releases())
+        {
+            if (newest is null || KernelRelease.Compare(release, newest) > 0)
+                newest = release;
+        }
+        if (newest is null)
+        {
+            throw new VmmException($"no kernel was found: neither the running one, {running}, nor another has an image in {In("boot")} or {In("lib/modules")}; "
+                + $"install one (Debian: apt-get install linux-image-cloud-amd64), or name one by {Option}");
+        }
+        return Installed(ImageOf(newest)!, newest);
+    }
+
+    private GuestKernel FindRelease(string release)
+    {
+        if (ImageOf(release) is string image)
+            return Installed(image, release);
+        string[] others = [.. Releases()];
+        Array.Sort(others, KernelRelease.Compare);
+        string known = others.Length == 0 ? "there is none" : $"there are {string.Join(", ", others.TakeLast(5))}";
+        throw new VmmException($"{Option}: no file and no kernel is called {release}: {known} in {In("boot")} and {In("lib/modules")}; install it, or name its file");
+    }
+
+    // A tree in which a kernel was built, or a directory such as /lib/modules/RELEASE.
+    private GuestKernel FindInDirectory(string path)
+    {
+        foreach (string image in new[] { "arch/x86/boot/bzImage", "vmlinux" })
+        {
+            if (File.Exists(Path.Combine(path, image)) && IsBuildTree(path))
+                return FromTree(Path.Combine(path, image), path);
+        }
+        if (IsBuildTree(path))
+            throw new VmmException($"{Option}: {path} has no arch/x86/boot/bzImage yet: build the kernel (make bzImage)");
+        string release = Path.GetFileName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(path)));
+        string own = Path.Combine(path, "vmlinuz");
+        if (File.Exists(own))
+            return Open(own, Option) with { Modules = path };
+        if (HasModules(path) && KernelRelease.IsValid(release) && ImageOf(release) is string installed)
+            return Open(installed, Option) with { Modules = path };
+        throw new VmmException($"{Option}: {path} is a directory without a kernel: name an image, or a tree in which a kernel was built (with arch/x86/boot/bzImage)");
+    }
+
+    private GuestKernel FromFile(string path)
+    {
+        if (TreeOf(path) is string tree)
+            return FromTree(path, tree);
+        GuestKernel kernel = Open(path, Option);
+        if (kernel.Release is not string release)
+            return kernel;
+        // Of a package that was unpacked somewhere, boot/ and lib/modules/ lie beside each other.
+        string? beside = Path.GetDirectoryName(Path.GetDirectoryName(Path.GetFullPath(path)));
+        return kernel with { Modules = (beside is null ? null : ModulesIn(beside, release)) ?? ModulesIn(root, release) };
+    }
+
+    private GuestKernel Installed(string image, string release)
+    {
+        GuestKernel kernel = Open(image, option: null);
+        return kernel with { Release = kernel.Release ?? release, Modules = ModulesIn(root, kernel.Release ?? release) };
+    }
+
+    private static GuestKernel FromTree(string image, string tree)
+    {
+        GuestKernel kernel = Open(image, Option);
+        string? release = HostFile.TryReadLine(Path.Combine(tree, "include/config/kernel.release"));
+        return new GuestKernel(image, release is { Length: > 0 } ? release : kernel.Release, tree, IsBuildTree: true);
+    }
+
+    private static GuestKernel UseModules(GuestKernel kernel, string modules)
+    {
+        if (!Directory.Exists(modules))
+            throw new VmmException($"--modules: {modules} is not a directory");
+        if (IsBuildTree(modules) && !HasModules(modules))
+            return kernel with { Modules = modules, IsBuildTree = true };
+        string? directory = HasModules(modules) ? modules : kernel.Release is string release ? ModulesIn(modules, release) : null;
+        return directory is not null
+            ? kernel with { Modules = directory, IsBuildTree = false }
+            : throw new VmmException($"--modules: {modules} has neither modules.dep nor lib/modules/{kernel.Release ?? "RELEASE"} in it: name the directory that "
+                + "make modules_install or the kernel's package has made, or run depmod");
+    }
+
+    private static GuestKernel Open(string image, string? option)
+    {
+        try
+        {
+            using ImageFile file = ImageFile.OpenKernel(image);
+            return new GuestKernel(image, KernelRelease.Read(file), Modules: null);
+        }
+        catch (VmmException e) when (e.InnerException is ErrnoException { Errno: Errnos.Eacces })
+        {
+            // Ubuntu's kernels are root's alone to read.
+            throw new VmmException($"kernel {image} is not yours to read: run sudo chmod 0644 {image}"
+                + (option is null ? $", or name another by {Option} (apt-get download and dpkg-deb -x get one without root)" : ""), e);
+        }
+    }
+
+    // The tree of arch/x86/boot/bzImage, also by the link in arch/x86_64/boot.
+    private static string? TreeOf(string image)
+    {
+        string full = Path.GetFullPath(image);
+        foreach (string end in new[] { "/arch/x86/boot/bzImage", "/arch/x86_64/boot/bzImage", "/vmlinux" })
+        {
+            if (full.EndsWith(end, StringComparison.Ordinal) && IsBuildTree(full[..^end.Length]))
+                return full[..^end.Length];
+        }
+        return null;
+    }
+
+    private static bool IsBuildTree(string path) =>
+        File.Exists(Path.Combine(path, "include/config/kernel.release")) || File.Exists(Path.Combine(path, "include/config/auto.conf"));
+
+    private static bool HasModules(string path) =>
+        File.Exists(Path.Combine(path, "modules.dep")) || File.Exists(Path.Combine(path, "modules.builtin"));
+
+    private static string? ModulesIn(string directory, string release)
+    {
+        foreach (string place in s_moduleRoots)
+        {
+            string candidate = Path.Combine(directory, place, release);
+            if (HasModules(candidate))
+                return candidate;
+        }
+        return null;
+    }
+
+    private string? ImageOf(string release)
+    {
+        foreach (string place in s_places)
+        {
+            string path = In(place.Replace("{0}", release, StringComparison.Ordinal));
+            if (File.Exists(path))
+                return path;
+        }
+        return null;
+    }
+
+    // All whose image is in one of the places.
+    private HashSet<string> Releases()
+    {
+        HashSet<string> releases = [];
+        foreach (string place in s_places)
+        {
+            int slot = place.IndexOf("{0}", StringComparison.Ordinal);
+            int from = place.LastIndexOf('/', slot) + 1, to = place.IndexOf('/', slot);
+            string directory = In(place[..from]), prefix = place[from..slot];
+            if (!Directory.Exists(directory))
+                continue;
+            foreach (string entry in List(directory))
+            {
+                string name = Path.GetFileName(entry);
+                if (name.StartsWith(prefix, StringComparison.Ordinal) && KernelRelease.IsValid(name[prefix.Length..])
+                    && File.Exists(to < 0 ? entry : entry + place[to..]))
+                {
+                    releases.Add(name[prefix.Length..]);
+                }
+            }
+        }
+        return releases;
+    }
+
+    private static string[] List(string directory)
+    {
+        try
+        {
+            return Directory.GetFileSystemEntries(directory);
+        }
+        catch (UnauthorizedAccessException)
+        {
+            return [];
+        }
+    }
+
+    private string In(string path) => Path.Combine(root, path);
+}
