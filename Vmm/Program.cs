@@ -13,6 +13,7 @@ namespace Vmm;
 internal static class Program
 {
     // The command line parser sees the options only by reflection: without these lines the native binary has none.
+    [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(ExecOptions))]
     [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(RunOptions))]
     [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(CheckOptions))]
     [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(BackendIndex))]
@@ -25,9 +26,10 @@ internal static class Program
     {
         int status = Run(args, StandardWriter.Output(), StandardWriter.Error());
         // A shell, systemd and make tell an interrupted program from a failed one by the signal that it died of.
-        if (ExitCode.SignalOf(status) is int signal)
-            ProcessEnd.BySignal(signal);
-        return status;
+        if (ExitCode.SignalOf(status) is not int signal)
+            return status;
+        ProcessEnd.BySignal(signal);
+        return ExitCode.OfKilled(signal);
     }
 
     /// <summary>Does what <paramref name="args"/> say.</summary>
@@ -40,7 +42,9 @@ internal static class Program
         }
         catch (Exception e)
         {
-            return Report(e, error);
+            int status = Report(e, error);
+            // The other statuses are the command's.
+            return args is ["exec", ..] ? ExitCode.ExecFailure : status;
         }
     }
 
@@ -76,10 +80,11 @@ internal static class Program
             return ExitCode.Success;
         }
         // Each queue of each device takes descriptors, and the usual soft limit is for programs that still use select(2).
-        if (request is RunOptions or BackendOptions)
+        if (request is MachineOptions or BackendOptions)
             ResourceLimit.OpenFiles.Raise();
         return request switch
         {
+            ExecOptions options => ExecCommand.Run(options, output),
             RunOptions options => RunCommand.Run(options),
             CheckOptions => CheckCommand.Run(HostView.Real, output),
             BackendOptions options => BackendCommand.Run(options, output),

@@ -2,7 +2,7 @@ namespace Vmm.Devices.Backends;
 
 /// <summary>Bytes that wait, in the order in which they came. Takes memory as it needs it, up to a limit. Not thread-safe.</summary>
 /// <param name="capacity">The most bytes it holds; a power of two from 4096 on.</param>
-internal sealed class ByteQueue(int capacity)
+public sealed class ByteQueue(int capacity)
 {
     private const int FirstSize = 4096;
 

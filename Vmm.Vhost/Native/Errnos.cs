@@ -110,4 +110,7 @@ public static class Errnos
     /// <summary>Whether a read or an accept that failed with <paramref name="errno"/> fails for ever: it is the descriptor that is not what it should
     /// be. All other errors are of the moment (of the network, of resources, of a device that is busy), and the next attempt may work.</summary>
     public static bool IsOfDescriptor(int errno) => errno is Ebadf or Ebadfd or Enotsock or Eisdir or Einval;
+
+    /// <summary>What error <paramref name="number"/> means, in the C library's words.</summary>
+    public static string Describe(int number) => System.Runtime.InteropServices.Marshal.GetPInvokeErrorMessage(number);
 }

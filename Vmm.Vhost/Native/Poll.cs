@@ -91,6 +91,13 @@ public static unsafe partial class Poll
         }
     }
 
+    /// <summary>Whether <paramref name="descriptor"/> takes something now without waiting.</summary>
+    public static bool IsWritable(FileDescriptor descriptor)
+    {
+        Span<PollEntry> entries = [new PollEntry(descriptor, PollEvents.Writable)];
+        return Wait(entries, 0) > 0 && (entries[0].Happened & PollEvents.Writable) != 0;
+    }
+
     private static int Wait(Span<PollEntry> entries, Span<SystemEntry> system, int timeout)
     {
         int result;

@@ -2,7 +2,7 @@ using Tmds.Linux;
 
 namespace Vmm.Vhost.Native;
 
-/// <summary>Standard input and output of the process, as it was started.</summary>
+/// <summary>The standard streams of the process, as it was started.</summary>
 public static class StandardStream
 {
     /// <summary>Standard input, or null if the process was started without.</summary>
@@ -10,6 +10,21 @@ public static class StandardStream
 
     /// <summary>Standard output, or null if the process was started without.</summary>
     public static FileDescriptor? Output => Inherited(1);
+
+    /// <summary>Standard error, or null if the process was started without.</summary>
+    public static FileDescriptor? Error => Inherited(2);
+
+    /// <summary>Puts /dev/null in the place of stream <paramref name="number"/> (0, 1 or 2): whoever is at the other end of a pipe sees that it has
+    /// ended, and the number is nobody else's.</summary>
+    /// <exception cref="ErrnoException">There is no /dev/null.</exception>
+    public static void Close(int number)
+    {
+        using FileDescriptor none = FileDescriptor.Open("/dev/null", OpenMode.ReadWrite);
+        using HeldDescriptor held = none.Hold();
+        // Not close-on-exec, as the stream was not: dup2(2) does not copy that flag.
+        if (LibC.dup2(held.Number, number) < 0)
+            throw ErrnoException.FromLastError("dup2");
+    }
 
     // A process that is started with a closed standard stream gives its number to whatever it opens first. What was inherited cannot
     // be close-on-exec, and all that we and the runtime open is.

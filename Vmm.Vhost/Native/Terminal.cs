@@ -22,6 +22,8 @@ public sealed class Terminal
     private static readonly IoctlRequest s_setAttributes = new(0x5402, "TCSETS");
     private static readonly IoctlRequest s_getForeground = new(0x540F, "TIOCGPGRP");
 
+    private static readonly IoctlRequest s_getSize = new(0x5413, "TIOCGWINSZ");
+
     private readonly Lock _lock = new();
     private readonly FileDescriptor _fd;
     private Termios _original;
@@ -46,6 +48,17 @@ public sealed class Terminal
             int group = 0;
             // SAFETY: TIOCGPGRP fills one pid_t, on the stack.
             return Ioctl.TryCall(_fd, s_getForeground, (nuint)(&group)) < 0 || group == ProcessGroup.Current;
+        }
+    }
+
+    /// <summary>Rows and columns of its window; zeros where nobody knows.</summary>
+    public unsafe (ushort Rows, ushort Columns) Size
+    {
+        get
+        {
+            ulong size = 0;     // struct winsize: rows, columns, and two numbers of pixels, 16 bits each
+            // SAFETY: TIOCGWINSZ fills eight bytes, on the stack.
+            return Ioctl.TryCall(_fd, s_getSize, (nuint)(&size)) < 0 ? default : ((ushort)size, (ushort)(size >> 16));
         }
     }
 

@@ -7,16 +7,17 @@ internal static class RepeatableOptions
     private const char Separator = '\x1f';
 
     /// <summary>Puts the values of each repeatable option into its first place.</summary>
-    /// <param name="args">The verb and its options, each of which has a value.</param>
+    /// <param name="args">The verb and its options.</param>
+    /// <param name="switches">The options without a value, with their dashes.</param>
     /// <param name="names">The repeatable options, with their dashes.</param>
-    public static string[] Join(string[] args, params ReadOnlySpan<string> names)
+    public static string[] Join(string[] args, string[] switches, params ReadOnlySpan<string> names)
     {
         var joined = new List<string>(args.Length);
         var places = new Dictionary<string, int>();
         for (int i = 0; i < args.Length; i++)
         {
             (string name, string? value) = Split(args[i]);
-            bool takesNext = value is null && args[i].StartsWith("--", StringComparison.Ordinal) && i + 1 < args.Length;
+            bool takesNext = value is null && !switches.Contains(name) && args[i].StartsWith("--", StringComparison.Ordinal) && i + 1 < args.Length;
             if (takesNext)
                 value = args[++i];
             if (value is null || !names.Contains(name))
@@ -31,6 +32,9 @@ internal static class RepeatableOptions
 
     /// <summary>The values that <see cref="Join"/> put together; none for an option that was not given.</summary>
     public static string[] Values(string? joined) => joined is null ? [] : joined.Split(Separator);
+
+    /// <summary>The value that <see cref="Values"/> takes apart.</summary>
+    public static string? ToValue(params ReadOnlySpan<string> values) => values.IsEmpty ? null : string.Join(Separator, values!);
 
     private static int Add(List<string> list, string item)
     {

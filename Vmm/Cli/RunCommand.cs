@@ -20,13 +20,22 @@ internal static class RunCommand
         MachineConfig config = RunOptionsReader.Read(options);
         if (config.Memory.HugePageSize != 0)
             HostHugePages.Require(config.Memory.HugePageSize);
+        RequireVirtualisation(options.Force, config.Kernel.KernelPath);
+        return Run(config);
+    }
+
+    /// <summary>Refuses a Linux kernel where it does not run.</summary>
+    /// <param name="isForced">Whether the user wants it all the same.</param>
+    /// <param name="kernel">The kernel's file.</param>
+    /// <exception cref="VmmException">It does not run here.</exception>
+    public static void RequireVirtualisation(bool isForced, string kernel)
+    {
         // Such a guest would hang without a word: a paravirtual KVM interprets its kernel, and does not know all of its instructions.
-        if (!options.Force && !ProcessorCheck.HasVirtualisation(HostView.Real) && KernelLoader.IsLinux(config.Kernel.KernelPath))
+        if (!isForced && !ProcessorCheck.HasVirtualisation(HostView.Real) && KernelLoader.IsLinux(kernel))
         {
             throw new VmmException("this host's KVM does not run Linux guests: /proc/cpuinfo has neither vmx nor svm; "
                 + "vmm check says what to do, and --force tries all the same");
         }
-        return Run(config);
     }
 
     /// <summary>Builds the machine and runs it until it ends.</summary>

@@ -50,7 +50,7 @@ internal static class RunOptionsReader
 
     /// <summary>What <paramref name="options"/> want logged.</summary>
     /// <exception cref="UsageException">The value is no log level.</exception>
-    public static LogLevel ReadLogLevel(RunOptions options) => LogLevelOption.Parse(options.LogLevel);
+    public static LogLevel ReadLogLevel(MachineOptions options) => LogLevelOption.Parse(options.LogLevel);
 
     private static VirtioDeviceOptions[] ReadDevices(RunOptions options, int cpus)
     {

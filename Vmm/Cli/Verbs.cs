@@ -12,7 +12,7 @@ internal static class Verbs
 {
     /// <summary>Every verb with the class of its options.</summary>
     public static readonly (string Name, Type Options)[] All =
-        [("run", typeof(RunOptions)), ("check", typeof(CheckOptions)), (Backend, typeof(BackendIndex))];
+        [("exec", typeof(ExecOptions)), ("run", typeof(RunOptions)), ("check", typeof(CheckOptions)), (Backend, typeof(BackendIndex))];
 
     /// <summary>The devices of <c>vmm backend</c>, in the same way.</summary>
     public static readonly (string Name, Type Options)[] Backends =
@@ -25,6 +25,14 @@ internal static class Verbs
     private const string Backend = "backend";
 
     private const int HelpWidth = 100;
+
+    /// <summary>What stands before a command.</summary>
+    private const string CommandMark = "--";
+
+    private static readonly string[] s_repeatable =
+    [
+        NetOption.Name, FsOption.Name, DiskOption.Name, ScsiOption.Name, VdpaOption.Name, VhostUserOption.Name, BindOption.Name, EnvironmentOption.Name,
+    ];
 
     // Put after the arguments. The parser quietly ignores an option that is short of its value: that option now swallows this, which no
     // argument can be, and its absence from what is left over tells.
@@ -53,31 +61,48 @@ internal static class Verbs
             settings.AllowMultiInstance = false;
             settings.MaximumDisplayWidth = HelpWidth;
         });
-        args = RepeatableOptions.Join(
-            args, NetOption.Name, FsOption.Name, DiskOption.Name, ScsiOption.Name, VdpaOption.Name, VhostUserOption.Name);
         Type[] candidates = Candidates(command, args);
+        string[] behind = [];
         if (candidates is [Type options])
-            CheckSwitches(options, args);
+        {
+            if (options.IsAssignableTo(typeof(ICommandOptions)) && Array.IndexOf(args, CommandMark) is int mark and >= 0)
+                (args, behind) = (args[..mark], args[(mark + 1)..]);
+            string[] switches = Switches(options);
+            CheckSwitches(switches, args);
+            args = RepeatableOptions.Join(args, switches, s_repeatable);
+        }
         ParserResult<object> result = parser.ParseArguments(args.Length > 1 ? [.. args, End] : args, candidates);
         if (result.Tag != ParserResultType.Parsed)
             return ReadErrors(command, args, result);
         CheckRest(command, args, ((IVerbOptions)result.Value).Rest);
+        if (result.Value is ICommandOptions withCommand)
+            withCommand.Command = behind;
         return result.Value;
     }
 
     /// <summary>What <c>vmm --version</c> prints.</summary>
     public static string Version() => $"vmm {typeof(Verbs).Assembly.GetName().Version?.ToString(3)}";
 
-    // The parser takes any value of a switch, "off" for one, and turns it on.
+    // Options without a value, with their dashes.
     [UnconditionalSuppressMessage("Trimming", "IL2070", Justification = "Program keeps the properties of every options class.")]
-    private static void CheckSwitches(Type options, string[] args)
+    private static string[] Switches(Type options)
     {
+        List<string> names = [];
         foreach (PropertyInfo property in options.GetProperties())
         {
-            if (property.PropertyType != typeof(bool) || property.GetCustomAttribute<OptionAttribute>()?.LongName is not string name)
-                continue;
-            if (Array.Exists(args, arg => arg.StartsWith($"--{name}=", StringComparison.Ordinal)))
-                throw new UsageException($"--{name}: takes no value: leave the option out for off");
+            if (property.PropertyType == typeof(bool) && property.GetCustomAttribute<OptionAttribute>()?.LongName is string name)
+                names.Add($"--{name}");
+        }
+        return [.. names];
+    }
+
+    // The parser takes any value of a switch, "off" for one, and turns it on.
+    private static void CheckSwitches(string[] switches, string[] args)
+    {
+        foreach (string name in switches)
+        {
+            if (Array.Exists(args, arg => arg.StartsWith($"{name}=", StringComparison.Ordinal)))
+                throw new UsageException($"{name}: takes no value: leave the option out for off");
         }
     }
 

@@ -21,6 +21,7 @@ internal static class SerialBackends
             SerialKind.Null => new NullSerial(),
             SerialKind.Off => null,
             SerialKind.File => CreateFile(config.Path ?? "", config.Truncate),
+            SerialKind.Descriptor => new FileSerial(config.Descriptor!, "the kernel's log"),
             SerialKind.Socket => new SocketSerial(config.Path ?? "", $"--serial socket={config.Path}"),
             _ => throw new ArgumentOutOfRangeException(nameof(config)),
         };

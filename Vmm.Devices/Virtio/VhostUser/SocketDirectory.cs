@@ -4,7 +4,7 @@ using Vmm.Vhost.Native;
 namespace Vmm.Devices.Virtio.VhostUser;
 
 /// <summary>Where a socket between this process and a back-end of its own is.</summary>
-internal static class SocketDirectory
+public static class SocketDirectory
 {
     private const string Prefix = "vmm-backend-";
     private const int RandomCharacters = 12;   // Path.GetRandomFileName

@@ -1,0 +1,27 @@
+namespace Vmm.Cli;
+
+/// <summary>The value of <c>--bind</c>: <c>DIR[:GUESTDIR]</c>.</summary>
+internal static class BindOption
+{
+    /// <summary>The option's name.</summary>
+    public const string Name = "--bind";
+
+    /// <summary>The directory of this host, and where the guest has it: both absolute.</summary>
+    /// <param name="option">The option.</param>
+    /// <param name="text">Its value.</param>
+    /// <exception cref="UsageException">The value is malformed, or there is no such directory.</exception>
+    public static (string Source, string Target) Parse(string option, string text)
+    {
+        var value = new OptionValue(option, null, text);
+        // A directory may have a colon in its name: as long as it is one, all of it is meant.
+        int colon = Directory.Exists(text) ? -1 : text.LastIndexOf(':');
+        (string source, string? target) = colon < 0 ? (text, null) : (text[..colon], text[(colon + 1)..]);
+        if (!Directory.Exists(source))
+            throw value.Refuse($"names no directory of this host: write DIR or DIR:GUESTDIR");
+        source = Path.GetFullPath(source);
+        target ??= source;
+        if (!target.StartsWith('/') || target == "/")
+            throw value.Refuse("has no absolute path behind the colon: that is where the guest has the directory, and not / (see --root)");
+        return (source, target);
+    }
+}

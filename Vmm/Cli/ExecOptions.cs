@@ -1,0 +1,63 @@
+using CommandLine;
+
+namespace Vmm.Cli;
+
+/// <summary>The options of <c>vmm exec</c>, as the user wrote them; <see cref="ExecOptionsReader"/> makes sense of them.</summary>
+[Verb("exec", HelpText = "Run a command in a guest with this machine's kernel and files: vmm exec [OPTION...] [-- COMMAND [ARG...]].")]
+internal sealed class ExecOptions : MachineOptions, ICommandOptions
+{
+    [Option("kernel", MetaValue = "WHICH", HelpText = "The kernel: a file, the release of one that is installed, or a tree in which one was built "
+        + "(default: the running one, else the newest that is installed).")]
+    public string? Kernel { get; set; }
+
+    [Option("modules", MetaValue = "DIR", HelpText = "Its modules (default: where they belong: /lib/modules/RELEASE, or the build tree).")]
+    public string? Modules { get; set; }
+
+    [Option("cmdline", MetaValue = "TEXT", HelpText = "Words for the kernel's command line, behind those of vmm.")]
+    public string? CommandLine { get; set; }
+
+    [Option("root", MetaValue = "DIR", HelpText = "The guest's root directory. Nothing in it is changed: what is written stays in the guest's memory "
+        + "(default: /).")]
+    public string? Root { get; set; }
+
+    [Option("rw", HelpText = "What is written to the root is written to DIR.")]
+    public bool ReadWrite { get; set; }
+
+    [Option("overlay", MetaValue = "SIZE", HelpText = "How much may be written to the root's copy in memory, also as size=SIZE (default: half of the "
+        + "guest's memory).")]
+    public string? Overlay { get; set; }
+
+    [Option("bind", MetaValue = "DIR[:GUESTDIR]", HelpText = "A directory that the guest may write to. Repeatable.")]
+    public string? Bind { get; set; }
+
+    [Option("env", MetaValue = "NAME[=VALUE]", HelpText = "A variable of the command's environment; without a value, as it is here (PATH, TERM and LANG are "
+        + "there by default, and HOME). Repeatable.")]
+    public string? Env { get; set; }
+
+    [Option("user", MetaValue = "NAME|UID[:GROUP]", HelpText = "Who the command runs as (default: root).")]
+    public string? User { get; set; }
+
+    [Option("workdir", MetaValue = "DIR", HelpText = "Its working directory (default: that of here, where the guest has it, else /).")]
+    public string? WorkDir { get; set; }
+
+    [Option("tty", HelpText = "The command has a terminal, also where there is none here.")]
+    public bool Tty { get; set; }
+
+    [Option("no-tty", HelpText = "The command has no terminal (default: it has one where standard input and output are one).")]
+    public bool NoTty { get; set; }
+
+    [Option("timeout", MetaValue = "TIME", HelpText = "How long all of it may take, such as 90s, 10m or 2h; then the status is 124 (default: for ever).")]
+    public string? Timeout { get; set; }
+
+    [Option("dmesg", MetaValue = "FILE|-", HelpText = "All that the kernel says goes to this file, or to standard error.")]
+    public string? Dmesg { get; set; }
+
+    [Option("quiet", HelpText = "Of a guest that fails, only the one line that says so.")]
+    public bool Quiet { get; set; }
+
+    [Option("dry-run", HelpText = "Print what would be run, and what is in the initramfs, and do no more.")]
+    public bool DryRun { get; set; }
+
+    /// <inheritdoc/>
+    public IReadOnlyList<string> Command { get; set; } = [];
+}

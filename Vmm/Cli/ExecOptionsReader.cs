@@ -1,0 +1,175 @@
+using System.Security.Cryptography;
+using Vmm.Guest;
+
+namespace Vmm.Cli;
+
+/// <summary>Turns the words of <see cref="ExecOptions"/> into the guest that runs the command.</summary>
+internal static class ExecOptionsReader
+{
+    private const string RootTag = "root";
+    private const int SeedBytes = 32;
+    private const int MaxTimeoutDays = 24;      // what milliseconds in 31 bits hold
+
+    // Variables that a command is given without being asked for.
+    private static readonly string[] s_variables = ["PATH", "TERM", "LANG"];
+
+    /// <summary>The command.</summary>
+    /// <param name="options">The options.</param>
+    /// <param name="isTerminal">Whether standard input, output and error are a terminal here.</param>
+    /// <exception cref="UsageException">A value is wrong.</exception>
+    public static GuestCommand ReadCommand(ExecOptions options, (bool Input, bool Output, bool Error) isTerminal)
+    {
+        if (options.Tty && options.NoTty)
+            throw new UsageException("--tty and --no-tty cannot stand together");
+        bool hasTerminal = options.Tty || (!options.NoTty && isTerminal is { Input: true, Output: true });
+        if (options.Command.Count == 0 && !isTerminal.Input && !hasTerminal)
+            throw new UsageException("no command: write it behind --; without one a shell runs, but only on a terminal");
+        if (options.User is "" || options.WorkDir is not (null or ['/', ..]))
+            throw new OptionValue(options.User is "" ? "--user" : "--workdir", null, options.User is "" ? "" : options.WorkDir!).Refuse(
+                options.User is "" ? "is nobody" : "is not an absolute path");
+        return new GuestCommand
+        {
+            Arguments = options.Command,
+            Environment = ReadEnvironment(options, withShell: options.Command.Count == 0),
+            Directory = options.WorkDir ?? Environment.CurrentDirectory,
+            IsDirectoryOptional = options.WorkDir is null,
+            User = options.User ?? "",
+            HasTerminal = hasTerminal,
+            HasTerminalError = hasTerminal && (isTerminal.Error || options.Tty),
+        };
+    }
+
+    /// <summary>How long all of it may take; null for ever.</summary>
+    /// <exception cref="UsageException">It is not a time.</exception>
+    public static TimeSpan? ReadTimeout(ExecOptions options) => options.Timeout is null
+        ? null
+        : DurationValue.Parse(new OptionValue("--timeout", null, options.Timeout), TimeSpan.FromDays(MaxTimeoutDays), $"{MaxTimeoutDays * 24}h");
+
+    /// <summary>The drivers that the guest needs.</summary>
+    public static IReadOnlyList<GuestDriver> Drivers(ExecOptions options)
+    {
+        List<GuestDriver> drivers = [GuestDriver.VirtioMmio, GuestDriver.Vsock, GuestDriver.VirtioFs];
+        if (!options.ReadWrite)
+            drivers.Add(GuestDriver.Overlay);
+        if (options.Disk is not null)
+            drivers.Add(GuestDriver.VirtioBlock);
+        if (options.Net is not null)
+            drivers.AddRange([GuestDriver.VirtioNet, GuestDriver.PacketSockets, GuestDriver.Ipv6]);
+        if (options.Rng is not null)
+            drivers.Add(GuestDriver.VirtioRng);
+        if (options.Scsi is not null)
+            drivers.AddRange([GuestDriver.VirtioScsi, GuestDriver.ScsiDisk]);
+        return drivers;
+    }
+
+    /// <summary>Tells the agent what to do.</summary>
+    /// <exception cref="UsageException">A value is wrong.</exception>
+    public static void Describe(ExecOptions options, GuestDescription description)
+    {
+        Span<byte> seed = stackalloc byte[SeedBytes];
+        RandomNumberGenerator.Fill(seed);
+        description.Seed(seed);
+        description.Root(RootTag, isReadOnly: !options.ReadWrite);
+        if (!options.ReadWrite)
+            description.Overlay(ReadOverlay(options));
+        description.Name("vmm");
+        description.Enter();
+        foreach ((string tag, _, string target) in Binds(options))
+            description.Bind(tag, target, isReadOnly: false);
+    }
+
+    /// <summary>The same guest as options of <c>vmm run</c>.</summary>
+    /// <param name="options">The options.</param>
+    /// <param name="kernel">The kernel's file.</param>
+    /// <param name="initramfs">The initramfs's.</param>
+    /// <param name="vsock">The socket of the vsock device.</param>
+    /// <exception cref="UsageException">A value is wrong.</exception>
+    public static RunOptions ToRun(ExecOptions options, string kernel, string initramfs, string vsock)
+    {
+        string root = options.Root ?? "/";
+        if (!Directory.Exists(root))
+            throw new OptionValue("--root", null, root).Refuse("is no directory of this host");
+        string[] shares =
+        [
+            Share(RootTag, "--root", Path.GetFullPath(root)),
+            .. Binds(options).Select(bind => Share(bind.Tag, BindOption.Name, bind.Source)),
+            .. RepeatableOptions.Values(options.Fs),
+        ];
+        return new RunOptions
+        {
+            Kernel = kernel,
+            Initramfs = initramfs,
+            CommandLine = string.Join(' ', (string[])["console=ttyS0", .. options.Dmesg is null ? ["quiet"] : Array.Empty<string>(), options.CommandLine ?? ""]).Trim(),
+            Cpus = options.Cpus,
+            Memory = options.Memory,
+            Serial = "null",    // the kernel's log is read in this process
+            Net = options.Net,
+            Fs = RepeatableOptions.ToValue(shares),
+            Disk = options.Disk,
+            Vsock = $"cid=3,socket={Quoted("--vsock", vsock)}",
+            Rng = options.Rng,
+            Scsi = options.Scsi,
+            Vdpa = options.Vdpa,
+            VhostUser = options.VhostUser,
+            VirtioDiscovery = options.VirtioDiscovery,
+            Interrupts = options.Interrupts,
+            OnReboot = "exit",
+            OnPanic = "exit",
+            Decompress = options.Decompress,
+            Entry = options.Entry,
+            Force = options.Force,
+            LogLevel = options.LogLevel,
+        };
+    }
+
+    private static IEnumerable<(string Tag, string Source, string Target)> Binds(ExecOptions options)
+    {
+        int number = 0;
+        foreach (string text in RepeatableOptions.Values(options.Bind))
+        {
+            (string source, string target) = BindOption.Parse(BindOption.Name, text);
+            yield return ($"bind{number++}", source, target);
+        }
+    }
+
+    private static string Share(string tag, string option, string source) => $"tag={tag},source={Quoted(option, source)},sandbox=chroot";
+
+    // For a key=value list, in which quotes protect commas and stand for nothing else.
+    private static string Quoted(string option, string path) => path.Contains('"', StringComparison.Ordinal)
+        ? throw new OptionValue(option, null, path).Refuse("has a quote (\") in it, which cannot be passed on: give it by a symbolic link")
+        : path.Contains(',', StringComparison.Ordinal) ? $"\"{path}\"" : path;
+
+    private static string ReadOverlay(ExecOptions options)
+    {
+        if (options.Overlay is not { } text)
+            return "";
+        if (options.ReadWrite)
+            throw new OptionValue("--overlay", null, text).Refuse("has no effect with --rw: leave one of them out");
+        OptionValue size = text.Contains('=') ? KeyValueList.Parse("--overlay", text, "size").Find("size")!.Value : new OptionValue("--overlay", null, text);
+        return $"{SizeValue.Parse(size)}";
+    }
+
+    private static List<string> ReadEnvironment(ExecOptions options, bool withShell)
+    {
+        var variables = new Dictionary<string, string>();
+        foreach (string name in s_variables)
+            Add(name, Environment.GetEnvironmentVariable(name));
+        if (withShell)
+            Add("SHELL", Environment.GetEnvironmentVariable("SHELL"));
+        // Another root, or another user, has another home.
+        if (options.Root is null && options.User is null)
+            Add("HOME", Environment.GetEnvironmentVariable("HOME"));
+        foreach (string text in RepeatableOptions.Values(options.Env))
+        {
+            (string name, string? value) = EnvironmentOption.Parse(text);
+            Add(name, value);
+        }
+        return [.. variables.Select(variable => $"{variable.Key}={variable.Value}")];
+
+        void Add(string name, string? value)
+        {
+            if (value is not null)
+                variables[name] = value;
+        }
+    }
+}

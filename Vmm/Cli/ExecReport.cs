@@ -1,0 +1,89 @@
+using Vmm.Guest;
+using Vmm.Machine;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Cli;
+
+/// <summary>Says on standard error what the command's own output does not: why it did not run, or why the guest ended. And finds the status.</summary>
+internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? timeout, KernelLog log)
+{
+    private const int ShownOfTrouble = 60;
+    private const int Kill = 9;
+
+    /// <summary>Tells of the end.</summary>
+    /// <param name="machine">How the machine ended.</param>
+    /// <param name="end">How the command ended.</param>
+    /// <returns>The exit status.</returns>
+    public int Tell(MachineEnd? machine, CommandEnd end)
+    {
+        switch (end.Kind)
+        {
+            case CommandEndKind.Exited:
+                if (end.OutOfMemoryKills > 0)
+                    Say($"the guest ran out of memory, and its kernel killed {end.OutOfMemoryKills} processes: raise --memory");
+                return end.Value;
+            case CommandEndKind.Killed when end.Value == Kill && end.OutOfMemoryKills > 0:
+                Say("the guest ran out of memory, and its kernel killed the command: raise --memory");
+                return ExitCode.ExecFailure;
+            case CommandEndKind.Killed:
+                return ExitCode.OfKilled(end.Value);
+            case CommandEndKind.NotExecuted:
+                Say($"cannot run {end.What}: {Errnos.Describe(end.Value)}");
+                return end.Value == Errnos.Enoent ? ExitCode.NotFound : ExitCode.NotExecutable;
+            case CommandEndKind.NotPrepared:
+                Say(end.Value == 0 ? end.What : $"{end.What}: {Errnos.Describe(end.Value)}");
+                return ExitCode.ExecFailure;
+            case CommandEndKind.TimedOut:
+                Say($"{Name} took longer than {timeout?.TotalSeconds} s (--timeout)");
+                ShowLog();
+                return ExitCode.ExecTimeout;
+            case CommandEndKind.Left:
+                Say("left by Ctrl-]: the guest is switched off");
+                return ExitCode.ExecFailure;
+            case CommandEndKind.Unresponsive:
+                Say($"the guest has not taken signal {end.Value} within 5 s: it is switched off");
+                ShowLog();
+                return ExitCode.Signal(end.Value);
+            default:
+                return TellOfMachine(machine);
+        }
+    }
+
+    private string Name => command.Arguments.Count > 0 ? command.Arguments[0] : "the shell";
+
+    private int TellOfMachine(MachineEnd? machine)
+    {
+        if (machine is { Kind: MachineEndKind.Signal } ended)
+            return ExitCode.Signal(ended.Signal);
+        if (log.AgentError is string error)
+            Say($"the guest could not be set up: {error}");
+        else if (machine is { Kind: MachineEndKind.Panic } || log.Panic is not null)
+            Say($"the guest's kernel panicked before {Name} had ended{(log.Panic is string panic ? $": {panic}" : "")}");
+        else
+            Say($"the guest {(machine is { Kind: MachineEndKind.Reset } ? "was rebooted" : "powered off")} before {Name} had ended");
+        ShowLog();
+        return ExitCode.ExecFailure;
+    }
+
+    private void ShowLog()
+    {
+        if (isQuiet)
+            return;
+        foreach (string line in log.Trouble(ShownOfTrouble))
+            Write(line);
+    }
+
+    private static void Say(string what) => Write($"vmm: {OneLine.Of(what)}");
+
+    private static void Write(string line)
+    {
+        try
+        {
+            StandardWriter.Error().WriteLine(line);
+        }
+        catch (ErrnoException)
+        {
+            // Standard error is gone; the exit status still tells.
+        }
+    }
+}

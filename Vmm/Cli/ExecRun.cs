@@ -1,0 +1,81 @@
+using Vmm.Guest;
+using Vmm.Machine;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Cli;
+
+/// <summary>A guest and the command in it, until both have ended: whichever ends first ends the other.</summary>
+internal sealed class ExecRun(MachineConfig config, AgentSession session, UnixListener listener)
+{
+    private const int Hangup = 1, Interrupt = 2, Quit = 3, User1 = 10, User2 = 12, Terminate = 15, Continue = 18, WindowChange = 28;   // signal(7)
+
+    private static readonly int[] s_forwarded = [Hangup, Interrupt, Quit, User1, User2, Terminate];
+
+    private VirtualMachine? _running;
+    private int _terminations;
+    private CommandEnd? _end;
+    private Exception? _failure;
+
+    /// <summary>Runs the guest.</summary>
+    /// <returns>How the machine ended, null if it was never made because a signal came first; and how the command did.</returns>
+    /// <exception cref="VmmException">The machine cannot be made, or the agent does not keep to the protocol.</exception>
+    public (MachineEnd? Machine, CommandEnd Command) Run()
+    {
+        using var signals = new StopSignals();
+        try
+        {
+            using var machine = new VirtualMachine(config, signals.Token);
+            Volatile.Write(ref _running, machine);
+            signals.Attach(number => Forward(machine, number));
+            signals.Handle(User1, () => Forward(machine, User1));
+            signals.Handle(WindowChange, session.Resize);
+            signals.Handle(ProcessStop.Number, () => Suspend(machine));
+            signals.Handle(Continue, machine.Resume);
+            var agent = new Thread(() => RunSession(machine)) { IsBackground = true, Name = "agent" };
+            NativeThread.Start(agent);
+            MachineEnd end;
+            try
+            {
+                end = machine.Run();
+            }
+            finally
+            {
+                session.GuestHasEnded();
+                agent.Join();
+            }
+            Volatile.Write(ref _running, null);
+            return _failure is null ? (end, _end!) : throw new VmmException(_failure.Message, _failure);
+        }
+        catch (OperationCanceledException) when (signals.First != 0)
+        {
+            return (new MachineEnd(MachineEndKind.Signal, signals.First), new CommandEnd(CommandEndKind.Lost));
+        }
+    }
+
+    private void RunSession(VirtualMachine machine)
+    {
+        try
+        {
+            _end = session.Run(listener);
+        }
+        catch (Exception e)
+        {
+            _failure = e;
+        }
+        machine.Stop(_end is { Kind: CommandEndKind.Unresponsive } ? new MachineEnd(MachineEndKind.Signal, _end.Value) : new MachineEnd(MachineEndKind.Quit));
+    }
+
+    // The command gets it; if there is none, or it was told to end already, the machine ends.
+    private void Forward(VirtualMachine machine, int number)
+    {
+        bool isSecond = number == Terminate && Interlocked.Increment(ref _terminations) > 1;
+        if (isSecond || !Array.Exists(s_forwarded, forwarded => forwarded == number) || !session.Signal(number))
+            machine.Stop(new MachineEnd(MachineEndKind.Signal, number));
+    }
+
+    private void Suspend(VirtualMachine machine)
+    {
+        session.RestoreTerminal();
+        machine.Suspend();      // returns when the process goes on; the session takes the terminal again
+    }
+}

@@ -1,0 +1,68 @@
+using CommandLine;
+
+namespace Vmm.Cli;
+
+/// <summary>The options that <c>vmm run</c> and <c>vmm exec</c> have both, as the user wrote them: the machine and its devices.</summary>
+internal abstract class MachineOptions : IVerbOptions
+{
+    [Option("cpus", MetaValue = "N", HelpText = "Number of CPUs, 1 to 254, also as boot=N (default: 1).")]
+    public string? Cpus { get; set; }
+
+    [Option("memory", MetaValue = "SIZE", HelpText = "Guest memory, 64M to 64T (K, M, G, T: powers of 1024), or "
+        + "size=SIZE[,hugepages=on|off][,hugepage_size=SIZE][,prefault=on|off] (default: 512M on normal pages, given when touched; "
+        + "huge pages are of 2M unless said otherwise).")]
+    public string? Memory { get; set; }
+
+    [Option(NetOption.Option, MetaValue = "DEVICE", HelpText = "A network device: tap=NAME, fd=N[:N...] for inherited tap or macvtap "
+        + "descriptors, or tap for one that is made; or socket=PATH for a vhost-user switch; then "
+        + "[,mac=MAC][,queues=PAIRS][,queue_size=N][,mtu=N]. Repeatable.")]
+    public string? Net { get; set; }
+
+    [Option(FsOption.Option, MetaValue = "DEVICE", HelpText = "A directory for the guest: tag=NAME,source=DIR[,sandbox=namespace|chroot], "
+        + "or tag=NAME,socket=PATH of a virtio-fs daemon; then [,queues=N][,queue_size=N][,dax=on]. Repeatable.")]
+    public string? Fs { get; set; }
+
+    [Option(DiskOption.Option, MetaValue = "DEVICE", HelpText = "A disk: path=FILE[,direct=on][,logical_block_size=N][,lock=off]"
+        + "[,discard=off][,serial=TEXT] for a raw image or a block device, or socket=PATH of a vhost-user back-end; then "
+        + "[,queues=N][,queue_size=N][,readonly=on]. Repeatable.")]
+    public string? Disk { get; set; }
+
+    [Option(RngOption.Option, MetaValue = "DEVICE", HelpText = "Random numbers: src=/dev/urandom[,max_bytes_per_second=N].")]
+    public string? Rng { get; set; }
+
+    [Option(ScsiOption.Option, MetaValue = "DEVICE", HelpText = "The LUNs of a vhost target in configfs: wwpn=naa.HEX[,queues=N]. Repeatable.")]
+    public string? Scsi { get; set; }
+
+    [Option(VdpaOption.Option, MetaValue = "DEVICE", HelpText = "A vDPA device: path=/dev/vhost-vdpa-N[,queues=N]. Repeatable.")]
+    public string? Vdpa { get; set; }
+
+    [Option(VhostUserOption.Option, MetaValue = "DEVICE", HelpText = "Any device of a vhost-user back-end: type=fs|blk|net|scsi|vsock|rng|console|gpio|"
+        + "i2c|input|gpu|snd|can|NUMBER,socket=PATH[,queues=N][,queue_size=N][,config=HEX]. All that have socket=PATH take [,server=on], "
+        + "[,reconnect=off] and [,timeout=5s]; this one takes fd=N instead. Repeatable.")]
+    public string? VhostUser { get; set; }
+
+    [Option("virtio-discovery", MetaValue = "HOW", HelpText = "How the guest finds virtio devices: acpi, or cmdline (virtio_mmio.device=) for kernels "
+        + "without ACPI (default: acpi).")]
+    public string? VirtioDiscovery { get; set; }
+
+    [Option("interrupts", MetaValue = "WHICH", HelpText = "The interrupt controllers and timers: apic, or pc, which has a PC's 8259s and 8254 too "
+        + "(default: apic; pc with --virtio-discovery cmdline, and where --cmdline takes the APICs, their timer or ACPI away: nolapic_timer, nolapic, noapic, acpi=off and the like).")]
+    public string? Interrupts { get; set; }
+
+    [Option("decompress", MetaValue = "WHO", HelpText = "Who unpacks a bzImage: host (fast), or guest, which also randomises the kernel's "
+        + "address (default: host).")]
+    public string? Decompress { get; set; }
+
+    [Option("entry", MetaValue = "HOW", HelpText = "How an ELF kernel is entered: auto, linux64 or pvh (default: auto).")]
+    public string? Entry { get; set; }
+
+    [Option("force", HelpText = "Run a Linux kernel also where this host's KVM does not run Linux guests (vmm check says why).")]
+    public bool Force { get; set; }
+
+    [Option("log-level", MetaValue = "LEVEL", HelpText = "What is logged to standard error: off, error, warn, info, debug or trace "
+        + "(default: warn).")]
+    public string? LogLevel { get; set; }
+
+    [Value(0, Hidden = true)]
+    public IEnumerable<string> Rest { get; set; } = [];
+}

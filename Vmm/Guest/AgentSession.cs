@@ -1,0 +1,275 @@
+using System.Buffers.Binary;
+using System.Collections.Concurrent;
+using System.Text;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Guest;
+
+/// <summary>One command in a guest: waits for the guest's agent, tells it what to run, and passes streams, signals and the terminal's size until
+/// it says how the command ended (docs/agent.md). One thread waits for everything; it never waits for one of them alone.</summary>
+internal sealed class AgentSession : IDisposable
+{
+    private const int Alarm = 1000;     // milliseconds between looks at a terminal that is in the background
+    private const int LastMoment = 2000;    // milliseconds that are left for output when the guest is gone
+
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(5);
+
+    private readonly GuestCommand _command;
+    private readonly HostStreams _streams;
+    private readonly TimeSpan? _timeLimit;
+    private readonly EventFd _wake = new();
+    private readonly ConcurrentQueue<Action> _requests = new();
+    private AgentConnection? _agent;
+    private CommandEnd? _end;
+    private long? _signalDeadline;
+    private int _signal;
+    private bool _isGreeted, _isStarted;
+    private volatile bool _takesSignals;
+
+    /// <summary>Prepares to run <paramref name="command"/>.</summary>
+    /// <param name="command">The command.</param>
+    /// <param name="streams">This process's own streams.</param>
+    /// <param name="timeLimit">How long all of it may take, from the run on; null for as long as it likes.</param>
+    public AgentSession(GuestCommand command, HostStreams streams, TimeSpan? timeLimit) =>
+        (_command, _streams, _timeLimit) = (command, streams, timeLimit);
+
+    /// <summary>The agent has this to say of itself: the release of the guest's kernel.</summary>
+    public string Release { get; private set; } = "";
+
+    /// <summary>Sends the command a signal; from any thread.</summary>
+    /// <returns>False if there is no command yet, or no more.</returns>
+    public bool Signal(int number)
+    {
+        if (!_takesSignals)
+            return false;
+        Request(() =>
+        {
+            _agent!.Send(AgentFrameType.Signal, AgentStream.Input, (uint)number);
+            if (_signalDeadline is null)
+                (_signal, _signalDeadline) = (number, Environment.TickCount64 + (long)s_patience.TotalMilliseconds);
+        });
+        return true;
+    }
+
+    /// <summary>The terminal has another size; from any thread.</summary>
+    public void Resize() => Request(() =>
+    {
+        if (_isStarted && _command.HasTerminal)
+            _agent!.Send(AgentFrameType.Resize, AgentStream.Input, Size());
+    });
+
+    /// <summary>Gives the terminal its settings back, until something happens again; from any thread.</summary>
+    public void RestoreTerminal() => _streams.RestoreTerminal();
+
+    /// <summary>The guest is gone: nothing more comes. From any thread.</summary>
+    public void GuestHasEnded() => Request(() => _end ??= new CommandEnd(CommandEndKind.Lost));
+
+    /// <summary>Waits for the agent, which connects to <paramref name="listener"/>, and runs the command.</summary>
+    /// <exception cref="VmmException">The agent does not keep to the protocol.</exception>
+    public CommandEnd Run(UnixListener listener) => Run(listener, null);
+
+    /// <summary>Runs the command by an agent that is connected by <paramref name="socket"/>, which is closed afterwards.</summary>
+    /// <inheritdoc cref="Run(UnixListener)"/>
+    public CommandEnd Run(UnixSocket socket) => Run(null, socket);
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _agent?.Dispose();
+        _wake.Dispose();
+    }
+
+    private CommandEnd Run(UnixListener? listener, UnixSocket? socket)
+    {
+        long? limit = _timeLimit is { } time ? Environment.TickCount64 + (long)time.TotalMilliseconds : null;
+        _agent = socket is null ? null : new AgentConnection(socket);
+        try
+        {
+            while (_end is null)
+            {
+                WaitOnce(listener, limit);
+                if (limit <= Environment.TickCount64)
+                    _end ??= new CommandEnd(CommandEndKind.TimedOut);
+                if (_signalDeadline <= Environment.TickCount64)
+                    _end ??= new CommandEnd(CommandEndKind.Unresponsive, _signal);
+            }
+            _takesSignals = false;
+            WriteTheRest(_end.Kind <= CommandEndKind.NotPrepared ? limit : Environment.TickCount64 + LastMoment);
+            return limit <= Environment.TickCount64 && _streams.HasWork ? new CommandEnd(CommandEndKind.TimedOut) : _end;
+        }
+        finally
+        {
+            _takesSignals = false;
+            _streams.RestoreTerminal();
+        }
+    }
+
+    private void WaitOnce(UnixListener? listener, long? limit)
+    {
+        AgentConnection? agent = _agent;
+        bool reads = _isStarted;
+        int timeout = Until(limit, _signalDeadline);
+        if (reads && _streams.Input.IsInBackground)
+            timeout = timeout < 0 ? Alarm : Math.Min(timeout, Alarm);
+        else if (reads)
+            _streams.TakeTerminal();
+        Span<PollEntry> entries =
+        [
+            new(_wake, PollEvents.Readable),
+            agent is null ? new(listener, PollEvents.Readable)
+                : new(agent.Socket, PollEvents.Readable | (agent.HasToSend ? PollEvents.Writable : PollEvents.None)),
+            new(reads ? _streams.Input.Source(agent!) : null, PollEvents.Readable),
+            EntryOf(_streams.Output, reads),
+            EntryOf(_streams.Error, reads),
+        ];
+        Poll.Wait(entries, timeout);
+        if (entries[0].Happened != PollEvents.None)
+            HandleRequests();
+        if (entries[3].Happened != PollEvents.None)
+            _streams.Output.Happened(agent, entries[3].Happened);
+        if (entries[4].Happened != PollEvents.None)
+            _streams.Error.Happened(agent, entries[4].Happened);
+        if (entries[2].Happened != PollEvents.None && !_streams.Input.Read(agent!))
+            _end ??= new CommandEnd(CommandEndKind.Left);
+        if (entries[1].Happened == PollEvents.None)
+            return;
+        if (agent is null)
+            _agent = listener!.TryAccept() is { } accepted ? new AgentConnection(accepted) : null;
+        else
+            AgentIsReady(agent, entries[1].Happened);
+    }
+
+    private void AgentIsReady(AgentConnection agent, PollEvents happened)
+    {
+        if ((happened & PollEvents.Writable) != 0)
+            agent.Flush();
+        if ((happened & ~PollEvents.Writable) == 0)
+            return;
+        if (!agent.Receive())
+        {
+            _end ??= new CommandEnd(CommandEndKind.Lost);
+            return;
+        }
+        while (_end is null && agent.TryTake(out AgentFrame head, out ReadOnlySpan<byte> data))
+            Handle(agent, head, data);
+    }
+
+    private void Handle(AgentConnection agent, AgentFrame head, ReadOnlySpan<byte> data)
+    {
+        switch (head.Type)
+        {
+            case AgentFrameType.Hello when !_isGreeted:
+                Greet(agent, data);
+                break;
+            case AgentFrameType.Started when _isGreeted && !_isStarted:
+                _isStarted = true;
+                _streams.Begin(agent);
+                _takesSignals = true;
+                break;
+            case AgentFrameType.Data when _isStarted:
+                OutputOf(head.Stream).Add(agent, data);
+                break;
+            case AgentFrameType.End when _isStarted:
+                OutputOf(head.Stream).End();
+                break;
+            case AgentFrameType.Window when _isStarted && head.Stream == AgentStream.Input:
+                _streams.Input.Give(Number(data, 0));
+                break;
+            case AgentFrameType.Closed when _isStarted && head.Stream == AgentStream.Input:
+                _streams.Input.Close();
+                break;
+            case AgentFrameType.Signalled when _isStarted:
+                _signalDeadline = null;
+                break;
+            case AgentFrameType.Exit when _isGreeted:
+                _end = ReadEnd(data);
+                break;
+            default:
+                throw new VmmException($"the guest's agent sends a frame of type {(int)head.Type} for stream {(int)head.Stream}, which makes no sense now");
+        }
+    }
+
+    private void Greet(AgentConnection agent, ReadOnlySpan<byte> data)
+    {
+        uint magic = Number(data, 0), version = Number(data, 1);
+        if (magic != AgentFrame.Magic || version != AgentFrame.Version)
+        {
+            throw new VmmException(magic == AgentFrame.Magic
+                ? $"the guest's agent speaks version {version} of the protocol, this vmm version {AgentFrame.Version}: use the vmm that has started the guest"
+                : "who answers in the guest is no agent of vmm");
+        }
+        _isGreeted = true;
+        Release = Text(data[(2 * sizeof(uint))..]);
+        uint size = Size();
+        agent.Send(AgentFrameType.Start, AgentStream.Input, _command.Encode((ushort)size, (ushort)(size >> 16)));
+    }
+
+    private static CommandEnd ReadEnd(ReadOnlySpan<byte> data)
+    {
+        uint kind = Number(data, 0);
+        return kind <= (uint)CommandEndKind.NotPrepared
+            ? new CommandEnd((CommandEndKind)kind, (int)(Number(data, 1) & 0xFF), Text(data[(3 * sizeof(uint))..]), Number(data, 2))
+            : throw new VmmException($"the guest's agent tells of an end of kind {kind}, which there is not");
+    }
+
+    // What has come is written out, as long as somebody takes it and nobody ends us.
+    private void WriteTheRest(long? limit)
+    {
+        while (_streams.HasWork && !(limit <= Environment.TickCount64))
+        {
+            Span<PollEntry> entries = [EntryOf(_streams.Output, true), EntryOf(_streams.Error, true), new(_wake, PollEvents.Readable)];
+            Poll.Wait(entries, Until(limit, null));
+            if (entries[0].Happened != PollEvents.None)
+                _streams.Output.Happened(null, entries[0].Happened);
+            if (entries[1].Happened != PollEvents.None)
+                _streams.Error.Happened(null, entries[1].Happened);
+            if (entries[2].Happened != PollEvents.None)
+            {
+                _wake.Drain();
+                _requests.Clear();
+                limit = Math.Min(limit ?? long.MaxValue, Environment.TickCount64 + LastMoment);
+            }
+        }
+    }
+
+    private static PollEntry EntryOf(OutputStream output, bool isStarted) =>
+        new(isStarted ? output.Target : null, output.HasWork ? PollEvents.Writable : PollEvents.None);
+
+    private OutputStream OutputOf(AgentStream stream) => stream switch
+    {
+        AgentStream.Output => _streams.Output,
+        AgentStream.Error => _streams.Error,
+        _ => throw new VmmException($"the guest's agent writes to stream {(int)stream}, which there is not"),
+    };
+
+    private uint Size()
+    {
+        (ushort rows, ushort columns) = _streams.TerminalSize;
+        return rows | ((uint)columns << 16);
+    }
+
+    private void Request(Action action)
+    {
+        _requests.Enqueue(action);
+        _wake.Signal();
+    }
+
+    private void HandleRequests()
+    {
+        _wake.Drain();
+        while (_requests.TryDequeue(out Action? action))
+            action();
+    }
+
+    private static int Until(long? one, long? other)
+    {
+        long first = Math.Min(one ?? long.MaxValue, other ?? long.MaxValue);
+        return first == long.MaxValue ? -1 : (int)Math.Clamp(first - Environment.TickCount64, 0, int.MaxValue);
+    }
+
+    private static uint Number(ReadOnlySpan<byte> data, int index) => data.Length >= (index + 1) * sizeof(uint)
+        ? BinaryPrimitives.ReadUInt32LittleEndian(data[(index * sizeof(uint))..])
+        : throw new VmmException("the guest's agent sends a frame that is too short");
+
+    private static string Text(ReadOnlySpan<byte> data) => Encoding.UTF8.GetString(data);
+}

@@ -1,0 +1,36 @@
+namespace Vmm.Guest;
+
+/// <summary>How a command in the guest ended, or why it has not.</summary>
+/// <param name="Kind">Which.</param>
+/// <param name="Value">The exit status, the signal or the error number.</param>
+/// <param name="What">What could not be done.</param>
+/// <param name="OutOfMemoryKills">How many processes the guest's kernel has killed meanwhile for want of memory.</param>
+internal sealed record CommandEnd(CommandEndKind Kind, int Value = 0, string What = "", long OutOfMemoryKills = 0);
+
+/// <summary>The kinds of <see cref="CommandEnd"/>.</summary>
+internal enum CommandEndKind
+{
+    /// <summary>It exited by itself.</summary>
+    Exited = 0,
+
+    /// <summary>A signal killed it.</summary>
+    Killed = 1,
+
+    /// <summary>It could not be executed.</summary>
+    NotExecuted = 2,
+
+    /// <summary>What it needs before that could not be had: the user, the working directory.</summary>
+    NotPrepared = 3,
+
+    /// <summary>It took longer than it may.</summary>
+    TimedOut,
+
+    /// <summary>The guest's agent is gone: the guest has ended.</summary>
+    Lost,
+
+    /// <summary>The agent has not taken a signal within some seconds.</summary>
+    Unresponsive,
+
+    /// <summary>The user has left by Ctrl-].</summary>
+    Left,
+}

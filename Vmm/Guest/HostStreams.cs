@@ -1,0 +1,67 @@
+using Vmm.Vhost.Native;
+
+namespace Vmm.Guest;
+
+/// <summary>This process's standard streams, as they are for a command in a guest.</summary>
+internal sealed class HostStreams
+{
+    private readonly Terminal? _terminal;
+    private readonly bool _isRaw;
+    private bool _isTaken;
+
+    /// <summary>Takes what is given; what is null counts as closed.</summary>
+    /// <param name="input">Standard input.</param>
+    /// <param name="output">Standard output.</param>
+    /// <param name="error">Standard error.</param>
+    /// <param name="hasTerminal">Whether the command has a terminal: ours, if the input is one, becomes raw.</param>
+    /// <param name="closesOutput">Whether whoever reads the output is told of its end before this process ends.</param>
+    public HostStreams(FileDescriptor? input, FileDescriptor? output, FileDescriptor? error, bool hasTerminal, bool closesOutput)
+    {
+        _terminal = input is null ? null : Terminal.TryOpen(input);
+        _isRaw = hasTerminal && _terminal is not null;
+        Input = new InputStream(input, _terminal, _isRaw);
+        Output = new OutputStream(AgentStream.Output, output, IsFile(output), closesOutput ? () => StandardStream.Close(1) : null);
+        Error = new OutputStream(AgentStream.Error, error, IsFile(error));
+    }
+
+    /// <summary>The command's input.</summary>
+    public InputStream Input { get; }
+
+    /// <summary>Its output.</summary>
+    public OutputStream Output { get; }
+
+    /// <summary>Its errors.</summary>
+    public OutputStream Error { get; }
+
+    /// <summary>Whether output waits to be written.</summary>
+    public bool HasWork => (Output.HasWork && Output.Target is not null) || (Error.HasWork && Error.Target is not null);
+
+    /// <summary>Rows and columns of the terminal; zeros without one.</summary>
+    public (ushort Rows, ushort Columns) TerminalSize => _terminal?.Size ?? default;
+
+    /// <summary>The agent is ready for the command's streams.</summary>
+    public void Begin(AgentConnection agent)
+    {
+        Input.Begin(agent);
+        Output.Begin(agent);
+        Error.Begin(agent);
+    }
+
+    /// <summary>Makes the terminal raw, if the command has it and it is not raw yet. In the background that waits.</summary>
+    public void TakeTerminal()
+    {
+        if (!_isRaw || _isTaken)
+            return;
+        _terminal!.SetRaw();
+        _isTaken = true;
+    }
+
+    /// <summary>Gives the terminal its settings back; from any thread.</summary>
+    public void RestoreTerminal()
+    {
+        _terminal?.Restore();
+        _isTaken = false;
+    }
+
+    private static bool IsFile(FileDescriptor? descriptor) => descriptor is not null && FileKind.TryGetSize(descriptor, out _, out _);
+}

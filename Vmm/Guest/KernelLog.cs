@@ -1,0 +1,110 @@
+using System.Text;
+using Vmm.Devices.Backends;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Guest;
+
+/// <summary>What the guest's kernel says on its serial port: the end of it is kept, and all of it copied where the user wants it.</summary>
+internal sealed class KernelLog : IDisposable
+{
+    private const int Kept = 64 << 10;
+    private const int StackSize = 256 * 1024;
+    private const int LastMoment = 2000;        // milliseconds
+
+    // What the kernel says first when something is wrong with it.
+    private static readonly string[] s_troubles =
+        ["BUG: ", "Oops: ", "general protection fault", "kernel BUG at ", "Kernel panic - not syncing", "unable to handle", "PANIC: "];
+
+    private const string AgentMark = "vmm-agent: ";
+
+    private readonly ByteQueue _last = new(Kept);
+    private readonly FileDescriptor _reading;
+    private readonly FileDescriptor? _copy;
+    private readonly Thread _thread;
+
+    /// <summary>Makes a pipe for the log, and reads it.</summary>
+    /// <param name="copy">Where the log goes, too; closed with this. Null for nowhere.</param>
+    /// <exception cref="ErrnoException">There is no pipe to be had, or no thread.</exception>
+    public KernelLog(FileDescriptor? copy)
+    {
+        _copy = copy;
+        (_reading, Writing) = PipePair.Create();
+        _thread = new Thread(Run, StackSize) { IsBackground = true, Name = "kernel log" };
+        NativeThread.Start(_thread);
+    }
+
+    /// <summary>Takes the log; the log ends when this is closed.</summary>
+    public FileDescriptor Writing { get; }
+
+    /// <summary>The last lines.</summary>
+    public string[] Lines
+    {
+        get
+        {
+            lock (_last)
+            {
+                byte[] text = new byte[_last.Count];
+                ReadOnlySpan<byte> first = _last.First;
+                first.CopyTo(text);
+                // The queue gives its oldest part first; the rest is behind it.
+                _last.Remove(first.Length);
+                _last.First.CopyTo(text.AsSpan(first.Length));
+                _last.Remove(_last.Count);
+                _last.Add(text);
+                return Encoding.UTF8.GetString(text).Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(line => Printable(line.TrimEnd('\r'))).ToArray();
+            }
+        }
+    }
+
+    /// <summary>The first line that speaks of trouble, and all that follow, at most <paramref name="limit"/>; without one, the last lines.</summary>
+    public string[] Trouble(int limit)
+    {
+        string[] lines = Lines;
+        int first = Array.FindIndex(lines, line => s_troubles.Any(trouble => line.Contains(trouble, StringComparison.OrdinalIgnoreCase)));
+        return first >= 0 ? [.. lines.Skip(first).Take(limit)] : [.. lines.TakeLast(limit)];
+    }
+
+    /// <summary>The kernel's line about the panic it ended by, without its time; null if there is none.</summary>
+    public string? Panic => Lines.LastOrDefault(line => line.Contains("Kernel panic - not syncing", StringComparison.Ordinal)) is string line
+        ? line[line.IndexOf("Kernel panic", StringComparison.Ordinal)..] : null;
+
+    /// <summary>What the agent has said of what went wrong; null if nothing.</summary>
+    public string? AgentError => Lines.LastOrDefault(line => line.Contains(AgentMark, StringComparison.Ordinal)) is string line
+        ? line[(line.IndexOf(AgentMark, StringComparison.Ordinal) + AgentMark.Length)..] : null;
+
+    /// <summary>Waits until all of it is read; the writer must be closed, or about to be.</summary>
+    public void WaitForEnd() => _thread.Join(LastMoment);
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        Writing.Dispose();
+        if (!_thread.Join(LastMoment))
+            return;     // somebody does not take the copy: the thread ends with the process
+        _reading.Dispose();
+        _copy?.Dispose();
+    }
+
+    private void Run()
+    {
+        byte[] buffer = new byte[4096];
+        FileDescriptor? copy = _copy;
+        int count;
+        while ((count = _reading.TryRead(buffer)) > 0)
+        {
+            lock (_last)
+                _last.AddLatest(buffer.AsSpan(0, count));
+            try
+            {
+                copy?.WriteAll(buffer.AsSpan(0, count), "--dmesg");
+            }
+            catch (ErrnoException)
+            {
+                copy = null;    // the disk is full, or nobody reads: the guest goes on
+            }
+        }
+    }
+
+    // A guest must not write to a terminal what a terminal obeys.
+    private static string Printable(string line) => string.Concat(line.Select(character => char.IsControl(character) && character != '\t' ? '?' : character));
+}

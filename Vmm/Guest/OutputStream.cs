@@ -1,0 +1,120 @@
+using Vmm.Devices.Backends;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Guest;
+
+/// <summary>What a command in the guest writes, on its way to a descriptor of this process. It keeps what the descriptor does not take yet, which
+/// the window bounds, and gives the agent as much back as was written.</summary>
+internal sealed class OutputStream
+{
+    private const int PipeChunk = 4096;     // PIPE_BUF: what a pipe that polls as writable takes without blocking
+    private const int GiveBack = AgentFrame.Window / 4;
+
+    private readonly FileDescriptor? _target;
+    private readonly int _chunk;
+    private readonly AgentStream _stream;
+    private readonly ByteQueue _queue = new(AgentFrame.Window);
+    private readonly Action? _close;
+    private uint _written;      // and not yet given back
+    private bool _isClosed;
+    private bool _hasEnded;
+
+    /// <summary>Writes to <paramref name="target"/>; null: nobody wants it.</summary>
+    /// <param name="stream">Which stream it is.</param>
+    /// <param name="target">The descriptor, which stays the caller's.</param>
+    /// <param name="isFile">Whether it is a regular file, which always takes what it is given.</param>
+    /// <param name="close">Called once all is written, to tell whoever reads that this is the end; null for nothing.</param>
+    public OutputStream(AgentStream stream, FileDescriptor? target, bool isFile = false, Action? close = null)
+    {
+        (_stream, _target, _close) = (stream, target, close);
+        _chunk = isFile ? AgentFrame.Window : PipeChunk;
+        _isClosed = target is null;
+    }
+
+    /// <summary>What to wait for: room for what is kept, or that nobody reads any more; null for nothing.</summary>
+    public FileDescriptor? Target => _isClosed || (_hasEnded && _queue.Count == 0) ? null : _target;
+
+    /// <summary>Whether something is kept.</summary>
+    public bool HasWork => _queue.Count > 0;
+
+    /// <summary>The agent is ready: it is told if nobody wants the stream.</summary>
+    public void Begin(AgentConnection agent)
+    {
+        if (_isClosed)
+            agent.Send(AgentFrameType.Closed, _stream, []);
+    }
+
+    /// <summary>Takes bytes from the guest.</summary>
+    /// <exception cref="VmmException">They are more than the guest's window.</exception>
+    public void Add(AgentConnection agent, ReadOnlySpan<byte> data)
+    {
+        if (_isClosed)
+            return;     // the agent is told, but has sent this before
+        if (data.Length > _queue.Room || _hasEnded)
+            throw new VmmException("the guest's agent sends more than it may");
+        _queue.Add(data);
+        Write(agent, Poll.IsWritable(_target!));
+    }
+
+    /// <summary>The guest sends no more.</summary>
+    public void End()
+    {
+        if (_hasEnded)
+            return;
+        _hasEnded = true;
+        CloseIfDone();
+    }
+
+    /// <summary>Something happened on the target.</summary>
+    public void Happened(AgentConnection? agent, PollEvents events)
+    {
+        if ((events & (PollEvents.Error | PollEvents.HangUp | PollEvents.Invalid)) != 0)
+            Close(agent);
+        else
+            Write(agent, (events & PollEvents.Writable) != 0);
+    }
+
+    private void Write(AgentConnection? agent, bool isWritable)
+    {
+        while (isWritable && _queue.Count > 0)
+        {
+            ReadOnlySpan<byte> first = _queue.First;
+            int count = _target!.TryWrite(first[..Math.Min(first.Length, _chunk)]);
+            if (count == -Errnos.Eagain)
+                break;
+            if (count < 0)
+            {
+                Close(agent);
+                return;
+            }
+            _queue.Remove(count);
+            _written += (uint)count;
+            isWritable = _chunk > PipeChunk || Poll.IsWritable(_target!);
+        }
+        if (_written >= GiveBack || (_written > 0 && _queue.Count == 0))
+        {
+            if (!_hasEnded)
+                agent?.Send(AgentFrameType.Window, _stream, _written);
+            _written = 0;
+        }
+        CloseIfDone();
+    }
+
+    private void Close(AgentConnection? agent)
+    {
+        if (_isClosed)
+            return;
+        _isClosed = true;
+        _queue.Remove(_queue.Count);
+        if (!_hasEnded)
+            agent?.Send(AgentFrameType.Closed, _stream, []);
+    }
+
+    private void CloseIfDone()
+    {
+        if (!_hasEnded || _queue.Count > 0 || _isClosed)
+            return;
+        _isClosed = true;
+        _close?.Invoke();
+    }
+}

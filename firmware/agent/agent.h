@@ -1,0 +1,74 @@
+/* Init and agent of the guests of `vmm exec`. docs/agent.md describes what it does and the protocol that it speaks. */
+#ifndef AGENT_H
+#define AGENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define ARRAY_LENGTH(array) (sizeof(array) / sizeof((array)[0]))
+
+/* Whether this is the guest's first process or a child of it: only then is the machine the agent's to change. */
+extern bool is_guest;
+
+/* log.c: a line in the kernel's log, which the host's console shows. */
+void log_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* description.c: the host's vsock port, and the file in the initramfs that says what to do. */
+extern unsigned int host_port;
+void run_description(const char *path);
+
+/* mounts.c */
+void mount_initial(void);
+void mount_overlay_root(const char *size);
+void mount_root(const char *type, const char *source, bool is_read_only);
+void mount_disk_root(const char *device, bool is_read_only);
+void enter_root(void);
+void mount_share(const char *tag, const char *target, bool is_read_only);
+void make_quiet(void);
+
+/* session.c: serves one host over a connected stream socket, from HELLO to EXIT. */
+void serve(int connection, bool is_main);
+
+/* command.c */
+struct request {
+    uint32_t flags;         /* START_ of protocol.h */
+    uint16_t rows, columns; /* of the terminal, 0 where unknown */
+    char *directory;
+    char *user;
+    char **arguments; /* ends with NULL; may be empty */
+    char **environment;
+};
+
+struct command {
+    pid_t id;
+    int input;    /* write end of its standard input, non-blocking; -1 for none */
+    int output;   /* read ends; non-blocking */
+    int error;    /* -1 where standard error is the terminal */
+    int terminal; /* the terminal's own end, open for as long as the command runs; -1 without one */
+    char cgroup[64];
+};
+
+struct failure {
+    bool is_of_command; /* the program could not be executed; otherwise something before that failed */
+    int error;
+    char what[256];
+};
+
+bool start_command(const struct request *request, struct command *command, struct failure *failure);
+void kill_command(const struct command *command);
+void remove_cgroup(const struct command *command);
+
+/* users.c */
+struct user {
+    uid_t id;
+    gid_t group;
+    gid_t groups[64];
+    size_t group_count;
+    char name[64], home[256], shell[256];
+};
+
+bool find_user(const char *text, struct user *user);
+
+#endif

@@ -1,0 +1,220 @@
+/* Starts a command: its pipes or terminal, its session and cgroup, its user. */
+#include "agent.h"
+#include "protocol.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define CGROUPS "/sys/fs/cgroup"
+
+extern char **environ;
+
+struct ends {
+    int input, output, error; /* the command's */
+};
+
+/* What the child says when it cannot become the command, on a pipe that a successful exec closes. */
+struct report {
+    int is_of_command;
+    int error;
+    char what[256];
+};
+
+static void write_text(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    (void)!write(fd, text, strlen(text));
+    close(fd);
+}
+
+static bool make_pipe(int *reading, int *writing, bool is_input)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return false;
+    *reading = ends[0];
+    *writing = ends[1];
+    /* Ours never waits. */
+    int ours = is_input ? ends[1] : ends[0];
+    return fcntl(ours, F_SETFL, O_NONBLOCK | fcntl(ours, F_GETFL)) == 0;
+}
+
+static bool open_terminal(const struct request *request, struct command *command)
+{
+    int master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
+    if (master < 0)
+        return false;
+    int unlocked = 0;
+    command->input = master;
+    command->output = fcntl(master, F_DUPFD_CLOEXEC, 0);
+    if (command->output < 0 || ioctl(master, TIOCSPTLCK, &unlocked) < 0)
+        return false;
+    command->terminal = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (command->terminal < 0)
+        return false;
+    struct winsize size = { .ws_row = request->rows, .ws_col = request->columns };
+    ioctl(master, TIOCSWINSZ, &size);
+    return true;
+}
+
+static bool open_streams(const struct request *request, struct command *command, struct ends *ends)
+{
+    if (request->flags & START_TERMINAL) {
+        if (!open_terminal(request, command))
+            return false;
+        ends->input = ends->output = command->terminal;
+    } else if (!make_pipe(&ends->input, &command->input, true) || !make_pipe(&command->output, &ends->output, false)) {
+        return false;
+    }
+    if (request->flags & START_TERMINAL_ERROR)
+        ends->error = command->terminal;
+    else if (!make_pipe(&command->error, &ends->error, false))
+        return false;
+    return true;
+}
+
+/* A cgroup of its own, where there is cgroup2 and it may be made. */
+static void make_cgroup(struct command *command)
+{
+    command->cgroup[0] = 0;
+    char path[sizeof command->cgroup];
+    snprintf(path, sizeof path, CGROUPS "/exec-%d", (int)getpid());
+    if (is_guest && access(CGROUPS "/cgroup.procs", W_OK) == 0 && mkdir(path, 0755) == 0)
+        strcpy(command->cgroup, path);
+}
+
+static void join_cgroup(const struct command *command)
+{
+    char path[128];
+    if (!command->cgroup[0])
+        return;
+    snprintf(path, sizeof path, "%s/cgroup.procs", command->cgroup);
+    write_text(path, "0");
+}
+
+void remove_cgroup(const struct command *command)
+{
+    if (command->cgroup[0])
+        rmdir(command->cgroup);
+}
+
+/* The command and all that it has started. */
+void kill_command(const struct command *command)
+{
+    char path[128];
+    if (command->cgroup[0]) {
+        snprintf(path, sizeof path, "%s/cgroup.kill", command->cgroup); /* Linux 5.14 */
+        write_text(path, "1");
+    }
+    kill(-command->id, SIGKILL);
+}
+
+static void __attribute__((noreturn)) fail(int reports, bool is_of_command, const char *format, const char *what)
+{
+    struct report report = { .is_of_command = is_of_command, .error = errno };
+    snprintf(report.what, sizeof report.what, format, what);
+    (void)!write(reports, &report, sizeof report);
+    _exit(127);
+}
+
+static void set_default(const char *name, const char *value)
+{
+    setenv(name, value, 0);
+}
+
+static void become(const struct request *request, const struct command *command, const struct ends *ends, int reports)
+{
+    struct user user;
+    setsid();
+    join_cgroup(command);
+    write_text("/proc/self/oom_score_adj", "0");
+    if (command->terminal >= 0 && ioctl(command->terminal, TIOCSCTTY, 0) < 0)
+        fail(reports, false, "cannot take the %s", "terminal");
+    if (!find_user(*request->user ? request->user : "root", &user)) {
+        errno = 0;
+        fail(reports, false, "there is no user %s in /etc/passwd, or no such group in /etc/group", request->user);
+    }
+    if (command->terminal >= 0)
+        (void)!fchown(command->terminal, user.id, (gid_t)-1);
+    if (dup2(ends->input, 0) < 0 || dup2(ends->output, 1) < 0 || dup2(ends->error, 2) < 0)
+        fail(reports, false, "dup2%s", "");
+    if (*request->user && (setgroups(user.group_count, user.groups) < 0 || setgid(user.group) < 0 || setuid(user.id) < 0))
+        fail(reports, false, "cannot become user %s", request->user);
+    environ = request->environment;
+    set_default("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    set_default("HOME", user.home);
+    set_default("USER", user.name);
+    set_default("LOGNAME", user.name);
+    if (chdir(request->directory) < 0 && (!(request->flags & START_DIRECTORY_OPTIONAL) || chdir("/") < 0))
+        fail(reports, false, "cannot go to %s", request->directory);
+    setenv("PWD", getcwd((char[4096]){ 0 }, 4096) ? : "/", 1);
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    signal(SIGPIPE, SIG_DFL);
+    if (request->arguments[0]) {
+        execvp(request->arguments[0], request->arguments);
+        fail(reports, true, "%s", request->arguments[0]);
+    }
+    const char *shell = getenv("SHELL");
+    if (!shell || access(shell, X_OK) < 0)
+        shell = access(user.shell, X_OK) == 0 ? user.shell : "/bin/sh";
+    execl(shell, shell, (char *)NULL);
+    fail(reports, true, "%s", shell);
+}
+
+static void close_if_open(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+bool start_command(const struct request *request, struct command *command, struct failure *failure)
+{
+    struct ends ends = { -1, -1, -1 };
+    int reports[2] = { -1, -1 };
+    *command = (struct command){ .id = -1, .input = -1, .output = -1, .error = -1, .terminal = -1 };
+    *failure = (struct failure){ .what = "cannot start a process" };
+    if (!open_streams(request, command, &ends) || pipe2(reports, O_CLOEXEC) < 0) {
+        failure->error = errno;
+        return false;
+    }
+    make_cgroup(command);
+    command->id = fork();
+    if (command->id == 0)
+        become(request, command, &ends, reports[1]);
+    failure->error = errno;
+    if (command->terminal < 0) {
+        close_if_open(ends.input);
+        close_if_open(ends.output);
+    }
+    if (ends.error != command->terminal)
+        close_if_open(ends.error);
+    close(reports[1]);
+    struct report report;
+    ssize_t count;
+    while ((count = read(reports[0], &report, sizeof report)) < 0 && errno == EINTR)
+        ;
+    close(reports[0]);
+    if (command->id < 0)
+        return false;
+    if (count != sizeof report)
+        return true;
+    waitpid(command->id, NULL, 0);
+    remove_cgroup(command);
+    failure->is_of_command = report.is_of_command;
+    failure->error = report.error;
+    memcpy(failure->what, report.what, sizeof failure->what);
+    return false;
+}

@@ -1,0 +1,122 @@
+/* The agent's three ways to be started:
+ *   as process 1        init of the guest
+ *   serve               a session on descriptor 3, a connected socket; for tests on the host */
+#include "agent.h"
+
+#include <errno.h>
+#include <linux/vm_sockets.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/reboot.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define DESCRIPTION "/description"
+#define ATTACH_PORT 1024
+#define INHERITED 3
+#define BACKLOG 8
+
+bool is_guest;
+
+static void power_off(void)
+{
+    sync();
+    reboot(RB_POWER_OFF);
+    for (;;)
+        pause();
+}
+
+static int connect_to_host(unsigned int port)
+{
+    struct sockaddr_vm address = { .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = port };
+    int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
+        log_line("cannot connect to the host by vsock: %s", strerror(errno));
+        if (fd >= 0)
+            close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static int listen_for_hosts(void)
+{
+    struct sockaddr_vm address = { .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = ATTACH_PORT };
+    int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0 && listen(fd, BACKLOG) == 0)
+        return fd;
+    log_line("cannot listen on vsock port %d: %s", ATTACH_PORT, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+static pid_t start_session(int connection, bool is_main)
+{
+    pid_t id = fork();
+    if (id == 0) {
+        serve(connection, is_main);
+        _exit(0);
+    }
+    if (id < 0)
+        log_line("cannot fork: %s", strerror(errno));
+    close(connection);
+    return id;
+}
+
+/* A process of its own, so that the first one only has to reap. */
+static void start_listener(void)
+{
+    int listener = listen_for_hosts();
+    if (listener < 0)
+        return;
+    pid_t id = fork();
+    if (id != 0) {
+        close(listener);
+        return;
+    }
+    signal(SIGCHLD, SIG_IGN); /* its sessions are reaped by the kernel */
+    for (;;) {
+        int connection = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+        if (connection >= 0) {
+            signal(SIGCHLD, SIG_DFL);
+            start_session(connection, false);
+            signal(SIGCHLD, SIG_IGN);
+        } else if (errno != EINTR && errno != ECONNABORTED) {
+            _exit(1);
+        }
+    }
+}
+
+static void run_as_init(void)
+{
+    is_guest = true;
+    mount_initial();
+    run_description(DESCRIPTION);
+    int connection = connect_to_host(host_port);
+    if (connection < 0)
+        power_off();
+    start_listener();
+    pid_t session = start_session(connection, true);
+    while (session > 0) {
+        pid_t ended = waitpid(-1, NULL, 0);
+        if (ended == session || (ended < 0 && errno != EINTR))
+            break;
+    }
+    /* The host has what it wanted to know, and ends the machine itself. If it is gone, this does. */
+    power_off();
+}
+
+int main(int count, char **arguments)
+{
+    if (getpid() == 1)
+        run_as_init();
+    if (count != 2 || strcmp(arguments[1], "serve") != 0) {
+        static const char usage[] = "vmm-agent: init of a guest of vmm exec; or: vmm-agent serve, on descriptor 3\n";
+        (void)!write(STDERR_FILENO, usage, sizeof usage - 1);
+        return 2;
+    }
+    serve(INHERITED, false);
+    return 0;
+}

@@ -1,0 +1,185 @@
+#include "agent.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <mntent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ROOT "/sysroot"
+#define LOWER "/lower"
+#define LAYERS "/layers"
+#define MAX_MOUNTS 256
+#define DISK_TRIES 500       /* of 10 ms each, until a disk's driver has found it */
+#define DISK_INTERVAL 10000000
+
+/* What cannot be without: the kernel's log has the reason, which the host shows. */
+static void __attribute__((noreturn)) give_up(void)
+{
+    sync();
+    reboot(RB_POWER_OFF);
+    for (;;)
+        pause();
+}
+
+static bool try_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *options)
+{
+    if (mount(source, target, type, flags, options) == 0)
+        return true;
+    log_line("cannot mount %s (%s) on %s: %s", source, type, target, strerror(errno));
+    return false;
+}
+
+static void make_directory(const char *path, mode_t mode)
+{
+    if (mkdir(path, mode) < 0 && errno != EEXIST)
+        log_line("cannot make %s: %s", path, strerror(errno));
+}
+
+/* Each directory of the path that is not there. */
+static void make_directories(const char *path)
+{
+    char copy[4096];
+    if (strlen(path) >= sizeof copy)
+        return;
+    strcpy(copy, path);
+    for (char *slash = strchr(copy + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = 0;
+        mkdir(copy, 0755);
+        *slash = '/';
+    }
+    make_directory(copy, 0755);
+}
+
+void mount_initial(void)
+{
+    make_directory("/dev", 0755);
+    make_directory("/proc", 0555);
+    make_directory("/sys", 0555);
+    mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=0755");
+    try_mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+    try_mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+}
+
+static const char *root_place(bool is_read_only)
+{
+    const char *place = is_read_only ? LOWER : ROOT;
+    make_directory(place, 0755);
+    return place;
+}
+
+void mount_root(const char *type, const char *source, bool is_read_only)
+{
+    if (!try_mount(source, root_place(is_read_only), type, is_read_only ? MS_RDONLY : 0, NULL))
+        give_up();
+}
+
+/* The types that the kernel has for disks, one after the other. */
+void mount_disk_root(const char *device, bool is_read_only)
+{
+    const char *place = root_place(is_read_only);
+    char path[128], line[128];
+    snprintf(path, sizeof path, "/dev/%s", device);
+    for (int i = 0; i < DISK_TRIES && access(path, F_OK) < 0; i++)
+        nanosleep(&(struct timespec){ .tv_nsec = DISK_INTERVAL }, NULL);
+    int error = ENODEV;
+    FILE *types = fopen("/proc/filesystems", "re");
+    while (types && fgets(line, sizeof line, types)) {
+        if (line[0] != '\t')
+            continue; /* nodev */
+        line[strcspn(line, "\n")] = 0;
+        if (mount(path, place, line + 1, is_read_only ? MS_RDONLY : 0, NULL) == 0) {
+            fclose(types);
+            return;
+        }
+        if (errno != EINVAL)
+            error = errno;
+    }
+    log_line("cannot mount %s as the root with any file system of this kernel: %s", path, strerror(error));
+    give_up();
+}
+
+void mount_overlay_root(const char *size)
+{
+    char options[128];
+    snprintf(options, sizeof options, "mode=0755%s%s", *size ? ",size=" : "", size);
+    make_directory(LAYERS, 0755);
+    make_directory(ROOT, 0755);
+    if (!try_mount("layers", LAYERS, "tmpfs", 0, options))
+        give_up();
+    make_directory(LAYERS "/upper", 0755);
+    make_directory(LAYERS "/work", 0755);
+    /* The root directory itself is that of the upper layer. */
+    struct stat status;
+    if (stat(LOWER, &status) == 0 && chmod(LAYERS "/upper", status.st_mode & 07777) == 0)
+        (void)!chown(LAYERS "/upper", status.st_uid, status.st_gid);
+    if (!try_mount("root", ROOT, "overlay", 0, "lowerdir=" LOWER ",upperdir=" LAYERS "/upper,workdir=" LAYERS "/work"))
+        give_up();
+}
+
+static void link_in(const char *target, const char *path)
+{
+    unlink(path);
+    (void)!symlink(target, path);
+}
+
+void enter_root(void)
+{
+    static const char *const directories[] = { "dev", "proc", "sys", "run", "tmp" };
+    if (chdir(ROOT) < 0) {
+        log_line("no root: %s", strerror(errno));
+        give_up();
+    }
+    for (size_t i = 0; i < ARRAY_LENGTH(directories); i++)
+        make_directory(directories[i], 0755);
+    mount("/dev", "dev", NULL, MS_MOVE, NULL);
+    mount("/proc", "proc", NULL, MS_MOVE, NULL);
+    mount("/sys", "sys", NULL, MS_MOVE, NULL);
+    if (mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0) {
+        log_line("cannot enter the root: %s", strerror(errno));
+        give_up();
+    }
+    make_directory("/dev/pts", 0755);
+    make_directory("/dev/shm", 01777);
+    try_mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "ptmxmode=0666,mode=0620,gid=5");
+    try_mount("shm", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777");
+    try_mount("run", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755");
+    try_mount("tmp", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777");
+    mount("cgroup2", "/sys/fs/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL); /* a kernel may be without */
+    link_in("/proc/self/fd", "/dev/fd");
+    link_in("fd/0", "/dev/stdin");
+    link_in("fd/1", "/dev/stdout");
+    link_in("fd/2", "/dev/stderr");
+}
+
+void mount_share(const char *tag, const char *target, bool is_read_only)
+{
+    make_directories(target);
+    if (!try_mount(tag, target, "virtiofs", is_read_only ? MS_RDONLY : 0, NULL))
+        give_up();
+}
+
+/* Everything that was written is where it belongs, and file systems on disks are unmounted. The last mount goes first. */
+void make_quiet(void)
+{
+    char *targets[MAX_MOUNTS];
+    size_t count = 0;
+    FILE *mounts = setmntent("/proc/self/mounts", "re");
+    struct mntent *entry;
+    while (mounts && count < MAX_MOUNTS && (entry = getmntent(mounts)))
+        if (strncmp(entry->mnt_fsname, "/dev/", 5) == 0)
+            targets[count++] = strdup(entry->mnt_dir);
+    if (mounts)
+        endmntent(mounts);
+    sync();
+    while (count-- > 0)
+        if (targets[count] && umount2(targets[count], 0) < 0)
+            mount(NULL, targets[count], NULL, MS_REMOUNT | MS_RDONLY, NULL);
+}

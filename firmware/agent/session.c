@@ -1,0 +1,421 @@
+/* A session: one host, one command (docs/agent.md). One thread waits for everything. What is sent to the host waits until it is
+   taken: the host always reads, as the windows bound what it has to keep. Nothing else waits. */
+#include "agent.h"
+#include "protocol.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define END_OF_TRANSMISSION 4   /* Ctrl-D, what ends the input of a terminal */
+#define GIVE_BACK (WINDOW / 4)
+
+struct output {
+    enum stream stream;
+    int fd;          /* -1 once its end was sent */
+    uint32_t window; /* bytes that the host still takes */
+};
+
+struct session {
+    int connection;
+    bool is_main;
+    struct command command;
+    int status; /* as waitpid has it */
+    bool has_ended;
+    unsigned long oom_kills;
+    struct output outputs[2];
+    unsigned char input[WINDOW]; /* a ring */
+    size_t input_start, input_count;
+    uint32_t taken;              /* of the input, not yet given back to the host */
+    bool is_input_over;          /* the host sends no more */
+};
+
+static void __attribute__((noreturn)) leave(struct session *session)
+{
+    if (session->command.id > 0)
+        kill_command(&session->command);
+    _exit(1);
+}
+
+static void send_all(struct session *session, const void *data, size_t length)
+{
+    for (const char *next = data; length > 0;) {
+        ssize_t count = send(session->connection, next, length, MSG_NOSIGNAL);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count <= 0)
+            leave(session);
+        next += count;
+        length -= count;
+    }
+}
+
+static void send_frame(struct session *session, enum frame_type type, uint8_t stream, const void *data, uint32_t length)
+{
+    unsigned char frame[sizeof(struct frame) + 512];
+    struct frame header = { .type = type, .stream = stream, .length = length };
+    if (length > sizeof frame - sizeof header)
+        leave(session);
+    memcpy(frame, &header, sizeof header);
+    if (length > 0)
+        memcpy(frame + sizeof header, data, length);
+    send_all(session, frame, sizeof header + length);
+}
+
+static void send_number(struct session *session, enum frame_type type, uint8_t stream, uint32_t number)
+{
+    send_frame(session, type, stream, &number, sizeof number);
+}
+
+static void receive_all(struct session *session, void *data, size_t length)
+{
+    for (char *next = data; length > 0;) {
+        ssize_t count = recv(session->connection, next, length, 0);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count <= 0)
+            leave(session);
+        next += count;
+        length -= count;
+    }
+}
+
+/* How many processes the kernel has killed for want of memory. */
+static unsigned long count_oom_kills(void)
+{
+    char line[128];
+    unsigned long count = 0;
+    FILE *file = fopen("/proc/vmstat", "re");
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, "oom_kill %lu", &count) == 1)
+            break;
+    if (file)
+        fclose(file);
+    return count;
+}
+
+static void send_hello(struct session *session)
+{
+    struct {
+        uint32_t magic, version;
+        char release[65];
+    } hello = { .magic = PROTOCOL_MAGIC, .version = PROTOCOL_VERSION };
+    struct utsname name;
+    if (uname(&name) == 0)
+        memcpy(hello.release, name.release, sizeof hello.release - 1);
+    send_frame(session, FRAME_HELLO, 0, &hello, 2 * sizeof(uint32_t) + strlen(hello.release));
+}
+
+static void send_exit(struct session *session, enum exit_kind kind, uint32_t value, const char *what)
+{
+    struct {
+        uint32_t kind, value, oom_kills;
+        char what[256];
+    } end = { .kind = kind, .value = value, .oom_kills = count_oom_kills() - session->oom_kills };
+    snprintf(end.what, sizeof end.what, "%s", what);
+    send_frame(session, FRAME_EXIT, 0, &end, 3 * sizeof(uint32_t) + strlen(end.what));
+}
+
+/* Counted strings, one after the other, each ended by a null byte. Returns NULL if there are fewer. */
+static char *next_string(char **next, const char *end)
+{
+    char *text = *next;
+    size_t length = strnlen(text, end - text);
+    if (text >= end || text + length >= end)
+        return NULL;
+    *next = text + length + 1;
+    return text;
+}
+
+static char **next_strings(char **next, const char *end, uint32_t count)
+{
+    if (count > (size_t)(end - *next))
+        return NULL;
+    char **strings = calloc(count + 1, sizeof *strings);
+    for (uint32_t i = 0; strings && i < count; i++)
+        if (!(strings[i] = next_string(next, end)))
+            return NULL;
+    return strings;
+}
+
+static bool parse_start(char *data, uint32_t length, struct request *request)
+{
+    struct {
+        uint32_t flags;
+        uint16_t rows, columns;
+        uint32_t arguments, variables;
+    } start;
+    if (length < sizeof start)
+        return false;
+    memcpy(&start, data, sizeof start);
+    char *next = data + sizeof start;
+    const char *end = data + length;
+    if (!(start.flags & START_TERMINAL))
+        start.flags &= ~START_TERMINAL_ERROR;
+    *request = (struct request){ .flags = start.flags, .rows = start.rows, .columns = start.columns };
+    return (request->directory = next_string(&next, end)) && (request->user = next_string(&next, end))
+        && (request->arguments = next_strings(&next, end, start.arguments))
+        && (request->environment = next_strings(&next, end, start.variables));
+}
+
+/* The first frame, and what comes of it. */
+static bool begin(struct session *session)
+{
+    struct frame frame;
+    struct request request;
+    struct failure failure;
+    receive_all(session, &frame, sizeof frame);
+    if (frame.type != FRAME_START || frame.length > MAX_START)
+        leave(session);
+    char *data = malloc(frame.length + 1);
+    if (!data)
+        leave(session);
+    receive_all(session, data, frame.length);
+    if (!parse_start(data, frame.length, &request))
+        leave(session);
+    session->oom_kills = count_oom_kills();
+    bool is_started = start_command(&request, &session->command, &failure);
+    free(request.arguments);
+    free(request.environment);
+    free(data);
+    if (!is_started) {
+        send_exit(session, failure.is_of_command ? EXIT_COMMAND : EXIT_PREPARE, failure.error, failure.what);
+        return false;
+    }
+    session->outputs[0] = (struct output){ STREAM_OUTPUT, session->command.output, WINDOW };
+    session->outputs[1] = (struct output){ STREAM_ERROR, session->command.error, WINDOW };
+    send_number(session, FRAME_STARTED, 0, session->command.id);
+    return true;
+}
+
+static void close_input(struct session *session)
+{
+    if (session->command.input < 0)
+        return;
+    close(session->command.input);
+    session->command.input = -1;
+    session->input_count = 0;
+}
+
+static void add_input(struct session *session, uint32_t length)
+{
+    unsigned char data[MAX_DATA];
+    receive_all(session, data, length);
+    if (session->command.input < 0)
+        return; /* it was told, or will be */
+    if (length > WINDOW - session->input_count)
+        leave(session);
+    for (uint32_t i = 0; i < length;) {
+        size_t end = (session->input_start + session->input_count) % WINDOW;
+        size_t part = length - i < WINDOW - end ? length - i : WINDOW - end;
+        memcpy(session->input + end, data + i, part);
+        session->input_count += part;
+        i += part;
+    }
+}
+
+static void end_input(struct session *session)
+{
+    static const char end = END_OF_TRANSMISSION;
+    session->is_input_over = true;
+    if (session->input_count > 0)
+        return; /* first what came before */
+    /* A terminal is not closed: who reads from it is told. */
+    if (session->command.terminal >= 0)
+        (void)!write(session->command.input, &end, sizeof end);
+    else
+        close_input(session);
+}
+
+static void flush_input(struct session *session)
+{
+    while (session->input_count > 0) {
+        size_t part = session->input_count < WINDOW - session->input_start ? session->input_count : WINDOW - session->input_start;
+        ssize_t count = write(session->command.input, session->input + session->input_start, part);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count < 0 && errno == EAGAIN)
+            break;
+        if (count < 0) {
+            send_frame(session, FRAME_CLOSED, STREAM_INPUT, NULL, 0);
+            close_input(session);
+            return;
+        }
+        session->input_start = (session->input_start + count) % WINDOW;
+        session->input_count -= count;
+        session->taken += count;
+    }
+    if (session->taken >= GIVE_BACK || (session->taken > 0 && session->input_count == 0)) {
+        send_number(session, FRAME_WINDOW, STREAM_INPUT, session->taken);
+        session->taken = 0;
+    }
+    if (session->input_count == 0 && session->is_input_over)
+        end_input(session);
+}
+
+static void close_output(struct session *session, struct output *output)
+{
+    if (output->fd < 0)
+        return;
+    close(output->fd);
+    output->fd = -1;
+    send_frame(session, FRAME_END, output->stream, NULL, 0);
+}
+
+static void pass_output(struct session *session, struct output *output)
+{
+    static unsigned char frame[sizeof(struct frame) + MAX_DATA];
+    size_t room = output->window < MAX_DATA ? output->window : MAX_DATA;
+    ssize_t count = read(output->fd, frame + sizeof(struct frame), room);
+    if (count < 0 && (errno == EINTR || errno == EAGAIN))
+        return;
+    if (count <= 0) { /* a terminal that nobody has open any more says EIO */
+        close_output(session, output);
+        return;
+    }
+    struct frame header = { .type = FRAME_DATA, .stream = output->stream, .length = count };
+    memcpy(frame, &header, sizeof header);
+    output->window -= count;
+    send_all(session, frame, sizeof header + count);
+}
+
+static struct output *output_of(struct session *session, uint8_t stream)
+{
+    if (stream != STREAM_OUTPUT && stream != STREAM_ERROR)
+        leave(session);
+    return &session->outputs[stream - STREAM_OUTPUT];
+}
+
+static void send_signal(struct session *session, uint32_t number)
+{
+    if (!session->has_ended && number > 0 && number < (uint32_t)NSIG) {
+        /* Those that a terminal sends go to the whole job, as a terminal's do. */
+        bool is_of_terminal = number == SIGINT || number == SIGQUIT || number == SIGHUP;
+        kill(is_of_terminal ? -session->command.id : session->command.id, (int)number);
+    }
+    send_number(session, FRAME_SIGNALLED, 0, number);
+}
+
+static void resize(struct session *session, uint32_t size)
+{
+    struct winsize window = { .ws_row = size & 0xffff, .ws_col = size >> 16 };
+    if (session->command.input >= 0)
+        ioctl(session->command.input, TIOCSWINSZ, &window);
+}
+
+static void handle_frame(struct session *session)
+{
+    struct frame frame;
+    uint32_t number = 0;
+    receive_all(session, &frame, sizeof frame);
+    if (frame.type == FRAME_DATA) {
+        if (frame.stream != STREAM_INPUT || frame.length > MAX_DATA)
+            leave(session);
+        add_input(session, frame.length);
+        return;
+    }
+    if (frame.length > sizeof number)
+        leave(session);
+    receive_all(session, &number, frame.length);
+    switch (frame.type) {
+    case FRAME_END:
+        end_input(session);
+        break;
+    case FRAME_WINDOW:
+        if (number > WINDOW - output_of(session, frame.stream)->window)
+            leave(session);
+        output_of(session, frame.stream)->window += number;
+        break;
+    case FRAME_CLOSED:
+        close_output(session, output_of(session, frame.stream));
+        break;
+    case FRAME_SIGNAL:
+        send_signal(session, number);
+        break;
+    case FRAME_RESIZE:
+        resize(session, number);
+        break;
+    default:
+        leave(session);
+    }
+}
+
+/* The command has ended: what it has left running is ended too, so that its output has an end. */
+static void command_has_ended(struct session *session, int signals)
+{
+    struct signalfd_siginfo information;
+    (void)!read(signals, &information, sizeof information);
+    if (session->has_ended || waitpid(session->command.id, &session->status, WNOHANG) != session->command.id)
+        return;
+    session->has_ended = true;
+    kill_command(&session->command);
+    if (session->is_main)
+        kill(-1, SIGKILL); /* all but the first process and this one */
+    if (session->command.terminal >= 0)
+        close(session->command.terminal);
+    session->command.terminal = -1;
+    close_input(session);
+}
+
+static void wait_once(struct session *session, int signals)
+{
+    struct output *output = &session->outputs[0], *error = &session->outputs[1];
+    struct pollfd entries[] = {
+        { .fd = session->connection, .events = POLLIN },
+        { .fd = signals, .events = POLLIN },
+        { .fd = session->command.input, .events = session->input_count > 0 ? POLLOUT : 0 },
+        { .fd = output->window > 0 ? output->fd : -1, .events = POLLIN },
+        { .fd = error->window > 0 ? error->fd : -1, .events = POLLIN },
+    };
+    if (poll(entries, ARRAY_LENGTH(entries), -1) < 0)
+        return;
+    if (entries[3].revents)
+        pass_output(session, output);
+    if (entries[4].revents)
+        pass_output(session, error);
+    if (entries[2].revents & POLLOUT) {
+        flush_input(session);
+    } else if (entries[2].revents & POLLERR) { /* nobody has its other end any more */
+        send_frame(session, FRAME_CLOSED, STREAM_INPUT, NULL, 0);
+        close_input(session);
+    }
+    if (entries[1].revents)
+        command_has_ended(session, signals);
+    if (entries[0].revents)
+        handle_frame(session);
+}
+
+void serve(int connection, bool is_main)
+{
+    static struct session session;
+    session.connection = connection;
+    session.is_main = is_main;
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    int children = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (children < 0)
+        leave(&session);
+    send_hello(&session);
+    if (!begin(&session))
+        return;
+    while (!session.has_ended || session.outputs[0].fd >= 0 || session.outputs[1].fd >= 0)
+        wait_once(&session, children);
+    remove_cgroup(&session.command);
+    if (is_main)
+        make_quiet();
+    if (WIFSIGNALED(session.status))
+        send_exit(&session, EXIT_SIGNAL, WTERMSIG(session.status), "");
+    else
+        send_exit(&session, EXIT_STATUS, WEXITSTATUS(session.status), "");
+}
