@@ -62,7 +62,7 @@ public class VhostUserOptionTests
     [TestCase("fd=3,server=off", "--fs: server='off' cannot stand beside fd=: the connection is there already")]
     [TestCase("fd=3,reconnect=on", "--fs: reconnect='on' cannot stand beside fd=: a connection that was inherited cannot be made again")]
     [TestCase("fd=2", "--fs: fd='2' is not a number from 3 to 2147483647")]
-    [TestCase("socket=/s,timeout=soon", "--fs: timeout='soon' is not a time: write seconds, or a number with s or ms, such as 5s")]
+    [TestCase("socket=/s,timeout=soon", "--fs: timeout='soon' is not a time: write seconds, or a number with ms, s, m or h, such as 5s")]
     [TestCase("socket=/s,timeout=0", "--fs: timeout='0' is out of range: 1ms to 3600s")]
     [TestCase("socket=/s,timeout=3601", "--fs: timeout='3601' is out of range: 1ms to 3600s")]
     public void Fs_BadValue_IsRefused(string text, string expected) => AssertRefused("--fs", text, expected);

@@ -18,7 +18,8 @@ internal static class ExecCommand
     /// <exception cref="VmmException">There is no kernel, or this host cannot run the guest as asked.</exception>
     public static int Run(ExecOptions options, TextWriter output)
     {
-        Logging.Start(RunOptionsReader.ReadLogLevel(options));
+        // What the VMM would warn of, such as a panic, is told here in other words.
+        Logging.Start(LogLevelOption.Parse(options.LogLevel ?? "error"));
         FileDescriptor? input = StandardStream.Input, error = StandardStream.Error, written = StandardStream.Output;
         GuestCommand command = ExecOptionsReader.ReadCommand(options, (IsTerminal(input), IsTerminal(written), IsTerminal(error)));
         TimeSpan? timeout = ExecOptionsReader.ReadTimeout(options);

@@ -67,7 +67,7 @@ internal sealed class GuestInitramfs : IDisposable
         _list.Add($"{path} ({content.Length} bytes)");
     }
 
-    private static byte[] ReadAgent()
+    internal static byte[] ReadAgent()
     {
         using Stream stream = typeof(GuestInitramfs).Assembly.GetManifestResourceStream(AgentResource)
             ?? throw new InvalidOperationException("vmm was built without its agent");

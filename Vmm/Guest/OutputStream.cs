@@ -48,7 +48,7 @@ internal sealed class OutputStream
     /// <exception cref="VmmException">They are more than the guest's window.</exception>
     public void Add(AgentConnection agent, ReadOnlySpan<byte> data)
     {
-        if (_isClosed)
+        if (_isClosed && !_hasEnded)
             return;     // the agent is told, but has sent this before
         if (data.Length > _queue.Room || _hasEnded)
             throw new VmmException("the guest's agent sends more than it may");

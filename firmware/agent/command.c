@@ -145,8 +145,10 @@ static void become(const struct request *request, const struct command *command,
         errno = 0;
         fail(reports, false, "there is no user %s in /etc/passwd, or no such group in /etc/group", request->user);
     }
-    if (command->terminal >= 0)
-        (void)!fchown(command->terminal, user.id, (gid_t)-1);
+    /* So that the user may open /dev/stdout and the like. */
+    (void)!fchown(ends->input, user.id, (gid_t)-1);
+    (void)!fchown(ends->output, user.id, (gid_t)-1);
+    (void)!fchown(ends->error, user.id, (gid_t)-1);
     if (dup2(ends->input, 0) < 0 || dup2(ends->output, 1) < 0 || dup2(ends->error, 2) < 0)
         fail(reports, false, "dup2%s", "");
     if (*request->user && (setgroups(user.group_count, user.groups) < 0 || setgid(user.group) < 0 || setuid(user.id) < 0))

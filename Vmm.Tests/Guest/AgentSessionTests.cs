@@ -1,0 +1,348 @@
+using System.Security.Cryptography;
+using System.Text;
+using NUnit.Framework;
+using Vmm.Guest;
+using Vmm.Tests.Fakes;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Tests.Guest;
+
+/// <summary>Sessions with the real agent, which runs as a process here.</summary>
+public sealed class AgentSessionTests
+{
+    private const int Hangup = 1, Interrupt = 2, PipeSignal = 13, Terminate = 15;
+
+    [Test]
+    public void Run_ShellWithThreeStreams_AreApartAndWhole()
+    {
+        Result result = Run(["sh", "-c", "cat; echo to stderr >&2; exit 7"], "some input\n"u8.ToArray());
+
+        Assert.That(result.End, Is.EqualTo(new CommandEnd(CommandEndKind.Exited, 7)));
+        Assert.That(Encoding.UTF8.GetString(result.Output), Is.EqualTo("some input\n"));
+        Assert.That(result.Errors, Is.EqualTo("to stderr\n"));
+    }
+
+    [Test]
+    public void Run_CatOfMuch_ComesBackUnchanged()
+    {
+        byte[] data = new byte[5_000_001];
+        RandomNumberGenerator.Fill(data);
+
+        Result result = Run(["cat"], data);
+
+        Assert.That(result.End, Is.EqualTo(new CommandEnd(CommandEndKind.Exited)));
+        Assert.That(SHA256.HashData(result.Output), Is.EqualTo(SHA256.HashData(data)));
+    }
+
+    [Test]
+    public void Run_InputThatNobodyReads_DoesNotHoldTheCommand()
+    {
+        Result result = Run(["sh", "-c", "exec 0<&-; echo done"], new byte[3_000_000]);
+
+        Assert.That(result.End, Is.EqualTo(new CommandEnd(CommandEndKind.Exited)));
+        Assert.That(Encoding.UTF8.GetString(result.Output), Is.EqualTo("done\n"));
+    }
+
+    [Test]
+    public void Run_EnvironmentAndDirectory_AreTheCommands()
+    {
+        Result result = Run(new GuestCommand
+        {
+            Arguments = ["sh", "-c", "echo \"$NAME|$1|$(pwd)|$PATH|$HOME\"", "sh", " two  words "],
+            Environment = ["NAME=a value", "HOME=/nowhere"],
+            Directory = "/usr",
+        });
+
+        Assert.That(Encoding.UTF8.GetString(result.Output),
+            Is.EqualTo("a value| two  words |/usr|/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin|/nowhere\n"));
+    }
+
+    [TestCase("/no/such/program", Errnos.Enoent)]
+    [TestCase("/etc/passwd", Errnos.Eacces)]
+    public void Run_ProgramThatCannotBeExecuted_IsTold(string program, int error)
+    {
+        Result result = Run([program]);
+
+        Assert.That(result.End, Is.EqualTo(new CommandEnd(CommandEndKind.NotExecuted, error, program)));
+    }
+
+    [Test]
+    public void Run_DirectoryThatIsNotThere_IsTold()
+    {
+        Result result = Run(new GuestCommand { Arguments = ["true"], Directory = "/no/such" });
+
+        Assert.That(result.End, Is.EqualTo(new CommandEnd(CommandEndKind.NotPrepared, Errnos.Enoent, "cannot go to /no/such")));
+    }
+
+    [Test]
+    public void Run_DirectoryThatIsNotThereAndNeedNotBe_IsTheRoot()
+    {
+        Result result = Run(new GuestCommand { Arguments = ["pwd"], Directory = "/no/such", IsDirectoryOptional = true });
+
+        Assert.That(Encoding.UTF8.GetString(result.Output), Is.EqualTo("/\n"));
+    }
+
+    [Test]
+    public void Run_UserThatIsNotThere_IsTold()
+    {
+        Result result = Run(new GuestCommand { Arguments = ["true"], User = "nobody-of-that-name" });
+
+        Assert.That(result.End.Kind, Is.EqualTo(CommandEndKind.NotPrepared));
+        Assert.That(result.End.What, Does.Contain("nobody-of-that-name"));
+    }
+
+    [Test]
+    public void Run_ManyLongArguments_ArriveWhole()
+    {
+        string[] words = [.. Enumerable.Range(0, 1000).Select(i => new string((char)('a' + (i % 26)), 1000))];
+
+        Result result = Run(["sh", "-c", "printf %s \"$@\" | wc -c", "sh", .. words]);
+
+        Assert.That(Encoding.UTF8.GetString(result.Output).Trim(), Is.EqualTo("1000000"));
+    }
+
+    [Test]
+    public void Run_ProcessLeftRunning_IsEndedAndHoldsNothing()
+    {
+        Result result = Run(["sh", "-c", "sleep 1000 & echo $!"]);
+
+        Assert.That(result.End, Is.EqualTo(new CommandEnd(CommandEndKind.Exited)));
+        Eventually.True(() => !IsRunning(Encoding.UTF8.GetString(result.Output).Trim()), () => "the process is left");
+    }
+
+    [TestCase(Terminate)]
+    [TestCase(Interrupt)]
+    [TestCase(Hangup)]
+    public void Signal_Command_DiesOfIt(int number)
+    {
+        Result result = Run(new GuestCommand { Arguments = ["sh", "-c", "echo ready; exec sleep 1000"] }, whenReady: session => session.Signal(number));
+
+        Assert.That(result.End, Is.EqualTo(new CommandEnd(CommandEndKind.Killed, number)));
+    }
+
+    [Test]
+    public void Signal_BeforeTheCommandRuns_IsNotTaken()
+    {
+        using var session = new AgentSession(new GuestCommand(), new HostStreams(null, null, null, hasTerminal: false, closesOutput: false), null);
+        Assert.That(session.Signal(Terminate), Is.False);
+    }
+
+    [Test]
+    public void Run_OutputThatNobodyReadsAnyMore_EndsTheCommandBySigpipe()
+    {
+        using var agent = new AgentProcess();
+        using var output = new Pipe();
+        using var session = new AgentSession(new GuestCommand { Arguments = ["yes"] }, new HostStreams(null, output.Writer, null, false, false), null);
+        Task<CommandEnd> end = Task.Run(() => session.Run(agent.Socket));
+        byte[] buffer = new byte[100];
+        Assert.That(output.Reader.TryRead(buffer), Is.EqualTo(buffer.Length));
+        output.Reader.Dispose();
+
+        Assert.That(end.Wait(10_000), Is.True, "the command goes on");
+        Assert.That(end.Result, Is.EqualTo(new CommandEnd(CommandEndKind.Killed, PipeSignal)));
+    }
+
+    [Test]
+    public void Run_OutputClosedFromTheStart_EndsTheCommandThatWrites()
+    {
+        using var agent = new AgentProcess();
+        using var session = new AgentSession(new GuestCommand { Arguments = ["yes"] }, new HostStreams(null, null, null, false, false), null);
+        Task<CommandEnd> end = Task.Run(() => session.Run(agent.Socket));
+
+        Assert.That(end.Wait(10_000), Is.True, "the command goes on");
+        Assert.That(end.Result, Is.EqualTo(new CommandEnd(CommandEndKind.Killed, PipeSignal)));
+    }
+
+    [Test]
+    public void Run_SlowReader_HoldsTheCommandUp()
+    {
+        using var agent = new AgentProcess();
+        using var output = new Pipe();
+        string progress = Path.GetTempFileName();
+        try
+        {
+            // Each block that was written is counted in a file.
+            var command = new GuestCommand
+            {
+                Arguments = ["sh", "-c", "for i in $(seq 100); do head -c 65536 /dev/zero; echo $i > \"$0\"; done", progress],
+            };
+            using var session = new AgentSession(command, new HostStreams(null, output.Writer, null, false, false), null);
+            Task<CommandEnd> end = Task.Run(() => session.Run(agent.Socket));
+            // Two pipes of 64 KiB and the window of 256 KiB take six blocks, and the shell has begun with the next.
+            Eventually.True(() => File.ReadAllText(progress).Trim() == "6", () => $"written are {File.ReadAllText(progress)}");
+            Thread.Sleep(500);
+            Assert.That(File.ReadAllText(progress).Trim(), Is.EqualTo("6"), "it goes on although nobody reads");
+
+            using var reader = new FileStream(new Microsoft.Win32.SafeHandles.SafeFileHandle(output.Reader.Number, ownsHandle: false), FileAccess.Read);
+            byte[] all = new byte[6_553_600];
+            reader.ReadExactly(all);
+            Assert.That(end.Wait(10_000), Is.True);
+            Assert.That(end.Result.Value, Is.Zero);
+        }
+        finally
+        {
+            File.Delete(progress);
+        }
+    }
+
+    [Test]
+    public void Run_LongerThanItMay_TimesOut()
+    {
+        using var agent = new AgentProcess();
+        using var session = new AgentSession(
+            new GuestCommand { Arguments = ["sleep", "1000"] }, new HostStreams(null, null, null, false, false), TimeSpan.FromMilliseconds(300));
+
+        Assert.That(session.Run(agent.Socket), Is.EqualTo(new CommandEnd(CommandEndKind.TimedOut)));
+    }
+
+    [Test]
+    public void Run_HostThatLeaves_EndsTheCommand()
+    {
+        using var agent = new AgentProcess();
+        var output = new Pipe();
+        using var session = new AgentSession(new GuestCommand { Arguments = ["sh", "-c", "echo $$; exec sleep 1000"] },
+            new HostStreams(null, output.Writer, null, false, false), null);
+        Task<CommandEnd> end = Task.Run(() => session.Run(agent.Socket));
+        byte[] buffer = new byte[20];
+        string id = Encoding.UTF8.GetString(buffer, 0, output.Reader.TryRead(buffer)).Trim();
+        Assert.That(IsRunning(id), Is.True);
+        session.GuestHasEnded();
+        Assert.That(end.Wait(10_000), Is.True);
+        agent.Socket.Shutdown();
+
+        agent.WaitForEnd();
+        Eventually.True(() => !IsRunning(id), () => "the command goes on");
+        output.Dispose();
+    }
+
+    [Test]
+    public void Run_WithTerminal_CommandHasOneOfItsSize()
+    {
+        using var terminal = new PseudoTerminal();
+        SetSize(terminal, 40, 100);
+        string screen = RunOnTerminal(terminal, "tty > /dev/null && stty size", out CommandEnd end);
+
+        Assert.That(end, Is.EqualTo(new CommandEnd(CommandEndKind.Exited)));
+        Assert.That(screen, Is.EqualTo("40 100\r\n"));
+    }
+
+    [Test]
+    public void Resize_WhileTheCommandRuns_ItIsTold()
+    {
+        using var terminal = new PseudoTerminal();
+        string screen = RunOnTerminal(terminal, "trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.05; done", out _, session =>
+        {
+            SetSize(terminal, 33, 77);
+            session.Resize();
+        });
+
+        Assert.That(screen, Does.EndWith("33 77\r\n"));
+    }
+
+    [Test]
+    public void Run_WithTerminal_InterruptKeyGoesToTheCommand()
+    {
+        using var terminal = new PseudoTerminal();
+        string before = terminal.Settings();
+        RunOnTerminal(terminal, "echo ready; exec sleep 1000", out CommandEnd end, _ => terminal.User.WriteAll("\x03"u8, "terminal"));
+
+        Assert.That(end, Is.EqualTo(new CommandEnd(CommandEndKind.Killed, Interrupt)));
+        Assert.That(terminal.Settings(), Is.EqualTo(before), "the terminal's settings");
+    }
+
+    [Test]
+    public void Run_WithTerminal_EscapeKeyThreeTimesLeaves()
+    {
+        using var terminal = new PseudoTerminal();
+        RunOnTerminal(terminal, "stty raw -echo; echo ready; exec sleep 1000", out CommandEnd end, _ => terminal.User.WriteAll("\x1d\x1d\x1d"u8, "terminal"));
+
+        Assert.That(end, Is.EqualTo(new CommandEnd(CommandEndKind.Left)));
+    }
+
+    private static string RunOnTerminal(PseudoTerminal terminal, string script, out CommandEnd end, Action<AgentSession>? whenReady = null)
+    {
+        using var agent = new AgentProcess();
+        using var output = new Pipe();
+        var command = new GuestCommand { Arguments = ["sh", "-c", script], HasTerminal = true, HasTerminalError = true };
+        using var session = new AgentSession(command, new HostStreams(terminal.Terminal, output.Writer, null, hasTerminal: true, closesOutput: false), null);
+        Task<byte[]> read = ReadAll(output.Reader, text =>
+        {
+            if (text.Contains("ready", StringComparison.Ordinal))
+                Interlocked.Exchange(ref whenReady, null)?.Invoke(session);
+        });
+        Task<CommandEnd> run = Task.Run(() => session.Run(agent.Socket));
+        Assert.That(run.Wait(20_000), Is.True, "the command does not end");
+        output.Writer.Dispose();
+        end = run.Result;
+        return Encoding.UTF8.GetString(read.Result);
+    }
+
+    private static Result Run(IReadOnlyList<string> arguments, byte[]? input = null) => Run(new GuestCommand { Arguments = arguments }, input);
+
+    private static Result Run(GuestCommand command, byte[]? input = null, Action<AgentSession>? whenReady = null)
+    {
+        using var agent = new AgentProcess();
+        using Pipe inputs = new(), outputs = new(), errors = new();
+        using var session = new AgentSession(command, new HostStreams(inputs.Reader, outputs.Writer, errors.Writer, false, false), null);
+        Task write = Task.Run(() =>
+        {
+            try
+            {
+                inputs.Writer.WriteAll(input ?? [], "the input");
+            }
+            catch (ErrnoException)
+            {
+                // Nobody reads it, which is what some tests are about.
+            }
+            inputs.Writer.Dispose();
+        });
+        Task<byte[]> output = ReadAll(outputs.Reader, text =>
+        {
+            if (whenReady is not null && text.StartsWith("ready", StringComparison.Ordinal))
+                Interlocked.Exchange(ref whenReady, null)?.Invoke(session);
+        });
+        Task<byte[]> error = ReadAll(errors.Reader, _ => { });
+        Task<CommandEnd> run = Task.Run(() => session.Run(agent.Socket));
+        Assert.That(run.Wait(20_000), Is.True, "the command does not end");
+        inputs.Reader.Dispose();
+        write.Wait();
+        outputs.Writer.Dispose();
+        errors.Writer.Dispose();
+        agent.WaitForEnd();
+        return new Result(run.Result, output.Result, Encoding.UTF8.GetString(error.Result));
+    }
+
+    private static Task<byte[]> ReadAll(FileDescriptor descriptor, Action<string> seen) => Task.Run(() =>
+    {
+        using var all = new MemoryStream();
+        byte[] buffer = new byte[65536];
+        int count;
+        while ((count = descriptor.TryRead(buffer)) > 0)
+        {
+            all.Write(buffer, 0, count);
+            if (all.Length < buffer.Length)
+                seen(Encoding.UTF8.GetString(all.ToArray()));
+        }
+        return all.ToArray();
+    });
+
+    private static void SetSize(PseudoTerminal terminal, ushort rows, ushort columns)
+    {
+        ulong size = rows | ((ulong)columns << 16);
+        Ioctl.Call(terminal.Terminal, new IoctlRequest(0x5414, "TIOCSWINSZ"), ref size);
+    }
+
+    private static bool IsRunning(string id)
+    {
+        try
+        {
+            return !File.ReadAllText($"/proc/{id}/stat").Contains(") Z ", StringComparison.Ordinal);
+        }
+        catch (IOException)
+        {
+            return false;
+        }
+    }
+
+    private sealed record Result(CommandEnd End, byte[] Output, string Errors);
+}

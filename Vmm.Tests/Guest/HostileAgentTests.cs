@@ -1,0 +1,168 @@
+using System.Buffers.Binary;
+using System.Runtime.InteropServices;
+using NUnit.Framework;
+using Vmm.Guest;
+using Vmm.Tests.Fakes;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Tests.Guest;
+
+/// <summary>A guest whose agent does not keep to the protocol.</summary>
+public sealed class HostileAgentTests
+{
+    private static readonly byte[] s_hello = Numbers(AgentFrame.Magic, AgentFrame.Version);
+
+    [Test]
+    public void Hello_OfAnotherVersion_IsRefused()
+    {
+        Assert.That(Refusal(Frame(AgentFrameType.Hello, 0, Numbers(AgentFrame.Magic, 2))), Does.Contain("version 2"));
+    }
+
+    [Test]
+    public void Hello_OfSomebodyElse_IsRefused()
+    {
+        Assert.That(Refusal(Frame(AgentFrameType.Hello, 0, Numbers(1, 1))), Does.Contain("no agent"));
+    }
+
+    [Test]
+    public void Hello_TooShort_IsRefused()
+    {
+        Assert.That(Refusal(Frame(AgentFrameType.Hello, 0, Numbers(AgentFrame.Magic))), Does.Contain("too short"));
+    }
+
+    [Test]
+    public void Hello_Twice_IsRefused()
+    {
+        Assert.That(Refusal([.. Frame(AgentFrameType.Hello, 0, s_hello), .. Frame(AgentFrameType.Hello, 0, s_hello)]), Does.Contain("no sense"));
+    }
+
+    [Test]
+    public void Data_BeforeTheCommandHasStarted_IsRefused()
+    {
+        Assert.That(Refusal([.. Frame(AgentFrameType.Hello, 0, s_hello), .. Frame(AgentFrameType.Data, AgentStream.Output, [1])]), Does.Contain("no sense"));
+    }
+
+    [TestCase(AgentStream.Input)]
+    [TestCase((AgentStream)3)]
+    [TestCase((AgentStream)255)]
+    public void Data_OfAStreamThatIsNone_IsRefused(int stream)
+    {
+        Assert.That(Refusal(Started(Frame(AgentFrameType.Data, (AgentStream)stream, [1]))), Does.Contain($"stream {stream}"));
+    }
+
+    [Test]
+    public void Data_LongerThanAny_IsRefused()
+    {
+        byte[] head = Frame(AgentFrameType.Data, AgentStream.Output, []);
+        BinaryPrimitives.WriteInt32LittleEndian(head.AsSpan(4), AgentFrame.MaxData + 1);
+        Assert.That(Refusal(Started(head)), Does.Contain("too long"));
+    }
+
+    [Test]
+    public void Window_BeyondAllLengths_IsRefused()
+    {
+        byte[] head = Frame(AgentFrameType.Window, AgentStream.Input, []);
+        BinaryPrimitives.WriteUInt32LittleEndian(head.AsSpan(4), uint.MaxValue);
+        Assert.That(Refusal(Started(head)), Does.Contain("too long"));
+    }
+
+    [Test]
+    public void Window_OfWhatWasNotSent_IsRefused()
+    {
+        Assert.That(Refusal(Started(Frame(AgentFrameType.Window, AgentStream.Input, Numbers(1)))), Does.Contain("more input"));
+    }
+
+    [Test]
+    public void Data_BeyondTheWindow_IsRefused()
+    {
+        // Nobody reads the pipe, which takes 64 KiB: the rest is kept, up to the window.
+        byte[] block = Frame(AgentFrameType.Data, AgentStream.Output, new byte[AgentFrame.MaxData]);
+        Assert.That(Refusal(Started([.. Enumerable.Repeat(block, 6).SelectMany(bytes => bytes)])), Does.Contain("more than it may"));
+    }
+
+    [Test]
+    public void Data_AfterItsEnd_IsRefused()
+    {
+        Assert.That(Refusal(Started([.. Frame(AgentFrameType.End, AgentStream.Error, []), .. Frame(AgentFrameType.Data, AgentStream.Error, [1])])),
+            Does.Contain("more than it may"));
+    }
+
+    [TestCase(0)]
+    [TestCase(2)]
+    [TestCase(12)]
+    [TestCase(255)]
+    public void Frame_ThatOnlyTheHostSends_IsRefused(int type)
+    {
+        Assert.That(Refusal(Started(Frame((AgentFrameType)type, 0, Numbers(1)))), Does.Contain($"type {type}"));
+    }
+
+    [Test]
+    public void Exit_OfAnUnknownKind_IsRefused()
+    {
+        Assert.That(Refusal(Started(Frame(AgentFrameType.Exit, 0, Numbers(4, 0, 0)))), Does.Contain("kind 4"));
+    }
+
+    [Test]
+    public void Connection_ThatEnds_IsALostGuest()
+    {
+        Assert.That(Run(Started([]), end: true), Is.EqualTo(new CommandEnd(CommandEndKind.Lost)));
+    }
+
+    [Test]
+    public void Signal_ThatNobodyTakes_IsAGuestThatDoesNotReact()
+    {
+        using var pipe = new Pipe();
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using (theirs)
+        {
+            using var session = new AgentSession(new GuestCommand { Arguments = ["x"] }, new HostStreams(null, pipe.Writer, null, false, false), null);
+            Assert.That(theirs.TrySend(Started([]), []), Is.GreaterThan(0));
+            Task<CommandEnd> end = Task.Run(() => session.Run(ours));
+            Eventually.True(() => session.Signal(15), () => "the session does not begin");
+
+            Assert.That(end.Wait(10_000), Is.True);
+            Assert.That(end.Result, Is.EqualTo(new CommandEnd(CommandEndKind.Unresponsive, 15)));
+        }
+    }
+
+    private static string Refusal(byte[] sent) => Assert.Throws<VmmException>(() => Run(sent, end: false))!.Message;
+
+    private static CommandEnd Run(byte[] sent, bool end)
+    {
+        using var pipe = new Pipe();
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using (theirs)
+        {
+            using var session = new AgentSession(
+                new GuestCommand { Arguments = ["x"] }, new HostStreams(null, pipe.Writer, null, false, false), TimeSpan.FromSeconds(10));
+            Task write = Task.Run(() =>
+            {
+                ReadOnlySpan<byte> rest = sent;
+                while (!rest.IsEmpty && theirs.TrySend(rest, []) is int count and not (-Errnos.Epipe or -Errnos.Econnreset))
+                    rest = rest[Math.Max(count, 0)..];
+                if (end)
+                    theirs.Shutdown();
+            });
+            try
+            {
+                return session.Run(ours);
+            }
+            finally
+            {
+                session.Dispose();
+                write.Wait();
+            }
+        }
+    }
+
+    private static byte[] Started(byte[] then) =>
+        [.. Frame(AgentFrameType.Hello, 0, s_hello), .. Frame(AgentFrameType.Started, 0, Numbers(1)), .. then];
+
+    private static byte[] Frame(AgentFrameType type, AgentStream stream, byte[] data)
+    {
+        var head = new AgentFrame(type, stream, 0, (uint)data.Length);
+        return [.. MemoryMarshal.AsBytes(new ReadOnlySpan<AgentFrame>(in head)), .. data];
+    }
+
+    private static byte[] Numbers(params uint[] numbers) => MemoryMarshal.AsBytes<uint>(numbers).ToArray();
+}
