@@ -12,16 +12,16 @@ internal static class Payloads
     public static string Path(string name)
     {
         string path = System.IO.Path.Combine(s_directory.Value, name + ".elf");
-        return File.Exists(path) ? path : throw new InvalidOperationException($"there is no payload {name}.S in firmware/payloads");
+        return File.Exists(path) ? path : throw new InvalidOperationException($"there is no payload {name}.S or {name}.c in firmware/payloads");
     }
 
     /// <summary>Why there are no payloads on this machine, or null.</summary>
     public static string? WhyMissing()
     {
-        foreach (string tool in new[] { "as", "ld" })
+        foreach (string tool in new[] { "as", "ld", "gcc" })
         {
             if (!IsInPath(tool))
-                return $"the payloads need {tool} of binutils: apt-get install binutils";
+                return $"the payloads need {tool}: apt-get install binutils gcc";
         }
         return null;
     }

@@ -8,6 +8,9 @@ public abstract class VmmTest
 {
     private readonly List<IDisposable> _started = [];
 
+    /// <summary>Whether to test all there is, however long it takes: VMM_TESTS=full.</summary>
+    private protected static bool IsFull => Environment.GetEnvironmentVariable("VMM_TESTS") == "full";
+
     [SetUp]
     public void CreateDirectories()
     {
@@ -52,5 +55,17 @@ public abstract class VmmTest
     {
         _started.Add(item);
         return item;
+    }
+
+    /// <summary>The path of a program, which may be given whole; the test is skipped where it is missing.</summary>
+    private protected static string Require(string program, string package)
+    {
+        foreach (string directory in new[] { "/usr/bin", "/usr/sbin", "/bin", "/sbin" })
+        {
+            if (File.Exists(Path.Combine(directory, program)))
+                return Path.Combine(directory, program);
+        }
+        Assert.Ignore($"{program} is missing: apt-get install {package}");
+        return "";
     }
 }

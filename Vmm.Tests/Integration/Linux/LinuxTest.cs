@@ -7,9 +7,6 @@ namespace Vmm.Tests.Integration.Linux;
 [Category("Linux")]
 public abstract class LinuxTest : VmmTest
 {
-    /// <summary>Whether to test all there is, however long it takes: VMM_TESTS=full.</summary>
-    private protected static bool IsFull => Environment.GetEnvironmentVariable("VMM_TESTS") == "full";
-
     [OneTimeSetUp]
     public void CheckMachine()
     {

@@ -8,18 +8,6 @@ namespace Vmm.Tests.Integration.Peers;
 [Category("Peers")]
 public abstract class PeerTest : BackendTest
 {
-    /// <summary>The path of a program; the test is skipped where it is missing.</summary>
-    private protected static string Require(string program, string package)
-    {
-        foreach (string directory in new[] { "/usr/bin", "/usr/sbin", "/bin", "/sbin" })
-        {
-            if (File.Exists(Path.Combine(directory, program)))
-                return Path.Combine(directory, program);
-        }
-        Assert.Ignore($"{program} is missing: apt-get install {package}");
-        return "";
-    }
-
     /// <summary>Starts a peer, which is killed when the test ends.</summary>
     private protected PeerProcess StartPeer(string program, params string[] arguments) => Keep(new PeerProcess(program, arguments));
 }

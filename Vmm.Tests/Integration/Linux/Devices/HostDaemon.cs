@@ -36,16 +36,22 @@ internal sealed class HostDaemon : IDisposable
     /// <param name="file">The file.</param>
     /// <param name="size">Its size.</param>
     /// <param name="perSecond">How many requests it does in a second; 0 for as many as it can.</param>
-    public static HostDaemon Disk(string socket, string file, long size, int perSecond = 0)
+    public static HostDaemon Disk(string socket, string file, long size, int perSecond = 0) => new(
+        [socket], "qemu-storage-daemon", [.. ThrottledDisk(file, size, perSecond),
+        "--export", $"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={socket},writable=on,num-queues=2"]);
+
+    /// <summary>Options of qemu-storage-daemon for its node "disk": a file of <paramref name="size"/> bytes, which is made.</summary>
+    /// <inheritdoc cref="Disk"/>
+    public static string[] ThrottledDisk(string file, long size, int perSecond)
     {
         using (FileStream image = File.Create(file))
             image.SetLength(size);
-        return new(
-            [socket], "qemu-storage-daemon",
+        return
+        [
             "--object", $"{{\"qom-type\":\"throttle-group\",\"id\":\"limits\",\"limits\":{{\"iops-total\":{perSecond}}}}}",
             "--blockdev", $"driver=file,node-name=file,filename={file}", "--blockdev", "driver=raw,node-name=raw,file=file",
             "--blockdev", "driver=throttle,node-name=disk,throttle-group=limits,file=raw",
-            "--export", $"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={socket},writable=on,num-queues=2");
+        ];
     }
 
     /// <summary>Sends every packet back on the queue pair on which it came, of which there are two.</summary>
