@@ -21,39 +21,18 @@ public sealed class BackendInflightTests
     public void SetInflightFd_AfterTheBackEndWasLost_RequestsAreDoneOnceInOrder(ulong features)
     {
         bool isIndirect = (features & VirtioFeatures.IndirectDescriptors) != 0;
-        var lost = new EchoDevice { Holds = true, Leaves = true };
-        using FrontEndDriver first = FrontEndDriver.ConnectedTo(lost);
-        first.Negotiate(features, Inflight);
-        first.ShareMemory();
-        InflightPayload payload = GetInflight(first, 2, 16, out FileDescriptor file);
-        using FileDescriptor inflight = file;
-        Assert.That(first.Ask(Request.SetInflightFd, payload, inflight), Is.Zero);
-        using FrontEndRing ring = first.Ring(0, 16, features);
-        ring.SetUp();
-        ring.Enable(true);
-        ushort[] ids = new ushort[5];
-        for (int i = 0; i < ids.Length; i++)
-            ids[i] = ring.Add([(byte)i], 1, isIndirect);
-        Eventually.True(() => lost.Events.Contains($"held {ids[^1]}"), () => "the requests were not taken");
-        first.Connection.Dispose();
-        Eventually.True(() => lost.Events.Contains("gone"), () => "the session has not ended");
-        Assert.That(ring.Queue.TryGetUsed(out _, out _), Is.False, "nothing was completed");
-        Assert.That(lost.Events, Has.None.EqualTo("reset"), "what the driver chose outlives the connection");
-        Assert.That(lost.Continued, Is.Empty);
+        using var lost = new LostRequests(5, features, Inflight, add: (ring, i) => ring.Add([(byte)i], 1, isIndirect));
+        Assert.That(lost.Device.Events, Has.None.EqualTo("reset"), "what the driver chose outlives the connection");
+        Assert.That(lost.Device.Continued, Is.Empty);
 
         var next = new EchoDevice { Holds = true };
-        using FrontEndDriver second = FrontEndDriver.ConnectedTo(next, memory: first.Memory);
-        second.Negotiate(features, Inflight);
-        second.ShareMemory();
-        Assert.That(second.Ask(Request.SetInflightFd, payload, inflight), Is.Zero);
-        using FrontEndRing again = ring.On(second);
-        again.SetUp();   // with the base of the first start: nobody has said another
+        using FrontEndRing again = lost.GiveTo(next);
         again.Add([99], 1, isIndirect);
         again.Enable(true);
         Eventually.True(() => next.Events.Count(what => what.StartsWith("held", StringComparison.Ordinal)) == 6, () => "not all were taken again");
         Assert.That(
             next.Events.Where(what => what.StartsWith("held", StringComparison.Ordinal)).Take(5),
-            Is.EqualTo(ids.Select(id => $"held {id}")), "oldest first");
+            Is.EqualTo(lost.Ids.Select(id => $"held {id}")), "oldest first");
         Assert.That(next.Continued, Is.EqualTo(new[] { 0 }));
         next.Holds = false;
         again.Kick.Signal();
@@ -70,29 +49,9 @@ public sealed class BackendInflightTests
     public void Stop_BeforeAllWasTakenAgain_LosesNothing(ulong features, Feature protocolFeatures)
     {
         const int count = 5;
-        var lost = new EchoDevice { Holds = true, Leaves = true };
-        using FrontEndDriver first = FrontEndDriver.ConnectedTo(lost);
-        first.Negotiate(features, protocolFeatures);
-        first.ShareMemory();
-        InflightPayload payload = GetInflight(first, 2, 16, out FileDescriptor file);
-        using FileDescriptor inflight = file;
-        Assert.That(first.Ask(Request.SetInflightFd, payload, inflight), Is.Zero);
-        using FrontEndRing ring = first.Ring(0, 16, features);
-        ring.SetUp();
-        ring.Enable(true);
-        for (int i = 0; i < count; i++)
-            ring.Add([(byte)i], 1);
-        Eventually.True(() => lost.Events.Count(what => what.StartsWith("held", StringComparison.Ordinal)) == count, () => "the requests were not taken");
-        first.Connection.Dispose();
-        Eventually.True(() => lost.Events.Contains("gone"), () => "the session has not ended");
-
+        using var lost = new LostRequests(count, features, protocolFeatures);
         var next = new EchoDevice { Limit = 2 };
-        using FrontEndDriver second = FrontEndDriver.ConnectedTo(next, memory: first.Memory);
-        second.Negotiate(features, protocolFeatures);
-        second.ShareMemory();
-        Assert.That(second.Ask(Request.SetInflightFd, payload, inflight), Is.Zero);
-        using FrontEndRing again = ring.On(second);
-        again.SetUp();
+        using FrontEndRing again = lost.GiveTo(next);
         again.Enable(true);
         for (int i = 0; i < 2; i++)
             Assert.That(again.Take().Bytes, Is.EqualTo(new[] { (byte)(i + 1) }));
@@ -112,29 +71,9 @@ public sealed class BackendInflightTests
     public void Stop_BeforeAllWasTakenAgain_FinishesWhatIsLeft(ulong features)
     {
         const int count = 5;
-        var lost = new EchoDevice { Holds = true, Leaves = true };
-        using FrontEndDriver first = FrontEndDriver.ConnectedTo(lost);
-        first.Negotiate(features, Inflight);
-        first.ShareMemory();
-        InflightPayload payload = GetInflight(first, 2, 16, out FileDescriptor file);
-        using FileDescriptor inflight = file;
-        Assert.That(first.Ask(Request.SetInflightFd, payload, inflight), Is.Zero);
-        using FrontEndRing ring = first.Ring(0, 16, features);
-        ring.SetUp();
-        ring.Enable(true);
-        for (int i = 0; i < count; i++)
-            ring.Add([(byte)i], 1);
-        Eventually.True(() => lost.Events.Count(what => what.StartsWith("held", StringComparison.Ordinal)) == count, () => "the requests were not taken");
-        first.Connection.Dispose();
-        Eventually.True(() => lost.Events.Contains("gone"), () => "the session has not ended");
-
+        using var lost = new LostRequests(count, features, Inflight);
         var next = new EchoDevice { Limit = 2 };
-        using FrontEndDriver second = FrontEndDriver.ConnectedTo(next, memory: first.Memory);
-        second.Negotiate(features, Inflight);
-        second.ShareMemory();
-        Assert.That(second.Ask(Request.SetInflightFd, payload, inflight), Is.Zero);
-        using FrontEndRing again = ring.On(second);
-        again.SetUp();
+        using FrontEndRing again = lost.GiveTo(next);
         again.Enable(true);
         for (int i = 0; i < 2; i++)
             Assert.That(again.Take().Bytes, Is.EqualTo(new[] { (byte)(i + 1) }));
@@ -155,7 +94,7 @@ public sealed class BackendInflightTests
         using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(device);
         frontEnd.Negotiate(0, Skip | Feature.Status | Feature.ResetDevice);
         frontEnd.ShareMemory();
-        InflightPayload payload = GetInflight(frontEnd, 1, 16, out FileDescriptor file);
+        InflightPayload payload = LostRequests.GetLog(frontEnd, 1, 16, out FileDescriptor file);
         using FileDescriptor inflight = file;
         Assert.That(frontEnd.Ask(Request.SetInflightFd, payload, inflight), Is.Zero);
         using FrontEndRing ring = frontEnd.Ring();
@@ -182,7 +121,7 @@ public sealed class BackendInflightTests
         using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(new EchoDevice());
         frontEnd.Negotiate(features, Inflight);
         frontEnd.ShareMemory();
-        InflightPayload payload = GetInflight(frontEnd, 1, 16, out FileDescriptor file);
+        InflightPayload payload = LostRequests.GetLog(frontEnd, 1, 16, out FileDescriptor file);
         using FileDescriptor inflight = file;
         Assert.That(frontEnd.Ask(Request.SetInflightFd, payload, inflight), Is.Zero);
         for (int i = 0; i < 3; i++)
@@ -204,7 +143,7 @@ public sealed class BackendInflightTests
         using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(new EchoDevice());
         frontEnd.Negotiate(features, Inflight | Feature.ResetDevice);
         frontEnd.ShareMemory();
-        InflightPayload payload = GetInflight(frontEnd, 1, 16, out FileDescriptor file);
+        InflightPayload payload = LostRequests.GetLog(frontEnd, 1, 16, out FileDescriptor file);
         using FileDescriptor inflight = file;
         Assert.That(frontEnd.Ask(Request.SetInflightFd, payload, inflight), Is.Zero);
         for (int i = 0; i < 3; i++)
@@ -278,15 +217,4 @@ public sealed class BackendInflightTests
     // Six requests, of two descriptors each if they are not in a table.
     private static uint PlaceAfter(ulong features, bool isIndirect) =>
         (features & VirtioFeatures.RingPacked) == 0 || isIndirect ? 6U : 12U;
-
-    private static InflightPayload GetInflight(FrontEndDriver frontEnd, ushort queues, ushort size, out FileDescriptor file)
-    {
-        frontEnd.Send(Request.GetInflightFd, new InflightPayload(0, 0, queues, size));
-        using VhostUserMessage reply = frontEnd.Receive(Request.GetInflightFd);
-        Assert.That(reply.DescriptorCount, Is.EqualTo(1));
-        file = reply.TakeDescriptor()!;
-        InflightPayload payload = reply.Read<InflightPayload>();
-        Assert.That(payload.MmapSize, Is.GreaterThanOrEqualTo((ulong)queues * size * 16));
-        return payload;
-    }
 }

@@ -4,6 +4,7 @@ using Vmm.Devices.Backends.Block;
 using Vmm.Tests.Fakes;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Backend;
+using Vmm.Vhost.User.Protocol;
 
 namespace Vmm.Tests.Devices.Backends.Block;
 
@@ -85,6 +86,26 @@ public sealed partial class BlockDrainTests(BlockEngineKind engine)
         }
         // What the kernel has cannot be had back.
         Assert.That(left, engine == BlockEngineKind.Threads ? Is.InRange(1, count) : Is.Zero);
+    }
+
+    // What a process before this one left is in no ring any more. A front-end that does not keep the in-flight log over the stop knows nothing of it.
+    [Test]
+    public void Stop_RequestsThatAPredecessorLeft_AreDone()
+    {
+        const int count = 60;
+        using var image = new Image();      // this test's own: the fixture's is locked
+        for (int round = 0; round < 20; round++)
+        {
+            using var device = new BlockBackend(new BlockOptions { Path = image.Path, Engine = engine, Direct = true, Queues = 2 });
+            using var lost = new LostRequests(
+                count, 0, VhostUserProtocolFeatures.InflightShmFd, size: 128, add: (ring, _) => ring.Add(new byte[16], 513));
+            using FrontEndRing again = lost.GiveTo(device);
+            again.Enable(true);
+            again.Stop();
+            for (int i = 0; i < count; i++)
+                Assert.That(again.Queue.TryGetUsed(out _, out _), $"round {round}: request {i} is lost");
+            Assert.That(again.Queue.TryGetUsed(out _, out _), Is.False, "none twice");
+        }
     }
 
     [Test]
