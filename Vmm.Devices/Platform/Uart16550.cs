@@ -41,6 +41,7 @@ public sealed partial class Uart16550(IInterruptLine line, IUartOutput output) :
     private byte _signalled;           // causes for which the line was triggered and which still stand
     private bool _hostWaits;           // the last Receive was offered more than it took
     private int _idlePolls;
+    private bool _holdsHost;           // RTS was on, and is off
     private long _transmitted;
 
     /// <summary>Raised when <see cref="Receive"/> took less than it was offered and would now take more. On a vCPU thread, outside the
@@ -55,9 +56,12 @@ public sealed partial class Uart16550(IInterruptLine line, IUartOutput output) :
     private bool DivisorLatched => (_lineControl & DivisorLatchAccess) != 0;
 
     // Linux empties the receive FIFO when it detects and when it opens the port: input that was there before it (a pipe on the host's
-    // side has it ready from the start) would be lost. So the host's bytes wait until the guest shows that it wants them.
-    private bool GuestListens => !InLoopback
-        && ((_modemControl & Rts) != 0 || EnablesReceiveInterrupt || _idlePolls >= PollsThatMeanWaiting);
+    // side has it ready from the start) would be lost. So the host's bytes wait until the guest shows that it wants them. A guest that takes RTS
+    // back wants none until it raises RTS again (flow control, Linux's CRTSCTS), whatever else it does.
+    private bool GuestListens => RaisesRts || (!InLoopback && !_holdsHost && (EnablesReceiveInterrupt || _idlePolls >= PollsThatMeanWaiting));
+
+    // In loopback the chip's modem outputs are off (data sheet, "Modem Control Register", bit 4).
+    private bool RaisesRts => (_modemControl & (Rts | Loopback)) == Rts;
 
     // All bits at once is how Linux probes which ones the chip has, not a wish for input.
     private bool EnablesReceiveInterrupt => (_interruptEnable & DataCause) != 0 && _interruptEnable != InterruptEnableMask;
@@ -90,8 +94,8 @@ public sealed partial class Uart16550(IInterruptLine line, IUartOutput output) :
 
     /// <summary>Offers bytes that came in on the line.</summary>
     /// <returns>How many of them, from the first, were taken: as many as the FIFO has room for, and none while the guest does not
-    /// listen (neither receive interrupts nor RTS on, and not polling; or in loopback). If that is not all, <see cref="InputReady"/>
-    /// says when to offer the rest.</returns>
+    /// listen (neither receive interrupts nor RTS on, and not polling; RTS taken back; or in loopback). If that is not all,
+    /// <see cref="InputReady"/> says when to offer the rest.</returns>
     public int Receive(ReadOnlySpan<byte> data)
     {
         int taken = 0;
@@ -141,6 +145,7 @@ public sealed partial class Uart16550(IInterruptLine line, IUartOutput output) :
             _triggerLevel = 1;
             _signalled = 0;
             _idlePolls = 0;
+            _holdsHost = false;
         }
     }
 
@@ -198,7 +203,9 @@ public sealed partial class Uart16550(IInterruptLine line, IUartOutput output) :
                 _lineControl = value;
                 break;
             case ModemControlRegister:
+                bool raisedRts = RaisesRts;
                 _modemControl = (byte)(value & ModemControlMask);
+                _holdsHost = !RaisesRts && (raisedRts || _holdsHost);
                 UpdateModemStatus();
                 break;
             case ScratchRegister:

@@ -220,6 +220,39 @@ public class Uart16550Tests
         Assert.That(asked, Is.EqualTo(1));
     }
 
+    [TestCase(0x09, Description = "flow control of Linux's tty")]
+    [TestCase(0x1B, Description = "loopback, in which the chip takes its outputs off the line")]
+    public void Receive_GuestTookRtsBack_WaitsUntilItIsRaisedAgain(int control)
+    {
+        EnableFifos();
+        _guest.Out(Ier, 0x01);
+        int asked = 0;
+        _uart.InputReady += () => asked++;
+        Assert.That(_uart.Receive(Bytes(3)), Is.EqualTo(3));
+        _guest.Out(Mcr, control);
+        _guest.Out(Mcr, 0x09);
+        Assert.That(_uart.Receive(Bytes(3)), Is.Zero);
+        for (int i = 0; i < 3; i++)
+            Assert.That(_guest.In(Data), Is.EqualTo(i + 1), "what had come before is there");
+        for (int i = 0; i < 100; i++)
+            _guest.In(Lsr);
+        Assert.That(asked, Is.Zero, "interrupts are on, and the guest polls");
+        Assert.That(_uart.Receive(Bytes(3)), Is.Zero);
+        _guest.Out(Mcr, 0x0B);
+        Assert.That(asked, Is.EqualTo(1));
+        Assert.That(_uart.Receive(Bytes(3)), Is.EqualTo(3));
+    }
+
+    [Test]
+    public void Reset_GuestTookRtsBack_IsForgotten()
+    {
+        EnableFifos();
+        _guest.Out(Mcr, 0);
+        _uart.Reset();
+        _guest.Out(Ier, 0x01);
+        Assert.That(_uart.Receive(Bytes(1)), Is.EqualTo(1));
+    }
+
     [Test]
     public void FifoControl_ResetOrSwitch_EmptiesReceiver()
     {
