@@ -1,4 +1,5 @@
 using Vmm.Kvm;
+using Vmm.Machine;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Native.Confinement;
 
@@ -39,17 +40,7 @@ internal sealed class HostView(string root, Func<string, IKvmProbe> openKvm)
     }
 
     /// <summary>The text of a file; empty where it cannot be read.</summary>
-    public string ReadText(string path)
-    {
-        try
-        {
-            return File.ReadAllText(Resolve(path));
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            return "";
-        }
-    }
+    public string ReadText(string path) => HostText.Read(Root, path);
 
     /// <summary>The names in /dev that begin with <paramref name="prefix"/>, sorted.</summary>
     public string[] ListDevices(string prefix)

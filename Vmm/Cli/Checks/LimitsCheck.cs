@@ -1,4 +1,5 @@
 using System.Globalization;
+using Vmm.Machine;
 
 namespace Vmm.Cli.Checks;
 
@@ -20,11 +21,14 @@ internal static class LimitsCheck
             : Finding.MissingOptional("open files", $"{Show(files)}, and a machine with many devices needs more: ulimit -n {EnoughFiles}");
 
         // A vCPU is a thread, and each device has one or two.
-        if (ControlGroups.Left(host, "pids") is { } threads)
+        GroupLimit[] groups = [.. ControlGroups.Threads(host.Root)];
+        if (groups.Length > 0)
         {
-            yield return threads.Amount >= EnoughThreads
-                ? Finding.Ok("threads", $"{threads.Amount} more in the control group {threads.Group}")
-                : Finding.MissingOptional("threads", $"{threads.Amount} more in the control group {threads.Group}, and a machine with many CPUs needs more: raise its pids.max");
+            GroupLimit threads = groups.MinBy(group => group.Left);
+            string left = $"{threads.Left} more in the control group {threads.Group}";
+            yield return threads.Left >= EnoughThreads
+                ? Finding.Ok("threads", left)
+                : Finding.MissingOptional("threads", $"{left}, and a machine with many CPUs needs more: raise its pids.max");
         }
 
         ulong? locked = SoftLimit(limits, "Max locked memory");
