@@ -6,18 +6,12 @@
 //                               writes and reads back blocks of 4 KiB, DEPTH requests at a time (1), until a line comes in; then
 //                               reads all of them again. Each block holds its number and how often it was written.
 // Prints NAME=VALUE lines, and ends with status 1 and a message at the first thing that is not as it should be.
-#define _GNU_SOURCE
-#include <errno.h>
+#include "check.h"
 #include <fcntl.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define MIB (1UL << 20)
@@ -25,24 +19,6 @@
 #define WORDS (BLOCK / sizeof(uint64_t))
 #define REPORT 64 // blocks between two lines
 #define MAX_PIECES 256
-
-static __attribute__((noreturn, format(printf, 1, 2))) void fail(const char *format, ...)
-{
-    int error = errno;
-    va_list arguments;
-    va_start(arguments, format);
-    printf("disktest: ");
-    vprintf(format, arguments);
-    printf(" (errno %d: %s)\n", error, strerror(error));
-    exit(1);
-}
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec + time.tv_nsec / 1e9;
-}
 
 // Every word of a block is different, and in every block and version.
 static void stamp(uint64_t *words, uint64_t block, uint64_t version)

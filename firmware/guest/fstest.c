@@ -2,34 +2,17 @@
 //   fstest files DIR COUNT            creates files, lists them, reads them back, renames and removes them
 //   fstest random FILE SECONDS SEED   random operations on one file, each compared with what they must give (as fsx does)
 // Prints NAME=VALUE lines, and ends with status 1 and a message at the first thing that is not as it should be.
-#define _GNU_SOURCE
+#include "check.h"
 #include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define MAX_CONTENT 16384
 #define MAX_FILE (1 << 20)
 #define MAX_OPERATION (1 << 16)
-
-static __attribute__((noreturn, format(printf, 1, 2))) void fail(const char *format, ...)
-{
-    int error = errno;
-    va_list arguments;
-    va_start(arguments, format);
-    printf("fstest: ");
-    vprintf(format, arguments);
-    printf(" (errno %d: %s)\n", error, strerror(error));
-    exit(1);
-}
 
 // xorshift64*: the same numbers for the same seed everywhere.
 static uint64_t state;
@@ -118,13 +101,6 @@ static void sha256_print(struct sha256 *hash, const char *name)
     for (int i = 0; i < 8; i++)
         printf("%08x", hash->h[i]);
     printf("\n");
-}
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec + time.tv_nsec / 1e9;
 }
 
 static int count_entries(const char *path)

@@ -5,19 +5,13 @@
 // FILE (a block device, or a regular file) past the caches at random places, DEPTH requests (32) at a time, with the same memory as buffers, and
 // resets the machine at once, while they are in flight. After any other line it ends with status 0.
 // Prints NAME=VALUE lines, and ends with status 1 and a message at the first thing that is not as it should be.
-#define _GNU_SOURCE
-#include <errno.h>
+#include "check.h"
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <termios.h>
-#include <time.h>
 #include <unistd.h>
 
 #define MIB (1UL << 20)
@@ -31,24 +25,6 @@
 static const char *path;
 static uint64_t *memory, words, blocks, depth = 32;
 static atomic_uint in_flight, done;
-
-static __attribute__((noreturn, format(printf, 1, 2))) void fail(const char *format, ...)
-{
-    int error = errno;
-    va_list arguments;
-    va_start(arguments, format);
-    printf("resettest: ");
-    vprintf(format, arguments);
-    printf(" (errno %d: %s)\n", error, strerror(error));
-    exit(1);
-}
-
-static double now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec + time.tv_nsec / 1e9;
-}
 
 // Never what a disk of zeroes holds, and different in every word.
 static uint64_t pattern(uint64_t word) { return (word + 1) * 0x9E3779B97F4A7C15UL; }

@@ -96,7 +96,10 @@ public sealed class VsockTimeTests
         using Socket program = guest.Connect();
         program.Shutdown(SocketShutdown.Send);
         Assert.That(guest.Receive(VsockOperation.Shutdown).Flags, Is.EqualTo(VsockShutdown.Send));
-        Thread.Sleep(4 * s_short);
+        // Another connection, whose time begins now, is over: so is the first one's time.
+        guest.Dial("CONNECT 5000\n");
+        guest.Receive(VsockOperation.Request);
+        guest.Receive(VsockOperation.Reset);
         guest.ReceivesNothing();
         guest.Send(VsockOperation.ReadWrite, GuestPort, HostPort, "still"u8);
         Assert.That(VsockGuest.Read(program, 5), Is.EqualTo("still"u8.ToArray()));
@@ -109,15 +112,15 @@ public sealed class VsockTimeTests
         Socket listener = guest.ListenOn(HostPort, backlog: 0);
         List<UnixSocket> others = Fill($"{guest.Path}_{HostPort}");
         guest.Send(VsockOperation.Request, GuestPort, HostPort);
-        for (int i = 0; i < 5; i++, Thread.Sleep(30))
-            guest.ReceivesNothing();
+        guest.Dial("CONNECT 5000\n");
+        guest.Receive(VsockOperation.Request);  // what was asked for before that is under way
+        guest.ReceivesNothing();
         foreach (UnixSocket other in others)
         {
             listener.Accept().Dispose();
             other.Dispose();
         }
         guest.Receive(VsockOperation.Response);
-        Assert.That(guest.Switch.Count, Is.EqualTo(1));
         using Socket program = listener.Accept();
         guest.Send(VsockOperation.ReadWrite, GuestPort, HostPort, "hello"u8);
         Assert.That(VsockGuest.Read(program, 5), Is.EqualTo("hello"u8.ToArray()));
@@ -162,9 +165,11 @@ public sealed class VsockTimeTests
         List<UnixSocket> others = Fill($"{guest.Path}_{HostPort}");
         guest.Send(VsockOperation.Request, GuestPort, HostPort);
         guest.Send(VsockOperation.Reset, GuestPort, HostPort);
+        guest.Send(VsockOperation.Request, GuestPort + 1, HostPort);
         others.ForEach(other => listener.Accept().Dispose());
-        for (int i = 0; i < 5; i++, Thread.Sleep(30))
-            guest.ReceivesNothing();
+        // The one that came later is tried again at the same time, and nobody is connected before it.
+        Assert.That(guest.Receive(VsockOperation.Response).DestinationPort, Is.EqualTo(GuestPort + 1));
+        listener.Accept().Dispose();
         Assert.That(listener.Poll(0, SelectMode.SelectRead), Is.False);
         others.ForEach(other => other.Dispose());
     }

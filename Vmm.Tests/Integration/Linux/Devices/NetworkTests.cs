@@ -3,6 +3,7 @@ using System.Globalization;
 using System.Text.RegularExpressions;
 using NUnit.Framework;
 using Tmds.Linux;
+using Vmm.Tests.Fakes;
 
 namespace Vmm.Tests.Integration.Linux.Devices;
 
@@ -12,6 +13,8 @@ public partial class NetworkTests : DeviceTest
     private static readonly int s_transferSize = (IsFull ? 64 : 16) << 20;
 
     private static readonly int s_reboots = IsFull ? 100 : 5;   // each takes 4 s in the emulated host
+
+    private const int MorePacketsThanAHandshake = 1000;
 
     // How long a guest's traffic is looked at for system calls.
     private static readonly TimeSpan s_traced = TimeSpan.FromSeconds(IsFull ? 30 : 3);
@@ -51,7 +54,7 @@ public partial class NetworkTests : DeviceTest
             echo LNRO0005:00 > /sys/bus/platform/drivers/virtio-mmio/unbind
             echo unbound=$(ls /sys/class/net | tr '\n' ' ')
             echo LNRO0005:00 > /sys/bus/platform/drivers/virtio-mmio/bind
-            sleep 1
+            until [ -e /sys/class/net/eth0 ]; do sleep 0.1; done
             up
             echo rebound=$(ping -q -c 5 -A -W 5 {tap.Address} | grep loss)
             """,
@@ -146,7 +149,7 @@ public partial class NetworkTests : DeviceTest
                 $"""
                 ip addr add {tap.GuestAddress}/24 dev eth0
                 ip link set eth0 up
-                sleep 1
+                until [ "$(cat /sys/class/net/eth0/carrier)" = 1 ]; do sleep 0.1; done
                 echo before=$(ethtool -l eth0 | grep Combined | tr '\n\t' '  ')
                 ethtool -L eth0 combined 4
                 echo after=$(ethtool -l eth0 | grep Combined | tr '\n\t' '  ')
@@ -195,8 +198,9 @@ public partial class NetworkTests : DeviceTest
                 "--net", $"tap={tap.Name}") with
             { HasTools = true });
             process.WaitForOutput("ready");
+            long before = tap.Packets;
             process.Send("go\n"u8);
-            Thread.Sleep(TimeSpan.FromSeconds(3));   // iperf3 has begun
+            Eventually.True(() => tap.Packets - before > MorePacketsThanAHandshake, () => "iperf3 has not begun");
 
             string summary = Path.Combine(Scratch, "strace");
             long packets = tap.Packets;
