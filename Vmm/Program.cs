@@ -28,7 +28,7 @@ internal static class Program
         // A shell, systemd and make tell an interrupted program from a failed one by the signal that it died of.
         if (ExitCode.SignalOf(status) is not int signal)
             return status;
-        ProcessEnd.BySignal(signal);
+        FatalSignal.Raise(signal);
         return ExitCode.OfKilled(signal);
     }
 

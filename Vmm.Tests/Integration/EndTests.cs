@@ -140,6 +140,15 @@ public class EndTests : KvmTest
         Assert.That(process.WaitForEnd(), Is.EqualTo(new VmmResult(0, "halt\n", "")));
     }
 
+    // So does a Linux kernel that finds early that it cannot go on.
+    [TestCase(1)]
+    [TestCase(2)]
+    public void Halt_BeforeItSaidAnything_Exits3(int cpus)
+    {
+        VmmResult result = Run("halt", "--cpus", $"{cpus}", "--cmdline", "silent");
+        Assert.That(result, Is.EqualTo(new VmmResult(3, "", "vmm: the guest halted with interrupts off before it said or did anything\n")));
+    }
+
     [Test]
     public void Halt_InterruptsOn_IsWaitedFor()
     {

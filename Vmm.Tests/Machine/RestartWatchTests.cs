@@ -23,6 +23,6 @@ public class RestartWatchTests
     private static bool[] Resets(TimeSpan ran, int count, Func<int, long> output, Func<int, long>? starts = null)
     {
         var watch = new RestartWatch();
-        return [.. Enumerable.Range(1, count).Select(i => watch.IsStuck(ran, output(i), starts?.Invoke(i) ?? 0))];
+        return [.. Enumerable.Range(1, count).Select(i => watch.IsStuck(ran, (output(i), starts?.Invoke(i) ?? 0)))];
     }
 }

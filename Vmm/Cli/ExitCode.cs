@@ -12,7 +12,7 @@ internal static class ExitCode
     /// <summary>The command line is wrong.</summary>
     public const int Usage = 2;
 
-    /// <summary>The guest panicked.</summary>
+    /// <summary>The guest panicked, or died early: it reset again and again or halted before it said or did anything.</summary>
     public const int GuestPanic = 3;
 
     /// <summary><c>vmm exec</c>: the command took longer than --timeout. This and the next are those of timeout(1).</summary>

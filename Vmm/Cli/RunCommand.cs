@@ -56,7 +56,9 @@ internal static class RunCommand
             return end.Kind switch
             {
                 MachineEndKind.Panic => ExitCode.GuestPanic,
-                MachineEndKind.ResetLoop => ReportResetLoop(),
+                MachineEndKind.ResetLoop => Report(
+                    $"reset {RestartWatch.MaxResets} times within 10 s of its time before it said or did anything: it does not get anywhere"),
+                MachineEndKind.EarlyHalt => Report("halted with interrupts off before it said or did anything"),
                 MachineEndKind.Signal => ExitCode.Signal(end.Signal),
                 _ => ExitCode.Success,
             };
@@ -67,10 +69,9 @@ internal static class RunCommand
         }
     }
 
-    private static int ReportResetLoop()
+    private static int Report(string whatTheGuestDid)
     {
-        StandardWriter.Error().WriteLine(
-            $"vmm: the guest reset {RestartWatch.MaxResets} times within 10 s of its time before it said or did anything: it does not get anywhere");
+        StandardWriter.Error().WriteLine($"vmm: the guest {whatTheGuestDid}");
         return ExitCode.GuestPanic;
     }
 }

@@ -3,7 +3,7 @@ namespace Vmm.Machine;
 /// <summary>Why a run of the machine ended.</summary>
 internal enum MachineEndKind
 {
-    /// <summary>The guest switched itself off, or halted for good.</summary>
+    /// <summary>The guest switched itself off, or halted for good after it had said or done something.</summary>
     PowerOff,
 
     /// <summary>The guest asked for a reset, or a vCPU shut down by a triple fault.</summary>
@@ -14,6 +14,9 @@ internal enum MachineEndKind
 
     /// <summary>The guest resets again and again, and says nothing in between.</summary>
     ResetLoop,
+
+    /// <summary>The guest halted for good before it said or did anything: its kernel died early.</summary>
+    EarlyHalt,
 
     /// <summary>A signal told the VMM to end.</summary>
     Signal,

@@ -15,15 +15,14 @@ internal sealed class RestartWatch
 
     /// <summary>The guest has reset.</summary>
     /// <param name="ran">How long it ran since its start.</param>
-    /// <param name="output">How many bytes it has sent to the serial port in all.</param>
-    /// <param name="starts">How often its drivers have started a device in all: a guest with another console than the serial port does.</param>
+    /// <param name="done">How many bytes it has sent to the serial port in all, and how often its drivers have started a device.</param>
     /// <returns>Whether it will go on like this.</returns>
-    public bool IsStuck(TimeSpan ran, long output, long starts)
+    public bool IsStuck(TimeSpan ran, (long Output, long Starts) done)
     {
         _ran += ran;
-        if ((output, starts) != _done)
+        if (done != _done)
             _resets.Clear();
-        _done = (output, starts);
+        _done = done;
         _resets.Enqueue(_ran);
         while (_ran - _resets.Peek() > s_window)
             _resets.Dequeue();

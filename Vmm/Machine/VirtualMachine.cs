@@ -22,12 +22,12 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     private GuestMemory _memory;
     private readonly PlatformDevices _platform;
     private readonly VirtioSlots _slots;
-    private readonly EndOfRun _end = new();
+    private readonly MachineEndLatch _end = new();
     private readonly Lock _cycleLock = new();   // held to kick vCPUs, so that they are not freed meanwhile
     private readonly RestartWatch _restarts = new();
     private PowerCycle? _cycle;
     private readonly CancellationTokenSource _ending = new();   // the run ends by a signal: nobody waits for back-ends, or for memory, any more
-    private readonly GracefulEnd _gracefulEnd;
+    private readonly ShutdownTimer _shutdown;
     private bool _warnedOfTripleFault;
     private bool _isHeld;   // no vCPU will run any more
     private int _isSuspending;
@@ -42,7 +42,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         _config = config;
         // Later a signal need not be the end: the guest may be asked to power off first, and needs its devices for that.
         using CancellationTokenRegistration opening = cancellation.UnsafeRegister(_ => _ending.Cancel(), null);
-        _gracefulEnd = new GracefulEnd(config.ShutdownTimeout, Stop);
+        _shutdown = new ShutdownTimer(config.ShutdownTimeout, Stop);
         _kvm = new KvmSystem();
         try
         {
@@ -82,14 +82,14 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
             {
                 case MachineEndKind.Failure:
                     throw end.Failure as VmmException ?? new VmmException($"a vCPU thread failed: {end.Failure?.Message}", end.Failure);
-                case MachineEndKind.Reset when _gracefulEnd.Begun is { } asked:
+                case MachineEndKind.Reset when _shutdown.Begun is { } asked:
                     return asked;   // it was asked to power off, and is not started again
                 case MachineEndKind.Reset when _config.OnReboot == RebootAction.Restart:
-                    if (_restarts.IsStuck(ran, _platform.SerialOutput, _slots.Starts))
+                    if (_restarts.IsStuck(ran, Done))
                         return new MachineEnd(MachineEndKind.ResetLoop);
                     s_log.Info("the guest restarts");
                     EndCycle();
-                    if (_gracefulEnd.Begun is { } late)
+                    if (_shutdown.Begun is { } late)
                         return late;    // the button was pressed after the guest had reset: it did not hear of it
                     _slots.Reset();
                     _platform.Reset();
@@ -116,7 +116,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     {
         lock (_cycleLock)
         {
-            if (CanHearPowerButton && _gracefulEnd.TryBegin(signal))
+            if (CanHearPowerButton && _shutdown.TryBegin(signal))
             {
                 s_log.Info("the power button is pressed: the guest has {Seconds} s to power off", _config.ShutdownTimeout.TotalSeconds);
                 _platform.PressPowerButton();
@@ -214,7 +214,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
             isApart = false;    // it only takes longer
             EndCycle();
         }
-        _gracefulEnd.Dispose();
+        _shutdown.Dispose();
         _slots.Dispose();
         _platform.Dispose();
         _memory.Dispose();
@@ -233,6 +233,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         try
         {
             long start = Stopwatch.GetTimestamp();
+            (long, long) before = Done;
             cycle.Start();
             var haltWatch = new HaltWatch(cycle.Vcpus);
             MachineEnd? end;
@@ -241,7 +242,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
                 if (haltWatch.Tick())
                 {
                     s_log.Info("the guest has halted");
-                    _end.SetByGuest(new MachineEnd(MachineEndKind.PowerOff));
+                    _end.SetByGuest(new MachineEnd(Done == before ? MachineEndKind.EarlyHalt : MachineEndKind.PowerOff));
                 }
             }
             ran = Stopwatch.GetElapsedTime(start);
@@ -268,6 +269,10 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         _memory = GuestMemory.Create(AddressMap.RamRanges(_config.MemorySize), _config.Memory, _ending.Token);
         _slots.Reset(_memory);
     }
+
+    // What the guest has said and done in all its starts: bytes on the serial port, and devices that its drivers have started. A guest with another
+    // console than the serial port does the latter.
+    private (long Output, long Starts) Done => (_platform.SerialOutput, _slots.Starts);
 
     // Under the lock: not before the guest runs, while it is held after a panic, or when the devices are about to go.
     private bool CanHearPowerButton => _cycle is not null && !_isHeld;

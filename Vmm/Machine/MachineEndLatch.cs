@@ -2,7 +2,7 @@ namespace Vmm.Machine;
 
 /// <summary>Where every thread that can end a run says so, and the main thread waits for it. The guest's first word counts;
 /// the host's (a signal, Ctrl-A x) outranks it and is never forgotten, so that a guest which keeps resetting can be stopped.</summary>
-internal sealed class EndOfRun
+internal sealed class MachineEndLatch
 {
     private readonly object _lock = new();
     private MachineEnd? _guest;

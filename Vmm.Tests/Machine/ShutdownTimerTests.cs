@@ -3,7 +3,7 @@ using Vmm.Machine;
 
 namespace Vmm.Tests.Machine;
 
-public class GracefulEndTests
+public class ShutdownTimerTests
 {
     [TestCase(2, true)]
     [TestCase(15, true)]
@@ -11,7 +11,7 @@ public class GracefulEndTests
     [TestCase(3, false)]
     public void TryBegin_Signal_BeginsByThoseThatAskToEnd(int signal, bool begins)
     {
-        using var end = new GracefulEnd(TimeSpan.FromHours(1), _ => { });
+        using var end = new ShutdownTimer(TimeSpan.FromHours(1), _ => { });
 
         Assert.That(end.TryBegin(signal), Is.EqualTo(begins));
         Assert.That(end.Begun, Is.EqualTo(begins ? new MachineEnd(MachineEndKind.Signal, signal) : null));
@@ -21,7 +21,7 @@ public class GracefulEndTests
     [Test]
     public void TryBegin_NoTime_DoesNotBegin()
     {
-        using var end = new GracefulEnd(TimeSpan.Zero, _ => { });
+        using var end = new ShutdownTimer(TimeSpan.Zero, _ => { });
 
         Assert.That(end.TryBegin(15), Is.False);
     }
@@ -31,7 +31,7 @@ public class GracefulEndTests
     {
         using var stopped = new ManualResetEventSlim();
         MachineEnd? how = null;
-        using var end = new GracefulEnd(TimeSpan.FromMilliseconds(1), e =>
+        using var end = new ShutdownTimer(TimeSpan.FromMilliseconds(1), e =>
         {
             how = e;
             stopped.Set();

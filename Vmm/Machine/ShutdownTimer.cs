@@ -4,7 +4,7 @@ namespace Vmm.Machine;
 /// next signal, the machine is switched off.</summary>
 /// <param name="timeout">The time; zero: none.</param>
 /// <param name="stop">Switches the machine off; called from another thread when the time is over.</param>
-internal sealed class GracefulEnd(TimeSpan timeout, Action<MachineEnd> stop) : IDisposable
+internal sealed class ShutdownTimer(TimeSpan timeout, Action<MachineEnd> stop) : IDisposable
 {
     private const int Interrupt = 2, Terminate = 15;   // SIGINT, SIGTERM (signal(7))
 

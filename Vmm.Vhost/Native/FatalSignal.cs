@@ -3,11 +3,11 @@ using Tmds.Linux;
 namespace Vmm.Vhost.Native;
 
 /// <summary>Ends this process by a signal.</summary>
-public static unsafe class ProcessEnd
+public static unsafe class FatalSignal
 {
     /// <summary>Has the process die of <paramref name="signal"/> as if nothing had handled it, so that whoever waits for it sees the signal and
     /// no exit status (WIFSIGNALED, wait(2)). It returns only if the signal does not end a process.</summary>
-    public static void BySignal(int signal)
+    public static void Raise(int signal)
     {
         sigset_t set;
         _ = LibC.sigemptyset(&set);
