@@ -12,6 +12,8 @@ public sealed class Terminal
     // c_iflag
     private const uint Ignbrk = 0x1, Brkint = 0x2, Parmrk = 0x8, Istrip = 0x20, Inlcr = 0x40, Igncr = 0x80, Icrnl = 0x100, Ixon = 0x400;
 
+    private const uint Opost = 0x1;     // c_oflag
+
     // c_cflag
     private const uint Csize = 0x30, Cs8 = 0x30, Parenb = 0x100;
 
@@ -62,10 +64,11 @@ public sealed class Terminal
         }
     }
 
-    /// <summary>Hands every key through as it is typed: no echo, no line editing, no signals, no translation of the input. The
-    /// processing of the output stays as it is, so that what else is written to the terminal looks right.</summary>
+    /// <summary>Hands every key through as it is typed: no echo, no line editing, no signals, no translation of the input.</summary>
+    /// <param name="keepsOutput">Whether the processing of the output stays as it is, so that what else is written to the terminal looks
+    /// right; else the output is handed through, too.</param>
     /// <exception cref="ErrnoException">The terminal refused.</exception>
-    public void SetRaw()
+    public void SetRaw(bool keepsOutput = true)
     {
         lock (_lock)
         {
@@ -74,6 +77,8 @@ public sealed class Terminal
                 Ioctl.Call(_fd, s_getAttributes, ref _original);
             Termios raw = _original;
             raw.InputFlags &= ~(Ignbrk | Brkint | Parmrk | Istrip | Inlcr | Igncr | Icrnl | Ixon);
+            if (!keepsOutput)
+                raw.OutputFlags &= ~Opost;
             raw.ControlFlags = (raw.ControlFlags & ~(Csize | Parenb)) | Cs8;
             raw.LocalFlags &= ~(Isig | Icanon | Echo | Echonl | Iexten);
             raw.ControlCharacters[VMin] = 1;

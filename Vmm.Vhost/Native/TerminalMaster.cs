@@ -23,7 +23,7 @@ public sealed unsafe partial class TerminalMaster : FileDescriptor
     /// <summary>The terminal's device, such as <c>/dev/pts/3</c>.</summary>
     public string Path { get; private set; }
 
-    /// <summary>Makes a pseudo-terminal in raw mode: what goes in comes out as it is.</summary>
+    /// <summary>Makes a pseudo-terminal in raw mode: what goes in on either side comes out on the other as it is.</summary>
     /// <exception cref="ErrnoException">There is none to be had.</exception>
     public static TerminalMaster Open()
     {
@@ -44,7 +44,7 @@ public sealed unsafe partial class TerminalMaster : FileDescriptor
             terminal.Path = string.Create(CultureInfo.InvariantCulture, $"/dev/pts/{index}");
             // Kept open: else reading here is an error, and the settings are lost, whenever nobody has it open.
             terminal._terminal = FileDescriptor.Open(terminal.Path, OpenMode.ReadWrite);
-            Terminal.TryOpen(terminal._terminal)!.SetRaw();
+            Terminal.TryOpen(terminal._terminal)!.SetRaw(keepsOutput: false);   // its user's output is the guest's input
             return terminal;
         }
         catch

@@ -60,10 +60,17 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
         else if (machine is { Kind: MachineEndKind.Panic } || log.Panic is not null)
             Say($"the guest's kernel panicked before {Name} had ended{(log.Panic is string panic ? $": {panic}" : "")}");
         else
-            Say($"the guest {(machine is { Kind: MachineEndKind.Reset } ? "was rebooted" : "powered off")} before {Name} had ended");
+            Say($"the guest {WhatItDid(machine)} before {Name} had ended");
         ShowLog();
         return ExitCode.ExecFailure;
     }
+
+    private static string WhatItDid(MachineEnd? machine) => machine?.Kind switch
+    {
+        MachineEndKind.Reset or MachineEndKind.ResetLoop => "was rebooted",
+        MachineEndKind.EarlyHalt => "halted",
+        _ => "powered off",
+    };
 
     private void ShowLog()
     {
