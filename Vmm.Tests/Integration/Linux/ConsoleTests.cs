@@ -9,7 +9,7 @@ namespace Vmm.Tests.Integration.Linux;
 /// <summary>The console of a Linux guest, through pipes and on a terminal.</summary>
 public class ConsoleTests : LinuxTest
 {
-    private const int OutputSize = 256 << 10;
+    private const int OutputSize = 128 << 10;
     private const int PasteSize = 1 << 20;
     private const byte CtrlA = 1;
 

@@ -53,7 +53,7 @@ public class DiskTests : DeviceTest
     [Test]
     public void Daemon_KilledAndRestarted_LosesNothing()
     {
-        int kills = IsFull ? 20 : 6;
+        int kills = IsFull ? 20 : 4;
         using HostDaemon daemon = HostDaemon.Disk(Socket, Image, 16 << 20);
         VmmProcess process = Boot(GuestWith(
             Wait + "disktest stamps /dev/vda 16 || exit 1\n", "--disk", $"socket={Socket}",

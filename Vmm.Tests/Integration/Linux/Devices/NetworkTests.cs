@@ -12,7 +12,7 @@ public partial class NetworkTests : DeviceTest
 {
     private static readonly int s_transferSize = (IsFull ? 64 : 16) << 20;
 
-    private static readonly int s_reboots = IsFull ? 100 : 5;   // each takes 4 s in the emulated host
+    private static readonly int s_reboots = IsFull ? 100 : 3;   // each takes 4 s in the emulated host
 
     private const int MorePacketsThanAHandshake = 1000;
 
@@ -100,7 +100,7 @@ public partial class NetworkTests : DeviceTest
     [Test]
     public void Reboot_ManyTimes_LeavesNothingBehind()
     {
-        const int warmUp = 3;
+        const int warmUp = 2;
         HostTap tap = Keep(new HostTap(7));
         VmmProcess process = Boot(GuestWith(
             $"""

@@ -91,7 +91,7 @@ public class OwnBackendTests : DeviceTest
     [Test]
     public void Disk_BackendKilledWith32RequestsInFlight_LosesAndDoublesNothing()
     {
-        int kills = IsFull ? 20 : 6;
+        int kills = IsFull ? 20 : 4;
         string image = Path.Combine(Scratch, "disk.img"), socket = Path.Combine(Scratch, "disk.sock");
         using (FileStream file = File.Create(image))
             file.SetLength(DiskSize);
