@@ -15,7 +15,8 @@ internal abstract class MachineOptions : IVerbOptions
 
     [Option(NetOption.Option, MetaValue = "DEVICE", HelpText = "A network device: tap=NAME, fd=N[:N...] for inherited tap or macvtap "
         + "descriptors, or tap for one that is made; or socket=PATH for a vhost-user switch; then "
-        + "[,mac=MAC][,queues=PAIRS][,queue_size=N][,mtu=N]. Repeatable.")]
+        + "[,mac=MAC][,queues=PAIRS][,queue_size=N][,mtu=N]; or user[,mac=MAC][,port=HOST:GUEST[+...]] for this host's network by passt. "
+        + "Repeatable.")]
     public string? Net { get; set; }
 
     [Option(FsOption.Option, MetaValue = "DEVICE", HelpText = "A directory for the guest: tag=NAME,source=DIR[,sandbox=namespace|chroot], "

@@ -1,4 +1,6 @@
 using System.Text;
+using Vmm.Cli.Backend;
+using Vmm.Devices.Backends.Net;
 using Vmm.Devices.Virtio;
 using Vmm.Devices.Virtio.Net;
 using Vmm.Devices.Virtio.VhostUser;
@@ -6,7 +8,7 @@ using Vmm.Devices.Virtio.VhostUser;
 namespace Vmm.Cli;
 
 /// <summary>The value of <c>--net</c>: <c>[tap=NAME|fd=N[:N…]][,mac=MAC][,queues=N][,queue_size=N][,mtu=N][,vhost=on]</c>, <c>tap</c> without a
-/// value for one that is made; or <c>socket=PATH</c> with <see cref="SocketKeys"/> for a switch that is another process.</summary>
+/// value for one that is made; or <c>user[,mac=MAC][,port=[udp:][ADDRESS:]HOST:GUEST[+…]]</c> for the host's own network by passt; or <c>socket=PATH</c> with <see cref="SocketKeys"/> for a switch that is another process.</summary>
 internal static class NetOption
 {
     /// <summary>The option's name.</summary>
@@ -24,6 +26,11 @@ internal static class NetOption
     /// <summary>The keys of a device whose back-end is another process.</summary>
     public static readonly string[] SocketKeys = ["mac", "queues", "mtu", .. VhostUserPeerKeys.All];
 
+    private const string UserWord = "user";
+
+    // passt itself is given 5 s.
+    private static readonly TimeSpan s_passtTimeout = TimeSpan.FromSeconds(10);
+
     private const int MaxInterfaceName = 15;    // IFNAMSIZ less its terminating zero (linux/if.h)
     private const int FirstFreeFd = 3;
 
@@ -33,6 +40,8 @@ internal static class NetOption
     {
         if (text == "tap")
             return new NetOptions();
+        if (text == UserWord || text.StartsWith(UserWord + ",", StringComparison.Ordinal))
+            return ReadUser(text);
         if (text.StartsWith("tap,", StringComparison.Ordinal))
             return ReadTap(KeyValueList.Parse(Name, text["tap,".Length..], "mac", "queues", "queue_size", "mtu", "vhost"));
         KeyValueList list = KeyValueList.Parse(
@@ -59,6 +68,19 @@ internal static class NetOption
         QueuePairs = list.Find("queues") is { } queues ? (int)NumberValue.Parse(queues, 1, NetOptions.MaxQueuePairs) : 1,
         Mtu = list.Find("mtu") is { } mtu ? (int)NumberValue.Parse(mtu, MinMtu, MaxMtu) : null,
     };
+
+    // The back-end starts passt.
+    private static VhostUserNetOptions ReadUser(string text)
+    {
+        KeyValueList? list = text == UserWord ? null : KeyValueList.Parse(Name, text[(UserWord.Length + 1)..], "mac", "port");
+        string[] ports = list?.Find("port") is { } port ? ["--port", string.Join('+', PortValue.ParseAll(port))] : [];
+        return new VhostUserNetOptions
+        {
+            Peer = new VhostUserPeer { Program = OwnBackend.Serve("net", text, ["--user", .. ports]), Timeout = s_passtTimeout },
+            Mac = list?.Find("mac") is { } mac ? ParseMac(mac) : null,
+            Mtu = UserNetwork.Mtu,
+        };
+    }
 
     private static NetOptions ReadTap(KeyValueList list)
     {

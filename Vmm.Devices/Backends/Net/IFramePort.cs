@@ -14,10 +14,10 @@ internal interface IFramePort : IDisposable
     /// <summary>The offloads that it can take over or hand on.</summary>
     ulong Features { get; }
 
-    /// <summary>Whether the interface behind it was deleted: nothing comes or goes any more, and nothing brings it back.</summary>
-    bool IsGone { get; }
+    /// <summary>What became of the wire when nothing comes or goes any more, and nothing brings it back ("was deleted"); null while it is there.</summary>
+    string? Fate { get; }
 
-    /// <summary>Whether <see cref="IsGone"/> may ever be so.</summary>
+    /// <summary>Whether it may ever have a <see cref="Fate"/>.</summary>
     bool CanBeGone { get; }
 
     /// <summary>The largest packet that comes from here, without Ethernet's header; null if there is no such limit.</summary>

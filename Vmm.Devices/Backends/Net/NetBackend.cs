@@ -8,8 +8,8 @@ using Vmm.Vhost.User.Protocol;
 
 namespace Vmm.Devices.Backends.Net;
 
-/// <summary>A network device (VIRTIO 1.2 §5.1) on a tap, or on a wire of UDP datagrams. Its configuration space and its control queue are the
-/// front-end's: no front-end asks a network back-end for the former, and QEMU warns of one that offers it.</summary>
+/// <summary>A network device (VIRTIO 1.2 §5.1) on a tap, on a wire of UDP datagrams, or on one that is a stream. Its configuration space and its
+/// control queue are the front-end's: no front-end asks a network back-end for the former, and QEMU warns of one that offers it.</summary>
 public sealed class NetBackend : VhostUserDevice, IDisposable
 {
     /// <summary>The system calls that a device on a tap makes while it is served, besides those of every back-end.</summary>
@@ -27,6 +27,7 @@ public sealed class NetBackend : VhostUserDevice, IDisposable
     private readonly int? _mtu;
     private readonly TimerFd _look = new();
     private readonly EventLoop _events = new();
+    private PasstProcess? _passt;
     private bool _isWatched;
 
     private NetBackend(IFramePort port, int pairs, int? mtu)
@@ -56,8 +57,8 @@ public sealed class NetBackend : VhostUserDevice, IDisposable
     /// <inheritdoc/>
     public override bool IsInOrder => true;
 
-    /// <summary>On a tap. On UDP the process may pass no descriptor to its front-end, and this one begins with one.</summary>
-    public override bool TracksInflight => _port is TapPort;
+    /// <summary>Not on UDP: there the process may pass no descriptor to its front-end, and this one begins with one.</summary>
+    public override bool TracksInflight => _port is not UdpPort;
 
     /// <summary>A device on a tap.</summary>
     /// <param name="name">The interface; made if it is not there.</param>
@@ -73,6 +74,21 @@ public sealed class NetBackend : VhostUserDevice, IDisposable
     /// <param name="mtu">The largest that a front-end may ask for; null for any.</param>
     /// <exception cref="ErrnoException">An address cannot be used.</exception>
     public static NetBackend OnUdp(IPEndPoint local, IPEndPoint remote, int pairs, int? mtu) => new(new UdpPort(local, remote, pairs), pairs, mtu);
+
+    /// <summary>A device on a stream.</summary>
+    /// <param name="path">The socket that is connected to.</param>
+    /// <param name="mtu">The largest that a front-end may ask for; null for any.</param>
+    /// <exception cref="ErrnoException">Nobody listens there.</exception>
+    public static NetBackend OnStream(string path, int? mtu) => new(new StreamPort(UnixSocket.Connect(path), $"the stream {path}"), 1, mtu);
+
+    /// <summary>A device on the host's own network, by passt: the guest's connections are the host's.</summary>
+    /// <param name="ports">Where the host's ports lead into the guest.</param>
+    /// <exception cref="VhostException">passt is not installed, or cannot do it; the message says why.</exception>
+    public static NetBackend OnPasst(IReadOnlyList<ForwardedPort> ports)
+    {
+        (PasstProcess process, UnixSocket wire) = PasstProcess.Start(ports);
+        return new NetBackend(new StreamPort(wire, process.ToString()), 1, UserNetwork.Mtu) { _passt = process };
+    }
 
     /// <summary>What a process with this device may not call (<see cref="Confinement.Refused"/>): on UDP to connect its sockets again, to anybody.</summary>
     public IReadOnlyList<SystemCallRule> Refused => _port is UdpPort udp
@@ -117,6 +133,8 @@ public sealed class NetBackend : VhostUserDevice, IDisposable
         _isWatched = true;
         _look.Set(s_lookInterval);
         _events.Add(_look, Look);
+        if (_passt is not null)
+            _events.Add(_passt.Output, LogPasst);
     }
 
     /// <inheritdoc/>
@@ -142,12 +160,18 @@ public sealed class NetBackend : VhostUserDevice, IDisposable
     private void Look()
     {
         _look.Drain();
-        if (_port.IsGone)
-            End($"{_port} was deleted");
+        if (_port.Fate is string fate)
+            End($"{_port} {fate}");
         else
             _look.Set(s_lookInterval);
     }
 
-    // What a ring cannot get over: on a tap that it is no more.
-    private void WireFailed(string reason) => End(_port.IsGone ? $"{_port} was deleted" : $"{_port}: {reason}");
+    private void LogPasst()
+    {
+        if (!_passt!.TryLog())
+            _events.Remove(_passt.Output);
+    }
+
+    // What a ring cannot get over: that the wire is no more.
+    private void WireFailed(string reason) => End(_port.Fate is string fate ? $"{_port} {fate}" : $"{_port}: {reason}");
 }

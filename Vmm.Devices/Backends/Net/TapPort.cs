@@ -45,7 +45,7 @@ internal sealed class TapPort : IFramePort
     public ulong Features { get; }
 
     /// <inheritdoc/>
-    public bool IsGone => _tap.IsGone;
+    public string? Fate => _tap.IsGone ? "was deleted" : null;
 
     /// <inheritdoc/>
     public bool CanBeGone => true;

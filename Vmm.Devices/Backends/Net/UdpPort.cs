@@ -39,7 +39,7 @@ internal sealed class UdpPort : IFramePort
     public ulong Features => 0;
 
     /// <inheritdoc/>
-    public bool IsGone => false;
+    public string? Fate => null;
 
     /// <inheritdoc/>
     public bool CanBeGone => false;

@@ -68,7 +68,7 @@ public class BackendOptionsTests
     [TestCase("--serial: '123456789012345678901' is not up to 20 printable ASCII characters", "blk", Socket, "s", "--path", "a", "--serial", "123456789012345678901")]
     [TestCase("--uds-path is missing", "vsock", Socket, "s")]
     [TestCase("--guest-cid: '2' is not a number from 3 to 4294967294", "vsock", Socket, "s", "--uds-path", "u", "--guest-cid", "2")]
-    [TestCase("--tap is missing: name a tap, or give two addresses by --socket-udp", "net", Socket, "s")]
+    [TestCase("--tap is missing: name a tap, or give two addresses by --socket-udp, a socket by --stream, or --user", "net", Socket, "s")]
     [TestCase("--tap: 'a/b' is not the name of an interface", "net", Socket, "s", "--tap", "a/b")]
     [TestCase("--socket-udp: cannot stand beside --tap: there is one wire", "net", Socket, "s", "--tap", "t", "--socket-udp", "local=1.2.3.4:5,remote=1.2.3.4:6")]
     [TestCase("--socket-udp: remote=ADDRESS:PORT is missing", "net", Socket, "s", "--socket-udp", "local=1.2.3.4:5")]
@@ -77,6 +77,11 @@ public class BackendOptionsTests
     [TestCase("--socket-udp: remote='[::1]:6' is not of the same family as 1.2.3.4:5", "net", Socket, "s", "--socket-udp", "local=1.2.3.4:5,remote=[::1]:6")]
     [TestCase("--socket-udp: local='1.2.3.4:65535' leaves no port for each of 2 pairs of queues",
         "net", Socket, "s", "--queues", "2", "--socket-udp", "local=1.2.3.4:65535,remote=1.2.3.4:6")]
+    [TestCase("--user: cannot stand beside --stream: there is one wire", "net", Socket, "s", "--user", "--stream", "s")]
+    [TestCase("--port: has no effect without --user", "net", Socket, "s", "--stream", "s", "--port", "1:1")]
+    [TestCase("--port: '1' is not HOST:GUEST, two ports from 1 to 65535, such as 8080:80 or udp:5353:53", "net", Socket, "s", "--user", "--port", "1")]
+    [TestCase("--queues: '2' is not possible: a stream has one pair", "net", Socket, "s", "--user", "--queues", "2")]
+    [TestCase("--mtu: cannot stand beside --user: there it is 65520", "net", Socket, "s", "--user", "--mtu", "1500")]
     [TestCase("--mtu: '67' is not a number from 68 to 65535", "net", Socket, "s", "--tap", "t", "--mtu", "67")]
     public void Run_WrongUsage_IsOneLine(string expected, params string[] args)
     {

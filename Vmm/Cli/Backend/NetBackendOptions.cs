@@ -17,6 +17,15 @@ internal sealed class NetBackendOptions : BackendOptions
         + "The Nth pair of queues behind the first uses the Nth port behind those.")]
     public string? SocketUdp { get; set; }
 
+    [Option("stream", MetaValue = "PATH", HelpText = "On a stream of frames, each behind its length in four bytes: QEMU's -netdev stream,server=on or passt listens there.")]
+    public string? Stream { get; set; }
+
+    [Option("user", HelpText = "On this host's own network, by passt, without any rights: the guest is 10.0.2.15/24, the gateway 10.0.2.2, the resolver 10.0.2.3.")]
+    public bool User { get; set; }
+
+    [Option("port", MetaValue = "[udp:][ADDRESS:]HOST:GUEST[+…]", HelpText = "Ports of this host that lead into the guest, with --user (default address: 127.0.0.1).")]
+    public string? Port { get; set; }
+
     [Option("queues", MetaValue = "PAIRS", HelpText = "Pairs of a receive and a transmit queue, 1 to 127 (default: 1).")]
     public string? Queues { get; set; }
 
@@ -28,15 +37,21 @@ internal sealed class NetBackendOptions : BackendOptions
     {
         int pairs = Queues is string queues ? (int)NumberValue.Parse(new OptionValue("--queues", null, queues), 1, NetOptions.MaxQueuePairs) : 1;
         int? mtu = Mtu is string text ? (int)NumberValue.Parse(new OptionValue("--mtu", null, text), NetOption.MinMtu, NetOption.MaxMtu) : null;
-        if (Tap is not null && SocketUdp is not null)
-            throw new UsageException("--socket-udp: cannot stand beside --tap: there is one wire");
+        string[] wires = [.. new[] { (Tap is not null, "--tap"), (SocketUdp is not null, "--socket-udp"), (Stream is not null, "--stream"), (User, "--user") }
+            .Where(wire => wire.Item1).Select(wire => wire.Item2)];
+        if (wires.Length > 1)
+            throw new UsageException($"{wires[1]}: cannot stand beside {wires[0]}: there is one wire");
+        if (Port is not null && !User)
+            throw new UsageException("--port: has no effect without --user");
         if (Tap is not null)
         {
             string name = NetOption.ParseInterface(new OptionValue("--tap", null, Tap));
             return () => new ServedDevice(NetBackend.OnTap(name, pairs, mtu), new Confinement { Calls = NetBackend.TapCalls });
         }
+        if (User || Stream is not null)
+            return ReadStream(pairs, mtu);
         if (SocketUdp is null)
-            throw new UsageException("--tap is missing: name a tap, or give two addresses by --socket-udp");
+            throw new UsageException("--tap is missing: name a tap, or give two addresses by --socket-udp, a socket by --stream, or --user");
         KeyValueList list = KeyValueList.Parse("--socket-udp", SocketUdp, "local", "remote");
         IPEndPoint local = ParseAddress(list, "local", pairs), remote = ParseAddress(list, "remote", pairs);
         if (local.AddressFamily != remote.AddressFamily)
@@ -46,6 +61,18 @@ internal sealed class NetBackendOptions : BackendOptions
             NetBackend device = NetBackend.OnUdp(local, remote, pairs, mtu);
             return new ServedDevice(device, new Confinement { SendsDescriptors = false, Refused = device.Refused });
         };
+    }
+
+    private Func<ServedDevice> ReadStream(int pairs, int? mtu)
+    {
+        if (pairs > 1)
+            throw new OptionValue("--queues", null, Queues!).Refuse("is not possible: a stream has one pair");
+        if (!User)
+            return () => new ServedDevice(NetBackend.OnStream(Stream!, mtu), new Confinement());
+        if (Mtu is not null)
+            throw new UsageException($"--mtu: cannot stand beside --user: there it is {UserNetwork.Mtu}");
+        IReadOnlyList<ForwardedPort> ports = Port is null ? [] : PortValue.ParseAll(new OptionValue("--port", null, Port));
+        return () => new ServedDevice(NetBackend.OnPasst(ports), new Confinement());
     }
 
     private static IPEndPoint ParseAddress(KeyValueList list, string key, int pairs)

@@ -80,7 +80,7 @@ public sealed class NetReceiveRingTests
 
         public ulong Features => 0;
 
-        public bool IsGone => false;
+        public string? Fate => null;
 
         public bool CanBeGone => false;
 

@@ -37,7 +37,7 @@ public sealed class NetTransmitRingTests
 
         public ulong Features => 0;
 
-        public bool IsGone => false;
+        public string? Fate => null;
 
         public bool CanBeGone => false;
 
