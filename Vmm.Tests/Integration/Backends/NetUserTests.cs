@@ -21,7 +21,7 @@ public class NetUserTests : BackendTest
     [Test]
     public void Port_ConnectionFromTheHost_ComesAsAFrame()
     {
-        using (StartedPort(out int port))
+        StartWithPort(out int port);
         using (FrontEndRing ring = ConnectFrontEnd().Start())
         using (var client = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp))
         {
@@ -43,7 +43,7 @@ public class NetUserTests : BackendTest
     [TestCase(true)]
     public void Passt_IsKilled_TheBackEndSaysSoAndEnds(bool hasDriver)
     {
-        using VmmProcess process = StartedPort(out _);
+        VmmProcess process = StartWithPort(out _);
         FrontEndDriver frontEnd = ConnectFrontEnd();
         using FrontEndRing? ring = hasDriver ? frontEnd.Start() : null;
         frontEnd.Get(Vmm.Vhost.User.Protocol.VhostUserRequest.GetFeatures);
@@ -65,7 +65,7 @@ public class NetUserTests : BackendTest
         Assert.That(result.Errors, Does.StartWith("vmm: passt ended with status 1: ").And.Match("^[^\n]*\n$"));
     }
 
-    private VmmProcess StartedPort(out int port)
+    private VmmProcess StartWithPort(out int port)
     {
         using (var listener = new TcpListener(IPAddress.Loopback, 0))
         {
