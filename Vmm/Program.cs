@@ -22,6 +22,7 @@ internal static class Program
     [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(RngOptions))]
     [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(ConsoleOptions))]
     [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(VsockBackendOptions))]
+    [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(FsBackendOptions))]
     internal static int Main(string[] args)
     {
         int status = Run(args, StandardWriter.Output(), StandardWriter.Error());

@@ -82,6 +82,15 @@ public sealed record Confinement
     /// <summary>The directories of Unix sockets that it connects to; empty if it connects to none.</summary>
     public IReadOnlyList<string> SocketDirectories { get; init; } = [];
 
+    /// <summary>A directory in which it opens files; null for none. It stays the device's.</summary>
+    public FileDescriptor? Tree { get; init; }
+
+    /// <summary>Whether the files in <see cref="Tree"/> are only read.</summary>
+    public bool IsTreeReadOnly { get; init; }
+
+    /// <summary>The capabilities that it keeps, as far as it has them, as bits of <see cref="ThreadPrivileges"/>.</summary>
+    public ulong Capabilities { get; init; }
+
     /// <summary>All that it may do.</summary>
     public IEnumerable<SystemCallRule> Rules =>
         [.. Common, .. SendsDescriptors ? Sending : [], .. SocketDirectories.Count > 0 ? Connecting : [], .. Calls];
@@ -104,15 +113,17 @@ public sealed record Confinement
             s_log.Info("not confined: only the native binary can be");
             return false;
         }
-        using FileDescriptor? rules = Landlock.MakeRules(SocketDirectories);
-        if (rules is null)
+        using FileDescriptor? rules = Landlock.MakeRules(SocketDirectories, Tree, IsTreeReadOnly);
+        if (rules is null && Tree is null)
             s_log.Info("this kernel has no Landlock: files are kept away by seccomp alone");
+        else if (rules is null)
+            s_log.Warn("this kernel has no Landlock that can hold this process to the directory that it shares (Linux 5.19): who takes it over reaches all files of its user");
         EveryThread.Do(() =>
         {
             ThreadPrivileges.GiveUpNewOnes();
             if (rules is not null)
                 Landlock.RestrictThread(rules);
-            ThreadPrivileges.GiveUpCapabilities();
+            ThreadPrivileges.Keep(Capabilities);
         });
         s_log.Debug("confined by Landlock {Version}", Landlock.Version);
         return true;

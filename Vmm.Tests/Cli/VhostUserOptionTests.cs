@@ -38,20 +38,35 @@ public class VhostUserOptionTests
         }));
     }
 
-    [TestCase("tag=work,source=/srv", "namespace")]
-    [TestCase("tag=work,source=/srv,sandbox=chroot", "chroot")]
-    public void Fs_Source_HasASandbox(string text, string sandbox)
+    [TestCase("tag=work,source=/srv,daemon=/d", "namespace")]
+    [TestCase("tag=work,source=/srv,daemon=/d,sandbox=chroot", "chroot")]
+    public void Fs_AnotherDaemon_HasASandbox(string text, string sandbox)
     {
         var fs = Device<FsOptions>("--fs", text);
-        Assert.That(fs.Source, Is.EqualTo(new FsSource("/srv", sandbox)));
-        Assert.That(fs.Peer.Endpoint, Is.Null);
+        Assert.That(fs.Source, Is.EqualTo(new FsSource("/srv", sandbox, "/d")));
+        Assert.That((fs.Peer.Endpoint, fs.Peer.Program), Is.EqualTo(((VhostUserEndpoint?)null, (DaemonProgram?)null)));
+    }
+
+    [TestCase("tag=work,source=/s", "--shared-dir /s --queues 1")]
+    [TestCase("tag=work,source=/s,readonly=on,cache=always,xattr=off,queues=2,dax=on",
+        "--shared-dir /s --queues 2 --readonly --cache always --no-xattr --dax-window 1G")]
+    public void Fs_Source_StartsOurBackEnd(string text, string expected)
+    {
+        var fs = Device<FsOptions>("--fs", text);
+        Assert.That((fs.Source, fs.Peer.Endpoint), Is.EqualTo(((FsSource?)null, (VhostUserEndpoint?)null)));
+        Assert.That(string.Join(' ', fs.Peer.Program!.Arguments(3)), Does.Contain("backend fs --fd 3 --once").And.EndsWith(expected));
     }
 
     [TestCase("tag=x", "--fs: 'tag=x' names no daemon: write source=DIR to have one started, or socket=PATH of one that runs, or fd=N")]
     [TestCase("source=/srv", "--fs: 'source=/srv' has no tag, by which the guest mounts it: write tag=NAME")]
     [TestCase("tag=x,source=/srv,socket=/s", "--fs: socket='/s' cannot stand beside source=: either there is a daemon, or one is started")]
     [TestCase("tag=x,source=/srv,server=on", "--fs: server='on' cannot stand beside source=: either there is a daemon, or one is started")]
-    [TestCase("tag=x,source=/srv,sandbox=none", "--fs: sandbox='none' is not allowed: choose one of namespace, chroot")]
+    [TestCase("tag=x,source=/srv,sandbox=chroot", "--fs: sandbox='chroot' has no effect without daemon=: our own back-end is always confined to its directory")]
+    [TestCase("tag=x,source=/srv,queues=65", "--fs: queues='65' is not a number from 1 to 64")]
+    [TestCase("tag=x,source=/srv,cache=some", "--fs: cache='some' is not allowed: choose one of auto, always, metadata, never")]
+    [TestCase("tag=x,source=/srv,daemon=/d,readonly=on", "--fs: readonly='on' cannot stand beside daemon=: it is for our own back-end")]
+    [TestCase("tag=x,socket=/s,xattr=off", "--fs: xattr='off' has no effect without source=: it is for a daemon that is started here")]
+    [TestCase("tag=x,source=/srv,daemon=/d,sandbox=none", "--fs: sandbox='none' is not allowed: choose one of namespace, chroot")]
     [TestCase("tag=x,socket=/s,sandbox=chroot", "--fs: sandbox='chroot' has no effect without source=: it is for a daemon that is started here")]
     [TestCase("tag=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa,socket=/s",
         "--fs: tag='aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' is too long: a tag has at most 36 bytes")]

@@ -18,6 +18,7 @@ internal sealed class FuseClient
     private const int RequestHeaderSize = 40;
     private const int ReplyHeaderSize = 16;
     private const int DataSize = 256 * 1024;
+    private const int ArgumentsSize = 80 * 1024;
     private const int AttributeOffset = 40;   // of struct fuse_attr in struct fuse_entry_out
 
     private readonly PeerQueue _requests;
@@ -35,7 +36,7 @@ internal sealed class FuseClient
         _requests = requests;
         _memory = heap.Memory;
         _header = heap.Allocate(RequestHeaderSize);
-        _arguments = heap.Allocate(4096);
+        _arguments = heap.Allocate(ArgumentsSize);
         _data = heap.Allocate(DataSize);
         _reply = heap.Allocate(ReplyHeaderSize);
     }
@@ -62,6 +63,9 @@ internal sealed class FuseClient
         Destroy = 38,
     }
 
+    /// <summary>As whom the guest asks.</summary>
+    public (uint User, uint Group) Caller { get; set; }
+
     /// <summary>Agrees on the protocol.</summary>
     /// <returns>The server's version.</returns>
     public (uint Major, uint Minor) Initialize()
@@ -69,6 +73,18 @@ internal sealed class FuseClient
         byte[] reply = Demand(Code.Initialize, 0, Bytes(7U, 31U, 0x20000U, 0U), 64);
         return (U32(reply, 0), U32(reply, 4));
     }
+
+    /// <summary>Any request.</summary>
+    /// <param name="code">FUSE_* of linux/fuse.h.</param>
+    /// <param name="node">The file.</param>
+    /// <param name="arguments">What stands behind the header.</param>
+    /// <param name="room">Bytes for the reply behind its header.</param>
+    /// <param name="reply">The reply.</param>
+    /// <param name="data">Data behind the arguments, in a buffer of its own.</param>
+    /// <param name="extensions">Bytes of the arguments that are extensions.</param>
+    /// <returns>0, or a negated error number.</returns>
+    public int Try(uint code, ulong node, byte[] arguments, int room, out byte[] reply, byte[]? data = null, int extensions = 0) =>
+        Request((Code)code, node, arguments, data ?? [], room, out reply, extensions);
 
     /// <summary>The node and the size of a file, or an error.</summary>
     public int Lookup(ulong parent, string name, out ulong node, out ulong size)
@@ -171,9 +187,9 @@ internal sealed class FuseClient
     }
 
     /// <returns>0 or a negated error number.</returns>
-    private int Request(Code code, ulong node, byte[] arguments, byte[] data, int room, out byte[] reply)
+    private int Request(Code code, ulong node, byte[] arguments, byte[] data, int room, out byte[] reply, int extensions = 0)
     {
-        ulong unique = WriteHeader(code, node, arguments.Length + data.Length);
+        ulong unique = WriteHeader(code, node, arguments.Length + data.Length, extensions);
         arguments.CopyTo(_memory.Slice(_arguments, arguments.Length));
         data.CopyTo(_memory.Slice(_data, data.Length));
         var buffers = new List<PeerBuffer> { new(_header, RequestHeaderSize, false) };
@@ -197,20 +213,24 @@ internal sealed class FuseClient
         }
     }
 
-    private ulong WriteHeader(Code code, ulong node, int length)
+    private ulong WriteHeader(Code code, ulong node, int length, int extensions = 0)
     {
-        byte[] header = [.. Bytes((uint)(RequestHeaderSize + length), (uint)code), .. Bytes(++_unique, node), .. Bytes(0U, 0U, 0U, 0U)];
+        byte[] header =
+        [
+            .. Bytes((uint)(RequestHeaderSize + length), (uint)code), .. Bytes(++_unique, node),
+            .. Bytes(Caller.User, Caller.Group, 0U, (uint)extensions / 8),
+        ];
         header.CopyTo(_memory.Slice(_header, RequestHeaderSize));
         return _unique;
     }
 
-    private static byte[] Name(string name) => [.. Encoding.UTF8.GetBytes(name), 0];
+    internal static byte[] Name(string name) => [.. Encoding.UTF8.GetBytes(name), 0];
 
-    private static byte[] Bytes(params ReadOnlySpan<uint> values) => MemoryMarshal.AsBytes(values).ToArray();
+    internal static byte[] Bytes(params ReadOnlySpan<uint> values) => MemoryMarshal.AsBytes(values).ToArray();
 
-    private static byte[] Bytes(params ReadOnlySpan<ulong> values) => MemoryMarshal.AsBytes(values).ToArray();
+    internal static byte[] Bytes(params ReadOnlySpan<ulong> values) => MemoryMarshal.AsBytes(values).ToArray();
 
-    private static uint U32(byte[] bytes, int offset) => BinaryPrimitives.ReadUInt32LittleEndian(bytes.AsSpan(offset));
+    internal static uint U32(byte[] bytes, int offset) => BinaryPrimitives.ReadUInt32LittleEndian(bytes.AsSpan(offset));
 
-    private static ulong U64(byte[] bytes, int offset) => BinaryPrimitives.ReadUInt64LittleEndian(bytes.AsSpan(offset));
+    internal static ulong U64(byte[] bytes, int offset) => BinaryPrimitives.ReadUInt64LittleEndian(bytes.AsSpan(offset));
 }

@@ -1,9 +1,12 @@
 using System.Text;
+using Vmm.Cli.Backend;
+using Vmm.Devices.Backends.FileSystem;
 using Vmm.Devices.Virtio.VhostUser;
 
 namespace Vmm.Cli;
 
-/// <summary>The value of <c>--fs</c>: <c>tag=NAME,source=DIR[,sandbox=namespace|chroot]</c> or <c>[tag=NAME,]socket=PATH…</c>, then
+/// <summary>The value of <c>--fs</c>: <c>tag=NAME,source=DIR[,readonly=on][,cache=…][,xattr=off]</c>, for a directory that our own back-end serves,
+/// <c>tag=NAME,source=DIR,daemon=PATH[,sandbox=namespace|chroot]</c> for another virtio-fs daemon that is started, or <c>[tag=NAME,]socket=PATH…</c> for one that is there; then
 /// <c>[,queues=N][,dax=on]</c> and the keys of <see cref="VhostUserPeerKeys"/>.</summary>
 internal static class FsOption
 {
@@ -16,15 +19,22 @@ internal static class FsOption
     /// <summary>The keys of a file system whose daemon is there.</summary>
     public static readonly string[] Keys = ["tag", "queues", "dax", .. VhostUserPeerKeys.All];
 
+    private const string Window = "1G";
+
+    private static readonly string[] s_ownKeys = ["readonly", "cache", "xattr"];
+
     /// <summary>The device that <paramref name="text"/> describes.</summary>
     /// <exception cref="UsageException">The value is malformed or contradicts itself.</exception>
     public static FsOptions Parse(string text)
     {
-        KeyValueList list = KeyValueList.Parse(Name, text, ["source", "sandbox", .. Keys]);
+        KeyValueList list = KeyValueList.Parse(Name, text, ["source", "daemon", "sandbox", .. s_ownKeys, .. Keys]);
         if (list.Find("source") is not { } source)
         {
-            if (list.Find("sandbox") is { } sandbox)
-                throw sandbox.Refuse("has no effect without source=: it is for a daemon that is started here");
+            foreach (string key in (string[])["daemon", "sandbox", .. s_ownKeys])
+            {
+                if (list.Find(key) is { } own)
+                    throw own.Refuse("has no effect without source=: it is for a daemon that is started here");
+            }
             if (list.Find("socket") is null && list.Find("fd") is null)
             {
                 throw new UsageException(
@@ -39,10 +49,44 @@ internal static class FsOption
         }
         if (list.Find("tag") is null)
             throw new UsageException($"{Name}: '{text}' has no tag, by which the guest mounts it: write tag=NAME");
+        return list.Find("daemon") is { } daemon ? ReadOther(list, source, daemon) : ReadOwn(list, source);
+    }
+
+    private static FsOptions ReadOwn(KeyValueList list, OptionValue source)
+    {
+        if (list.Find("sandbox") is { } sandbox)
+            throw sandbox.Refuse("has no effect without daemon=: our own back-end is always confined to its directory");
+        FsOptions options = Read(list, VhostUserPeerKeys.ParseRest(list));
+        if (list.Find("queues") is { } queues)
+            _ = NumberValue.Parse(queues, 1, FileSystemOptions.MaxQueues);
+        List<string> arguments = ["--shared-dir", source.Text, "--queues", $"{options.Queues}"];
+        if (list.Find("readonly") is { } readOnly && Choice.ParseSwitch(readOnly))
+            arguments.Add("--readonly");
+        if (list.Find("cache") is { } cache)
+        {
+            _ = FsBackendOptions.ParseCache(cache);
+            arguments.AddRange(["--cache", cache.Text]);
+        }
+        if (list.Find("xattr") is { } xattr && !Choice.ParseSwitch(xattr))
+            arguments.Add("--no-xattr");
+        if (options.Dax)
+            arguments.AddRange(["--dax-window", Window]);
+        return options with { Peer = options.Peer with { Program = OwnBackend.Serve("fs", $"source={source.Text}", arguments) } };
+    }
+
+    private static FsOptions ReadOther(KeyValueList list, OptionValue source, OptionValue daemon)
+    {
+        foreach (string key in s_ownKeys)
+        {
+            if (list.Find(key) is { } own)
+                throw own.Refuse("cannot stand beside daemon=: it is for our own back-end");
+        }
         return Read(list, VhostUserPeerKeys.ParseRest(list)) with
         {
             Source = new FsSource(
-                source.Text, list.Find("sandbox") is { } chosen ? Choice.Parse(chosen, ("namespace", "namespace"), ("chroot", "chroot")) : "namespace"),
+                source.Text,
+                list.Find("sandbox") is { } chosen ? Choice.Parse(chosen, ("namespace", "namespace"), ("chroot", "chroot")) : "namespace",
+                daemon.Text),
         };
     }
 

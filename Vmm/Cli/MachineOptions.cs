@@ -19,8 +19,9 @@ internal abstract class MachineOptions : IVerbOptions
         + "Repeatable.")]
     public string? Net { get; set; }
 
-    [Option(FsOption.Option, MetaValue = "DEVICE", HelpText = "A directory for the guest: tag=NAME,source=DIR[,sandbox=namespace|chroot], "
-        + "or tag=NAME,socket=PATH of a virtio-fs daemon; then [,queues=N][,queue_size=N][,dax=on]. Repeatable.")]
+    [Option(FsOption.Option, MetaValue = "DEVICE", HelpText = "A directory for the guest: tag=NAME,source=DIR[,readonly=on]"
+        + "[,cache=auto|always|metadata|never][,xattr=off], or tag=NAME,source=DIR,daemon=PATH[,sandbox=namespace|chroot] for another virtio-fs "
+        + "daemon than ours, or tag=NAME,socket=PATH of one that runs; then [,queues=N][,queue_size=N][,dax=on]. Repeatable.")]
     public string? Fs { get; set; }
 
     [Option(DiskOption.Option, MetaValue = "DEVICE", HelpText = "A disk: path=FILE[,direct=on][,logical_block_size=N][,lock=off]"

@@ -18,7 +18,7 @@ internal static class Verbs
     public static readonly (string Name, Type Options)[] Backends =
     [
         ("blk", typeof(BlkOptions)), ("net", typeof(NetBackendOptions)), ("rng", typeof(RngOptions)), ("console", typeof(ConsoleOptions)),
-        ("vsock", typeof(VsockBackendOptions)),
+        ("vsock", typeof(VsockBackendOptions)), ("fs", typeof(FsBackendOptions)),
     ];
 
     private const string Program = "vmm";
@@ -32,6 +32,7 @@ internal static class Verbs
     private static readonly string[] s_repeatable =
     [
         NetOption.Name, FsOption.Name, DiskOption.Name, ScsiOption.Name, VdpaOption.Name, VhostUserOption.Name, BindOption.Name, EnvironmentOption.Name,
+        FsBackendOptions.TranslateUidName, FsBackendOptions.TranslateGidName,
     ];
 
     // Put after the arguments. The parser quietly ignores an option that is short of its value: that option now swallows this, which no

@@ -255,7 +255,7 @@ internal class BackendDaemon : IDisposable
         {
             _ when _lastLine.StartsWith("vmm: error: ", StringComparison.Ordinal) => (LogLevel.Error, _lastLine["vmm: error: ".Length..]),
             _ when _lastLine.StartsWith("vmm: warn: ", StringComparison.Ordinal) => (LogLevel.Warn, _lastLine["vmm: warn: ".Length..]),
-            _ => (LogLevel.Info, _lastLine),
+            _ => (_program.LevelOf(_lastLine), _lastLine),
         };
         bool isFirst = !_hasSpoken;
         _hasSpoken = true;

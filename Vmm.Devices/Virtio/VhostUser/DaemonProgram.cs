@@ -1,3 +1,5 @@
+using NLog;
+
 namespace Vmm.Devices.Virtio.VhostUser;
 
 /// <summary>A program that serves a device as a vhost-user back-end.</summary>
@@ -15,6 +17,9 @@ public sealed record DaemonProgram(string Name, string Path, Func<int, string[]>
 
     /// <summary>A socket that it listens on besides, and may not be able to remove itself; null for none.</summary>
     public string? Socket { get; init; }
+
+    /// <summary>How bad a line is that it writes; all are of level info where nothing is said. Those of our own programs say it themselves.</summary>
+    public Func<string, LogLevel> LevelOf { get; init; } = static _ => LogLevel.Info;
 
     /// <summary>Takes the first line that it writes; null to have it logged as the others are.</summary>
     public Action<string>? FirstLine { get; init; }

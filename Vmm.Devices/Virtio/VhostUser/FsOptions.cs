@@ -33,7 +33,8 @@ public sealed record FsOptions : VirtioDeviceOptions
     public override VirtioDevice Open(EventLoop events, CancellationToken cancellation = default) => new FsDevice(this, events, cancellation);
 }
 
-/// <summary>A directory, and how the daemon that shares it is confined to it.</summary>
+/// <summary>A directory that a virtio-fs daemon of somebody else's shares.</summary>
 /// <param name="Path">The directory.</param>
-/// <param name="Sandbox">The daemon's sandbox: "namespace" or "chroot".</param>
-public sealed record FsSource(string Path, string Sandbox);
+/// <param name="Sandbox">How the daemon confines itself to it: "namespace" or "chroot".</param>
+/// <param name="Daemon">The daemon's program: QEMU's, which is in a directory of the name qemu, or the one in Rust.</param>
+public sealed record FsSource(string Path, string Sandbox, string Daemon);

@@ -1,17 +1,13 @@
+using NLog;
 using Vmm.Vhost;
 
 namespace Vmm.Devices.Virtio.VhostUser;
 
-/// <summary>A virtio-fs daemon that is installed on this host: there are two programs of that name, with different options.</summary>
+/// <summary>A virtio-fs daemon of somebody else's: there are two programs of the name virtiofsd, with different options.</summary>
 /// <param name="Path">The program.</param>
 /// <param name="IsLegacy">Whether it is QEMU's, in C, which QEMU had up to version 7.2; if not, it is the one in Rust.</param>
 internal sealed record VirtiofsProgram(string Path, bool IsLegacy)
 {
-    private static readonly VirtiofsProgram[] s_candidates =
-    [
-        new("/usr/libexec/virtiofsd", IsLegacy: false), new("/usr/lib/virtiofsd", IsLegacy: false), new("/usr/lib/qemu/virtiofsd", IsLegacy: true),
-    ];
-
     /// <summary>What is started to share <paramref name="source"/>.</summary>
     /// <param name="name">The device, for messages.</param>
     /// <param name="source">The directory.</param>
@@ -20,21 +16,26 @@ internal sealed record VirtiofsProgram(string Path, bool IsLegacy)
     {
         if (!Directory.Exists(source.Path))
             throw new VhostException($"{name}: {source.Path} is no directory: make it first, or give another");
-        source = source with { Path = System.IO.Path.GetFullPath(source.Path) };   // the daemon's current directory is another once it is confined
-        VirtiofsProgram program = Find(name);
-        return new DaemonProgram(program.Path, program.Path, socket => program.Arguments(source, socket));
+        if (!File.Exists(source.Daemon))
+            throw new VhostException($"{name}: there is no program {source.Daemon}: leave daemon= out for our own, or give the path of a virtiofsd");
+        // The daemon's current directory is another once it is confined.
+        source = source with { Path = System.IO.Path.GetFullPath(source.Path), Daemon = System.IO.Path.GetFullPath(source.Daemon) };
+        var program = new VirtiofsProgram(source.Daemon, System.IO.Path.GetFileName(System.IO.Path.GetDirectoryName(source.Daemon)) == "qemu");
+        return new DaemonProgram(program.Path, program.Path, socket => program.Arguments(source, socket)) { LevelOf = program.LevelOf };
     }
 
-    /// <summary>The first that is there.</summary>
-    /// <param name="name">The device, for the message.</param>
-    /// <exception cref="VhostException">None is.</exception>
-    private static VirtiofsProgram Find(string name) => Array.Find(s_candidates, candidate => File.Exists(candidate.Path))
-        ?? throw new VhostException($"{name}: there is no virtiofsd ({string.Join(", ", s_candidates.Select(candidate => candidate.Path))}): "
-            + "install package virtiofsd, or qemu-system-common on Debian 12, or start another daemon and give its socket=PATH");
+    /// <summary>How bad a line is that it says. QEMU's does not tell, but was told to say what is worth a warning only.</summary>
+    internal LogLevel LevelOf(string line) => line switch
+    {
+        _ when IsLegacy => LogLevel.Warn,
+        _ when line.Contains(" ERROR ", StringComparison.Ordinal) => LogLevel.Error,
+        _ when line.Contains(" WARN ", StringComparison.Ordinal) => LogLevel.Warn,
+        _ => LogLevel.Info,
+    };
 
     /// <summary>Its arguments for <paramref name="source"/>, with a listening socket as descriptor <paramref name="socket"/>.</summary>
     public string[] Arguments(FsSource source, int socket) => IsLegacy
-        ? [$"--fd={socket}", "-f", "-o", $"source={Escape(source.Path)}", "-o", $"sandbox={source.Sandbox}"]
+        ? [$"--fd={socket}", "-f", "-o", "log_level=warn", "-o", $"source={Escape(source.Path)}", "-o", $"sandbox={source.Sandbox}"]
         : [$"--fd={socket}", $"--shared-dir={source.Path}", $"--sandbox={source.Sandbox}"];
 
     // In an -o list a comma ends a value, unless a backslash stands before it.

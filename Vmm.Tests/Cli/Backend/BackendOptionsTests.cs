@@ -27,7 +27,7 @@ public class BackendOptionsTests
     }
 
     [Test]
-    public void Run_HelpOfADevice_ListsItsOptionsAndSaysWhatIsConfined([Values("blk", "net", "rng", "console", "vsock")] string device)
+    public void Run_HelpOfADevice_ListsItsOptionsAndSaysWhatIsConfined([Values("blk", "net", "rng", "console", "vsock", "fs")] string device)
     {
         foreach (string[] args in new string[][] { ["backend", device, "--help"], ["backend", "help", device], ["help", "backend", device] })
         {
@@ -42,7 +42,7 @@ public class BackendOptionsTests
         }
     }
 
-    [TestCase("'tape' is not a device: choose one of blk, net, rng, console, vsock (see vmm backend --help)", "tape")]
+    [TestCase("'tape' is not a device: choose one of blk, net, rng, console, vsock, fs (see vmm backend --help)", "tape")]
     [TestCase("--socket-path is missing: give a path, or an inherited socket by --fd", "rng")]
     [TestCase("--socket-path: '' is not a path", "rng", Socket, "")]
     [TestCase("--socket-path: given more than once (see vmm backend rng --help)", "rng", Socket, "s", Socket, "t")]
@@ -83,6 +83,16 @@ public class BackendOptionsTests
     [TestCase("--queues: '2' is not possible: a stream has one pair", "net", Socket, "s", "--user", "--queues", "2")]
     [TestCase("--mtu: cannot stand beside --user: there it is 65520", "net", Socket, "s", "--user", "--mtu", "1500")]
     [TestCase("--mtu: '67' is not a number from 68 to 65535", "net", Socket, "s", "--tap", "t", "--mtu", "67")]
+    [TestCase("--shared-dir is missing", "fs", Socket, "s")]
+    [TestCase("--cache: 'some' is not allowed: choose one of auto, always, metadata, never", "fs", Socket, "s", "--shared-dir", "d", "--cache", "some")]
+    [TestCase("--no-xattr: cannot stand beside --xattr", "fs", Socket, "s", "--shared-dir", "d", "--xattr", "--no-xattr")]
+    [TestCase("--xattrmap: ':ok:' cannot be used: a rule ends without its ':'", "fs", Socket, "s", "--shared-dir", "d", "--xattrmap", ":ok:")]
+    [TestCase("--dax-window: '3M' is not a multiple of 2M, or more than 64G", "fs", Socket, "s", "--shared-dir", "d", "--dax-window", "3M")]
+    [TestCase("--translate-uid: 'map:1:2:0' is an empty range, or one that goes beyond 4294967295",
+        "fs", Socket, "s", "--shared-dir", "d", "--translate-uid", "map:0:1000:1", "--translate-uid", "map:1:2:0")]
+    [TestCase("--sandbox: 'perhaps' is not allowed: choose one of on, off, true, false, namespace, chroot, none",
+        "fs", Socket, "s", "--shared-dir", "d", "--sandbox", "perhaps")]
+    [TestCase("--inode-file-handles: 'mandatory' is not allowed: choose one of never, prefer", "fs", Socket, "s", "--shared-dir", "d", "--inode-file-handles", "mandatory")]
     public void Run_WrongUsage_IsOneLine(string expected, params string[] args)
     {
         (int exit, string output, string error) = Run(["backend", .. args]);

@@ -3,6 +3,7 @@ using NUnit.Framework;
 using Vmm.Devices.Backends;
 using Vmm.Devices.Backends.Block;
 using Vmm.Devices.Backends.Console;
+using Vmm.Devices.Backends.FileSystem;
 using Vmm.Devices.Backends.Net;
 using Vmm.Tests.Integration;
 using Vmm.Vhost.Native.Confinement;
@@ -20,6 +21,9 @@ public partial class ConfinementTableTests
         ("blk", BlockBackend.SystemCalls),
         ("net on a tap", NetBackend.TapCalls),
         ("console on a terminal", ConsoleBackend.TerminalCalls),
+        ("fs", FileSystemBackend.SystemCalls),
+        ("fs that is not read-only", FileSystemBackend.ChangingCalls),
+        ("fs that is root", FileSystemBackend.IdentityCalls),
     ];
 
     [Test]

@@ -15,6 +15,7 @@ public class BackendCommandTests : BackendTest
     [TestCase("rng", "rng")]
     [TestCase("console", "console")]
     [TestCase("vsock", "vsock")]
+    [TestCase("fs", "fs")]
     public void PrintCapabilities_AnyDevice_IsJsonWhateverElseIsSaid(string device, string type)
     {
         VmmResult result = StartVmm("backend", device, "--print-capabilities", "--nonsense", "--fd").WaitForEnd();
@@ -23,7 +24,7 @@ public class BackendCommandTests : BackendTest
         Assert.That(json.RootElement.GetProperty("type").GetString(), Is.EqualTo(type));
         string[] features = json.RootElement.TryGetProperty("features", out JsonElement list)
             ? [.. list.EnumerateArray().Select(feature => feature.GetString()!)] : [];
-        Assert.That(features, Is.EqualTo(device == "blk" ? ["read-only", "blk-file"] : Array.Empty<string>()));
+        Assert.That(features, Is.EqualTo(device switch { "blk" => ["read-only", "blk-file"], "fs" => ["separate-options"], _ => Array.Empty<string>() }));
     }
 
     [TestCase(15)]
@@ -151,6 +152,8 @@ public class BackendCommandTests : BackendTest
     [TestCase("cannot open /nonexistent/disk", "blk", "--path", "/nonexistent/disk")]
     [TestCase("cannot open /nonexistent/random", "rng", "--source", "/nonexistent/random")]
     [TestCase("cannot open /nonexistent/file", "console", "--path", "/nonexistent/file")]
+    [TestCase("/nonexistent/dir is no directory: make it first, or give another", "fs", "--shared-dir", "/nonexistent/dir")]
+    [TestCase("/proc/version is no directory: make it first, or give another", "fs", "--shared-dir", "/proc/version")]
     [TestCase("cannot listen on /nonexistent/vsock", "vsock", "--uds-path", "/nonexistent/vsock")]
     [TestCase("cannot use 192.0.2.1:5000", "net", "--socket-udp", "local=192.0.2.1:5000,remote=192.0.2.2:5000")]
     public void Device_ThatCannotBeHad_IsOneLine(string expected, string device, params string[] options)

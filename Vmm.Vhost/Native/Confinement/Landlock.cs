@@ -21,6 +21,8 @@ public static unsafe partial class Landlock
     private const ulong DeviceIoctl5 = 1UL << 15;
     private const ulong ConnectToSocket9 = 1UL << 16;   // LANDLOCK_ACCESS_FS_RESOLVE_UNIX
     private const ulong Udp10 = 12;                     // to bind a socket, to connect it, and to send elsewhere than it is connected to
+    private const ulong ReadTree = 1UL << 2 | 1UL << 3;     // LANDLOCK_ACCESS_FS_READ_FILE and _READ_DIR
+    private const ulong Execute = 1UL << 0;
     private const ulong AbstractSockets6 = 1;       // the other scope, signals, would keep the runtime from suspending its own threads
 
     /// <summary>The version of the kernel's interface; 0 without Landlock.</summary>
@@ -37,12 +39,14 @@ public static unsafe partial class Landlock
     /// version 6 on no abstract sockets; from version 9 on no Unix sockets but those in <paramref name="socketDirectories"/>; from version 10 on no
     /// UDP address but the one that a socket is connected to.</summary>
     /// <param name="socketDirectories">Directories, which must exist, where sockets may be connected to.</param>
-    /// <returns>Null where <see cref="Version"/> is 0.</returns>
+    /// <param name="tree">A directory in which files may be opened, made and removed; null for none.</param>
+    /// <param name="isTreeReadOnly">Whether they may only be read there.</param>
+    /// <returns>Null where <see cref="Version"/> is 0; with a tree that may be written to also where it is 1, which lets no file be moved to another directory.</returns>
     /// <exception cref="ErrnoException">The kernel refused.</exception>
-    public static FileDescriptor? MakeRules(params IEnumerable<string> socketDirectories)
+    public static FileDescriptor? MakeRules(IEnumerable<string> socketDirectories, FileDescriptor? tree = null, bool isTreeReadOnly = false)
     {
         int version = Version;
-        if (version == 0)
+        if (version == 0 || (version == 1 && tree is not null && !isTreeReadOnly))
             return null;
         var attributes = new RulesetAttributes
         {
@@ -60,6 +64,8 @@ public static unsafe partial class Landlock
             // An older kernel knows of no such right, and lets all sockets be connected to.
             foreach (string directory in version >= 9 ? socketDirectories : [])
                 Allow(in held, directory, ConnectToSocket9);
+            if (tree is not null)
+                Allow(in held, tree, isTreeReadOnly ? ReadTree : attributes.FileSystem & ~(Execute | DeviceIoctl5 | ConnectToSocket9));
             return rules;
         }
         catch
@@ -88,12 +94,15 @@ public static unsafe partial class Landlock
             place = number >= 0 ? new FileDescriptor(number) : throw new ErrnoException($"cannot open {path}", Marshal.GetLastPInvokeError());
         }
         using (place)
-        {
-            using HeldDescriptor held = place.Hold();
-            var rule = new PathBeneathAttributes { Allowed = access, Parent = held.Number };
-            // SAFETY: a struct on the stack, packed as the kernel wants it.
-            Checked(SystemCall(AddRule, (nuint)ruleset.Number, PathBeneath, (nuint)(&rule)), "landlock_add_rule");
-        }
+            Allow(in ruleset, place, access);
+    }
+
+    private static void Allow(in HeldDescriptor ruleset, FileDescriptor place, ulong access)
+    {
+        using HeldDescriptor held = place.Hold();
+        var rule = new PathBeneathAttributes { Allowed = access, Parent = held.Number };
+        // SAFETY: a struct on the stack, packed as the kernel wants it.
+        Checked(SystemCall(AddRule, (nuint)ruleset.Number, PathBeneath, (nuint)(&rule)), "landlock_add_rule");
     }
 
     private static nint Checked(nint result, string name) =>

@@ -18,20 +18,50 @@ public static unsafe partial class ThreadPrivileges
             throw new ErrnoException("prctl(PR_SET_NO_NEW_PRIVS)", Marshal.GetLastPInvokeError());
     }
 
+    /// <summary>Capabilities of linux/capability.h, as bits: those that a process which acts for many users on files may keep.</summary>
+    public const ulong Chown = 1 << 0, DacOverride = 1 << 1, Fowner = 1 << 3, Fsetid = 1 << 4, SetGid = 1 << 6, SetUid = 1 << 7, Mknod = 1 << 27, Setfcap = 1UL << 31;
+
+    /// <summary>What the calling thread may have (its permitted set); 0 where the kernel does not say.</summary>
+    public static ulong Permitted
+    {
+        get
+        {
+            var header = new CapabilityHeader { Version = CapabilityVersion3 };
+            uint* data = stackalloc uint[2 * CapabilityWords];
+            // SAFETY: on the stack, as many structures as version 3 has.
+            return CapGet(&header, data) < 0 ? 0 : data[1] | (ulong)data[CapabilityWords + 1] << 32;
+        }
+    }
+
     /// <summary>Gives up all capabilities (capabilities(7)). Root is a user like others then, to whom root's files belong.</summary>
     /// <exception cref="ErrnoException">capset(2) failed.</exception>
-    public static void GiveUpCapabilities()
+    public static void GiveUpCapabilities() => Keep(0);
+
+    /// <summary>Gives up all capabilities but those in <paramref name="kept"/>, as far as the thread has them.</summary>
+    /// <exception cref="ErrnoException">capset(2) failed.</exception>
+    public static void Keep(ulong kept)
+    {
+        kept = kept == 0 ? 0 : kept & Permitted;
+        int errno = Set(kept, kept);
+        if (errno != 0)
+            throw new ErrnoException("capset", errno);
+    }
+
+    /// <summary>Sets which of the capabilities that the calling thread may have count. Of all that it may have only those in <paramref name="permitted"/> are left.</summary>
+    /// <returns>0, or the error number.</returns>
+    public static int Set(ulong effective, ulong permitted)
     {
         var header = new CapabilityHeader { Version = CapabilityVersion3 };
-        uint* none = stackalloc uint[2 * CapabilityWords];
-        new Span<uint>(none, 2 * CapabilityWords).Clear();
+        uint* data = stackalloc uint[] { (uint)effective, (uint)permitted, 0, (uint)(effective >> 32), (uint)(permitted >> 32), 0 };
         // SAFETY: on the stack, as many structures as version 3 has.
-        if (CapSet(&header, none) < 0)
-            throw new ErrnoException("capset", Marshal.GetLastPInvokeError());
+        return CapSet(&header, data) < 0 ? Marshal.GetLastPInvokeError() : 0;
     }
 
     [LibraryImport("libc", EntryPoint = "prctl", SetLastError = true)]
     private static partial int Prctl(int option, nuint argument2, nuint argument3, nuint argument4, nuint argument5);
+
+    [LibraryImport("libc", EntryPoint = "capget", SetLastError = true)]
+    private static partial int CapGet(CapabilityHeader* header, uint* data);
 
     [LibraryImport("libc", EntryPoint = "capset", SetLastError = true)]
     private static partial int CapSet(CapabilityHeader* header, uint* data);

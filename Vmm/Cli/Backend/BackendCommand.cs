@@ -19,7 +19,7 @@ internal static class BackendCommand
     {
         Logging.Start(LogLevelOption.Parse(options.LogLevel));
         VhostUserEndpoint endpoint = ReadEndpoint(options);
-        bool isConfined = Choice.ParseSwitch(new OptionValue("--sandbox", null, options.Sandbox ?? "on"));
+        bool isConfined = options.ReadSandbox();
         Func<ServedDevice> open = options.Read();
 
         // SIGUSR1 is ignored until the device is open: by default it would end the process.

@@ -32,6 +32,10 @@ internal abstract class BackendOptions : IVerbOptions
     [Value(0, Hidden = true)]
     public IEnumerable<string> Rest { get; set; } = [];
 
+    /// <summary>Whether the process is confined.</summary>
+    /// <exception cref="UsageException">The option is wrong.</exception>
+    public virtual bool ReadSandbox() => Choice.ParseSwitch(new OptionValue("--sandbox", null, Sandbox ?? "on"));
+
     /// <summary>Makes sense of the device's own options.</summary>
     /// <returns>What opens the device.</returns>
     /// <exception cref="UsageException">One of them is wrong or missing.</exception>

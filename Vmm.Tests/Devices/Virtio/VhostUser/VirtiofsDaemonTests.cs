@@ -15,8 +15,10 @@ public sealed class VirtiofsDaemonTests
     private string? _runtime;
     private EventLoop _events = null!;
 
+    private const string Virtiofsd = "/usr/lib/qemu/virtiofsd";
+
     private static FsOptions Options(string source, string sandbox = "chroot") =>
-        new() { Tag = "work", Source = new FsSource(source, sandbox), Peer = new VhostUserPeer() };
+        new() { Tag = "work", Source = new FsSource(source, sandbox, Virtiofsd), Peer = new VhostUserPeer() };
 
     [SetUp]
     public void MakeDirectories()
@@ -42,7 +44,7 @@ public sealed class VirtiofsDaemonTests
 
     private static void RequireDaemon()
     {
-        if (!Environment.IsPrivilegedProcess || !File.Exists("/usr/lib/qemu/virtiofsd"))
+        if (!Environment.IsPrivilegedProcess || !File.Exists(Virtiofsd))
             Assert.Ignore("virtiofsd is missing, or this is not root: install qemu-system-common");
     }
 
@@ -60,15 +62,28 @@ public sealed class VirtiofsDaemonTests
         Assert.That(Sockets, Is.Empty);
     }
 
-    [TestCase(true, "--fd=3 -f -o source=/a\\,b\\\\c -o sandbox=chroot")]
+    [TestCase(true, "--fd=3 -f -o log_level=warn -o source=/a\\,b\\\\c -o sandbox=chroot")]
     [TestCase(false, "--fd=3 --shared-dir=/a,b\\c --sandbox=chroot")]
     public void Arguments_OfEitherProgram_AreItsOwn(bool isLegacy, string expected) => Assert.That(
-        string.Join(' ', new VirtiofsProgram("/x", isLegacy).Arguments(new FsSource("/a,b\\c", "chroot"), 3)), Is.EqualTo(expected));
+        string.Join(' ', new VirtiofsProgram("/x", isLegacy).Arguments(new FsSource("/a,b\\c", "chroot", "/x"), 3)), Is.EqualTo(expected));
 
     [Test]
     public void Open_NoSuchDirectory_IsRefused() => Assert.That(
         () => Options("/nonexistent").Open(_events),
         Throws.InstanceOf<VhostException>().With.Message.EqualTo("--fs tag=work: /nonexistent is no directory: make it first, or give another"));
+
+    [Test]
+    public void Open_NoSuchDaemon_IsRefused() => Assert.That(
+        () => (Options(Share) with { Source = new FsSource(Share, "chroot", "/nonexistent") }).Open(_events),
+        Throws.InstanceOf<VhostException>().With.Message.EqualTo(
+            "--fs tag=work: there is no program /nonexistent: leave daemon= out for our own, or give the path of a virtiofsd"));
+
+    [TestCase(true, "[12.5] [ID: 1] fuse: something", "Warn")]
+    [TestCase(false, "[2024-01-01T00:00:00Z WARN  virtiofsd::server] something", "Warn")]
+    [TestCase(false, "[2024-01-01T00:00:00Z ERROR virtiofsd] something", "Error")]
+    [TestCase(false, "[2024-01-01T00:00:00Z INFO  virtiofsd] something", "Info")]
+    public void LevelOf_ALine_IsWhatTheProgramSays(bool isLegacy, string line, string expected) =>
+        Assert.That(new VirtiofsProgram("/x", isLegacy).LevelOf(line).Name, Is.EqualTo(expected));
 
     [Test]
     public void Daemon_ThatCannotLive_SaysWhy()
@@ -101,7 +116,7 @@ public sealed class VirtiofsDaemonTests
     }
 
     private BackendDaemon Daemon(string sandbox) =>
-        new("--fs tag=work", VirtiofsProgram.For("--fs tag=work", new FsSource(Share, sandbox)), _events);
+        new("--fs tag=work", VirtiofsProgram.For("--fs tag=work", new FsSource(Share, sandbox, Virtiofsd)), _events);
 
     private static bool IsListening(BackendDaemon daemon)
     {

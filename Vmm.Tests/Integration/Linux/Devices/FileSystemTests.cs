@@ -3,7 +3,7 @@ using NUnit.Framework;
 
 namespace Vmm.Tests.Integration.Linux.Devices;
 
-/// <summary>File systems: virtiofsd, started by the VMM or by somebody else.</summary>
+/// <summary>File systems: our own daemon, and virtiofsd, started by the VMM or by somebody else.</summary>
 public class FileSystemTests : DeviceTest
 {
     private const string Unbind = "echo LNRO0005:00 > /sys/bus/platform/drivers/virtio-mmio/unbind";
@@ -116,8 +116,9 @@ public class FileSystemTests : DeviceTest
         Assert.That(daemon.WaitForEnd(), Is.Zero);
     }
 
-    [Test]
-    public void Source_DaemonKilled_IsStartedAgainAndMountsAgain()
+    [TestCase("vmm backend fs", "")]
+    [TestCase("virtiofsd", ",daemon=/usr/lib/qemu/virtiofsd,sandbox=chroot")]
+    public void Source_DaemonKilled_IsStartedAgainAndMountsAgain(string daemon, string keys)
     {
         VmmProcess process = Boot(GuestWith(
             """
@@ -130,13 +131,13 @@ public class FileSystemTests : DeviceTest
             echo again=$(cat /share/file)
             umount /share
             """,
-            "--fs", $"tag=work,source={_share},sandbox=chroot"));
+            "--fs", $"tag=work,source={_share}{keys}"));
         File.WriteAllText(Path.Combine(_share, "file"), "still there");
         process.WaitForOutput("mounted");
         int[] daemons = [.. ProcFs.ProcessesWithEnvironment(VmmProcess.Mark).Where(id => id != process.Id)];
         Assert.That(daemons, Is.Not.Empty);
         HostCommand.Run("kill", ["-KILL", .. daemons.Select(id => $"{id}")]);
-        process.WaitForErrors("virtiofsd ended with signal 9");
+        process.WaitForErrors($"{daemon} ended with signal 9");
         process.WaitForErrors("the back-end is back");
         process.Send("go\n"u8);
         VmmResult result = process.WaitForEnd();

@@ -1,12 +1,19 @@
 using NUnit.Framework;
+using Vmm.Tests.Integration;
 using Vmm.Tests.Integration.Linux.Devices;
 using Vmm.Vhost;
 using Vmm.Vhost.User.Protocol;
 
 namespace Vmm.Tests.Conformance;
 
-/// <summary>The front-end and QEMU's virtiofsd, with a software guest that speaks FUSE.</summary>
-public sealed class VirtiofsdTests : PeerTest
+/// <summary>The front-end and our own virtio-fs daemon.</summary>
+public sealed class OwnFileSystemTests() : FileSystemDaemonTests(isOwn: true);
+
+/// <summary>The front-end and QEMU's virtiofsd.</summary>
+public sealed class VirtiofsdTests() : FileSystemDaemonTests(isOwn: false);
+
+/// <summary>The front-end and a virtio-fs daemon, with a software guest that speaks FUSE.</summary>
+public abstract class FileSystemDaemonTests(bool isOwn) : PeerTest
 {
     private const int QueueCount = 2;   // one for what must not wait, one for requests
     private const int Piece = 128 * 1024;
@@ -20,8 +27,9 @@ public sealed class VirtiofsdTests : PeerTest
     [SetUp]
     public void SetUp()
     {
-        Require(Virtiofsd);
-        if (!Environment.IsPrivilegedProcess)
+        if (!isOwn)
+            Require(Virtiofsd);
+        if (!isOwn && !Environment.IsPrivilegedProcess)
             Assert.Ignore("needs root: virtiofsd puts itself into a sandbox");
         Directory.CreateDirectory(Shared);
     }
@@ -32,7 +40,7 @@ public sealed class VirtiofsdTests : PeerTest
     {
         byte[] contents = RandomBytes(5 * Piece + 12345);
         File.WriteAllBytes(Path.Combine(Shared, "hello"), contents);
-        using HostDaemon daemon = HostDaemon.Virtiofsd(Socket, Shared);
+        using HostDaemon daemon = StartDaemon();
         using var guest = new PeerGuest(Socket, QueueCount);
         FuseClient fuse = Begin(guest, features);
 
@@ -79,7 +87,7 @@ public sealed class VirtiofsdTests : PeerTest
     {
         byte[] contents = RandomBytes(Piece);
         File.WriteAllBytes(Path.Combine(Shared, "hello"), contents);
-        using HostDaemon daemon = HostDaemon.Virtiofsd(Socket, Shared);
+        using HostDaemon daemon = StartDaemon();
         using var guest = new PeerGuest(Socket, QueueCount);
         FuseClient fuse = Begin(guest, AllFeatures);
         fuse.Lookup(FuseClient.Root, "hello", out ulong node, out _);
@@ -97,7 +105,7 @@ public sealed class VirtiofsdTests : PeerTest
     public void Reset_AndANewDriver_TheDaemonStays()
     {
         File.WriteAllText(Path.Combine(Shared, "hello"), "hello");
-        using HostDaemon daemon = HostDaemon.Virtiofsd(Socket, Shared);
+        using HostDaemon daemon = StartDaemon();
         using (var guest = new PeerGuest(Socket, QueueCount))
         {
             for (int i = 0; i < 3; i++)
@@ -117,7 +125,7 @@ public sealed class VirtiofsdTests : PeerTest
     public void Kill_AndStartAgain_IsConnectedTo()
     {
         File.WriteAllText(Path.Combine(Shared, "hello"), "hello");
-        using HostDaemon daemon = HostDaemon.Virtiofsd(Socket, Shared);
+        using HostDaemon daemon = StartDaemon();
         using var guest = new PeerGuest(Socket, QueueCount);
         FuseClient fuse = Begin(guest, AllFeatures);
         Assert.That(fuse.Lookup(FuseClient.Root, "hello", out _, out _), Is.Zero);
@@ -134,7 +142,7 @@ public sealed class VirtiofsdTests : PeerTest
     public void Negotiation_WithoutMultiqueue_TheCallersCountHolds()
     {
         File.WriteAllText(Path.Combine(Shared, "hello"), "hello");
-        using HostDaemon daemon = HostDaemon.Virtiofsd(Socket, Shared);
+        using HostDaemon daemon = StartDaemon();
         // As virtiofsd was before it had several queues: it does not offer MQ, and whoever asks for their number loses it.
         string filtered = Path.Combine(Scratch, "filtered.sock");
         using var filter = new MessageFilter(filtered, Socket)
@@ -157,10 +165,15 @@ public sealed class VirtiofsdTests : PeerTest
     [Test]
     public void Open_MoreQueuesThanItHas_IsRefusedWithTheNumber()
     {
-        using HostDaemon daemon = HostDaemon.Virtiofsd(Socket, Shared);
+        using HostDaemon daemon = StartDaemon();
         VhostException? error = Assert.Throws<VhostException>(() => new PeerGuest(Socket, 5).Dispose());
         Assert.That(error!.Message, Does.Contain("--test").And.Contain("5"));
     }
+
+    private HostDaemon StartDaemon() => isOwn
+        ? new HostDaemon(
+            [Socket], VmmProcess.Command[0], [.. VmmProcess.Command.Skip(1), "backend", "fs", "--once", "--socket-path", Socket, "--shared-dir", Shared])
+        : HostDaemon.Virtiofsd(Socket, Shared);
 
     private static FuseClient Begin(PeerGuest guest, ulong features)
     {

@@ -1,0 +1,112 @@
+using System.Buffers.Binary;
+using System.Text;
+using Vmm.Vhost;
+using Vmm.Vhost.Native.Confinement;
+using Vmm.Vhost.Native.FileSystem;
+using Vmm.Vhost.User.Backend;
+using Vmm.Vhost.User.Protocol;
+
+namespace Vmm.Devices.Backends.FileSystem;
+
+/// <summary>A file system device (VIRTIO 1.2 §5.11) served as a vhost-user back-end: a directory of the host's.</summary>
+public sealed class FileSystemBackend : VhostUserDevice, IDisposable
+{
+    /// <summary>The system calls that it makes while it is served, besides those of every back-end.</summary>
+    public static readonly IReadOnlyList<SystemCallRule> SystemCalls =
+    [
+        SystemCallNumber.Openat, SystemCallNumber.Openat2, SystemCallNumber.Statx, SystemCallNumber.Getdents64, SystemCallNumber.Readlinkat,
+        SystemCallNumber.Fstatfs, SystemCallNumber.Faccessat2, SystemCallNumber.Lseek, SystemCallNumber.Preadv2,
+        SystemCallNumber.Getxattr, SystemCallNumber.Listxattr,
+        SystemCallNumber.Fsync, SystemCallNumber.Fdatasync, SystemCallNumber.Syncfs, SystemCallNumber.Flock,
+        new(SystemCallNumber.Fcntl, "cmd is F_OFD_GETLK or F_OFD_SETLK", ArgumentCondition.IsOneOf(1, GetLock, SetLock)),
+        Confinement.Request(OpenFileIo.GetFlagsRequest, OpenFileIo.GetAttributesRequest),
+    ];
+
+    /// <summary>And those of one that may change files.</summary>
+    public static readonly IReadOnlyList<SystemCallRule> ChangingCalls =
+    [
+        SystemCallNumber.Pwritev2, SystemCallNumber.Fallocate, SystemCallNumber.CopyFileRange, SystemCallNumber.Mkdirat, SystemCallNumber.Mknodat,
+        SystemCallNumber.Symlinkat, SystemCallNumber.Linkat, SystemCallNumber.Unlinkat, SystemCallNumber.Renameat2, SystemCallNumber.Fchownat,
+        SystemCallNumber.Fchmodat, SystemCallNumber.Utimensat, SystemCallNumber.Setxattr, SystemCallNumber.Removexattr,
+        Confinement.Request(OpenFileIo.SetFlagsRequest),
+    ];
+
+    /// <summary>And those of one that is root and makes files for the guest's users.</summary>
+    public static readonly IReadOnlyList<SystemCallRule> IdentityCalls =
+        [SystemCallNumber.Setfsuid, SystemCallNumber.Setfsgid, SystemCallNumber.Setgroups, SystemCallNumber.Capset];
+
+    private const uint GetLock = 36, SetLock = 37;      // F_OFD_GETLK and F_OFD_SETLK of asm-generic/fcntl.h
+    private const int QueueSize = 1024;
+    private const int SpaceSize = FileSystemOptions.MaxTagBytes + sizeof(uint);
+
+    private readonly FileSystemOptions _options;
+    private readonly FuseServer _server;
+    private readonly RequestPool _pool;
+
+    /// <summary>Opens the directory. It is this process's only business from now on: its current directory, its umask and its groups change.</summary>
+    /// <exception cref="Vhost.Native.ErrnoException">The kernel refused that.</exception>
+    /// <exception cref="VhostException">It cannot be had; the message says what to do.</exception>
+    public FileSystemBackend(FileSystemOptions options)
+    {
+        if (options.Queues is < 1 or > FileSystemOptions.MaxQueues)
+            throw new VhostException($"a file system has 1 to {FileSystemOptions.MaxQueues} request queues, not {options.Queues}");
+        _options = options;
+        _server = new FuseServer(options) { FrontEnd = () => FrontEnd };
+        _pool = new RequestPool(_server, options.PoolSize);
+        _server.PrepareProcess();
+    }
+
+    /// <summary>What its process still needs.</summary>
+    public Confinement Confinement => new()
+    {
+        Calls = [.. SystemCalls, .. _options.IsReadOnly ? [] : ChangingCalls, .. _server.ActsForUsers ? IdentityCalls : []],
+        Tree = _server.Root,
+        IsTreeReadOnly = _options.IsReadOnly,
+        Capabilities = _server.ActsForUsers ? FuseServer.KeptCapabilities : 0,
+    };
+
+    /// <inheritdoc/>
+    public override string Name => $"fs {_options.Directory}";
+
+    /// <inheritdoc/>
+    public override ulong Features => 0;
+
+    /// <inheritdoc/>
+    public override int RingCount => 1 + _options.Queues;
+
+    /// <inheritdoc/>
+    public override int MaxQueueSize => QueueSize;
+
+    /// <inheritdoc/>
+    // A front-end asks for it only where the tag is this side's.
+    public override int ConfigSize => _options.Tag is null ? 0 : SpaceSize;
+
+    /// <inheritdoc/>
+    public override VhostUserProtocolFeatures ProtocolFeatures => _options.DaxWindow > 0 ? VhostUserProtocolFeatures.Shmem : VhostUserProtocolFeatures.None;
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<ulong> SharedMemorySizes => _options.DaxWindow > 0 ? [_options.DaxWindow] : [];
+
+    /// <summary>What it does.</summary>
+    internal FuseServer Server => _server;
+
+    /// <inheritdoc/>
+    public override void ReadConfig(Span<byte> config)
+    {
+        Encoding.UTF8.GetBytes(_options.Tag!, config);
+        BinaryPrimitives.WriteUInt32LittleEndian(config[FileSystemOptions.MaxTagBytes..], (uint)_options.Queues);
+    }
+
+    /// <inheritdoc/>
+    public override void Reset() => _server.Reset();
+
+    /// <inheritdoc/>
+    public override IRingHandler StartRing(BackendRing ring) => new FileSystemRing(_server, _pool);
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _pool.Dispose();
+        _server.Dispose();
+    }
+}

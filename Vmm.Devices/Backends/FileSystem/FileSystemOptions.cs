@@ -1,0 +1,91 @@
+namespace Vmm.Devices.Backends.FileSystem;
+
+/// <summary>A directory that is shared, and how.</summary>
+public sealed record FileSystemOptions
+{
+    /// <summary>The largest <see cref="Queues"/>.</summary>
+    public const int MaxQueues = 64;
+
+    /// <summary>The most bytes of a <see cref="Tag"/> (VIRTIO 1.2 §5.11.4).</summary>
+    public const int MaxTagBytes = 36;
+
+    /// <summary>The largest <see cref="PoolSize"/>.</summary>
+    public const int MaxPoolSize = 256;
+
+    /// <summary>The directory.</summary>
+    public required string Directory { get; init; }
+
+    /// <summary>By what name the guest mounts it; null where the front-end says.</summary>
+    public string? Tag { get; init; }
+
+    /// <summary>Whether the guest can change nothing.</summary>
+    public bool IsReadOnly { get; init; }
+
+    /// <summary>What the guest keeps in its caches.</summary>
+    public FileSystemCache Cache { get; init; }
+
+    /// <summary>Whether the guest collects writes in its page cache, and says later what it has written. Not where the host writes, too.</summary>
+    public bool Writeback { get; init; }
+
+    /// <summary>Whether there are extended attributes.</summary>
+    public bool Xattr { get; init; } = true;
+
+    /// <summary>Which names extended attributes have on the host; null for <see cref="XattrMap.Default"/>.</summary>
+    public XattrMap? XattrMap { get; init; }
+
+    /// <summary>Whether the guest's kernel checks and keeps POSIX ACLs; with <see cref="Xattr"/>.</summary>
+    public bool PosixAcl { get; init; } = true;
+
+    /// <summary>Whether the guest labels files as it makes them (SELinux, Smack); with <see cref="Xattr"/>.</summary>
+    public bool SecurityLabel { get; init; }
+
+    /// <summary>Whether locks of the guest's exclude other programs of the host, and theirs the guest. If not, they hold in the guest only.</summary>
+    public bool HostLocks { get; init; } = true;
+
+    /// <summary>Whether a guest that opens a file with O_DIRECT goes past the host's page cache, too.</summary>
+    public bool AllowDirectIo { get; init; }
+
+    /// <summary>Whether directories are read together with the attributes of what is in them, where the guest's kernel finds that worth it.</summary>
+    public bool ReadDirectoryPlus { get; init; } = true;
+
+    /// <summary>Whether the guest sees file systems that are mounted below the directory as file systems of their own.</summary>
+    public bool AnnounceSubmounts { get; init; }
+
+    /// <summary>Whether O_NOATIME of the guest's is kept.</summary>
+    public bool PreserveNoAccessTime { get; init; }
+
+    /// <summary>Whether the host takes set-user-id bits and file capabilities away when a file is written (FUSE_HANDLE_KILLPRIV_V2). If not, the
+    /// guest's kernel does, at the price of a request before writes.</summary>
+    public bool KillPrivileges { get; init; } = true;
+
+    /// <summary>Threads for requests that would hold up others; 0 for none.</summary>
+    public int PoolSize { get; init; } = 4;
+
+    /// <summary>Request queues, 1 to <see cref="MaxQueues"/>; there is one more for what must not wait.</summary>
+    public int Queues { get; init; } = 1;
+
+    /// <summary>Bytes of the window into which files are mapped for the guest (DAX); 0 for none.</summary>
+    public ulong DaxWindow { get; init; }
+
+    /// <summary>How user ids of the guest and of the host go together.</summary>
+    public IdMap Users { get; init; } = IdMap.Same;
+
+    /// <summary>How group ids of the guest and of the host go together.</summary>
+    public IdMap Groups { get; init; } = IdMap.Same;
+}
+
+/// <summary>What a guest keeps in its caches.</summary>
+public enum FileSystemCache
+{
+    /// <summary>Names and attributes for a second; data until the file is opened again or found changed.</summary>
+    Auto,
+
+    /// <summary>Everything, for as long as the guest likes: nobody else changes the directory.</summary>
+    Always,
+
+    /// <summary>Names and attributes, for as long as the guest likes; no data.</summary>
+    Metadata,
+
+    /// <summary>Nothing.</summary>
+    Never,
+}

@@ -1,0 +1,239 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.Virtqueue;
+
+namespace Vmm.Devices.Backends.FileSystem;
+
+/// <summary>A request of the guest's on its way: its header and arguments, copied out of the guest's memory once, and where its reply goes. Objects are used again
+/// and again.</summary>
+internal sealed class FuseRequest
+{
+    /// <summary>The most bytes of arguments that any request but a write may have: a value of an extended attribute, and names.</summary>
+    public const int MaxArguments = 128 * 1024;
+
+    /// <summary>The most bytes that a reply may have which is put together here; what is read from a file goes straight to the guest.</summary>
+    public const int MaxReply = 128 * 1024;
+
+    private const int UsualSize = 1024;
+    private const int MaxNameLength = 255;
+
+    private byte[] _arguments = new byte[UsualSize];
+    private byte[] _reply = new byte[UsualSize];
+    private GuestBuffer[] _writable = new GuestBuffer[16];
+    private GuestBuffer[] _readable = new GuestBuffer[16];
+    private IoVector[] _vectors = new IoVector[16];
+    private int _writableCount;
+    private int _readableCount;
+    private int _argumentsLength;
+    private int _position;
+    private FuseRequestHeader _header;
+    private ulong _room;
+
+    /// <summary>By what number it goes back into the ring.</summary>
+    public ushort Head { get; private set; }
+
+    /// <summary>The ring from which it came, and to which it goes back when another thread has done it.</summary>
+    public FileSystemRing? Ring { get; init; }
+
+    /// <summary>Who asks for what.</summary>
+    public ref readonly FuseRequestHeader Header => ref _header;
+
+    /// <summary>What came of it: bytes of the reply behind its header, or a negated error number.</summary>
+    public long Result { get; set; }
+
+    /// <summary>Bytes that a reply may have behind its header.</summary>
+    public long Room => (long)_room - FuseReplyHeader.WireSize;
+
+    /// <summary>Whether the reply's bytes are in the guest's memory already.</summary>
+    public bool IsReplyInPlace { get; set; }
+
+    /// <summary>Bytes of the arguments, without the extensions behind them.</summary>
+    public int ArgumentsLength => _argumentsLength - 8 * _header.ExtensionWords;
+
+    /// <summary>The reply's bytes that were made so far.</summary>
+    public ReadOnlySpan<byte> ReplyBytes => _reply;
+
+    /// <summary>Takes a request over.</summary>
+    /// <returns>0, or a negated error number with which it is to be answered.</returns>
+    public int Load(ref readonly DescriptorChain chain)
+    {
+        Head = chain.Head;
+        Result = 0;
+        IsReplyInPlace = false;
+        _position = 0;
+        _argumentsLength = 0;
+        _header = default;
+        _room = chain.WritableLength;
+        Copy(chain.Writable, ref _writable, out _writableCount);
+        Span<byte> header = MemoryMarshal.AsBytes(new Span<FuseRequestHeader>(ref _header));
+        ulong length = chain.ReadableLength;
+        if (chain.Read(0, header) != FuseRequestHeader.WireSize || _header.Length < FuseRequestHeader.WireSize || _header.Length > length)
+        {
+            _header.Opcode = 0;
+            _header.ExtensionWords = 0;
+            return -Errnos.Einval;
+        }
+        uint count = _header.Length - FuseRequestHeader.WireSize;
+        if (_header.Opcode == FuseOpcode.Write)
+        {
+            Copy(chain.Readable, ref _readable, out _readableCount);
+            count = Math.Min(count, FuseTransfer.WireSize);
+        }
+        if (count > MaxArguments || 8 * _header.ExtensionWords > count)
+        {
+            _header.ExtensionWords = 0;
+            return -Errnos.Einval;
+        }
+        if (_arguments.Length <= count)
+            _arguments = new byte[Math.Max(count + 1, 2 * _arguments.Length)];
+        _argumentsLength = chain.Read(FuseRequestHeader.WireSize, _arguments.AsSpan(0, (int)count));
+        _arguments[_argumentsLength] = 0;
+        return _argumentsLength == count ? 0 : -Errnos.Einval;
+    }
+
+    /// <summary>Takes the next structure of the arguments.</summary>
+    /// <returns>False if there is no such thing.</returns>
+    public bool TryTake<T>(out T value)
+        where T : unmanaged
+    {
+        int size = Unsafe.SizeOf<T>();
+        if (ArgumentsLength - _position < size)
+        {
+            value = default;
+            return false;
+        }
+        value = MemoryMarshal.Read<T>(_arguments.AsSpan(_position));
+        _position += size;
+        return true;
+    }
+
+    /// <summary>Takes a text up to its null byte, which it includes.</summary>
+    /// <param name="text">At least the null byte.</param>
+    /// <returns>False if there is no null byte.</returns>
+    public bool TryTakeText(out ReadOnlySpan<byte> text)
+    {
+        ReadOnlySpan<byte> rest = _arguments.AsSpan(_position, Math.Max(0, ArgumentsLength - _position));
+        int end = rest.IndexOf((byte)0);
+        text = rest[..(end + 1)];
+        _position += end + 1;
+        return end >= 0;
+    }
+
+    /// <summary>Takes a name in a directory, with its null byte: one component of a path, and none that leads elsewhere.</summary>
+    /// <returns>0, or a negated error number.</returns>
+    public int TakeName(out ReadOnlySpan<byte> name)
+    {
+        if (!TryTakeText(out name) || name.Length == 1 || name.Contains((byte)'/') || name.SequenceEqual(".\0"u8) || name.SequenceEqual("..\0"u8))
+            return -Errnos.Einval;
+        return name.Length - 1 > MaxNameLength ? -Errnos.Enametoolong : 0;
+    }
+
+    /// <summary>Takes the next bytes of the arguments.</summary>
+    public bool TryTakeBytes(uint count, out ReadOnlySpan<byte> bytes)
+    {
+        bytes = default;
+        if (count > (uint)Math.Max(0, ArgumentsLength - _position))
+            return false;
+        bytes = _arguments.AsSpan(_position, (int)count);
+        _position += (int)count;
+        return true;
+    }
+
+    /// <summary>The extensions behind the arguments.</summary>
+    public ReadOnlySpan<byte> Extensions => _arguments.AsSpan(Math.Max(0, ArgumentsLength), _argumentsLength - Math.Max(0, ArgumentsLength));
+
+    /// <summary>Begins the request's arguments anew, for whoever goes on with it.</summary>
+    public void Rewind() => _position = 0;
+
+    /// <summary>Memory in which a reply of at most <paramref name="size"/> bytes is put together; at most <see cref="MaxReply"/>.</summary>
+    public Span<byte> MakeReply(int size)
+    {
+        if (_reply.Length < size)
+            _reply = new byte[Math.Max(size, Math.Min(MaxReply, 2 * _reply.Length))];
+        return _reply.AsSpan(0, size);
+    }
+
+    /// <summary>Makes a reply of one structure.</summary>
+    /// <returns>Its size.</returns>
+    public int Reply<T>(in T value, int offset = 0)
+        where T : unmanaged
+    {
+        int size = Unsafe.SizeOf<T>();
+        MemoryMarshal.Write(MakeReply(offset + size)[offset..], in value);
+        return offset + size;
+    }
+
+    /// <summary>The guest's memory for the bytes of a reply behind its header.</summary>
+    public ReadOnlySpan<IoVector> ReplyVectors(ulong offset, ulong length) => Vectors(_writable, _writableCount, FuseReplyHeader.WireSize + offset, length);
+
+    /// <summary>The guest's memory with the data of a write.</summary>
+    public ReadOnlySpan<IoVector> DataVectors(ulong offset, ulong length) =>
+        Vectors(_readable, _readableCount, FuseRequestHeader.WireSize + FuseTransfer.WireSize + offset, length);
+
+    /// <summary>Bytes of data behind the arguments of a write.</summary>
+    public ulong DataLength => _header.Length - Math.Min(_header.Length, FuseRequestHeader.WireSize + FuseTransfer.WireSize);
+
+    /// <summary>Writes the reply to the guest's memory.</summary>
+    /// <returns>Bytes written; 0 where the guest has left no room for an answer, or wants none.</returns>
+    public uint Finish()
+    {
+        if (_room < FuseReplyHeader.WireSize || !FuseServer.HasReply(_header.Opcode))
+            return 0;
+        if (Result > Room)
+            Result = -Errnos.Einval;    // there is no room for what was asked for
+        int length = Result > 0 ? (int)Result : 0;
+        var header = new FuseReplyHeader((uint)(FuseReplyHeader.WireSize + length), Result < 0 ? (int)Result : 0, _header.Unique);
+        if (length > 0 && !IsReplyInPlace)
+            Write(FuseReplyHeader.WireSize, _reply.AsSpan(0, length));
+        Write(0, MemoryMarshal.AsBytes(new ReadOnlySpan<FuseReplyHeader>(in header)));
+        return header.Length;
+    }
+
+    private void Write(ulong offset, ReadOnlySpan<byte> bytes)
+    {
+        foreach (GuestBuffer buffer in _writable.AsSpan(0, _writableCount))
+        {
+            if (offset >= buffer.Length)
+            {
+                offset -= buffer.Length;
+                continue;
+            }
+            int count = (int)Math.Min(buffer.Length - offset, (ulong)bytes.Length);
+            bytes[..count].CopyTo(buffer.Span[(int)offset..]);
+            bytes = bytes[count..];
+            offset = 0;
+            if (bytes.IsEmpty)
+                return;
+        }
+    }
+
+    private ReadOnlySpan<IoVector> Vectors(GuestBuffer[] buffers, int count, ulong offset, ulong length)
+    {
+        if (_vectors.Length < count)
+            _vectors = new IoVector[buffers.Length];
+        int made = 0;
+        for (int i = 0; i < count && length > 0; i++)
+        {
+            GuestBuffer buffer = buffers[i];
+            if (offset >= buffer.Length)
+            {
+                offset -= buffer.Length;
+                continue;
+            }
+            ulong part = Math.Min(buffer.Length - offset, length);
+            _vectors[made++] = new IoVector(buffer.Address + (nint)offset, (nuint)part);
+            length -= part;
+            offset = 0;
+        }
+        return _vectors.AsSpan(0, made);
+    }
+
+    private static void Copy(ReadOnlySpan<GuestBuffer> from, ref GuestBuffer[] to, out int count)
+    {
+        count = from.Length;
+        if (to.Length < count)
+            to = new GuestBuffer[Math.Max(count, 2 * to.Length)];
+        from.CopyTo(to);
+    }
+}

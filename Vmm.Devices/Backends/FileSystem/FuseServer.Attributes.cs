@@ -1,0 +1,201 @@
+using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.FileSystem;
+
+namespace Vmm.Devices.Backends.FileSystem;
+
+/// <content>Attributes.</content>
+internal sealed partial class FuseServer
+{
+    private const uint SubmountFlag = 1;        // FUSE_ATTR_SUBMOUNT
+    private const uint KeepId = uint.MaxValue;
+
+    private FuseAttributes Attributes(in FileStatus status) => new()
+    {
+        Inode = status.Inode,
+        Size = status.Size,
+        Blocks = status.Blocks,
+        Accessed = (ulong)status.Accessed.Seconds,
+        Modified = (ulong)status.Modified.Seconds,
+        Changed = (ulong)status.Changed.Seconds,
+        AccessedNanoseconds = status.Accessed.Nanoseconds,
+        ModifiedNanoseconds = status.Modified.Nanoseconds,
+        ChangedNanoseconds = status.Changed.Nanoseconds,
+        Mode = status.Mode,
+        LinkCount = status.LinkCount,
+        User = Options.Users.ToGuest(status.UserId),
+        Group = Options.Groups.ToGuest(status.GroupId),
+        // As the kernel encodes a device in 32 bits (new_encode_dev of linux/kdev_t.h).
+        Device = (status.DeviceOfNodeMinor & 0xFF) | status.DeviceOfNodeMajor << 8 | (status.DeviceOfNodeMinor & ~0xFFU) << 12,
+        BlockSize = status.BlockSize,
+        // For a guest that leaves it to this side (dax=inode, the default of its kernel): every file.
+        Flags = Has(FuseFlags.InodeDax) && status.IsRegular ? DaxFlag : 0,
+    };
+
+    private long GetAttributes(FuseRequest request, Inode inode)
+    {
+        if (!request.TryTake(out FuseGetAttributes arguments))
+            return -Errnos.Einval;
+        int error = GetStatus(inode, (arguments.Flags & FuseGetAttributes.HasHandle) != 0 ? _handles.Find(arguments.Handle) : null, out FileStatus status);
+        return error < 0 ? error : ReplyAttributes(request, in status);
+    }
+
+    private int ReplyAttributes(FuseRequest request, in FileStatus status) =>
+        request.Reply(new FuseAttributesReply { Seconds = AttributeSeconds, Attributes = Attributes(in status) });
+
+    private int GetStatus(Inode inode, OpenFile? opened, out FileStatus status)
+    {
+        if (opened is not null && opened.Inode == inode)
+        {
+            using HeldDescriptor file = opened.Descriptor.Hold();
+            return FileTree.GetStatus(in file, out status);
+        }
+        status = default;
+        using HeldDescriptor path = _inodes.Hold(inode, out int error);
+        return error < 0 ? error : FileTree.GetStatus(in path, out status);
+    }
+
+    private long Statx(FuseRequest request, Inode inode)
+    {
+        if (!request.TryTake(out FuseStatxRequest arguments))
+            return -Errnos.Einval;
+        int error = GetStatus(inode, (arguments.AttributeFlags & FuseGetAttributes.HasHandle) != 0 ? _handles.Find(arguments.Handle) : null, out FileStatus status);
+        if (error < 0)
+            return error;
+        const uint told = 0xFFF;    // STATX_BASIC_STATS and STATX_BTIME: what the guest's kernel knows how to take over
+        return request.Reply(new FuseStatxReply
+        {
+            Seconds = AttributeSeconds,
+            Mask = status.Mask & told,
+            BlockSize = status.BlockSize,
+            Attributes = status.Attributes,
+            AttributesMask = status.AttributesMask,
+            LinkCount = status.LinkCount,
+            User = Options.Users.ToGuest(status.UserId),
+            Group = Options.Groups.ToGuest(status.GroupId),
+            Mode = status.Mode,
+            Inode = status.Inode,
+            Size = status.Size,
+            Blocks = status.Blocks,
+            Accessed = new(status.Accessed.Seconds, status.Accessed.Nanoseconds),
+            Born = new(status.Born.Seconds, status.Born.Nanoseconds),
+            Changed = new(status.Changed.Seconds, status.Changed.Nanoseconds),
+            Modified = new(status.Modified.Seconds, status.Modified.Nanoseconds),
+            DeviceOfNodeMajor = status.DeviceOfNodeMajor,
+            DeviceOfNodeMinor = status.DeviceOfNodeMinor,
+            DeviceMajor = status.DeviceMajor,
+            DeviceMinor = status.DeviceMinor,
+        });
+    }
+
+    private long SetAttributes(FuseRequest request, Inode inode)
+    {
+        if (!request.TryTake(out FuseSetAttributes change))
+            return -Errnos.Einval;
+        OpenFile? opened = (change.Valid & FuseSetAttributes.HandleBit) != 0 ? _handles.Find(change.Handle) : null;
+        if (opened is not null && opened.Inode != inode)
+            return -Errnos.Ebadf;
+        using HeldDescriptor path = _inodes.Hold(inode, out int error), links = _links.Hold();
+        if (error < 0)
+            return error;
+        if ((change.Valid & FuseSetAttributes.ModeBit) != 0 && (error = FileTree.ChangeMode(in links, in path, change.Mode & 0xFFF)) < 0)
+            return error;
+        if ((error = ChangeOwner(in path, in change)) < 0 || (error = ChangeSize(inode, opened, in path, in change)) < 0 || (error = ChangeTimes(in path, in change)) < 0)
+            return error;
+        error = FileTree.GetStatus(in path, out FileStatus status);
+        return error < 0 ? error : ReplyAttributes(request, in status);
+    }
+
+    private int ChangeOwner(in HeldDescriptor path, in FuseSetAttributes change)
+    {
+        if ((change.Valid & (FuseSetAttributes.UserBit | FuseSetAttributes.GroupBit)) == 0)
+            return 0;
+        uint user = KeepId, group = KeepId;
+        if ((change.Valid & FuseSetAttributes.UserBit) != 0 && !Options.Users.TryToHost(change.User, out user))
+            return -Errnos.Eperm;
+        if ((change.Valid & FuseSetAttributes.GroupBit) != 0 && !Options.Groups.TryToHost(change.Group, out group))
+            return -Errnos.Eperm;
+        return FileTree.ChangeOwner(in path, user, group);
+    }
+
+    private int ChangeSize(Inode inode, OpenFile? opened, in HeldDescriptor path, in FuseSetAttributes change)
+    {
+        if ((change.Valid & FuseSetAttributes.SizeBit) == 0)
+            return 0;
+        if (!inode.IsRegular)
+            return inode.IsDirectory ? -Errnos.Eisdir : -Errnos.Einval;
+        if (change.Size > long.MaxValue)
+            return -Errnos.Einval;
+        using var powers = WithoutSetId.Begin(this, (change.Valid & FuseSetAttributes.KillPrivilegesBit) != 0);
+        if (opened is not null)
+        {
+            using HeldDescriptor file = opened.Descriptor.Hold();
+            return OpenFileIo.SetSize(in file, (long)change.Size);
+        }
+        int error = Reopen(in path, FileTree.WriteOnly | FileTree.NonBlocking, out FileDescriptor? reopened);
+        if (error < 0)
+            return error;
+        using (reopened)
+        {
+            using HeldDescriptor file = reopened!.Hold();
+            return OpenFileIo.SetSize(in file, (long)change.Size);
+        }
+    }
+
+    private static int ChangeTimes(in HeldDescriptor path, in FuseSetAttributes change)
+    {
+        if ((change.Valid & (FuseSetAttributes.AccessedBit | FuseSetAttributes.ModifiedBit)) == 0)
+            return 0;
+        return FileTree.SetTimes(
+            in path,
+            Time(change.Valid, FuseSetAttributes.AccessedBit, FuseSetAttributes.AccessedNowBit, change.Accessed, change.AccessedNanoseconds),
+            Time(change.Valid, FuseSetAttributes.ModifiedBit, FuseSetAttributes.ModifiedNowBit, change.Modified, change.ModifiedNanoseconds));
+    }
+
+    private static FileTime Time(uint valid, uint isSet, uint isNow, ulong seconds, uint nanoseconds) =>
+        (valid & isSet) == 0 ? new(0, FileTree.TimeOmit) : (valid & isNow) != 0 ? new(0, FileTree.TimeNow) : new((long)seconds, nanoseconds);
+
+    private long CheckAccess(FuseRequest request, Inode inode)
+    {
+        if (!request.TryTake(out FuseXattrSize mask))      // struct fuse_access_in has the same two fields
+            return -Errnos.Einval;
+        const uint all = 7;         // R_OK | W_OK | X_OK
+        if ((mask.Size & ~all) != 0)
+            return -Errnos.Einval;
+        using HeldDescriptor path = _inodes.Hold(inode, out int error), links = _links.Hold();
+        if (error < 0)
+            return error;
+        using var caller = Caller.Become(this, request, out error);
+        return error < 0 ? error : FileTree.CheckAccess(in links, in path, mask.Size);
+    }
+
+    private long GetFileSystem(FuseRequest request, Inode inode)
+    {
+        using HeldDescriptor path = _inodes.Hold(inode, out int error);
+        if (error < 0 || (error = FileTree.GetFileSystem(in path, out FileSystemStatus status)) < 0)
+            return error;
+        return request.Reply(new FuseStatFs
+        {
+            Blocks = status.Blocks,
+            BlocksFree = status.BlocksFree,
+            BlocksAvailable = status.BlocksAvailable,
+            Files = status.Files,
+            FilesFree = status.FilesFree,
+            BlockSize = (uint)status.BlockSize,
+            NameLength = (uint)status.NameLength,
+            FragmentSize = (uint)status.FragmentSize,
+        });
+    }
+
+    private long SynchronizeFileSystem(Inode inode)
+    {
+        // Not by O_PATH.
+        using HeldDescriptor path = _inodes.Hold(inode.IsDirectory || inode.IsRegular ? inode : _inodes.Root, out int error);
+        if (error < 0 || (error = Reopen(in path, FileTree.NonBlocking, out FileDescriptor? file)) < 0)
+            return error;
+        using (file)
+        {
+            using HeldDescriptor held = file!.Hold();
+            return OpenFileIo.SynchronizeFileSystem(in held);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+using System.Runtime.InteropServices;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.FileSystem;
+
+namespace Vmm.Devices.Backends.FileSystem;
+
+/// <content>Directories that are open.</content>
+internal sealed partial class FuseServer
+{
+    private const int MaxListing = 64 * 1024;
+
+    private long OpenDirectory(FuseRequest request, Inode inode)
+    {
+        if (!request.TryTake(out FuseOpen _) || request.Room < FuseOpenReply.WireSize)
+            return -Errnos.Einval;
+        if (!inode.IsDirectory)
+            return -Enotdir;
+        using HeldDescriptor path = _inodes.Hold(inode, out int error);
+        if (error < 0 || (error = Reopen(in path, FileTree.DirectoryOnly, out FileDescriptor? directory)) < 0)
+            return error;
+        var opened = new OpenFile(_handles.Next(), inode, directory!, mayBlock: false) { Directory = new DirectoryStream() };
+        _handles.Add(opened);
+        uint flags = Options.Cache == FileSystemCache.Always ? FuseOpenReply.KeepCache | FuseOpenReply.CacheDirectory : 0;
+        return request.Reply(new FuseOpenReply(opened.Handle, flags, 0));
+    }
+
+    private long ReadDirectory(FuseRequest request, Inode inode, bool withAttributes)
+    {
+        if (!request.TryTake(out FuseTransfer arguments) || arguments.Offset > long.MaxValue)
+            return -Errnos.Einval;
+        if (_handles.Find(arguments.Handle) is not { Directory: { } stream } opened || opened.Inode != inode)
+            return -Errnos.Ebadf;
+        int size = (int)Math.Min(Math.Min(arguments.Size, MaxListing), request.Room);
+        Span<byte> reply = request.MakeReply(size);
+        int length = 0;
+        using HeldDescriptor directory = opened.Descriptor.Hold();
+        lock (stream)
+        {
+            int result = stream.Seek(in directory, (long)arguments.Offset);
+            if (result < 0)
+                return result;
+            while ((result = stream.Peek(in directory, out DirectoryEntry entry)) > 0)
+            {
+                int written = WriteEntry(reply[length..], inode, in directory, in entry, withAttributes);
+                if (written == 0)
+                    return length > 0 ? length : -Errnos.Einval;    // not even one has room
+                stream.Take(in entry);
+                length += written;
+            }
+            return length > 0 ? length : result;
+        }
+    }
+
+    // 0 where there is no room.
+    private int WriteEntry(Span<byte> reply, Inode parent, in HeldDescriptor directory, in DirectoryEntry entry, bool withAttributes)
+    {
+        ReadOnlySpan<byte> name = entry.Name[..^1];
+        int start = withAttributes ? FuseEntry.WireSize : 0;
+        int length = (start + FuseDirectoryEntry.WireSize + name.Length + 7) & ~7;
+        if (length > reply.Length)
+            return 0;
+        reply[..length].Clear();
+        // An entry without a number is one whose attributes are not known: the guest asks for them.
+        if (withAttributes && !entry.IsDot && FileTree.GetStatus(in directory, entry.Name, out FileStatus status) == 0)
+            MemoryMarshal.Write(reply, Entry(parent, entry.Name, in status));
+        // What is above the root is nobody's business.
+        ulong number = parent == _inodes.Root && entry.IsDot ? parent.Identity.Number : entry.Inode;
+        MemoryMarshal.Write(reply[start..], new FuseDirectoryEntry(number, (ulong)entry.Next, (uint)name.Length, entry.Type));
+        name.CopyTo(reply[(start + FuseDirectoryEntry.WireSize)..]);
+        return length;
+    }
+}

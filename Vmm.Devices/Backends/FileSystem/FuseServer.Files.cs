@@ -1,0 +1,332 @@
+using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.FileSystem;
+
+namespace Vmm.Devices.Backends.FileSystem;
+
+/// <content>Files that are open.</content>
+internal sealed partial class FuseServer
+{
+    private const int KeptFlags = FileTree.AccessMask | FileTree.Truncate | FileTree.Append | FileTree.NonBlocking | FileTree.Synchronous;
+    private const uint AllocateModes = 0x1 | 0x2 | 0x8 | 0x10 | 0x20 | 0x40;    // FALLOC_FL_* of linux/falloc.h but NO_HIDE_STALE
+
+    private long Open(FuseRequest request, Inode inode)
+    {
+        if (!request.TryTake(out FuseOpen arguments) || request.Room < FuseOpenReply.WireSize)
+            return -Errnos.Einval;
+        int error = HostFlags(arguments.Flags, out int flags);
+        if (error < 0)
+            return error;
+        // Devices, pipes and sockets are the guest's own business: its kernel does not ask for them.
+        if (!inode.IsRegular)
+            return inode.IsDirectory ? -Errnos.Eisdir : -Errnos.Enxio;
+        using HeldDescriptor path = _inodes.Hold(inode, out error);
+        if (error < 0)
+            return error;
+        FileDescriptor? file;
+        using (WithoutSetId.Begin(this, (arguments.OpenFlags & FuseOpen.KillPrivileges) != 0))
+        {
+            if ((error = Reopen(in path, flags, out file)) < 0)
+                return error;
+        }
+        return request.Reply(Opened(inode, file!, flags));
+    }
+
+    private FuseOpenReply Opened(Inode inode, FileDescriptor file, int flags)
+    {
+        var opened = new OpenFile(_handles.Next(), inode, file, mayBlock: (flags & (FileTree.Direct | FileTree.DataSynchronous)) != 0);
+        _handles.Add(opened);
+        return new FuseOpenReply(opened.Handle, Options.Cache switch
+        {
+            FileSystemCache.Always => FuseOpenReply.KeepCache,
+            FileSystemCache.Auto => 0,
+            _ => FuseOpenReply.DirectIo,
+        }, 0);
+    }
+
+    // What is opened here with what the guest asks for: never more than reading and writing of what is there.
+    private int HostFlags(uint wanted, out int flags)
+    {
+        flags = (int)wanted & (KeptFlags | (Options.AllowDirectIo ? FileTree.Direct : 0) | (Options.PreserveNoAccessTime ? FileTree.NoAccessTime : 0));
+        int access = flags & FileTree.AccessMask;
+        if (access == FileTree.AccessMask)
+            return -Errnos.Einval;
+        if (Options.IsReadOnly && (access != 0 || (flags & FileTree.Truncate) != 0))
+            return -Erofs;
+        // A cache that is written back later reads what it does not have, and knows best where a file ends.
+        if (Has(FuseFlags.WritebackCache))
+            flags = (flags & ~(FileTree.Append | FileTree.AccessMask)) | (access == FileTree.WriteOnly ? FileTree.ReadWrite : access);
+        return 0;
+    }
+
+    // Opens by /proc/self/fd what is open by O_PATH. Where no descriptor is to be had, those of files that can be found again are given up.
+    private int Reopen(in HeldDescriptor path, int flags, out FileDescriptor? file)
+    {
+        using HeldDescriptor links = _links.Hold();
+        int number = FileTree.Reopen(in links, in path, flags);
+        if (number is -Errnos.Emfile or -Errnos.Enfile && _inodes.Shrink())
+            number = FileTree.Reopen(in links, in path, flags);
+        file = number < 0 ? null : new FileDescriptor(number);
+        return Math.Min(number, 0);
+    }
+
+    private long Create(FuseRequest request, Inode parent)
+    {
+        if (!request.TryTake(out FuseCreate arguments) || request.Room < FuseEntry.WireSize + FuseOpenReply.WireSize)
+            return -Errnos.Einval;
+        int error = request.TakeName(out ReadOnlySpan<byte> name);
+        if (error < 0 || (error = HostFlags(arguments.Flags, out int flags)) < 0)
+            return error;
+        using HeldDescriptor directory = _inodes.Hold(parent, out error);
+        if (error < 0)
+            return error;
+        // O_EXCL always: what is there already may be a device, or a link.
+        int number = Options.IsReadOnly ? -Erofs : MakeFile(request, in directory, name, flags | FileTree.Create | FileTree.Exclusive, in arguments);
+        if (number == -Errnos.Eexist && ((int)arguments.Flags & FileTree.Exclusive) == 0)
+            return CreateOverExisting(request, parent, in directory, name, flags, arguments.OpenFlags);
+        if (number < 0)
+            return number;
+        var file = new FileDescriptor(number);
+        FileStatus status;
+        using (HeldDescriptor held = file.Hold())
+            error = FileTree.GetStatus(in held, out status);
+        if (error < 0)
+        {
+            file.Dispose();
+            return error;
+        }
+        return ReplyCreated(request, Entry(parent, name, in status), file, flags);
+    }
+
+    private int MakeFile(FuseRequest request, in HeldDescriptor directory, ReadOnlySpan<byte> name, int flags, in FuseCreate arguments)
+    {
+        uint mode = NewMode(in directory, arguments.Mode & 0xFFF, arguments.Mask);
+        using var caller = Caller.Become(this, request, out int error);
+        if (error < 0)
+            return error;
+        int number = FileTree.Open(in directory, name, flags, mode);
+        return number is -Errnos.Emfile or -Errnos.Enfile && _inodes.Shrink() ? FileTree.Open(in directory, name, flags, mode) : number;
+    }
+
+    private long CreateOverExisting(FuseRequest request, Inode parent, in HeldDescriptor directory, ReadOnlySpan<byte> name, int flags, uint openFlags)
+    {
+        int error = FileTree.GetStatus(in directory, name, out FileStatus status);
+        if (error < 0)
+            return error;
+        if (!status.IsRegular)
+            return status.IsDirectory ? -Errnos.Eisdir : -Errnos.Enxio;
+        FuseEntry entry = Entry(parent, name, in status);
+        error = OpenEntered(entry.Node, flags, openFlags, out FileDescriptor? file);
+        if (error == 0)
+            return ReplyCreated(request, entry, file!, flags);
+        _inodes.Forget(entry.Node, 1);  // the guest does not hear of it
+        return error;
+    }
+
+    private int OpenEntered(ulong id, int flags, uint openFlags, out FileDescriptor? file)
+    {
+        file = null;
+        if (_inodes.Find(id) is not { } inode)
+            return -Errnos.Enoent;
+        using HeldDescriptor path = _inodes.Hold(inode, out int error);
+        if (error < 0)
+            return error;
+        using var powers = WithoutSetId.Begin(this, (openFlags & FuseOpen.KillPrivileges) != 0);
+        return Reopen(in path, flags, out file);
+    }
+
+    private long ReplyCreated(FuseRequest request, in FuseEntry entry, FileDescriptor file, int flags)
+    {
+        // A guest that forgets it at the same time gets what it deserves.
+        if (_inodes.Find(entry.Node) is not { } inode)
+        {
+            file.Dispose();
+            return -Errnos.Enoent;
+        }
+        request.Reply(in entry);
+        return request.Reply(Opened(inode, file, flags), FuseEntry.WireSize);
+    }
+
+    private long MakeTemporaryFile(FuseRequest request, Inode parent)
+    {
+        if (!request.TryTake(out FuseCreate arguments) || request.Room < FuseEntry.WireSize + FuseOpenReply.WireSize)
+            return -Errnos.Einval;
+        int error = HostFlags(arguments.Flags, out int flags);
+        if (error < 0)
+            return error;
+        using HeldDescriptor directory = _inodes.Hold(parent, out error);
+        if (error < 0)
+            return error;
+        int isExclusive = (int)arguments.Flags & FileTree.Exclusive;    // it never gets a name
+        int number = MakeFile(request, in directory, ".\0"u8, (flags & ~FileTree.Truncate) | FileTree.Temporary | isExclusive, in arguments);
+        if (number < 0)
+            return number;
+        var file = new FileDescriptor(number);
+        using HeldDescriptor held = file.Hold(), links = _links.Hold();
+        int path = FileTree.Reopen(in links, in held, FileTree.PathOnly);
+        FileStatus status = default;
+        if (path < 0 || (error = FileTree.GetStatus(in held, out status)) < 0)
+        {
+            if (path >= 0)
+                new FileDescriptor(path).Dispose();
+            file.Dispose();
+            return path < 0 ? path : error;
+        }
+        return ReplyCreated(request, Entry(parent, _inodes.EnterNameless(new FileDescriptor(path), in status), in status), file, flags);
+    }
+
+    private long Read(FuseRequest request, bool mayWait)
+    {
+        if (!request.TryTake(out FuseTransfer arguments) || arguments.Offset > long.MaxValue - MaxTransfer)
+            return -Errnos.Einval;
+        if (_handles.Find(arguments.Handle) is not { } opened)
+            return -Errnos.Ebadf;
+        if (opened.Directory is not null)
+            return -Errnos.Eisdir;
+        if (opened.MayBlock && !mayWait)
+            return NeedsThread;
+        using HeldDescriptor file = opened.Descriptor.Hold();
+        ulong size = Math.Min(Math.Min(arguments.Size, MaxTransfer), (ulong)request.Room);
+        ulong done = 0;
+        request.IsReplyInPlace = true;
+        // A short answer would be the file's end for the guest.
+        while (done < size)
+        {
+            long count = OpenFileIo.Read(in file, request.ReplyVectors(done, size - done), (long)(arguments.Offset + done), noWait: !mayWait);
+            if (count == -Errnos.Eagain && !mayWait)
+                return NeedsThread;
+            if (count == -Errnos.Eopnotsupp && !mayWait)
+            {
+                mayWait = true;     // a file system that cannot tell
+                continue;
+            }
+            if (count < 0 && done == 0)
+                return count;
+            if (count <= 0)
+                break;
+            done += (ulong)count;
+        }
+        return (long)done;
+    }
+
+    private long Write(FuseRequest request, bool mayWait)
+    {
+        if (!request.TryTake(out FuseTransfer arguments) || arguments.Offset > long.MaxValue - MaxTransfer || arguments.Size > MaxTransfer
+            || arguments.Size > request.DataLength)
+        {
+            return -Errnos.Einval;
+        }
+        if (_handles.Find(arguments.Handle) is not { } opened)
+            return -Errnos.Ebadf;
+        if (opened.MayBlock && !mayWait)
+            return NeedsThread;
+        using HeldDescriptor file = opened.Descriptor.Hold();
+        using var powers = WithoutSetId.Begin(this, (arguments.TransferFlags & FuseTransfer.KillsPrivileges) != 0);
+        ulong done = 0;
+        while (done < arguments.Size)
+        {
+            long count = OpenFileIo.Write(in file, request.DataVectors(done, arguments.Size - done), (long)(arguments.Offset + done));
+            if (count < 0 && done == 0)
+                return count;
+            if (count <= 0)
+                break;
+            done += (ulong)count;
+        }
+        return request.Reply(new FuseXattrSize((uint)done, 0));     // struct fuse_write_out has the same two fields
+    }
+
+    private long Flush(FuseRequest request, Inode inode)
+    {
+        if (!request.TryTake(out FuseFlush arguments))
+            return -Errnos.Einval;
+        if (_handles.Find(arguments.Handle) is null)
+            return -Errnos.Ebadf;
+        ReleaseLocks(inode, arguments.LockOwner);
+        return 0;
+    }
+
+    private long Release(FuseRequest request) =>
+        !request.TryTake(out FuseRelease arguments) ? -Errnos.Einval : _handles.Remove(arguments.Handle) ? 0 : -Errnos.Ebadf;
+
+    private long Synchronize(FuseRequest request)
+    {
+        if (!request.TryTake(out FuseFsync arguments))
+            return -Errnos.Einval;
+        if (_handles.Find(arguments.Handle) is not { } opened)
+            return -Errnos.Ebadf;
+        using HeldDescriptor file = opened.Descriptor.Hold();
+        return OpenFileIo.Synchronize(in file, (arguments.Flags & FuseFsync.DataOnly) != 0);
+    }
+
+    private long Allocate(FuseRequest request)
+    {
+        if (!request.TryTake(out FuseAllocate arguments) || arguments.Offset > long.MaxValue || arguments.Length > long.MaxValue)
+            return -Errnos.Einval;
+        if ((arguments.Mode & ~AllocateModes) != 0)
+            return -Errnos.Eopnotsupp;
+        if (_handles.Find(arguments.Handle) is not { } opened)
+            return -Errnos.Ebadf;
+        using HeldDescriptor file = opened.Descriptor.Hold();
+        using var powers = WithoutSetId.Begin(this, Has(FuseFlags.HandleKillPrivileges2));
+        return OpenFileIo.Allocate(in file, arguments.Mode, (long)arguments.Offset, (long)arguments.Length);
+    }
+
+    private long Seek(FuseRequest request)
+    {
+        const uint hole = 4;    // SEEK_HOLE, the last that there is
+        if (!request.TryTake(out FuseSeek arguments) || arguments.Whence > hole)
+            return -Errnos.Einval;
+        if (_handles.Find(arguments.Handle) is not { Directory: null } opened)
+            return -Errnos.Ebadf;
+        using HeldDescriptor file = opened.Descriptor.Hold();
+        long result = OpenFileIo.Seek(in file, (long)arguments.Offset, (int)arguments.Whence);
+        return result < 0 ? result : request.Reply(in result);
+    }
+
+    private long CopyRange(FuseRequest request)
+    {
+        if (!request.TryTake(out FuseCopyRange arguments) || arguments.Flags != 0 || arguments.Offset > long.MaxValue || arguments.TargetOffset > long.MaxValue)
+            return -Errnos.Einval;
+        if (_handles.Find(arguments.Handle) is not { } source || _handles.Find(arguments.TargetHandle) is not { } target)
+            return -Errnos.Ebadf;
+        const ulong most = 1UL << 30;   // at once: the guest asks again for what is left
+        using HeldDescriptor from = source.Descriptor.Hold(), to = target.Descriptor.Hold();
+        using var powers = WithoutSetId.Begin(this, Has(FuseFlags.HandleKillPrivileges2));
+        long result = OpenFileIo.CopyRange(in from, (long)arguments.Offset, in to, (long)arguments.TargetOffset, Math.Min(arguments.Length, most));
+        return result < 0 ? result : request.Reply(new FuseXattrSize((uint)result, 0));
+    }
+
+    // What chattr(1) and lsattr(1) ask for. Nothing else is passed on: what a request means is the driver's, and the file's owner on the host has not agreed.
+    private long Ioctl(FuseRequest request)
+    {
+        const int enotty = Errnos.Enotty;
+        if (!request.TryTake(out FuseIoctl arguments))
+            return -Errnos.Einval;
+        if (_handles.Find(arguments.Handle) is not { } opened)
+            return -Errnos.Ebadf;
+        bool isSet = arguments.Command == OpenFileIo.SetFlagsRequest.Number;
+        // The long that the numbers speak of is an int.
+        (IoctlRequest? command, int size) = arguments.Command switch
+        {
+            _ when isSet => (OpenFileIo.SetFlagsRequest, sizeof(int)),
+            _ when arguments.Command == OpenFileIo.GetFlagsRequest.Number => (OpenFileIo.GetFlagsRequest, sizeof(int)),
+            _ when arguments.Command == OpenFileIo.GetAttributesRequest.Number => (OpenFileIo.GetAttributesRequest, 28),
+            _ => ((IoctlRequest?)null, 0),
+        };
+        if (command is null)
+            return -enotty;
+        if (isSet && Options.IsReadOnly)
+            return -Erofs;
+        Span<byte> data = stackalloc byte[32];
+        data.Clear();
+        if (isSet && (!request.TryTakeBytes(sizeof(int), out ReadOnlySpan<byte> value) || !value.TryCopyTo(data)))
+            return -Errnos.Einval;
+        using HeldDescriptor file = opened.Descriptor.Hold();
+        int error = OpenFileIo.Request(in file, command.Value, data);
+        if (error < 0)
+            return error;
+        int length = request.Reply(default(FuseIoctlReply));
+        int count = isSet ? 0 : (int)Math.Min(Math.Min((uint)size, arguments.OutSize), (ulong)Math.Max(0, request.Room - length));
+        data[..count].CopyTo(request.MakeReply(length + count)[length..]);
+        return length + count;
+    }
+}

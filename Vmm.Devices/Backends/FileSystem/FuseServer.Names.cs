@@ -1,0 +1,184 @@
+using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.FileSystem;
+
+namespace Vmm.Devices.Backends.FileSystem;
+
+/// <content>Names: looked up, made and taken away.</content>
+internal sealed partial class FuseServer
+{
+    private const int MaxTarget = 4096;             // PATH_MAX: of a symbolic link
+    private const uint RenameFlags = 7;             // RENAME_NOREPLACE, _EXCHANGE and _WHITEOUT of linux/fs.h
+    private const uint RenameExchange = 2;
+
+    private static ReadOnlySpan<byte> DefaultAcl => "system.posix_acl_default\0"u8;
+
+    private long Lookup(FuseRequest request, Inode parent)
+    {
+        int error = request.TakeName(out ReadOnlySpan<byte> name);
+        if (error < 0)
+            return error;
+        using HeldDescriptor directory = _inodes.Hold(parent, out error);
+        return error < 0 ? error : ReplyEntry(request, parent, in directory, name);
+    }
+
+    // The guest is told of a file once more: by each reply that really goes out.
+    private long ReplyEntry(FuseRequest request, Inode parent, in HeldDescriptor directory, ReadOnlySpan<byte> name)
+    {
+        if (request.Room < FuseEntry.WireSize)
+            return -Errnos.Einval;
+        int error = FileTree.GetStatus(in directory, name, out FileStatus status);
+        return error < 0 ? error : request.Reply(Entry(parent, name, in status));
+    }
+
+    private FuseEntry Entry(Inode parent, ReadOnlySpan<byte> name, in FileStatus status) => Entry(parent, _inodes.Enter(parent, name, in status), in status);
+
+    private FuseEntry Entry(Inode parent, Inode inode, in FileStatus status)
+    {
+        FuseAttributes attributes = Attributes(in status);
+        if (Has(FuseFlags.Submounts) && inode.IsDirectory && inode.Identity.Mount != parent.Identity.Mount)
+            attributes.Flags |= SubmountFlag;
+        return new FuseEntry
+        {
+            Node = inode.Id,
+            EntrySeconds = EntrySeconds,
+            AttributesSeconds = AttributeSeconds,
+            Attributes = attributes,
+        };
+    }
+
+    // With POSIX ACLs the guest's kernel leaves the umask to this side (FUSE_DONT_MASK): it counts only where the directory has no default ACL.
+    private uint NewMode(in HeldDescriptor directory, uint mode, uint mask) =>
+        Has(FuseFlags.DontMask) && ExtendedAttributes.Get(in directory, DefaultAcl, default) <= 0 ? mode & ~(mask & 0x1FF) : mode;
+
+    private long MakeDirectory(FuseRequest request, Inode parent)
+    {
+        if (!request.TryTake(out FuseMakeDirectory arguments))
+            return -Errnos.Einval;
+        int error = request.TakeName(out ReadOnlySpan<byte> name);
+        if (error < 0)
+            return error;
+        using HeldDescriptor directory = _inodes.Hold(parent, out error);
+        if (error < 0)
+            return error;
+        using (Caller.Become(this, request, out error))
+        {
+            if (error < 0 || (error = FileTree.MakeDirectory(in directory, name, NewMode(in directory, arguments.Mode & 0xFFF, arguments.Mask))) < 0)
+                return error;
+        }
+        return ReplyEntry(request, parent, in directory, name);
+    }
+
+    private long MakeNode(FuseRequest request, Inode parent)
+    {
+        if (!request.TryTake(out FuseMakeNode arguments))
+            return -Errnos.Einval;
+        int error = request.TakeName(out ReadOnlySpan<byte> name);
+        if (error < 0)
+            return error;
+        using HeldDescriptor directory = _inodes.Hold(parent, out error);
+        if (error < 0)
+            return error;
+        using (Caller.Become(this, request, out error))
+        {
+            if (error < 0 || (error = FileTree.MakeNode(in directory, name, NewMode(in directory, arguments.Mode & 0xFFFF, arguments.Mask), arguments.Device)) < 0)
+                return error;
+        }
+        return ReplyEntry(request, parent, in directory, name);
+    }
+
+    private long MakeSymbolicLink(FuseRequest request, Inode parent)
+    {
+        int error = request.TakeName(out ReadOnlySpan<byte> name);
+        if (error < 0)
+            return error;
+        if (!request.TryTakeText(out ReadOnlySpan<byte> target))
+            return -Errnos.Einval;
+        if (target.Length > MaxTarget)
+            return -Errnos.Enametoolong;
+        using HeldDescriptor directory = _inodes.Hold(parent, out error);
+        if (error < 0)
+            return error;
+        using (Caller.Become(this, request, out error))
+        {
+            if (error < 0 || (error = FileTree.MakeSymbolicLink(in directory, name, target)) < 0)
+                return error;
+        }
+        return ReplyEntry(request, parent, in directory, name);
+    }
+
+    private long ReadLink(FuseRequest request, Inode inode)
+    {
+        if (inode.Type != FileStatus.SymbolicLink)
+            return -Errnos.Einval;
+        using HeldDescriptor link = _inodes.Hold(inode, out int error);
+        return error < 0 ? error : FileTree.ReadLink(in link, request.MakeReply((int)Math.Min(request.Room, MaxTarget)));
+    }
+
+    private long Link(FuseRequest request, Inode parent)
+    {
+        if (!request.TryTake(out ulong id))
+            return -Errnos.Einval;
+        int error = request.TakeName(out ReadOnlySpan<byte> name);
+        if (error < 0)
+            return error;
+        if (_inodes.Find(id) is not { } inode)
+            return -Errnos.Enoent;
+        using HeldDescriptor file = _inodes.Hold(inode, out error);
+        if (error < 0)
+            return error;
+        using HeldDescriptor directory = _inodes.Hold(parent, out error), links = _links.Hold();
+        if (error < 0 || (error = FileTree.Link(in links, in file, in directory, name)) < 0)
+            return error;
+        return ReplyEntry(request, parent, in directory, name);
+    }
+
+    private long Remove(FuseRequest request, Inode parent, bool isDirectory)
+    {
+        int error = request.TakeName(out ReadOnlySpan<byte> name);
+        if (error < 0)
+            return error;
+        using HeldDescriptor directory = _inodes.Hold(parent, out error);
+        if (error < 0)
+            return error;
+        _inodes.Pin(in directory, name);
+        return FileTree.Remove(in directory, name, isDirectory);
+    }
+
+    private long Rename(FuseRequest request, Inode parent, bool hasFlags)
+    {
+        uint flags = 0;
+        ulong id;
+        if (hasFlags)
+        {
+            if (!request.TryTake(out FuseRename2 arguments))
+                return -Errnos.Einval;
+            (id, flags) = (arguments.NewDirectory, arguments.Flags);
+        }
+        else if (!request.TryTake(out id))
+        {
+            return -Errnos.Einval;
+        }
+        if ((flags & ~RenameFlags) != 0)
+            return -Errnos.Einval;
+        int error = request.TakeName(out ReadOnlySpan<byte> name);
+        if (error < 0 || (error = request.TakeName(out ReadOnlySpan<byte> newName)) < 0)
+            return error;
+        if (_inodes.Find(id) is not { } newParent)
+            return -Errnos.Enoent;
+        using HeldDescriptor directory = _inodes.Hold(parent, out error);
+        if (error < 0)
+            return error;
+        using HeldDescriptor newDirectory = _inodes.Hold(newParent, out error);
+        if (error < 0)
+            return error;
+        bool isExchange = (flags & RenameExchange) != 0;
+        if (!isExchange)
+            _inodes.Pin(in newDirectory, newName);
+        if ((error = FileTree.Rename(in directory, name, in newDirectory, newName, flags)) < 0)
+            return error;
+        _inodes.Renamed(newParent, in newDirectory, newName);
+        if (isExchange)
+            _inodes.Renamed(parent, in directory, name);
+        return 0;
+    }
+}

@@ -1,0 +1,266 @@
+using Vmm.Vhost;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.Confinement;
+using Vmm.Vhost.Native.FileSystem;
+
+namespace Vmm.Devices.Backends.FileSystem;
+
+/// <summary>Does what a guest asks for by FUSE (linux/fuse.h), in one directory of the host's. Any thread may call it, for different requests.</summary>
+/// <remarks>Nothing leads out of the directory: a name is one component and never a link that is followed, and what is opened is a file that was found so before, if it is
+/// a regular file or a directory. Who may do what is checked by the guest's kernel (as with every virtio-fs daemon), and by the host's for the user of this process.</remarks>
+internal sealed partial class FuseServer : IDisposable
+{
+    /// <summary>What <see cref="Execute"/> returns for a request that would hold up others: it is to be given to a thread that may wait.</summary>
+    public const long NeedsThread = long.MinValue;
+
+    /// <summary>And for one that is done once a lock can be had.</summary>
+    public const long Waits = long.MinValue + 1;
+
+    /// <summary>The capabilities that the process keeps where it has them: to act for all users on the files in its directory, as every virtio-fs daemon does.</summary>
+    public const ulong KeptCapabilities = ThreadPrivileges.Chown | ThreadPrivileges.DacOverride | ThreadPrivileges.Fowner | ThreadPrivileges.Fsetid
+        | ThreadPrivileges.SetGid | ThreadPrivileges.SetUid | ThreadPrivileges.Mknod | ThreadPrivileges.Setfcap;
+
+    private const int Erofs = 30, Eproto = 71;
+    private const int DescriptorsForOthers = 256;   // besides those of files: rings, memory, connections, what is opened for a moment
+
+    private static readonly BoundedLog s_log = new("Vmm.Devices.Backends.FileSystem");
+
+    private readonly FileDescriptor _links;
+    private readonly InodeTable _inodes;
+    private readonly HandleTable _handles;
+    private FuseFlags _flags;
+    private volatile bool _isReady;
+
+    /// <summary>Opens the directory.</summary>
+    /// <exception cref="VhostException">It is none, or /proc is missing; the message says what to do.</exception>
+    public FuseServer(FileSystemOptions options)
+    {
+        Options = options;
+        _window = options.DaxWindow > 0 ? new DaxWindow(options.DaxWindow) : null;
+        _links = OpenLinks();
+        try
+        {
+            FileDescriptor root = OpenRoot(options.Directory);
+            try
+            {
+                ulong limit = Math.Min(ResourceLimit.OpenFiles.Current ?? 1024, int.MaxValue);
+                // A part for what the guest has open, which is not to be closed.
+                int forFiles = (int)(limit - Math.Min(limit, DescriptorsForOthers)) * 3 / 4;
+                _inodes = new InodeTable(root, Math.Max(forFiles, 64)) { Links = _links };
+            }
+            catch
+            {
+                root.Dispose();
+                throw;
+            }
+            _handles = new HandleTable(_inodes);
+            _waiters = new LockWaiters(this);
+            ActsForUsers = ThreadIdentity.CanChange;
+            Capabilities = ActsForUsers ? ThreadPrivileges.Permitted & KeptCapabilities : 0;
+        }
+        catch (ErrnoException e)
+        {
+            Dispose();
+            throw new VhostException($"{options.Directory}: {e.Message}", e);
+        }
+    }
+
+    /// <summary>What was asked for.</summary>
+    public FileSystemOptions Options { get; }
+
+    /// <summary>Makes this process one that serves directories: its current directory, its umask and its groups are no longer those that it was started with. Without it
+    /// there are no extended attributes, whose calls take paths.</summary>
+    /// <exception cref="ErrnoException">The kernel refused.</exception>
+    public void PrepareProcess()
+    {
+        FileTree.Enter(_links);
+        FileTree.ClearMask();
+        if (ActsForUsers)
+            ThreadIdentity.GiveUpGroups();
+    }
+
+    /// <summary>The shared directory.</summary>
+    public FileDescriptor Root => _inodes.Root.Path!;
+
+    /// <summary>Whether files that are made belong to the guest's users: the process is root.</summary>
+    public bool ActsForUsers { get; }
+
+    /// <summary>The capabilities that a thread has while it serves, as bits of <see cref="ThreadPrivileges"/>; 0 for a process that acts for no users.</summary>
+    public ulong Capabilities { get; }
+
+    /// <summary>Files that the guest knows, those of them that have a descriptor, and openings.</summary>
+    public (int Files, int Descriptors, int Handles) Count => (_inodes.Count.Files, _inodes.Count.Descriptors, _handles.Count);
+
+    /// <summary>Whether a request is answered at all.</summary>
+    public static bool HasReply(FuseOpcode opcode) => opcode is not (FuseOpcode.Forget or FuseOpcode.BatchForget or FuseOpcode.Interrupt);
+
+    /// <summary>Does what a request asks for, and leaves the reply in it.</summary>
+    /// <param name="request">The request.</param>
+    /// <param name="mayWait">Whether the thread may wait for disks and locks.</param>
+    /// <returns>Bytes of the reply, a negated error number, <see cref="NeedsThread"/>, or <see cref="Waits"/>.</returns>
+    public long Execute(FuseRequest request, bool mayWait)
+    {
+        FuseOpcode opcode = request.Header.Opcode;
+        if (!_isReady && opcode is not (FuseOpcode.Init or FuseOpcode.Forget or FuseOpcode.BatchForget or FuseOpcode.Interrupt or FuseOpcode.Destroy))
+            return -Errnos.Eio;
+        if (request.Room < 0 && HasReply(opcode))
+            return -Errnos.Einval;
+        if (!mayWait && MayWait(opcode))
+            return NeedsThread;
+        if (Options.IsReadOnly && Changes(opcode))
+            return -Erofs;
+        try
+        {
+            long result = Dispatch(request, opcode, mayWait);
+            if (result is -Errnos.Emfile)
+            {
+                s_log.Warn("{Directory}: the guest has as many files open as this process may have descriptors ({Limit}): raise the hard limit (ulimit -Hn, or LimitNOFILE= of systemd)",
+                    Options.Directory, ResourceLimit.OpenFiles);
+            }
+            return result;
+        }
+        catch (ObjectDisposedException)
+        {
+            return -Errnos.Ebadf;   // the guest has closed it meanwhile
+        }
+        catch (Exception e) when (e is VhostException or IOException)
+        {
+            s_log.Warn("{Directory}: {Request}: {Error}", Options.Directory, opcode, e.Message);
+            return -Errnos.Eio;
+        }
+    }
+
+    /// <summary>The guest's driver has begun anew: it knows no file.</summary>
+    public void Reset()
+    {
+        _isReady = false;
+        _waiters.Clear();
+        _handles.Clear();
+        _inodes.Clear();
+        _window?.Clear();
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _waiters?.Dispose();
+        _handles?.Clear();
+        _inodes?.Dispose();
+        _links.Dispose();
+    }
+
+    private static bool MayWait(FuseOpcode opcode) => opcode is FuseOpcode.Fsync or FuseOpcode.FsyncDirectory or FuseOpcode.SyncFs or FuseOpcode.Allocate
+        or FuseOpcode.CopyFileRange or FuseOpcode.SetupMapping or FuseOpcode.RemoveMapping;
+
+    // Opening is not among them: that depends on the flags.
+    private static bool Changes(FuseOpcode opcode) => opcode is FuseOpcode.SetAttributes or FuseOpcode.SymbolicLink or FuseOpcode.MakeNode or FuseOpcode.MakeDirectory
+        or FuseOpcode.Unlink or FuseOpcode.RemoveDirectory or FuseOpcode.Rename or FuseOpcode.Rename2 or FuseOpcode.Link or FuseOpcode.Write or FuseOpcode.SetXattr
+        or FuseOpcode.RemoveXattr or FuseOpcode.Allocate or FuseOpcode.CopyFileRange or FuseOpcode.TemporaryFile;
+
+    private long Dispatch(FuseRequest request, FuseOpcode opcode, bool mayWait)
+    {
+        switch (opcode)
+        {
+            case FuseOpcode.Init:
+                return Initialize(request);
+            case FuseOpcode.Destroy:
+                Reset();
+                return 0;
+            case FuseOpcode.Forget:
+                if (request.TryTake(out ulong lookups))
+                    _inodes.Forget(request.Header.Node, lookups);
+                return 0;
+            case FuseOpcode.BatchForget:
+                return ForgetBatch(request);
+            case FuseOpcode.Interrupt:
+                if (request.TryTake(out ulong unique))
+                    _waiters.Interrupt(unique);
+                return 0;
+            case FuseOpcode.RemoveMapping:
+                return RemoveMapping(request);
+        }
+        if (_inodes.Find(request.Header.Node) is not { } inode)
+            return opcode == FuseOpcode.SyncFs ? SynchronizeFileSystem(_inodes.Root) : -Errnos.Enoent;
+        return opcode switch
+        {
+            FuseOpcode.Lookup => Lookup(request, inode),
+            FuseOpcode.GetAttributes => GetAttributes(request, inode),
+            FuseOpcode.SetAttributes => SetAttributes(request, inode),
+            FuseOpcode.Statx => Statx(request, inode),
+            FuseOpcode.ReadLink => ReadLink(request, inode),
+            FuseOpcode.SymbolicLink => MakeSymbolicLink(request, inode),
+            FuseOpcode.MakeNode => MakeNode(request, inode),
+            FuseOpcode.MakeDirectory => MakeDirectory(request, inode),
+            FuseOpcode.Unlink => Remove(request, inode, isDirectory: false),
+            FuseOpcode.RemoveDirectory => Remove(request, inode, isDirectory: true),
+            FuseOpcode.Rename or FuseOpcode.Rename2 => Rename(request, inode, opcode == FuseOpcode.Rename2),
+            FuseOpcode.Link => Link(request, inode),
+            FuseOpcode.Access => CheckAccess(request, inode),
+            FuseOpcode.StatFs => GetFileSystem(request, inode),
+            FuseOpcode.SyncFs => SynchronizeFileSystem(inode),
+            FuseOpcode.Open => Open(request, inode),
+            FuseOpcode.Create => Create(request, inode),
+            FuseOpcode.TemporaryFile => MakeTemporaryFile(request, inode),
+            FuseOpcode.Read => Read(request, mayWait),
+            FuseOpcode.Write => Write(request, mayWait),
+            FuseOpcode.Flush => Flush(request, inode),
+            FuseOpcode.Release or FuseOpcode.ReleaseDirectory => Release(request),
+            FuseOpcode.Fsync or FuseOpcode.FsyncDirectory => Synchronize(request),
+            FuseOpcode.Allocate => Allocate(request),
+            FuseOpcode.Seek => Seek(request),
+            FuseOpcode.CopyFileRange => CopyRange(request),
+            FuseOpcode.Ioctl => Ioctl(request),
+            FuseOpcode.OpenDirectory => OpenDirectory(request, inode),
+            FuseOpcode.ReadDirectory => ReadDirectory(request, inode, withAttributes: false),
+            FuseOpcode.ReadDirectoryPlus => ReadDirectory(request, inode, withAttributes: true),
+            FuseOpcode.GetXattr => GetXattr(request, inode),
+            FuseOpcode.SetXattr => SetXattr(request, inode),
+            FuseOpcode.ListXattr => ListXattr(request, inode),
+            FuseOpcode.RemoveXattr => RemoveXattr(request, inode),
+            FuseOpcode.SetupMapping => SetupMapping(request, inode),
+            FuseOpcode.GetLock => GetLock(request, inode),
+            FuseOpcode.SetLock => SetLock(request, inode, waits: false),
+            FuseOpcode.SetLockWait => SetLock(request, inode, waits: true),
+            _ => -Errnos.Enosys,
+        };
+    }
+
+    private long ForgetBatch(FuseRequest request)
+    {
+        if (!request.TryTake(out FuseXattrSize count))     // struct fuse_batch_forget_in has the same two fields
+            return 0;
+        for (uint i = 0; i < count.Size && request.TryTake(out FuseForgetOne one); i++)
+            _inodes.Forget(one.Node, one.Lookups);
+        return 0;
+    }
+
+    private static FileDescriptor OpenLinks()
+    {
+        try
+        {
+            return FileTree.OpenDirectory("/proc/self/fd");
+        }
+        catch (ErrnoException e)
+        {
+            throw new VhostException($"{e.Message}: mount /proc, by which files are opened", e);
+        }
+    }
+
+    private static FileDescriptor OpenRoot(string directory)
+    {
+        try
+        {
+            return FileTree.OpenDirectory(directory);
+        }
+        catch (ErrnoException e) when (e.Errno is Errnos.Enoent or Enotdir)
+        {
+            throw new VhostException($"{directory} is no directory: make it first, or give another", e);
+        }
+        catch (ErrnoException e)
+        {
+            throw new VhostException(e.Message, e);
+        }
+    }
+
+    private const int Enotdir = 20;
+}

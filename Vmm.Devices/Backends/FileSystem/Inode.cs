@@ -1,0 +1,58 @@
+using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.FileSystem;
+
+namespace Vmm.Devices.Backends.FileSystem;
+
+/// <summary>What makes a file the same file: where it is, and when it was made, because a number is used again once its file is gone.</summary>
+internal readonly record struct InodeIdentity(ulong Device, ulong Number, ulong Mount)
+{
+    public static InodeIdentity Of(in FileStatus status) =>
+        new((ulong)status.DeviceMajor << 32 | status.DeviceMinor, status.Inode, status.MountId);
+}
+
+/// <summary>A file that the guest knows. Where it was seen last is kept as a name in a directory; a descriptor (O_PATH) is open only once it was needed, and may be
+/// closed again as long as the name leads to the file. All fields are the <see cref="InodeTable"/>'s.</summary>
+internal sealed class Inode(ulong id, InodeIdentity identity, FileTime born, uint type)
+{
+    /// <summary>By what number the guest knows it.</summary>
+    public ulong Id { get; } = id;
+
+    public InodeIdentity Identity { get; } = identity;
+
+    /// <summary>When it was made; all zero where the file system does not say.</summary>
+    public FileTime Born { get; } = born;
+
+    /// <summary>What kind of file it is (<see cref="FileStatus.TypeMask"/>): the same for all its life.</summary>
+    public uint Type { get; } = type;
+
+    public bool IsDirectory => Type == FileStatus.Directory;
+
+    public bool IsRegular => Type == FileStatus.RegularFile;
+
+    /// <summary>How often the guest was told of it, less how often it has forgotten it.</summary>
+    public ulong Lookups;
+
+    /// <summary>The directory in which it was seen last; null for the root, and for a file that never had a name.</summary>
+    public Inode? Parent;
+
+    /// <summary>Its name there, with a null byte at the end.</summary>
+    public byte[] Name = [];
+
+    /// <summary>Open by O_PATH; null as long as nobody needs it.</summary>
+    public FileDescriptor? Path;
+
+    /// <summary>Whether <see cref="Path"/> was used since the table looked for one to close.</summary>
+    public bool WasUsed;
+
+    /// <summary>Whether no name leads to it any more, as far as is known here: <see cref="Path"/> stays open.</summary>
+    public bool IsPinned;
+
+
+
+
+    /// <summary>Openings of the file by the guest: each of them leads to it, too.</summary>
+    public OpenFile? FirstOpen;
+
+    /// <summary>The openings that hold the guest's locks of ranges, by their owner; null where there are none.</summary>
+    public Dictionary<ulong, FileDescriptor>? Locks;
+}

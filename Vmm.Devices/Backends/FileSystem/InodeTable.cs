@@ -1,0 +1,434 @@
+using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.FileSystem;
+
+namespace Vmm.Devices.Backends.FileSystem;
+
+/// <summary>The files that the guest knows, by the numbers that it was given. Thread-safe.</summary>
+/// <remarks>A million files need no million descriptors: what has a name is opened when it is needed, and closed when too many are open. A name
+/// that meanwhile leads to another file, because the host has renamed or replaced it, gives ESTALE: the guest's kernel looks the path up again.</remarks>
+internal sealed class InodeTable : IDisposable
+{
+    /// <summary>FUSE_ROOT_ID.</summary>
+    public const ulong RootId = 1;
+
+    private const int Estale = 116;
+    private const int MaxPath = 4000;       // bytes of a path that is opened at once; PATH_MAX is 4096
+    private const int MaxDepth = 10_000;    // of a directory
+
+    private readonly Lock _lock = new();
+    private readonly Dictionary<ulong, Inode> _byId = [];
+    private readonly Dictionary<InodeIdentity, Inode> _byIdentity = [];
+    private readonly List<Inode> _open = [];
+    private readonly int _maxOpen;
+    private ulong _lastId = RootId;
+    private int _hand;
+
+    /// <summary>A table with nothing but the root.</summary>
+    /// <param name="root">The shared directory, open by O_PATH; the table's from now on.</param>
+    /// <param name="maxOpen">How many descriptors of files may be open, besides those that must.</param>
+    /// <exception cref="ErrnoException">The root cannot be looked at.</exception>
+    public InodeTable(FileDescriptor root, int maxOpen)
+    {
+        _maxOpen = maxOpen;
+        using HeldDescriptor held = root.Hold();
+        int result = FileTree.GetStatus(in held, out FileStatus status);
+        if (result < 0)
+            throw new ErrnoException("statx", -result);
+        Root = new Inode(RootId, InodeIdentity.Of(in status), status.Born, status.Type) { Path = root, Lookups = 1, IsPinned = true };
+        Clear();
+    }
+
+    /// <summary>The shared directory.</summary>
+    public Inode Root { get; }
+
+    /// <summary>How many files the guest knows, and how many of them have a descriptor.</summary>
+    public (int Files, int Descriptors) Count
+    {
+        get
+        {
+            lock (_lock)
+                return (_byId.Count, _open.Count);
+        }
+    }
+
+    /// <summary>The file with number <paramref name="id"/>; null if the guest cannot know such a one.</summary>
+    public Inode? Find(ulong id)
+    {
+        lock (_lock)
+            return _byId.GetValueOrDefault(id);
+    }
+
+    /// <summary>The guest is told of a file once more.</summary>
+    /// <param name="parent">The directory in which it was seen.</param>
+    /// <param name="name">Its name there, with a null byte.</param>
+    /// <param name="status">What statx(2) says of it.</param>
+    public Inode Enter(Inode parent, ReadOnlySpan<byte> name, in FileStatus status)
+    {
+        InodeIdentity identity = InodeIdentity.Of(in status);
+        lock (_lock)
+        {
+            if (!_byIdentity.TryGetValue(identity, out Inode? inode) || !IsSame(inode, in status))
+            {
+                inode = new Inode(++_lastId, identity, status.Born, status.Type);
+                _byId.Add(inode.Id, inode);
+                _byIdentity[identity] = inode;  // a file that had that number before is gone
+            }
+            inode.Lookups++;
+            if (inode == Root)
+                return inode;
+            if (inode.Parent != parent || !inode.Name.AsSpan().SequenceEqual(name))
+                (inode.Parent, inode.Name) = (parent, name.ToArray());
+            inode.IsPinned = false;     // a name leads to it
+            return inode;
+        }
+    }
+
+    /// <summary>The same for a file without a name.</summary>
+    /// <param name="path">The file, open by O_PATH; the table's from now on.</param>
+    /// <param name="status">What statx(2) says of it.</param>
+    public Inode EnterNameless(FileDescriptor path, in FileStatus status)
+    {
+        var identity = InodeIdentity.Of(in status);
+        lock (_lock)
+        {
+            var inode = new Inode(++_lastId, identity, status.Born, status.Type) { Lookups = 1, IsPinned = true };
+            _byId.Add(inode.Id, inode);
+            _byIdentity[identity] = inode;
+            AddOpen(inode, path);
+            return inode;
+        }
+    }
+
+    /// <summary>The guest takes back <paramref name="lookups"/> times that it was told of a file.</summary>
+    public void Forget(ulong id, ulong lookups)
+    {
+        if (id == RootId)
+            return;
+        lock (_lock)
+        {
+            if (!_byId.TryGetValue(id, out Inode? inode))
+                return;
+            inode.Lookups -= Math.Min(lookups, inode.Lookups);
+            if (inode.Lookups > 0)
+                return;
+            _byId.Remove(id);
+            if (_byIdentity.GetValueOrDefault(inode.Identity) == inode)
+                _byIdentity.Remove(inode.Identity);
+            Release(inode);
+        }
+    }
+
+    /// <summary>A descriptor of a file, open by O_PATH until the result is disposed.</summary>
+    /// <param name="inode">The file.</param>
+    /// <param name="error">0, or a negated error number: the result then holds nothing.</param>
+    public HeldDescriptor Hold(Inode inode, out int error)
+    {
+        error = 0;
+        lock (_lock)
+        {
+            if (inode.Path is { } path)
+            {
+                inode.WasUsed = true;
+                return path.Hold();
+            }
+        }
+        error = OpenAgain(inode, out FileDescriptor? opened);
+        if (error is -Errnos.Emfile or -Errnos.Enfile && Shrink())
+            error = OpenAgain(inode, out opened);
+        if (error < 0)
+            return default;
+        lock (_lock)
+        {
+            if (inode.Path is { } other)
+            {
+                opened!.Dispose();
+                return other.Hold();
+            }
+            HeldDescriptor held = opened!.Hold();
+            // One that the guest has forgotten, and that is only on the way to another, is closed at once.
+            if (_byId.GetValueOrDefault(inode.Id) == inode)
+                AddOpen(inode, opened);
+            else
+                opened.Dispose();
+            return held;
+        }
+    }
+
+    /// <summary>The guest is about to take a name away: a file that it knows by that name stays open, because the name does not lead to it afterwards.</summary>
+    /// <param name="directory">The directory, open.</param>
+    /// <param name="name">The name.</param>
+    public void Pin(in HeldDescriptor directory, ReadOnlySpan<byte> name)
+    {
+        if (FileTree.GetStatus(in directory, name, out FileStatus status) < 0)
+            return;
+        Inode? inode;
+        lock (_lock)
+        {
+            if (!_byIdentity.TryGetValue(InodeIdentity.Of(in status), out inode) || !IsSame(inode, in status) || inode.IsPinned)
+                return;
+            if (inode.Path is not null)
+            {
+                inode.IsPinned = true;
+                return;
+            }
+        }
+        int number = FileTree.Open(in directory, name, FileTree.PathOnly);
+        if (number < 0)
+            return;
+        var path = new FileDescriptor(number);
+        lock (_lock)
+        {
+            using (HeldDescriptor held = path.Hold())
+            {
+                if (FileTree.GetStatus(in held, out status) < 0 || inode.Path is not null || !IsSame(inode, in status) || inode.Lookups == 0)
+                {
+                    path.Dispose();
+                    return;
+                }
+            }
+            inode.IsPinned = true;
+            AddOpen(inode, path);
+        }
+    }
+
+    /// <summary>A file has a new name: one that was pinned can be found by it.</summary>
+    /// <param name="parent">The directory.</param>
+    /// <param name="directory">The same, open.</param>
+    /// <param name="name">The name.</param>
+    public void Renamed(Inode parent, in HeldDescriptor directory, ReadOnlySpan<byte> name)
+    {
+        if (FileTree.GetStatus(in directory, name, out FileStatus status) < 0)
+            return;
+        lock (_lock)
+        {
+            if (!_byIdentity.TryGetValue(InodeIdentity.Of(in status), out Inode? inode) || !IsSame(inode, in status) || inode == Root || IsBelow(parent, inode))
+                return;
+            (inode.Parent, inode.Name, inode.IsPinned) = (parent, name.ToArray(), false);
+        }
+    }
+
+    /// <summary>Notes an opening of the file.</summary>
+    public void Add(Inode inode, OpenFile file)
+    {
+        lock (_lock)
+        {
+            file.NextOfInode = inode.FirstOpen;
+            inode.FirstOpen = file;
+        }
+    }
+
+    /// <summary>The opening has ended.</summary>
+    public void Remove(Inode inode, OpenFile file)
+    {
+        lock (_lock)
+        {
+            if (inode.FirstOpen == file)
+            {
+                inode.FirstOpen = file.NextOfInode;
+                return;
+            }
+            for (OpenFile? other = inode.FirstOpen; other is not null; other = other.NextOfInode)
+            {
+                if (other.NextOfInode != file)
+                    continue;
+                other.NextOfInode = file.NextOfInode;
+                return;
+            }
+        }
+    }
+
+    /// <summary>Closes descriptors that are not needed, because there are none to be had any more.</summary>
+    /// <returns>Whether there were some.</returns>
+    public bool Shrink()
+    {
+        lock (_lock)
+        {
+            int before = _open.Count;
+            Evict(before / 2);
+            return _open.Count < before;
+        }
+    }
+
+    /// <summary>Forgets everything but the root.</summary>
+    public void Clear()
+    {
+        lock (_lock)
+        {
+            foreach (Inode inode in _byId.Values)
+            {
+                if (inode != Root)
+                    Release(inode);
+            }
+            _byId.Clear();
+            _byIdentity.Clear();
+            _open.Clear();
+            _byId.Add(RootId, Root);
+            _byIdentity.Add(Root.Identity, Root);
+            ReleaseLocks(Root);
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        Clear();
+        Root.Path!.Dispose();
+    }
+
+    private static bool IsSame(Inode inode, in FileStatus status) =>
+        inode.Identity == InodeIdentity.Of(in status) && inode.Born == status.Born && inode.Type == status.Type;
+
+    // A host that moves directories about while the guest does must not make a circle of what is remembered here.
+    private static bool IsBelow(Inode inode, Inode ancestor)
+    {
+        int depth = 0;
+        for (Inode? each = inode; each is not null; each = each.Parent)
+        {
+            if (each == ancestor || depth++ > MaxDepth)
+                return true;
+        }
+        return false;
+    }
+
+    private static void Release(Inode inode)
+    {
+        inode.Path?.Dispose();
+        inode.Path = null;
+        ReleaseLocks(inode);
+    }
+
+    private static void ReleaseLocks(Inode inode)
+    {
+        if (inode.Locks is not { } locks)
+            return;
+        lock (locks)
+        {
+            foreach (FileDescriptor file in locks.Values)
+                file.Dispose();
+            locks.Clear();
+        }
+    }
+
+    // Under the lock.
+    private void AddOpen(Inode inode, FileDescriptor path)
+    {
+        inode.Path = path;
+        inode.WasUsed = true;
+        _open.Add(inode);
+        if (_open.Count > _maxOpen)
+            Evict(Math.Max(0, _maxOpen - _maxOpen / 8));
+    }
+
+    // Under the lock. What was used since the last time is spared once; what is pinned, always. List entries of released files go, too.
+    private void Evict(int target)
+    {
+        for (int looked = 2 * _open.Count; looked > 0 && _open.Count > target; looked--)
+        {
+            if (_hand >= _open.Count)
+                _hand = 0;
+            Inode inode = _open[_hand];
+            if (inode.Path is not null && (inode.IsPinned || inode.WasUsed))
+            {
+                inode.WasUsed = false;
+                _hand++;
+                continue;
+            }
+            inode.Path?.Dispose();
+            inode.Path = null;
+            _open[_hand] = _open[^1];
+            _open.RemoveAt(_open.Count - 1);
+        }
+    }
+
+    // Outside of the lock: it may take long. By its name first, then by an opening that the guest has.
+    private int OpenAgain(Inode inode, out FileDescriptor? path)
+    {
+        path = null;
+        int result = OpenByName(inode, out FileDescriptor? opened);
+        if (result < 0)
+            return OpenByHandle(inode, out path) == 0 ? 0 : result;
+        using (HeldDescriptor held = opened!.Hold())
+        {
+            if (FileTree.GetStatus(in held, out FileStatus status) == 0 && IsSame(inode, in status))
+            {
+                path = opened;
+                return 0;
+            }
+        }
+        opened.Dispose();
+        return OpenByHandle(inode, out path) == 0 ? 0 : -Estale;
+    }
+
+    private int OpenByHandle(Inode inode, out FileDescriptor? path)
+    {
+        path = null;
+        OpenFile? file;
+        lock (_lock)
+            file = inode.FirstOpen;
+        if (file is null || Links is not { } links)
+            return -Estale;
+        try
+        {
+            using HeldDescriptor heldLinks = links.Hold(), held = file.Descriptor.Hold();
+            int number = FileTree.Reopen(in heldLinks, in held, FileTree.PathOnly);
+            if (number < 0)
+                return number;
+            path = new FileDescriptor(number);
+            return 0;
+        }
+        catch (ObjectDisposedException)
+        {
+            return -Estale;
+        }
+    }
+
+    /// <summary>The directory /proc/self/fd.</summary>
+    public FileDescriptor? Links { get; init; }
+
+    // Opens what the names from the root on lead to, in pieces that are paths short enough.
+    private int OpenByName(Inode inode, out FileDescriptor? opened)
+    {
+        opened = null;
+        var names = new List<byte[]>();
+        lock (_lock)
+        {
+            for (Inode each = inode; each != Root; each = each.Parent)
+            {
+                if (each.Parent is null || names.Count > MaxDepth)
+                    return -Estale;
+                names.Add(each.Name);
+            }
+        }
+        FileDescriptor? at = null;
+        try
+        {
+            Span<byte> path = stackalloc byte[MaxPath + 300];
+            int length = 0;
+            for (int i = names.Count - 1; i >= 0; i--)
+            {
+                // Each name has a null byte at its end, in whose place comes the slash.
+                names[i].CopyTo(path[length..]);
+                length += names[i].Length;
+                path[length - 1] = i > 0 && length < MaxPath ? (byte)'/' : (byte)0;
+                if (path[length - 1] != 0)
+                    continue;
+                int number;
+                using (HeldDescriptor from = (at ?? Root.Path!).Hold())
+                    number = FileTree.OpenBeneath(in from, path[..length], FileTree.PathOnly);
+                at?.Dispose();
+                at = null;
+                if (number < 0)
+                    return number is -Errnos.Emfile or -Errnos.Enfile or -Errnos.Enomem ? number : -Estale;
+                at = new FileDescriptor(number);
+                length = 0;
+            }
+            opened = at;
+            at = null;
+            return opened is null ? -Estale : 0;
+        }
+        finally
+        {
+            at?.Dispose();
+        }
+    }
+}

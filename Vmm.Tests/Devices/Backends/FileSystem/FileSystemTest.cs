@@ -1,0 +1,30 @@
+using NUnit.Framework;
+using Vmm.Tests.Integration;
+using Vmm.Tests.Integration.Backends;
+
+namespace Vmm.Tests.Devices.Backends.FileSystem;
+
+/// <summary>A test of <c>vmm backend fs</c>, in a process of its own and confined as for any front-end, with a directory.</summary>
+public abstract class FileSystemTest : BackendTest
+{
+    private protected string Shared { get; private set; } = "";
+
+    [SetUp]
+    public void MakeShared() => Shared = Directory.CreateDirectory(Path.Combine(Scratch, "shared")).FullName;
+
+    private protected string In(string path) => Path.Combine(Shared, path);
+
+    private protected VmmProcess Serve(params string[] options) => StartBackend("fs", ["--shared-dir", Shared, .. options]);
+
+    private protected FuseGuest Begin(params string[] options)
+    {
+        Serve(options);
+        return Keep(new FuseGuest(SocketPath));
+    }
+
+    private protected static void RequireRoot()
+    {
+        if (!Environment.IsPrivilegedProcess)
+            Assert.Ignore("acts for other users: run as root");
+    }
+}

@@ -1,0 +1,463 @@
+using System.Diagnostics;
+using System.Text;
+using NUnit.Framework;
+using Vmm.Devices.Backends.FileSystem;
+using Vmm.Tests.Fakes;
+using Vmm.Tests.Integration;
+using Vmm.Tests.Integration.Linux.Devices;
+using Vmm.Vhost.Native;
+using static Vmm.Tests.Conformance.FuseClient;
+
+namespace Vmm.Tests.Devices.Backends.FileSystem;
+
+/// <summary>What requests of a guest do on the host.</summary>
+public class FuseRequestTests : FileSystemTest
+{
+    private const int Eperm = 1, Eio = 5, Enxio = 6, Ebadf = 9, Eagain = 11, Exist = 17, Enotdir = 20, Isdir = 21, Invalid = 22, Rofs = 30, Nametoolong = 36,
+        Enosys = 38, Notempty = 39, Nodata = 61, Notsupported = 95, Stale = 116;
+
+    [Test]
+    public void Init_OldAndNewClients_AreAnswered()
+    {
+        FuseGuest guest = Begin();
+        Assert.That(guest.Fuse.Try(26, 0, Bytes(7U, 30U, 0U, 0U), 64, out _), Is.EqualTo(-71), "EPROTO: no virtio-fs then");
+        Assert.That(guest.Fuse.Try(26, 0, Bytes(8U, 0U, 0U, 0U), 64, out byte[] reply), Is.Zero);
+        Assert.That((U32(reply, 0), U32(reply, 4)), Is.EqualTo((7U, 39U)), "it asks again");
+        Assert.That(guest.Fuse.Try(26, 0, Bytes(7U, 31U, 0x20000U, 0U), 64, out reply), Is.Zero);
+        Assert.That((U32(reply, 12), U32(reply, 20)), Is.EqualTo((0U, 1U << 20)), "what was not offered is not used");
+        Assert.That(guest.Fuse.Try(26, 0, Bytes(7U, 31U), 64, out _), Is.EqualTo(-Invalid));
+        guest.Fuse.Destroy();
+        Assert.That(guest.Find("x"), Is.EqualTo(-Eio), "there is no session");
+    }
+
+    [Test]
+    public void Requests_Unknown_AreRefused()
+    {
+        FuseGuest guest = Begin();
+        foreach (uint code in new uint[] { 0, 7, 37, 40, 41, 53, 4096, uint.MaxValue })
+            Assert.That(guest.Try(code, FuseGuest.Root, []), Is.EqualTo(-Enosys), $"request {code}");
+        Assert.That(guest.Try(3, 12345, Bytes(0UL, 0UL), 104), Is.EqualTo(-2), "a node that was never given out");
+        Assert.That(guest.Try(3, FuseGuest.Root, Bytes(0U), 104), Is.EqualTo(-Invalid), "too short");
+    }
+
+    [TestCase("", -22)]
+    [TestCase(".", -22)]
+    [TestCase("..", -22)]
+    [TestCase("a/b", -22)]
+    [TestCase("../outside", -22)]
+    [TestCase("/etc/passwd", -22)]
+    public void Names_ThatAreNoName_AreRefused(string name, int expected)
+    {
+        File.WriteAllText(Path.Combine(Scratch, "outside"), "secret");
+        FuseGuest guest = Begin();
+        ulong file = guest.Create(FuseGuest.Root, "file").Node;
+        Assert.Multiple(() =>
+        {
+            Assert.That(guest.Try(1, FuseGuest.Root, Name(name), 128), Is.EqualTo(expected), "lookup");
+            Assert.That(guest.Try(9, FuseGuest.Root, [.. Bytes(0x1EDU, 0U), .. Name(name)], 128), Is.EqualTo(expected), "mkdir");
+            Assert.That(guest.Try(8, FuseGuest.Root, [.. Bytes(0x81A4U, 0U, 0U, 0U), .. Name(name)], 128), Is.EqualTo(expected), "mknod");
+            Assert.That(guest.Try(6, FuseGuest.Root, [.. Name(name), .. Name("target")], 128), Is.EqualTo(expected), "symlink");
+            Assert.That(guest.Unlink(FuseGuest.Root, name), Is.EqualTo(expected), "unlink");
+            Assert.That(guest.Rename(FuseGuest.Root, "file", FuseGuest.Root, name), Is.EqualTo(expected), "rename to");
+            Assert.That(guest.Rename(FuseGuest.Root, name, FuseGuest.Root, "file"), Is.EqualTo(expected), "rename from");
+            Assert.That(guest.Try(13, FuseGuest.Root, [.. Bytes(file), .. Name(name)], 128), Is.EqualTo(expected), "link");
+            Assert.That(guest.TryCreate(FuseGuest.Root, name), Is.EqualTo(expected), "create");
+        });
+        Assert.That(guest.Try(1, FuseGuest.Root, Name(new string('n', 256)), 128), Is.EqualTo(-Nametoolong));
+        Assert.That(guest.Try(1, FuseGuest.Root, "no end"u8.ToArray(), 128), Is.EqualTo(-Invalid));
+    }
+
+    [Test]
+    public void Links_AreRead_AndNeverFollowed()
+    {
+        File.WriteAllText(Path.Combine(Scratch, "outside"), "secret");
+        Directory.CreateDirectory(Path.Combine(Scratch, "away"));
+        File.WriteAllText(Path.Combine(Scratch, "away", "file"), "secret");
+        File.CreateSymbolicLink(In("file"), Path.Combine(Scratch, "outside"));
+        File.CreateSymbolicLink(In("directory"), Path.Combine(Scratch, "away"));
+        FuseGuest guest = Begin();
+        ulong link = guest.Node("file");
+        Assert.That(Encoding.UTF8.GetString(guest.Demand(5, link, [], 4096)), Is.EqualTo(Path.Combine(Scratch, "outside")));
+        Assert.That(guest.Open(link), Is.EqualTo(-Enxio));
+        Assert.That(guest.Find("directory/file"), Is.EqualTo(-Enotdir));
+        Assert.That(guest.Try(27, guest.Node("directory"), Bytes(0U, 0U), 16), Is.EqualTo(-Enotdir));
+        Assert.That(guest.TryCreate(FuseGuest.Root, "file"), Is.EqualTo(-Enxio), "what is there is not a file");
+        Assert.That(guest.Demand(6, FuseGuest.Root, [.. Name("made"), .. Name("../outside")], 128), Is.Not.Empty);
+        Assert.That(new FileInfo(In("made")).LinkTarget, Is.EqualTo("../outside"));
+    }
+
+    [Test]
+    public void Nodes_ThatAreNoFiles_AreNeverOpened()
+    {
+        HostCommand.Run("mkfifo", In("fifo"));
+        FuseGuest guest = Begin();
+        ulong fifo = guest.Node("fifo");
+        Assert.That(guest.Open(fifo), Is.EqualTo(-Enxio));
+        Assert.That(guest.TryCreate(FuseGuest.Root, "fifo"), Is.EqualTo(-Enxio));
+        Assert.That(guest.Try(4, fifo, SetAttributes(valid: 8, size: 0), 104), Is.EqualTo(-Invalid), "a new size");
+        Assert.That(U32(guest.Attributes(fifo), 60) & 0xF000, Is.EqualTo(0x1000), "S_IFIFO");
+        Assert.That(guest.Try(8, FuseGuest.Root, [.. Bytes(0x11A4U, 0U, 0U, 0U), .. Name("another")], 128), Is.Zero);
+        Assert.That(File.Exists(In("another")));
+    }
+
+    [Test]
+    public void Files_AreReadAndWritten_AndTheHostSeesThem()
+    {
+        FuseGuest guest = Begin();
+        (ulong node, ulong handle) = guest.Create(FuseGuest.Root, "file");
+        byte[] bytes = new byte[200_000];
+        new Random(1).NextBytes(bytes);
+        guest.Fuse.Write(node, handle, 5, bytes);
+        Assert.That(File.ReadAllBytes(In("file")).AsSpan(5).ToArray(), Is.EqualTo(bytes));
+        Assert.That(guest.Fuse.Read(node, handle, 5, 250_000), Is.EqualTo(bytes), "up to the end");
+        Assert.That(guest.Fuse.Read(node, handle, 1_000_000, 4096), Is.Empty);
+        Assert.That(guest.Try(15, node, [.. Bytes(handle, ulong.MaxValue), .. Bytes(4096U, 0U), .. Bytes(0UL), .. Bytes(0U, 0U)], 4096), Is.EqualTo(-Invalid));
+        Assert.That(guest.Try(16, node, [.. Bytes(handle, 0UL), .. Bytes(4096U, 0U), .. Bytes(0UL), .. Bytes(0U, 0U)], 8), Is.EqualTo(-Invalid), "less data than said");
+        Assert.That(U64(guest.Demand(46, node, [.. Bytes(handle, 0UL), .. Bytes(4U, 0U)], 8), 0), Is.EqualTo(200_005), "SEEK_HOLE");
+        guest.Demand(43, node, [.. Bytes(handle, 0UL, 300_000UL), .. Bytes(0U, 0U)]);
+        Assert.That(new FileInfo(In("file")).Length, Is.EqualTo(300_000), "fallocate");
+        (ulong copy, ulong copyHandle) = guest.Create(FuseGuest.Root, "copy");
+        Assert.That(U32(guest.Demand(47, node, Bytes(handle, 5, copy, copyHandle, 0, 1000, 0), 8), 0), Is.EqualTo(1000), "copy_file_range");
+        Assert.That(File.ReadAllBytes(In("copy")), Is.EqualTo(bytes[..1000]));
+        guest.Demand(20, node, [.. Bytes(handle), .. Bytes(0U, 0U)]);
+        guest.Demand(50, FuseGuest.Root, Bytes(0UL));
+        guest.Fuse.Release(node, handle);
+        Assert.That(guest.Try(18, node, [.. Bytes(handle), .. Bytes(0U, 0U), .. Bytes(0UL)]), Is.EqualTo(-Ebadf), "twice");
+        Assert.That(guest.Try(15, node, [.. Bytes(handle, 0UL), .. Bytes(4096U, 0U), .. Bytes(0UL), .. Bytes(0U, 0U)], 4096), Is.EqualTo(-Ebadf));
+    }
+
+    [Test]
+    public void Attributes_AreChanged()
+    {
+        File.WriteAllText(In("file"), "0123456789");
+        FuseGuest guest = Begin();
+        ulong node = guest.Node("file");
+        Assert.That(U64(guest.Demand(4, node, SetAttributes(valid: 1 | 8 | 16 | 32, size: 4, mode: 0x81C0, accessed: 1000, modified: 2000), 104), 16 + 8), Is.EqualTo(4));
+        Assert.That(File.ReadAllText(In("file")), Is.EqualTo("0123"));
+        Assert.That(File.GetUnixFileMode(In("file")), Is.EqualTo(UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute));
+        Assert.That(File.GetLastWriteTimeUtc(In("file")), Is.EqualTo(DateTime.UnixEpoch.AddSeconds(2000)));
+        byte[] statx = guest.Demand(52, node, [.. Bytes(0U, 0U), .. Bytes(0UL), .. Bytes(0U, 0xFFFU)], 288);
+        Assert.That((U64(statx, 32 + 40), U32(statx, 32) & 0x800), Is.EqualTo((4UL, 0x800U)), "statx: the size, and that it knows when the file was made");
+        Assert.That(guest.Try(4, FuseGuest.Root, SetAttributes(valid: 8, size: 4), 104), Is.EqualTo(-Isdir));
+        byte[] statfs = guest.Demand(17, FuseGuest.Root, [], 80);
+        Assert.That((U64(statfs, 0) > 0, U32(statfs, 44)), Is.EqualTo((true, 255U)));
+        Assert.That(guest.Try(34, node, Bytes(4U, 0U)), Is.Zero, "access");
+    }
+
+    [Test]
+    public void Removed_WhileOpen_GoesOn()
+    {
+        FuseGuest guest = Begin();
+        (ulong node, ulong handle) = guest.Create(FuseGuest.Root, "file");
+        ulong other = guest.Create(FuseGuest.Root, "other").Node;
+        ulong directory = guest.MakeDirectory(FuseGuest.Root, "directory");
+        guest.Fuse.Write(node, handle, 0, "still there"u8.ToArray());
+        Assert.That(guest.Unlink(FuseGuest.Root, "file"), Is.Zero);
+        Assert.That(guest.Unlink(FuseGuest.Root, "other"), Is.Zero);
+        Assert.That(guest.Try(11, FuseGuest.Root, Name("directory")), Is.Zero);
+        Assert.That(guest.ReadText(node), Is.EqualTo("still there"), "opened once more");
+        Assert.That(U32(guest.Attributes(other), 64), Is.Zero, "its links, by a number alone");
+        Assert.That(guest.TryAttributes(directory), Is.Zero);
+        Assert.That(guest.TryCreate(directory, "x"), Is.EqualTo(-2));
+        // And a file of the same name is another.
+        Assert.That(guest.Create(FuseGuest.Root, "file").Node, Is.Not.EqualTo(node));
+    }
+
+    [Test]
+    public void Renamed_ByGuestAndHost_IsFound()
+    {
+        FuseGuest guest = Begin();
+        ulong a = guest.MakeDirectory(FuseGuest.Root, "a"), b = guest.MakeDirectory(FuseGuest.Root, "b");
+        (ulong node, ulong handle) = guest.Create(a, "file");
+        guest.Fuse.Write(node, handle, 0, "text"u8.ToArray());
+        guest.Fuse.Release(node, handle);
+        Assert.That(guest.Rename(a, "file", b, "moved"), Is.Zero);
+        Assert.That(guest.ReadText(node), Is.EqualTo("text"));
+        Assert.That(guest.Rename(FuseGuest.Root, "b", a, "c"), Is.Zero);
+        Assert.That(guest.ReadText(node), Is.EqualTo("text"), "its directory is elsewhere now");
+        Assert.That(guest.Rename(FuseGuest.Root, "a", a, "d"), Is.EqualTo(-Invalid), "into itself");
+        ulong second = guest.Create(a, "second").Node;
+        Assert.That(guest.Rename(a, "second", b, "moved", flags: 1), Is.EqualTo(-Exist), "RENAME_NOREPLACE");
+        Assert.That(guest.Rename(a, "second", b, "moved", flags: 2), Is.Zero, "RENAME_EXCHANGE");
+        Assert.That((guest.ReadText(node), guest.ReadText(second)), Is.EqualTo(("text", "")));
+        Assert.That(guest.Rename(a, "second", b, "moved"), Is.Zero, "over another");
+        Assert.That(guest.TryAttributes(second), Is.Zero, "which the guest still knows");
+        Assert.That(guest.Rename(a, "nothing", b, "moved", flags: 64), Is.EqualTo(-Invalid));
+        File.Move(In("a/c/moved"), In("elsewhere"));
+        Assert.That(guest.Node("elsewhere"), Is.EqualTo(node), "the host has moved it");
+        Assert.That(guest.ReadText(node), Is.EqualTo("text"));
+    }
+
+    [Test]
+    public void HostReplacesAFile_TheGuestsIsStaleAndNeverTheOther()
+    {
+        File.WriteAllText(In("file"), "old");
+        FuseGuest guest = Begin();
+        ulong old = guest.Node("file");
+        File.WriteAllText(In("new"), "new");
+        File.Move(In("new"), In("file"), overwrite: true);
+        Assert.That(guest.Open(old), Is.EqualTo(-Stale));
+        ulong current = guest.Node("file");
+        Assert.That((current == old, guest.ReadText(current)), Is.EqualTo((false, "new")));
+    }
+
+    [Test]
+    public void TemporaryFile_IsLinkedLater()
+    {
+        FuseGuest guest = Begin();
+        byte[] reply = guest.Demand(51, FuseGuest.Root, [.. Bytes(0x410002U, 0x81A4U, 0U, 0U), .. Name("/")], 144);
+        (ulong node, ulong handle) = (U64(reply, 0), U64(reply, 128));
+        guest.Fuse.Write(node, handle, 0, "text"u8.ToArray());
+        Assert.That(Directory.GetFileSystemEntries(Shared), Is.Empty);
+        byte[] entry = guest.Demand(13, FuseGuest.Root, [.. Bytes(node), .. Name("named")], 128);
+        Assert.That((U64(entry, 0), File.ReadAllText(In("named"))), Is.EqualTo((node, "text")));
+    }
+
+    [Test]
+    public void Listings_OfALargeDirectory_AreWhole()
+    {
+        string[] names = [.. Enumerable.Range(0, 1500).Select(i => $"file-{i}-{new string('x', i % 100)}")];
+        foreach (string name in names)
+            File.WriteAllText(In(name), "");
+        FuseGuest guest = Begin();
+        Assert.That(guest.Fuse.List(FuseGuest.Root), Is.EquivalentTo(names));
+        List<(string Name, ulong Node)> plus = guest.ListPlus(FuseGuest.Root);
+        Assert.That(plus.Where(entry => entry.Name is not ("." or "..")).Select(entry => entry.Name), Is.EquivalentTo(names));
+        Assert.That(plus.Count(entry => entry.Node != 0), Is.EqualTo(names.Length));
+        Assert.That(guest.Node("file-7-xxxxxxx"), Is.EqualTo(plus.Single(entry => entry.Name == "file-7-xxxxxxx").Node));
+    }
+
+    [Test]
+    public void ReadOnly_NothingChanges()
+    {
+        File.WriteAllText(In("file"), "text");
+        FuseGuest guest = Begin("--readonly");
+        ulong node = guest.Node("file");
+        Assert.That(guest.ReadText(node), Is.EqualTo("text"));
+        Assert.Multiple(() =>
+        {
+            Assert.That(guest.Open(node, flags: 2), Is.EqualTo(-Rofs));
+            Assert.That(guest.Open(node, flags: 0x200), Is.EqualTo(-Rofs), "O_TRUNC");
+            Assert.That(guest.TryCreate(FuseGuest.Root, "new"), Is.EqualTo(-Rofs));
+            Assert.That(guest.Unlink(FuseGuest.Root, "file"), Is.EqualTo(-Rofs));
+            Assert.That(guest.Try(4, node, SetAttributes(valid: 8, size: 0), 104), Is.EqualTo(-Rofs));
+            Assert.That(guest.SetXattr(node, "user.x", [1]), Is.EqualTo(-Rofs));
+            Assert.That(guest.Try(9, FuseGuest.Root, [.. Bytes(0x1EDU, 0U), .. Name("d")], 128), Is.EqualTo(-Rofs));
+        });
+        Assert.That(File.ReadAllText(In("file")), Is.EqualTo("text"));
+        Assert.That(Directory.GetFileSystemEntries(Shared), Has.Length.EqualTo(1));
+    }
+
+    [Test]
+    public void Xattrs_HaveTheHostsNamesByTheMap()
+    {
+        if (!VmmProcess.IsNative && !Environment.IsPrivilegedProcess)
+            Assert.Ignore("run as root");
+        FuseGuest guest = Begin();
+        ulong node = guest.Create(FuseGuest.Root, "file").Node;
+        Assert.That(guest.SetXattr(node, "user.mine", "value"u8.ToArray()), Is.Zero);
+        Assert.That(guest.SetXattr(node, "trusted.overlay.opaque", "y"u8.ToArray()), Is.Zero);
+        Assert.That(guest.SetXattr(node, "user.virtiofs.trusted.x", "y"u8.ToArray()), Is.EqualTo(-Eperm), "that name is this side's");
+        Assert.That(guest.GetXattr(node, "trusted.overlay.opaque", out byte[] value), Is.Zero);
+        Assert.That(value, Is.EqualTo("y"u8.ToArray()));
+        Assert.That(guest.GetXattr(node, "user.nothing", out _), Is.EqualTo(-Nodata));
+        Assert.That(guest.ListXattrs(node), Is.EquivalentTo(new[] { "user.mine", "trusted.overlay.opaque" }));
+        Assert.That(U32(guest.Demand(23, node, Bytes(0U, 0U), 8), 0), Is.EqualTo("user.mine".Length + "trusted.overlay.opaque".Length + 2), "how long the list is");
+        Assert.That(guest.Try(24, node, Name("user.mine")), Is.Zero);
+        Assert.That(guest.ListXattrs(node), Is.EqualTo(new[] { "trusted.overlay.opaque" }));
+        guest.Begin(FuseGuest.AllFlags & ~(ulong)FuseFlags.PosixAcl);
+        Assert.That(guest.SetXattr(guest.Node("file"), "system.posix_acl_access", [2, 0, 0, 0]), Is.EqualTo(-Notsupported), "nobody would check it");
+    }
+
+    [Test]
+    public void Xattrs_Off_AreNotThere()
+    {
+        FuseGuest guest = Begin("--no-xattr");
+        Assert.That(guest.SetXattr(FuseGuest.Root, "user.x", [1]), Is.EqualTo(-Enosys));
+        Assert.That(guest.Flags & (ulong)FuseFlags.PosixAcl, Is.Zero);
+    }
+
+    [Test]
+    public void New_Files_BelongToTheirUsers()
+    {
+        RequireRoot();
+        File.SetUnixFileMode(Shared, (UnixFileMode)0x1FF);
+        FuseGuest guest = Begin();
+        guest.Fuse.Caller = (1234, 2345);
+        ulong file = guest.Create(FuseGuest.Root, "file", mode: 0x8000 | 0x1B6, mask: 0x12).Node;
+        ulong directory = guest.MakeDirectory(FuseGuest.Root, "directory", mode: 0x1C0);
+        guest.Demand(6, FuseGuest.Root, [.. Name("link"), .. Name("x")], 128);
+        guest.Demand(8, FuseGuest.Root, [.. Bytes(0x11A4U, 0U, 0U, 0U), .. Name("fifo")], 128);
+        foreach (string name in new[] { "file", "directory", "link", "fifo" })
+            Assert.That(HostCommand.Run("stat", "-c", "%u %g", In(name)).Trim(), Is.EqualTo("1234 2345"), name);
+        Assert.That((U32(guest.Attributes(file), 68), U32(guest.Attributes(directory), 60)), Is.EqualTo((1234U, 0x41C0U)));
+        Assert.That(File.GetUnixFileMode(In("file")), Is.EqualTo((UnixFileMode)0x1A4), "the umask, which is left to this side with ACLs");
+        // In the directory of another user who has not let them in.
+        guest.Fuse.Caller = (4321, 4321);
+        Assert.That(guest.TryCreate(directory, "x"), Is.EqualTo(-13));
+        guest.Fuse.Caller = (0, 0);
+        Assert.That(HostCommand.Run("stat", "-c", "%u", In("file")).Trim(), Is.EqualTo("1234"));
+        guest.Create(FuseGuest.Root, "roots");
+        Assert.That(HostCommand.Run("stat", "-c", "%u", In("roots")).Trim(), Is.EqualTo("0"), "and the thread is itself again");
+        // A group of the caller's by which he may write there: FUSE_EXT_GROUPS.
+        HostCommand.Run("chown", "0:777", In("directory"));
+        HostCommand.Run("chmod", "2770", In("directory"));
+        guest.Fuse.Caller = (1234, 2345);
+        byte[] arguments = [.. Bytes(0x42U, 0x81A4U, 0U, 0U), .. Name("withgroup"), .. new byte[6]];
+        Assert.That(guest.Fuse.Try(35, directory, [.. arguments, .. Bytes(16U, 32U, 1U, 777U)], 144, out _, extensions: 16), Is.Zero);
+        Assert.That(HostCommand.Run("stat", "-c", "%u %g", In("directory/withgroup")).Trim(), Is.EqualTo("1234 777"));
+        Assert.That(guest.TryCreate(directory, "without"), Is.EqualTo(-13), "it was for that request alone");
+    }
+
+    [Test]
+    public void Ids_AreTranslated()
+    {
+        RequireRoot();
+        File.WriteAllText(In("file"), "");
+        HostCommand.Run("chown", "1000:1000", In("file"));
+        File.SetUnixFileMode(Shared, (UnixFileMode)0x1FF);
+        FuseGuest guest = Begin("--translate-uid", "map:0:1000:10", "--translate-uid", "forbid-guest:50:5", "--translate-gid", "squash-guest:0:1000:100", "--translate-gid", "host:1000:0:1");
+        byte[] attributes = guest.Attributes(guest.Node("file"));
+        Assert.That((U32(attributes, 68), U32(attributes, 72)), Is.EqualTo((0U, 0U)));
+        guest.Fuse.Caller = (3, 7);
+        guest.Create(FuseGuest.Root, "made");
+        Assert.That(HostCommand.Run("stat", "-c", "%u %g", In("made")).Trim(), Is.EqualTo("1003 1000"));
+        guest.Fuse.Caller = (52, 7);
+        Assert.That(guest.TryCreate(FuseGuest.Root, "forbidden"), Is.EqualTo(-Eperm));
+        Assert.That(guest.Try(4, guest.Node("made"), SetAttributes(valid: 2, user: 54), 104), Is.EqualTo(-Eperm));
+        guest.Demand(4, guest.Node("made"), SetAttributes(valid: 2, user: 4), 104);
+        Assert.That(HostCommand.Run("stat", "-c", "%u", In("made")).Trim(), Is.EqualTo("1004"));
+    }
+
+    [Test]
+    public void SetIdBits_GoWithWritesThatSaySo()
+    {
+        RequireRoot();
+        FuseGuest guest = Begin();
+        (ulong node, ulong handle) = guest.Create(FuseGuest.Root, "file", mode: 0x8000 | 0x9ED);
+        void Write(uint flags) => guest.Demand(16, node, [.. Bytes(handle, 0UL), .. Bytes(1U, flags), .. Bytes(0UL), .. Bytes(0U, 0U)], 8, [1]);
+        Write(0);
+        Assert.That(U32(guest.Attributes(node), 60) & 0x800, Is.EqualTo(0x800), "root wrote");
+        Write(4);
+        Assert.That(U32(guest.Attributes(node), 60) & 0x800, Is.Zero, "FUSE_WRITE_KILL_SUIDGID");
+        guest.Demand(4, node, SetAttributes(valid: 1, mode: 0x89ED), 104);
+        guest.Demand(4, node, SetAttributes(valid: 8 | 2048, size: 0), 104);
+        Assert.That(U32(guest.Attributes(node), 60) & 0x800, Is.Zero, "FATTR_KILL_SUIDGID");
+        guest.Demand(4, node, SetAttributes(valid: 1, mode: 0x89ED), 104);
+        Assert.That(guest.Open(node, 0x201, openFlags: 1), Is.Not.Negative);
+        Assert.That(U32(guest.Attributes(node), 60) & 0x800, Is.Zero, "FUSE_OPEN_KILL_SUIDGID");
+    }
+
+    [Test]
+    public void Locks_HoldAgainstTheHostAndOtherOwners()
+    {
+        FuseGuest guest = Begin();
+        (ulong node, ulong handle) = guest.Create(FuseGuest.Root, "file");
+        ulong second = (ulong)guest.Open(node);
+        Assert.That(guest.Lock(node, handle, owner: 1, type: 1, start: 0, end: 99), Is.Zero);
+        Assert.That(guest.Lock(node, handle, owner: 2, type: 1, start: 50, end: 150), Is.EqualTo(-Eagain));
+        Assert.That(guest.Lock(node, handle, owner: 2, type: 1, start: 100, end: 150), Is.Zero);
+        byte[] found = guest.Demand(31, node, FuseGuest.LockArguments(handle, 2, 1, start: 10, end: 20), 24);
+        Assert.That((U64(found, 0), U64(found, 8), U32(found, 16)), Is.EqualTo((0UL, 99UL, 1U)), "who has it");
+        Assert.That(IsLockedOnHost("fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB, 10)"), "a program of the host's");
+        guest.Demand(25, node, [.. Bytes(handle), .. Bytes(0U, 0U), .. Bytes(1UL)]);
+        Assert.That(guest.Lock(node, handle, owner: 2, type: 1, start: 0, end: 99), Is.Zero, "the first owner has closed");
+
+        Assert.That(guest.Lock(node, handle, owner: 1, type: 1, isFlock: true), Is.Zero);
+        Assert.That(guest.Lock(node, second, owner: 2, type: 0, isFlock: true), Is.EqualTo(-Eagain));
+        Assert.That(IsLockedOnHost("fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)"));
+        guest.Fuse.Release(node, handle);
+        Assert.That(guest.Lock(node, second, owner: 2, type: 0, isFlock: true), Is.Zero);
+        Assert.That(guest.Lock(node, second, owner: 2, type: 7), Is.EqualTo(-Invalid));
+    }
+
+    [Test]
+    public void Locks_ThatAreWaitedFor_HoldNothingElseUp()
+    {
+        FuseGuest guest = Begin();
+        (ulong node, ulong handle) = guest.Create(FuseGuest.Root, "file");
+        Assert.That(guest.Lock(node, handle, owner: 1, type: 1), Is.Zero);
+        var second = new WaitingLock(guest, node, FuseGuest.LockArguments(handle, 2, 1));
+        var third = new WaitingLock(guest, node, FuseGuest.LockArguments(handle, 3, 1));
+        Assert.That(guest.TryAttributes(node), Is.Zero, "others go on");
+        Assert.That(guest.Lock(node, handle, owner: 1, type: 2), Is.Zero);
+        Assert.That(second.Await(), Is.Zero);
+        Assert.That(third.HasEnded, Is.False);
+        guest.Peer.Pause();
+        Assert.That(third.Await(), Is.EqualTo(-4), "a pause ends the wait: EINTR");
+    }
+
+    [Test]
+    public void Descriptors_FewerThanFiles_AreEnough()
+    {
+        const int files = 3000;
+        for (int i = 0; i < files; i++)
+            File.WriteAllText(Path.Combine(Directory.CreateDirectory(In($"d{i % 10}")).FullName, $"f{i}"), $"{i}");
+        VmmProcess process = Serve("--rlimit-nofile", "400");
+        using var guest = new FuseGuest(SocketPath);
+        ulong[] nodes = [.. Enumerable.Range(0, files).Select(i => guest.Node($"d{i % 10}/f{i}"))];
+        for (int i = 0; i < files; i++)
+            Assert.That(guest.ReadText(nodes[i]), Is.EqualTo($"{i}"));
+        Assert.That(Directory.GetFiles($"/proc/{process.Id}/fd"), Has.Length.LessThan(400));
+        // As many as there are descriptors for, and then no more; those that are open go on.
+        var handles = new List<long>();
+        for (int i = 0; i < 500 && (handles.Count == 0 || handles[^1] >= 0); i++)
+            handles.Add(guest.Open(nodes[i], 0));
+        Assert.That(handles[^1], Is.EqualTo(-24), "EMFILE");
+        Assert.That(handles, Has.Count.GreaterThan(200));
+        Assert.That(guest.Fuse.Read(nodes[0], (ulong)handles[0], 0, 100), Is.EqualTo("0"u8.ToArray()));
+        process.WaitForErrors("as many files open as this process may have descriptors");
+        for (int i = 0; i < handles.Count - 1; i++)
+            guest.Fuse.Release(nodes[i], (ulong)handles[i]);
+        Assert.That(guest.ReadText(nodes[files - 1]), Is.EqualTo($"{files - 1}"));
+    }
+
+    [Test]
+    public void Forget_EveryLookup_LeavesNothing()
+    {
+        for (int i = 0; i < 100; i++)
+            File.WriteAllText(In($"f{i}"), "");
+        VmmProcess process = Serve();
+        using var guest = new FuseGuest(SocketPath);
+        int before = Directory.GetFiles($"/proc/{process.Id}/fd").Length;
+        for (int i = 0; i < 100; i++)
+        {
+            ulong node = guest.Node($"f{i}");
+            Assert.That(guest.Node($"f{i}"), Is.EqualTo(node));
+            guest.ReadText(node);
+            guest.Fuse.Forget(node, 1);
+            Assert.That(guest.TryAttributes(node), Is.Zero, "once more was it told");
+            guest.Fuse.Forget(node, 1);
+            Assert.That(guest.TryAttributes(node), Is.EqualTo(-2));
+            guest.Fuse.Forget(node, ulong.MaxValue);
+        }
+        guest.Fuse.Forget(FuseGuest.Root, ulong.MaxValue);
+        Assert.That(guest.TryAttributes(FuseGuest.Root), Is.Zero, "the root is never forgotten");
+        Assert.That(Directory.GetFiles($"/proc/{process.Id}/fd"), Has.Length.EqualTo(before));
+    }
+
+    [Test]
+    public void Ioctl_FlagsOfFiles_AreReadAndNothingElse()
+    {
+        FuseGuest guest = Begin();
+        (ulong node, ulong handle) = guest.Create(FuseGuest.Root, "file");
+        byte[] Arguments(uint command, params byte[] data) => [.. Bytes(handle), .. Bytes(0U, command), .. Bytes(0UL), .. Bytes((uint)data.Length, 8U), .. data];
+        int error = guest.Fuse.Try(39, node, Arguments(0x80086601), 24, out byte[] reply);
+        Assert.That(error, Is.Zero.Or.EqualTo(-25).Or.EqualTo(-Notsupported), "a file system may have no flags");
+        if (error == 0)
+            Assert.That(reply, Has.Length.EqualTo(20));
+        Assert.That(guest.Try(39, node, Arguments(0x40049409), 16), Is.EqualTo(-25), "FICLONE");
+        Assert.That(guest.Try(39, node, Arguments(0x5421), 16), Is.EqualTo(-25), "FIONBIO");
+        Assert.That(guest.Try(39, node, Arguments(0x40086602), 16), Is.EqualTo(-Invalid), "no flags to set");
+    }
+
+    private static byte[] SetAttributes(
+        uint valid, ulong size = 0, uint mode = 0, ulong accessed = 0, ulong modified = 0, uint user = 0) =>
+        [.. Bytes(valid, 0U), .. Bytes(0UL, size, 0UL, accessed, modified, 0UL), .. Bytes(0U, 0U, 0U, mode, 0U, user, 0U, 0U)];
+
+    private bool IsLockedOnHost(string expression)
+    {
+        string script = $"import fcntl\nf = open('{In("file")}', 'r+b')\ntry:\n    {expression}\n    print('free')\nexcept BlockingIOError:\n    print('locked')\n";
+        return HostCommand.Run("python3", "-c", script).Trim() == "locked";
+    }
+}
