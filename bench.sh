@@ -4,7 +4,7 @@
 #   ./bench.sh net [-n RUNS]     packets: round trips, throughput, connections, exits, beside QEMU's microvm (3 minutes)
 #   ./bench.sh vsock [-n RUNS]   the same over virtual sockets (3 minutes)
 #   ./bench.sh blk [-n RUNS]     a disk of qemu-storage-daemon (vhost-user), beside QEMU's microvm (6 minutes)
-#   ./bench.sh fs [-n RUNS]      a directory of virtiofsd (vhost-user), beside QEMU's microvm (6 minutes)
+#   ./bench.sh fs [-n RUNS]      a directory: our daemon and virtiofsd (vhost-user), under our VMM and QEMU's microvm (12 minutes)
 #   ./bench.sh control [-n RUNS] connecting to a vhost-user daemon, and messages to it: time and CPU time (1 minute)
 #   ./bench.sh backend [-n RUNS] our block back-end beside qemu-storage-daemon: requests a second, CPU time (8 minutes)
 # Tables go to stdout, raw results to artifacts/bench. What the figures mean is in docs/measurements.md.

@@ -1,13 +1,18 @@
 // Works a file system, in one process: starting programs takes too long in the emulated KVM host.
 //   fstest files DIR COUNT            creates files, lists them, reads them back, renames and removes them
+//   fstest posix DIR                  what programs expect of a file system beyond reading and writing
 //   fstest random FILE SECONDS SEED   random operations on one file, each compared with what they must give (as fsx does)
 // Prints NAME=VALUE lines, and ends with status 1 and a message at the first thing that is not as it should be.
 #include "check.h"
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdint.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #define MAX_CONTENT 16384
@@ -286,6 +291,140 @@ static void random_operations(const char *path, int seconds, uint64_t seed)
     printf("operations=%lu\n", count);
 }
 
+#define CHECK(condition) \
+    do { \
+        if (!(condition)) \
+            fail("line %d: %s", __LINE__, #condition); \
+    } while (0)
+
+static int make(const char *path, const char *text)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL, 0644);
+    CHECK(fd >= 0);
+    CHECK(write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+    return fd;
+}
+
+static int holds(const char *path, const char *text)
+{
+    char found[64] = {0};
+    int fd = open(path, O_RDONLY);
+    if (fd < 0)
+        return 0;
+    CHECK(read(fd, found, sizeof(found) - 1) >= 0);
+    close(fd);
+    return strcmp(found, text) == 0;
+}
+
+// Whether another process can lock the file.
+static int is_free(const char *path, int whole)
+{
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+        int fd = open(path, O_RDWR);
+        _exit(whole ? flock(fd, LOCK_EX | LOCK_NB) != 0 : fcntl(fd, F_SETLK, &lock) != 0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child);
+    return status == 0;
+}
+
+static void posix(const char *root)
+{
+    struct stat status, other;
+    char text[256];
+    CHECK(chdir(root) == 0);
+
+    // Files that are removed, renamed and exchanged while they are open.
+    int fd = make("open", "removed");
+    CHECK(unlink("open") == 0 && fstat(fd, &status) == 0 && status.st_nlink == 0);
+    CHECK(pread(fd, text, 7, 0) == 7 && memcmp(text, "removed", 7) == 0 && ftruncate(fd, 3) == 0 && fchmod(fd, 0600) == 0);
+    close(fd);
+    close(make("one", "one"));
+    close(make("two", "two"));
+    CHECK(renameat2(AT_FDCWD, "one", AT_FDCWD, "two", RENAME_EXCHANGE) == 0 && holds("one", "two") && holds("two", "one"));
+    CHECK(renameat2(AT_FDCWD, "one", AT_FDCWD, "two", RENAME_NOREPLACE) < 0 && errno == EEXIST);
+    CHECK(rename("one", "two") == 0 && holds("two", "two") && access("one", F_OK) < 0 && errno == ENOENT);
+    CHECK(mkdir("directory", 0700) == 0 && mkdir("directory", 0700) < 0 && errno == EEXIST);
+    CHECK(rename("two", "directory/two") == 0 && rmdir("directory") < 0 && errno == ENOTEMPTY);
+    CHECK(rename("directory", "directory/inside") < 0 && errno == EINVAL);
+
+    // Links.
+    CHECK(link("directory/two", "hard") == 0 && stat("hard", &status) == 0 && stat("directory/two", &other) == 0);
+    CHECK(status.st_ino == other.st_ino && status.st_nlink == 2);
+    CHECK(symlink("directory/two", "soft") == 0 && readlink("soft", text, sizeof(text)) == 13 && holds("soft", "two"));
+    CHECK(symlink("/proc/version", "absolute") == 0 && access("absolute", R_OK) == 0);
+    CHECK(open("soft", O_RDONLY | O_NOFOLLOW) < 0 && errno == ELOOP);
+    fd = open(".", O_TMPFILE | O_RDWR, 0644);
+    CHECK(fd >= 0 && write(fd, "tmp", 3) == 3);
+    snprintf(text, sizeof(text), "/proc/self/fd/%d", fd);
+    CHECK(linkat(AT_FDCWD, text, AT_FDCWD, "named", AT_SYMLINK_FOLLOW) == 0 && holds("named", "tmp"));
+    close(fd);
+    CHECK(mkfifo("fifo", 0644) == 0 && stat("fifo", &status) == 0 && S_ISFIFO(status.st_mode));
+    CHECK(mknod("null", S_IFCHR | 0666, makedev(1, 3)) == 0 && (fd = open("null", O_WRONLY)) >= 0 && write(fd, "x", 1) == 1);
+    close(fd);
+
+    // Owners, modes and times. Who writes to another's set-user-id file takes the bit away.
+    fd = make("owned", "x");
+    CHECK(fchown(fd, 1000, 1000) == 0 && fchmod(fd, 04755) == 0 && fstat(fd, &status) == 0 && status.st_uid == 1000 && (status.st_mode & 07777) == 04755);
+    struct timespec times[2] = {{.tv_sec = 1000, .tv_nsec = 5}, {.tv_sec = 2000, .tv_nsec = 7}};
+    CHECK(futimens(fd, times) == 0 && fstat(fd, &status) == 0 && status.st_mtim.tv_sec == 2000 && status.st_mtim.tv_nsec == 7);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        CHECK(chmod("owned", 04777) == 0 && chmod(".", 0777) == 0 && setgid(2000) == 0 && setuid(2000) == 0);
+        int theirs = open("owned", O_WRONLY);
+        CHECK(theirs >= 0 && write(theirs, "y", 1) == 1 && fstat(theirs, &status) == 0 && !(status.st_mode & 04000));
+        CHECK(access("directory/two", F_OK) < 0 && errno == EACCES);
+        close(make("theirs", "z"));
+        CHECK(stat("theirs", &status) == 0 && status.st_uid == 2000 && status.st_gid == 2000);
+        CHECK(chmod("owned", 0777) < 0 && errno == EPERM);
+        _exit(0);
+    }
+    int result;
+    CHECK(waitpid(child, &result, 0) == child && result == 0);
+    close(fd);
+
+    // Extended attributes, with those that overlayfs needs, and file capabilities.
+    static const unsigned char capability[20] = {1, 0, 0, 2, 0, 4};
+    CHECK(setxattr("owned", "user.mine", "value", 5, 0) == 0 && getxattr("owned", "user.mine", text, sizeof(text)) == 5 && memcmp(text, "value", 5) == 0);
+    CHECK(setxattr("directory", "trusted.overlay.opaque", "y", 1, 0) == 0 && getxattr("directory", "trusted.overlay.opaque", text, sizeof(text)) == 1);
+    CHECK(listxattr("directory", text, sizeof(text)) == sizeof("trusted.overlay.opaque"));
+    CHECK(removexattr("owned", "user.mine") == 0 && getxattr("owned", "user.mine", text, sizeof(text)) < 0 && errno == ENODATA);
+    CHECK(setxattr("owned", "security.capability", capability, sizeof(capability), 0) == 0 && getxattr("owned", "security.capability", text, sizeof(text)) == 20);
+
+    // Locks, against another process.
+    fd = open("named", O_RDWR);
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    CHECK(fcntl(fd, F_SETLK, &lock) == 0 && !is_free("named", 0));
+    lock.l_type = F_UNLCK;
+    CHECK(fcntl(fd, F_SETLK, &lock) == 0 && is_free("named", 0));
+    CHECK(flock(fd, LOCK_EX) == 0 && !is_free("named", 1) && flock(fd, LOCK_UN) == 0 && is_free("named", 1));
+
+    // Room: holes, and what is allocated and copied.
+    CHECK(ftruncate(fd, 1 << 20) == 0 && pwrite(fd, "data", 4, 512 << 10) == 4 && fsync(fd) == 0);
+    CHECK(lseek(fd, 4096, SEEK_DATA) == 512 << 10 && lseek(fd, 512 << 10, SEEK_HOLE) > 512 << 10);
+    CHECK(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 512 << 10, 4096) == 0 && pread(fd, text, 4, 512 << 10) == 4 && memcmp(text, "\0\0\0\0", 4) == 0);
+    int copy = open("copy", O_RDWR | O_CREAT, 0644);
+    off_t from = 0;
+    CHECK(copy_file_range(fd, &from, copy, NULL, 3, 0) == 3 && holds("copy", "tmp"));
+    close(copy);
+    close(fd);
+
+    // A mapping and the file are the same.
+    fd = make("mapped", "0123456789");
+    CHECK(ftruncate(fd, 8192) == 0);
+    char *mapped = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CHECK(mapped != MAP_FAILED && mapped[9] == '9');
+    memcpy(mapped + 4090, "across a page", 13);
+    CHECK(msync(mapped, 8192, MS_SYNC) == 0 && pread(fd, text, 13, 4090) == 13 && memcmp(text, "across a page", 13) == 0);
+    CHECK(munmap(mapped, 8192) == 0);
+    close(fd);
+    printf("posix=ok\n");
+}
+
 int main(int count, char **arguments)
 {
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -293,8 +432,10 @@ int main(int count, char **arguments)
         files(arguments[2], atoi(arguments[3]));
     else if (count == 5 && strcmp(arguments[1], "random") == 0)
         random_operations(arguments[2], atoi(arguments[3]), strtoull(arguments[4], NULL, 0));
+    else if (count == 3 && strcmp(arguments[1], "posix") == 0)
+        posix(arguments[2]);
     else {
-        fprintf(stderr, "usage: fstest files DIR COUNT | random FILE SECONDS SEED\n");
+        fprintf(stderr, "usage: fstest files DIR COUNT | posix DIR | random FILE SECONDS SEED\n");
         return 2;
     }
     return 0;

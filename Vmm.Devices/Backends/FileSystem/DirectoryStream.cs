@@ -5,21 +5,27 @@ using Vmm.Vhost.Native.FileSystem;
 namespace Vmm.Devices.Backends.FileSystem;
 
 /// <summary>How far a directory was read: entries that the kernel gave and the guest has not had yet. Its lock is this object.</summary>
-internal sealed class DirectoryStream
+internal sealed class DirectoryStream(DirectoryBuffers buffers)
 {
-    private const int BufferSize = 32 * 1024;
     private const int FixedSize = 19;       // struct linux_dirent64 up to its name: ino, off, reclen, type
 
-    private readonly byte[] _buffer = new byte[BufferSize];
+    private byte[]? _buffer;
     private int _start;
     private int _end;
     private long _position;     // of the entry at _start, as the guest says it
     private bool _isKnown = true;
+    private bool _isKept;       // the buffer, between two reads
+    private bool _hasEnded;
 
     /// <summary>Gets ready to read from <paramref name="position"/> on: 0, or what stood in an entry.</summary>
     /// <returns>0, or a negated error number.</returns>
     public int Seek(in HeldDescriptor directory, long position)
     {
+        if (_isKept)
+        {
+            buffers.EndKeeping();
+            _isKept = false;
+        }
         if (_isKnown && position == _position)
             return 0;
         _start = _end = 0;
@@ -41,6 +47,7 @@ internal sealed class DirectoryStream
         entry = default;
         if (_start >= _end)
         {
+            _buffer ??= buffers.Take();
             int count = FileTree.ReadDirectory(in directory, _buffer);
             if (count <= 0)
                 return count;
@@ -52,6 +59,33 @@ internal sealed class DirectoryStream
         entry = new DirectoryEntry(
             BinaryPrimitives.ReadUInt64LittleEndian(rest), BinaryPrimitives.ReadInt64LittleEndian(rest[8..]), rest[18], length, name[..(name.IndexOf((byte)0) + 1)]);
         return 1;
+    }
+
+    /// <summary>Ends a read: what is left is kept for the next, if others have not kept too much.</summary>
+    public void Rest()
+    {
+        if (_buffer is null)
+            return;
+        bool isLeft = _start < _end && !_hasEnded;
+        if (isLeft && buffers.TryKeep())
+        {
+            _isKept = true;
+            return;
+        }
+        _isKnown &= !isLeft;
+        _start = _end = 0;
+        buffers.Return(_buffer);
+        _buffer = null;
+    }
+
+    /// <summary>Nobody reads any more.</summary>
+    public void End()
+    {
+        _hasEnded = true;
+        if (_isKept)
+            buffers.EndKeeping();
+        _isKept = false;
+        Rest();
     }
 
     /// <summary>Takes what <see cref="Peek"/> gave.</summary>

@@ -82,7 +82,11 @@ public sealed class FileSystemBackend : VhostUserDevice, IDisposable
     public override int ConfigSize => _options.Tag is null ? 0 : SpaceSize;
 
     /// <inheritdoc/>
-    public override VhostUserProtocolFeatures ProtocolFeatures => _options.DaxWindow > 0 ? VhostUserProtocolFeatures.Shmem : VhostUserProtocolFeatures.None;
+    public override VhostUserProtocolFeatures ProtocolFeatures =>
+        VhostUserProtocolFeatures.DeviceState | (_options.DaxWindow > 0 ? VhostUserProtocolFeatures.Shmem : VhostUserProtocolFeatures.None);
+
+    /// <inheritdoc/>
+    public override int KeptMemorySize => FuseServer.KeptSize;
 
     /// <inheritdoc/>
     public override IReadOnlyList<ulong> SharedMemorySizes => _options.DaxWindow > 0 ? [_options.DaxWindow] : [];
@@ -99,6 +103,15 @@ public sealed class FileSystemBackend : VhostUserDevice, IDisposable
 
     /// <inheritdoc/>
     public override void Reset() => _server.Reset();
+
+    /// <inheritdoc/>
+    public override void MemoryKept(KeptMemory? memory) => _server.Keep(memory);
+
+    /// <inheritdoc/>
+    public override byte[]? SaveState() => _server.Save();
+
+    /// <inheritdoc/>
+    public override bool LoadState(ReadOnlySpan<byte> state) => _server.Load(state);
 
     /// <inheritdoc/>
     public override IRingHandler StartRing(BackendRing ring) => new FileSystemRing(_server, _pool);

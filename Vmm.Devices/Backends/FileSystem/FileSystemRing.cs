@@ -91,7 +91,8 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool) : IRin
     {
         FuseRequest request = _free.TryPop(out FuseRequest? free) ? free : new FuseRequest { Ring = this };
         long result = request.Load(in chain);
-        if (result == 0)
+        // What a process before this one may have done already: to forget a file once too often is worse than not to forget it.
+        if (result == 0 && (FuseServer.HasReply(request.Header.Opcode) || !ring.IsLatestLeft))
         {
             // Before anybody else can say that it is done.
             _pending++;

@@ -9,6 +9,8 @@ internal sealed partial class FuseServer
 {
     private const int MaxListing = 64 * 1024;
 
+    private readonly DirectoryBuffers _directoryBuffers = new();
+
     private long OpenDirectory(FuseRequest request, Inode inode)
     {
         if (!request.TryTake(out FuseOpen _) || request.Room < FuseOpenReply.WireSize)
@@ -18,7 +20,7 @@ internal sealed partial class FuseServer
         using HeldDescriptor path = _inodes.Hold(inode, out int error);
         if (error < 0 || (error = Reopen(in path, FileTree.DirectoryOnly, out FileDescriptor? directory)) < 0)
             return error;
-        var opened = new OpenFile(_handles.Next(), inode, directory!, mayBlock: false) { Directory = new DirectoryStream() };
+        var opened = new OpenFile(_handles.Next(), inode, directory!, FileTree.DirectoryOnly) { Directory = new DirectoryStream(_directoryBuffers) };
         _handles.Add(opened);
         uint flags = Options.Cache == FileSystemCache.Always ? FuseOpenReply.KeepCache | FuseOpenReply.CacheDirectory : 0;
         return request.Reply(new FuseOpenReply(opened.Handle, flags, 0));
@@ -36,18 +38,25 @@ internal sealed partial class FuseServer
         using HeldDescriptor directory = opened.Descriptor.Hold();
         lock (stream)
         {
-            int result = stream.Seek(in directory, (long)arguments.Offset);
-            if (result < 0)
-                return result;
-            while ((result = stream.Peek(in directory, out DirectoryEntry entry)) > 0)
+            try
             {
-                int written = WriteEntry(reply[length..], inode, in directory, in entry, withAttributes);
-                if (written == 0)
-                    return length > 0 ? length : -Errnos.Einval;    // not even one has room
-                stream.Take(in entry);
-                length += written;
+                int result = stream.Seek(in directory, (long)arguments.Offset);
+                if (result < 0)
+                    return result;
+                while ((result = stream.Peek(in directory, out DirectoryEntry entry)) > 0)
+                {
+                    int written = WriteEntry(reply[length..], inode, in directory, in entry, withAttributes);
+                    if (written == 0)
+                        return length > 0 ? length : -Errnos.Einval;    // not even one has room
+                    stream.Take(in entry);
+                    length += written;
+                }
+                return length > 0 ? length : result;
             }
-            return length > 0 ? length : result;
+            finally
+            {
+                stream.Rest();
+            }
         }
     }
 

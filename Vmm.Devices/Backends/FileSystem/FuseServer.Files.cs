@@ -33,7 +33,7 @@ internal sealed partial class FuseServer
 
     private FuseOpenReply Opened(Inode inode, FileDescriptor file, int flags)
     {
-        var opened = new OpenFile(_handles.Next(), inode, file, mayBlock: (flags & (FileTree.Direct | FileTree.DataSynchronous)) != 0);
+        var opened = new OpenFile(_handles.Next(), inode, file, flags);
         _handles.Add(opened);
         return new FuseOpenReply(opened.Handle, Options.Cache switch
         {

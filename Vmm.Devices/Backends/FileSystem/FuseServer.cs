@@ -136,7 +136,7 @@ internal sealed partial class FuseServer : IDisposable
         _isReady = false;
         _waiters.Clear();
         _handles.Clear();
-        _inodes.Clear();
+        _inodes.Clear();    // and with it what is written down
         _window?.Clear();
     }
 

@@ -17,6 +17,39 @@ internal sealed class HandleTable(InodeTable inodes)
         }
     }
 
+    /// <summary>Where openings are written down for a process after this one; null for nowhere.</summary>
+    public SessionTable? Session { get; private set; }
+
+    /// <summary>Writes all openings down, and from now on each that comes.</summary>
+    public void WriteTo(SessionTable? session)
+    {
+        lock (_lock)
+        {
+            Session = session;
+            foreach (OpenFile file in _files.Values)
+                file.Slot = session?.Add(file) ?? -1;
+        }
+    }
+
+    /// <summary>Goes on with openings that were written down; their numbers are not given out again.</summary>
+    /// <param name="files">The openings.</param>
+    /// <param name="last">The last number that was given out.</param>
+    /// <param name="session">Where they stand, and others will.</param>
+    public void Restore(IEnumerable<OpenFile> files, ulong last, SessionTable? session)
+    {
+        lock (_lock)
+        {
+            Session = session;
+            _last = Math.Max(_last, last);
+        }
+        foreach (OpenFile file in files)
+        {
+            inodes.Add(file.Inode, file);
+            lock (_lock)
+                _files[file.Handle] = file;
+        }
+    }
+
     /// <summary>A new number.</summary>
     public ulong Next() => Interlocked.Increment(ref _last);
 
@@ -25,7 +58,10 @@ internal sealed class HandleTable(InodeTable inodes)
     {
         inodes.Add(file.Inode, file);
         lock (_lock)
+        {
             _files.Add(file.Handle, file);
+            file.Slot = Session?.Add(file) ?? -1;
+        }
     }
 
     /// <summary>The opening with a number; null if there is none.</summary>
@@ -44,9 +80,9 @@ internal sealed class HandleTable(InodeTable inodes)
         {
             if (!_files.Remove(handle, out file))
                 return false;
+            Session?.Remove(file.Slot);
         }
-        inodes.Remove(file.Inode, file);
-        file.Descriptor.Dispose();
+        End(file);
         return true;
     }
 
@@ -60,9 +96,16 @@ internal sealed class HandleTable(InodeTable inodes)
             _files.Clear();
         }
         foreach (OpenFile file in files)
-        {
-            inodes.Remove(file.Inode, file);
-            file.Descriptor.Dispose();
-        }
+            End(file);
+    }
+
+    private void End(OpenFile file)
+    {
+        inodes.Remove(file.Inode, file);
+        file.Descriptor.Dispose();
+        if (file.Directory is not { } stream)
+            return;
+        lock (stream)
+            stream.End();
     }
 }

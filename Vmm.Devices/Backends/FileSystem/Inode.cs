@@ -49,6 +49,8 @@ internal sealed class Inode(ulong id, InodeIdentity identity, FileTime born, uin
 
 
 
+    /// <summary>Where it is in the <see cref="SessionTable"/>; -1 if it is not.</summary>
+    public int Slot = -1;
 
     /// <summary>Openings of the file by the guest: each of them leads to it, too.</summary>
     public OpenFile? FirstOpen;

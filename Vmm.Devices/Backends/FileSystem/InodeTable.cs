@@ -41,6 +41,9 @@ internal sealed class InodeTable : IDisposable
     /// <summary>The shared directory.</summary>
     public Inode Root { get; }
 
+    /// <summary>Where files are written down for a process after this one; null for nowhere.</summary>
+    public SessionTable? Session { get; private set; }
+
     /// <summary>How many files the guest knows, and how many of them have a descriptor.</summary>
     public (int Files, int Descriptors) Count
     {
@@ -76,9 +79,11 @@ internal sealed class InodeTable : IDisposable
             inode.Lookups++;
             if (inode == Root)
                 return inode;
-            if (inode.Parent != parent || !inode.Name.AsSpan().SequenceEqual(name))
-                (inode.Parent, inode.Name) = (parent, name.ToArray());
             inode.IsPinned = false;     // a name leads to it
+            if (inode.Parent != parent || !inode.Name.AsSpan().SequenceEqual(name))
+                Move(inode, parent, name);
+            else
+                Session?.SetLookups(inode);
             return inode;
         }
     }
@@ -95,6 +100,7 @@ internal sealed class InodeTable : IDisposable
             _byId.Add(inode.Id, inode);
             _byIdentity[identity] = inode;
             AddOpen(inode, path);
+            inode.Slot = Session?.Add(inode) ?? -1;
             return inode;
         }
     }
@@ -110,7 +116,11 @@ internal sealed class InodeTable : IDisposable
                 return;
             inode.Lookups -= Math.Min(lookups, inode.Lookups);
             if (inode.Lookups > 0)
+            {
+                Session?.SetLookups(inode);
                 return;
+            }
+            Session?.Remove(inode.Slot);
             _byId.Remove(id);
             if (_byIdentity.GetValueOrDefault(inode.Identity) == inode)
                 _byIdentity.Remove(inode.Identity);
@@ -203,7 +213,56 @@ internal sealed class InodeTable : IDisposable
         {
             if (!_byIdentity.TryGetValue(InodeIdentity.Of(in status), out Inode? inode) || !IsSame(inode, in status) || inode == Root || IsBelow(parent, inode))
                 return;
-            (inode.Parent, inode.Name, inode.IsPinned) = (parent, name.ToArray(), false);
+            inode.IsPinned = false;
+            Move(inode, parent, name);
+        }
+    }
+
+    /// <summary>Writes all files down, and from now on each that comes.</summary>
+    public void WriteTo(SessionTable? session)
+    {
+        lock (_lock)
+        {
+            Session = session;
+            foreach (Inode inode in _byId.Values)
+            {
+                if (inode != Root)
+                    inode.Slot = session?.Add(inode) ?? -1;
+            }
+        }
+    }
+
+    /// <summary>Goes on with files that were written down; their numbers are not given out again.</summary>
+    /// <param name="records">The files.</param>
+    /// <param name="last">The last number that was given out.</param>
+    /// <param name="session">Where they stand, and others will; null where they are read from elsewhere.</param>
+    /// <param name="isElsewhere">Whether the directory may be a copy of the one where they were seen: what makes a file the same is then its path and its kind.</param>
+    public void Restore(IReadOnlyList<FileRecord> records, ulong last, SessionTable? session, bool isElsewhere)
+    {
+        lock (_lock)
+        {
+            Session = session;
+            _lastId = Math.Max(_lastId, last);
+            var paths = new Dictionary<ulong, Inode>(records.Count) { [RootId] = Root };
+            foreach (FileRecord record in records)
+            {
+                var inode = new Inode(record.Id, record.Identity, record.Born, record.Type) { Lookups = record.Lookups, Name = record.Name, Slot = session is null ? -1 : record.Slot };
+                if (record.Lookups > 0 && paths.TryAdd(record.Id, inode))
+                    _byId[record.Id] = inode;
+            }
+            foreach (FileRecord record in records)
+            {
+                Inode? parent = paths.GetValueOrDefault(record.Parent);
+                if (parent is { IsDirectory: true } && record.Name.Length > 0 && paths.TryGetValue(record.Id, out Inode? inode) && !IsBelow(parent, inode))
+                    inode.Parent = parent;
+            }
+            foreach (Inode inode in _byId.Values.ToArray())
+            {
+                if (isElsewhere && inode != Root)
+                    Adopt(inode);
+                else
+                    _byIdentity[inode.Identity] = inode;
+            }
         }
     }
 
@@ -259,6 +318,7 @@ internal sealed class InodeTable : IDisposable
                 if (inode != Root)
                     Release(inode);
             }
+            Session?.Clear();
             _byId.Clear();
             _byIdentity.Clear();
             _open.Clear();
@@ -277,6 +337,34 @@ internal sealed class InodeTable : IDisposable
 
     private static bool IsSame(Inode inode, in FileStatus status) =>
         inode.Identity == InodeIdentity.Of(in status) && inode.Born == status.Born && inode.Type == status.Type;
+
+    private void Move(Inode inode, Inode parent, ReadOnlySpan<byte> name)
+    {
+        (inode.Parent, inode.Name) = (parent, name.ToArray());
+        if (Session is { } session)
+            inode.Slot = session.Move(inode);
+    }
+
+    // A file of a copy: what its path leads to, if that is of the same kind; else nothing leads to it.
+    private void Adopt(Inode inode)
+    {
+        if (OpenByName(inode, out FileDescriptor? opened) < 0)
+            return;
+        using (opened)
+        {
+            using HeldDescriptor held = opened!.Hold();
+            if (FileTree.GetStatus(in held, out FileStatus status) < 0 || status.Type != inode.Type)
+                return;
+            var adopted = new Inode(inode.Id, InodeIdentity.Of(in status), status.Born, status.Type)
+            {
+                Lookups = inode.Lookups,
+                Parent = inode.Parent,
+                Name = inode.Name,
+            };
+            _byId[inode.Id] = adopted;
+            _byIdentity[adopted.Identity] = adopted;
+        }
+    }
 
     // A host that moves directories about while the guest does must not make a circle of what is remembered here.
     private static bool IsBelow(Inode inode, Inode ancestor)

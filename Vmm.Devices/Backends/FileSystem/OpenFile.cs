@@ -1,9 +1,10 @@
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.FileSystem;
 
 namespace Vmm.Devices.Backends.FileSystem;
 
 /// <summary>A file, or a directory, that the guest has opened.</summary>
-internal sealed class OpenFile(ulong handle, Inode inode, FileDescriptor descriptor, bool mayBlock)
+internal sealed class OpenFile(ulong handle, Inode inode, FileDescriptor descriptor, int flags)
 {
     /// <summary>By what number the guest knows it.</summary>
     public ulong Handle { get; } = handle;
@@ -13,8 +14,14 @@ internal sealed class OpenFile(ulong handle, Inode inode, FileDescriptor descrip
     /// <summary>The opening.</summary>
     public FileDescriptor Descriptor { get; } = descriptor;
 
+    /// <summary>How it was opened: flags of open(2).</summary>
+    public int Flags { get; } = flags;
+
     /// <summary>Whether reads and writes wait for the disk: it was opened with O_DIRECT or O_SYNC.</summary>
-    public bool MayBlock { get; } = mayBlock;
+    public bool MayBlock => (Flags & (FileTree.Direct | FileTree.DataSynchronous)) != 0;
+
+    /// <summary>Where it is in the <see cref="SessionTable"/>; -1 if it is not.</summary>
+    public int Slot { get; set; } = -1;
 
     /// <summary>How far a directory was read; null for a file.</summary>
     public DirectoryStream? Directory { get; init; }

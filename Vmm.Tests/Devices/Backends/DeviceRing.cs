@@ -44,7 +44,10 @@ internal sealed class DeviceRing : IDisposable
     }
 
     /// <summary>Adds a request with <paramref name="data"/> to read, the first buffers of these lengths, and one for the rest.</summary>
-    public void AddData(ReadOnlySpan<byte> data, params ReadOnlySpan<int> cuts)
+    public void AddData(ReadOnlySpan<byte> data, params ReadOnlySpan<int> cuts) => Add(data, cuts, room: 0);
+
+    /// <summary>Adds a request with <paramref name="data"/> to read, cut as above, and <paramref name="room"/> bytes to write, if any.</summary>
+    public void Add(ReadOnlySpan<byte> data, ReadOnlySpan<int> cuts, int room)
     {
         var buffers = new List<(ulong, uint, bool)>();
         for (int i = 0; !data.IsEmpty; i++)
@@ -55,6 +58,8 @@ internal sealed class DeviceRing : IDisposable
             buffers.Add((address, (uint)length, false));
             data = data[length..];
         }
+        if (room > 0)
+            buffers.Add((Allocate(room), (uint)room, true));
         Add([.. buffers]);
     }
 

@@ -208,5 +208,5 @@ public static class EscapeAttempts
 
     /// <summary>All names, and those of calls that tests make besides.</summary>
     public static IEnumerable<string> Names =>
-        Possible.Concat(Others).Concat(Deadly).Select(call => call.Name).Concat(["connect", "ioctl", "clone3", "sendmsg"]).Distinct();
+        Possible.Concat(Others).Concat(Deadly).Select(call => call.Name).Concat(["connect", "ioctl", "clone3", "sendmsg", "mkdirat", "symlinkat"]).Distinct();
 }

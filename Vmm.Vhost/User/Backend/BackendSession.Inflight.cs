@@ -9,6 +9,7 @@ namespace Vmm.Vhost.User.Backend;
 internal sealed partial class BackendSession
 {
     private InflightMemory? _inflight;
+    private KeptMemory? _kept;
 
     private void GetInflight(VhostUserMessage message)
     {
@@ -16,7 +17,7 @@ internal sealed partial class BackendSession
         // A size of 0 says that there is none; the front-end goes on without.
         var reply = new InflightPayload(0, 0, wanted.RingCount, wanted.QueueSize);
         ulong page = (ulong)Environment.SystemPageSize;
-        ulong size = (InflightMemory.SizeOf(wanted.RingCount, wanted.QueueSize) + page - 1) & ~(page - 1);
+        ulong size = (InflightMemory.SizeOf(wanted.RingCount, wanted.QueueSize) + (ulong)_device.KeptMemorySize + page - 1) & ~(page - 1);
         FileDescriptor? file = null;
         try
         {
@@ -43,9 +44,23 @@ internal sealed partial class BackendSession
             throw new RefusedException($"{payload.RingCount} rings of {payload.QueueSize} are not possible");
         InflightMemory inflight = InflightMemory.Map(in payload, file);
         PauseAll();
+        ForgetKept();
         _inflight?.Dispose();
         _inflight = inflight;
+        _kept = inflight.Kept(_device.KeptMemorySize);
+        if (_kept is not null)
+            _device.MemoryKept(_kept);
         ResumeAll();
+    }
+
+    // No ring runs.
+    private void ForgetKept()
+    {
+        if (_kept is null)
+            return;
+        _device.MemoryKept(null);
+        _kept.End();
+        _kept = null;
     }
 
     private bool IsPossible(in InflightPayload payload) =>

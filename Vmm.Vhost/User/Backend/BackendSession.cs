@@ -86,6 +86,7 @@ internal sealed partial class BackendSession : IDisposable
         ReplaceMemory(BackendMemory.Empty);
         _log?.Dispose();
         _logEvent?.Dispose();
+        ForgetKept();
         _inflight?.Dispose();
         _stateTransfer?.Dispose();
         _connection.Dispose();

@@ -30,6 +30,15 @@ internal sealed unsafe class InflightMemory : IDisposable
         return new InflightMemory(SharedFile.Map(file, payload.MmapOffset, payload.MmapSize, "the in-flight memory"), in payload);
     }
 
+    /// <summary>What the device keeps behind the logs.</summary>
+    /// <param name="size">Bytes.</param>
+    /// <returns>Null where there is no room for it.</returns>
+    public KeptMemory? Kept(int size)
+    {
+        ulong logs = SizeOf(_payload.RingCount, _payload.QueueSize);
+        return size > 0 && logs <= _payload.MmapSize && (ulong)size <= _payload.MmapSize - logs ? new KeptMemory(_mapping, _start + logs, size) : null;
+    }
+
     /// <summary>Has <paramref name="queue"/> use its part.</summary>
     /// <exception cref="VirtqueueException">There is none for it, or what is there is no such log.</exception>
     public void Track(VirtQueue queue, ulong features)

@@ -52,6 +52,81 @@ public class FileSystemTests : DeviceTest
         Assert.That(ProcFs.ProcessesWithEnvironment(VmmProcess.Mark), Is.Empty, "daemons");
     }
 
+    // What programs expect; overlayfs with its upper directory there; and a daemon that is killed while files are open.
+    [Test]
+    public void Source_OurDaemon_IsAWholeFileSystemThatOutlivesIt()
+    {
+        string readOnly = Directory.CreateDirectory(Path.Combine(Scratch, "fixed")).FullName;
+        File.WriteAllText(Path.Combine(readOnly, "file"), "fixed");
+        VmmProcess process = Boot(GuestWith(
+            """
+            modprobe -q overlay
+            mkdir /share /fixed /merged
+            mount -t virtiofs work /share || exit 1
+            mount -t virtiofs fixed /fixed || exit 1
+            mkdir /share/posix /share/upper /share/workdir
+            fstest posix /share/posix || exit 1
+            mount -t overlay -o lowerdir=/fixed,upperdir=/share/upper,workdir=/share/workdir overlay /merged || exit 1
+            echo changed > /merged/file
+            mkdir /merged/made
+            rm -r /merged/made
+            echo overlay=$(cat /merged/file)
+            umount /merged
+            touch /fixed/no 2> /dev/null || echo "readonly=yes"
+            exec 3< /share/before
+            read -r first <&3
+            fstest random /share/random 8 42 &
+            sleep 1
+            echo "kill it"
+            wait $! || exit 1
+            read -r second <&3
+            echo lines=$first,$second
+            """,
+            "--fs", $"tag=work,source={_share}", "--fs", $"tag=fixed,source={readOnly},readonly=on"));
+        File.WriteAllText(Path.Combine(_share, "before"), "one\ntwo\n");
+        process.WaitForOutput("kill it");
+        int[] daemons = [.. ProcFs.ProcessesWithEnvironment(VmmProcess.Mark).Where(id => id != process.Id)];
+        Assert.That(daemons, Has.Length.EqualTo(2));
+        HostCommand.Run("kill", ["-KILL", .. daemons.Select(id => $"{id}")]);
+        VmmResult result = process.WaitForEnd(s_deadline);
+        TestContext.Out.WriteLine(result.Output);
+
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(result.Output, Does.Contain(LinuxGuest.Ended(0)), result.Summary);
+        Assert.That((ValueOf(result, "posix"), ValueOf(result, "overlay"), ValueOf(result, "readonly")), Is.EqualTo(("ok", "changed", "yes")));
+        Assert.That(ValueOf(result, "lines"), Is.EqualTo("one,two"), "a file that was open all the time");
+        Assert.That(result.Errors, Does.Contain("ended with signal 9").And.Contain("the back-end is back"));
+        Assert.That(File.ReadAllText(Path.Combine(readOnly, "file")), Is.EqualTo("fixed"));
+        Assert.That(File.ReadAllText(Path.Combine(_share, "upper", "file")), Is.EqualTo("changed\n"));
+    }
+
+    [Test]
+    public void Source_Dax_FilesAreMapped()
+    {
+        VmmProcess process = Boot(GuestWith(
+            """
+            mkdir /share
+            mount -t virtiofs -o dax=always work /share || exit 1
+            grep -q dax=always /proc/mounts && echo "dax=on"
+            echo host=$(cat /share/host)
+            mkdir /share/files
+            fstest files /share/files 40 || exit 1
+            fstest random /share/random 8 42 || exit 1
+            echo guest > /share/guest
+            umount /share
+            """,
+            "--fs", $"tag=work,source={_share},dax=on"));
+        File.WriteAllText(Path.Combine(_share, "host"), "by the host");
+        VmmResult result = process.WaitForEnd(s_deadline);
+        TestContext.Out.WriteLine(result.Output);
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(result.Output, Does.Contain(LinuxGuest.Ended(0)), result.Summary);
+        Assert.That((ValueOf(result, "dax"), ValueOf(result, "host")), Is.EqualTo(("on", "by the host")));
+        Assert.That(ValueOf(result, "read"), Is.EqualTo(ValueOf(result, "written")));
+        Assert.That(File.ReadAllText(Path.Combine(_share, "guest")), Is.EqualTo("guest\n"));
+        Assert.That(result.Errors, Is.Empty);
+    }
+
     [Test]
     public void Git_CloneInTheShare_IsClean()
     {

@@ -1,0 +1,108 @@
+using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.FileSystem;
+using Vmm.Vhost.User.Backend;
+
+namespace Vmm.Devices.Backends.FileSystem;
+
+/// <content>What outlives the process: in memory that the front-end keeps, and as the state of a guest that is saved or moves.</content>
+internal sealed partial class FuseServer
+{
+    /// <summary>Bytes of the memory that the front-end keeps: half a million files. What is not used takes no room.</summary>
+    public const int KeptSize = 64 << 20;
+
+    /// <summary>The front-end keeps memory from now on, or no more. A process that has just begun goes on with the session that is in there.</summary>
+    public void Keep(KeptMemory? memory)
+    {
+        if (memory is null)
+        {
+            _handles.WriteTo(null);
+            _inodes.WriteTo(null);
+            return;
+        }
+        var table = new SessionTable(() => memory.Bytes);
+        if (!_isReady && table.Session(_inodes.Root.Identity, isElsewhere: false) is { } flags && (flags & ~Offered) == 0)
+            Restore(table, flags, isKept: true);
+        else
+            WriteTo(table);
+    }
+
+    /// <summary>The session as bytes. No ring runs.</summary>
+    public byte[] Save()
+    {
+        byte[] bytes = new byte[KeptSize];
+        var table = new SessionTable(() => bytes);
+        SessionTable? kept = _inodes.Session;
+        WriteTo(table);
+        byte[] state = bytes[..table.Length];
+        if (kept is not null)
+            WriteTo(kept);
+        else
+            Keep(null);
+        return state;
+    }
+
+    /// <summary>Goes on with a session that was saved. No ring runs.</summary>
+    /// <returns>Whether it is one that this process can go on with.</returns>
+    public bool Load(ReadOnlySpan<byte> state)
+    {
+        byte[] bytes = state.ToArray();
+        if (bytes.Length < SessionTable.HeaderRoom)
+            return false;
+        var table = new SessionTable(() => bytes);
+        if (table.Session(_inodes.Root.Identity, isElsewhere: true) is not { } flags || (flags & ~Offered) != 0)
+            return false;
+        SessionTable? kept = _inodes.Session;
+        Reset();
+        Restore(table, flags, isKept: false);
+        if (kept is not null)
+            WriteTo(kept);
+        return true;
+    }
+
+    private void WriteTo(SessionTable table)
+    {
+        table.Clear();
+        _inodes.WriteTo(table);
+        _handles.WriteTo(table);
+        if (_isReady)
+            table.Begin(_inodes.Root.Identity, _flags);
+    }
+
+    private void Restore(SessionTable table, FuseFlags flags, bool isKept)
+    {
+        bool isElsewhere = !table.IsOf(_inodes.Root.Identity);
+        (List<FileRecord> files, List<OpeningRecord> openings) = table.Load();
+        SessionTable? session = isKept ? table : null;
+        _inodes.Restore(files, table.Last.File, session, isElsewhere);
+        _flags = flags;
+        var opened = new List<OpenFile>();
+        foreach (OpeningRecord opening in openings)
+        {
+            if (OpenAgain(opening) is not { } file)
+            {
+                session?.Remove(opening.Slot);
+                continue;
+            }
+            file.Slot = isKept ? opening.Slot : -1;
+            opened.Add(file);
+        }
+        _handles.Restore(opened, table.Last.Opening, session);
+        _isReady = true;
+        s_log.Info("{Directory}: goes on with {Files} files and {Openings} of {All} openings that a process before this one had", Options.Directory, files.Count, opened.Count,
+            openings.Count);
+    }
+
+    // Null where the file is gone: it was removed while it was open, or the host has replaced it.
+    private OpenFile? OpenAgain(OpeningRecord opening)
+    {
+        if (_inodes.Find(opening.File) is not { } inode || opening.IsDirectory != inode.IsDirectory || (!inode.IsDirectory && !inode.IsRegular))
+            return null;
+        int flags = FileTree.DirectoryOnly;
+        if (!opening.IsDirectory && HostFlags((uint)opening.Flags & ~(uint)FileTree.Truncate, out flags) < 0)
+            return null;
+        using HeldDescriptor path = _inodes.Hold(inode, out int error);
+        if (error < 0 || Reopen(in path, flags, out FileDescriptor? file) < 0)
+            return null;
+        return new OpenFile(opening.Handle, inode, file!, flags) { Directory = opening.IsDirectory ? new DirectoryStream(_directoryBuffers) : null };
+    }
+}

@@ -1,0 +1,328 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Vmm.Vhost.Native.FileSystem;
+
+namespace Vmm.Devices.Backends.FileSystem;
+
+/// <summary>What a guest knows of a directory, in memory that outlives the process: its files and where they were seen, and its openings. Whatever the instant
+/// at which the process is killed, the next one finds each record whole or not at all: a record counts from the last word on that is written. Thread-safe.</summary>
+/// <param name="memory">The memory.</param>
+/// <remarks>A header, then slots of 128 bytes. A name that is longer than its slot has room for goes on in others.</remarks>
+internal sealed class SessionTable(Func<Span<byte>> memory)
+{
+    private const ulong Magic = 0x3130_3046_4D56_6D76;     // "vmVMF001", more or less
+    /// <summary>Bytes of the header.</summary>
+    public const int HeaderRoom = 128;
+
+    private const int NameInSlot = SlotSize - 80, NameInRest = SlotSize - 8;
+
+    /// <summary>Bytes of a slot.</summary>
+    public const int SlotSize = 128;
+
+    private readonly Lock _lock = new();
+    private readonly Stack<int> _free = [];
+    private int _used;
+    private bool _isFull;
+
+    private enum SlotKind : uint
+    {
+        Free,
+        File,
+        Opening,
+        RestOfName,
+    }
+
+    private int Slots => (memory().Length - HeaderRoom) / SlotSize;
+
+    private ref Header Head => ref MemoryMarshal.AsRef<Header>(memory());
+
+    /// <summary>What was agreed on by FUSE_INIT; null where no session is in the table, or one of another directory's.</summary>
+    /// <param name="root">The directory.</param>
+    /// <param name="isElsewhere">Whether the directory may be a copy, or the same one as another host has it.</param>
+    public FuseFlags? Session(in InodeIdentity root, bool isElsewhere)
+    {
+        ref Header head = ref Head;
+        return head.Magic == Magic && head.IsReady == 1 && (isElsewhere || IsOf(in root)) ? head.Flags : null;
+    }
+
+    /// <summary>Whether it was written for this very directory.</summary>
+    public bool IsOf(in InodeIdentity root) => Head.Device == root.Device && Head.Number == root.Number;
+
+    /// <summary>The last number that a file and an opening were given.</summary>
+    public (ulong File, ulong Opening) Last => (Head.LastFile, Head.LastOpening);
+
+    /// <summary>Empties the table.</summary>
+    public void Clear()
+    {
+        lock (_lock)
+        {
+            Head.IsReady = 0;
+            Span<byte> slots = memory()[HeaderRoom..];
+            // A process before this one may have used any.
+            int count = Head.Magic == Magic ? (int)Math.Min(Head.MostUsed, (uint)Slots) : Slots;
+            for (int i = 0; i < count; i++)
+                MemoryMarshal.AsRef<Slot>(slots[(i * SlotSize)..]).Kind = SlotKind.Free;
+            Head = new Header { Magic = Magic };
+            _free.Clear();
+            _used = 0;
+            _isFull = false;
+        }
+    }
+
+    /// <summary>A session has begun, or goes on.</summary>
+    public void Begin(in InodeIdentity root, FuseFlags flags)
+    {
+        lock (_lock)
+        {
+            ref Header head = ref Head;
+            (head.Device, head.Number, head.Flags) = (root.Device, root.Number, flags);
+            Volatile.Write(ref head.IsReady, 1);
+        }
+    }
+
+    /// <summary>Writes a file that is not in the table.</summary>
+    /// <returns>Its slot; -1 where there is no room.</returns>
+    public int Add(Inode inode)
+    {
+        lock (_lock)
+            return Write(inode, version: 0);
+    }
+
+    /// <summary>Writes how often the guest was told of a file.</summary>
+    public void SetLookups(Inode inode)
+    {
+        if (inode.Slot >= 0)
+            Volatile.Write(ref At(inode.Slot).Lookups, inode.Lookups);
+    }
+
+    /// <summary>Writes where a file is now.</summary>
+    /// <returns>Its new slot.</returns>
+    public int Move(Inode inode)
+    {
+        lock (_lock)
+        {
+            if (inode.Slot < 0)
+                return Write(inode, version: 0);
+            int old = inode.Slot;
+            // For a moment there are two: the later version counts.
+            int slot = Write(inode, At(old).Version + 1);
+            Free(old);
+            return slot;
+        }
+    }
+
+    /// <summary>Writes an opening.</summary>
+    /// <returns>Its slot; -1 where there is no room.</returns>
+    public int Add(OpenFile file)
+    {
+        lock (_lock)
+        {
+            int index = Take();
+            if (index < 0)
+                return index;
+            ref Slot slot = ref At(index);
+            slot = new Slot { Id = file.Handle, Parent = file.Inode.Id, Lookups = (uint)file.Flags, Type = file.Directory is null ? 0U : 1 };
+            Volatile.Write(ref Unsafe.As<SlotKind, uint>(ref slot.Kind), (uint)SlotKind.Opening);
+            Head.LastOpening = Math.Max(Head.LastOpening, file.Handle);
+            return index;
+        }
+    }
+
+    /// <summary>Takes a record away.</summary>
+    public void Remove(int slot)
+    {
+        if (slot < 0)
+            return;
+        lock (_lock)
+            Free(slot);
+    }
+
+    /// <summary>All records, after a process that has ended; those that make no sense are left out. The table goes on with them.</summary>
+    public (List<FileRecord> Files, List<OpeningRecord> Openings) Load()
+    {
+        lock (_lock)
+        {
+            var files = new Dictionary<ulong, FileRecord>();
+            var openings = new Dictionary<ulong, OpeningRecord>();
+            var isUsed = new HashSet<int>();
+            _used = (int)Math.Min(Head.MostUsed, (uint)Slots);
+            for (int i = 0; i < _used; i++)
+            {
+                Slot slot = At(i);      // the one copy that is looked at
+                if (slot.Kind == SlotKind.Opening)
+                    openings.TryAdd(slot.Id, new OpeningRecord(slot.Id, slot.Parent, (int)slot.Lookups, slot.Type == 1, i));
+                if (slot.Kind != SlotKind.File || slot.Id <= InodeTable.RootId || ReadName(i, in slot) is not { } name)
+                    continue;
+                if (files.TryGetValue(slot.Id, out FileRecord? other) && other.Version >= slot.Version)
+                    continue;
+                files[slot.Id] = new FileRecord(
+                    slot.Id, slot.Parent, new InodeIdentity(slot.Device, slot.Number, slot.Mount), new FileTime(slot.BornSeconds, slot.BornNanoseconds), slot.Type,
+                    slot.Lookups, name, i, slot.Version);
+            }
+            foreach (FileRecord file in files.Values)
+                KeepSlots(file.Slot, isUsed);
+            foreach (OpeningRecord opening in openings.Values)
+                isUsed.Add(opening.Slot);
+            for (int i = 0; i < _used; i++)
+            {
+                if (isUsed.Contains(i))
+                    continue;
+                At(i).Kind = SlotKind.Free;
+                _free.Push(i);
+            }
+            return ([.. files.Values], [.. openings.Values]);
+        }
+    }
+
+    /// <summary>Bytes up to the last slot that was used.</summary>
+    public int Length => HeaderRoom + (int)Math.Min(Head.MostUsed, (uint)Slots) * SlotSize;
+
+    private ref Slot At(int index) => ref MemoryMarshal.AsRef<Slot>(memory().Slice(HeaderRoom + index * SlotSize, SlotSize));
+
+    private int Take()
+    {
+        if (_free.TryPop(out int index))
+            return index;
+        if (_used >= Slots)
+        {
+            if (!_isFull)
+                s_log.Warn("the guest knows more files than {Count}: it loses the others, should this process be killed", Slots);
+            _isFull = true;
+            return -1;
+        }
+        Head.MostUsed = (uint)_used + 1;
+        return _used++;
+    }
+
+    private int Write(Inode inode, uint version)
+    {
+        int index = Take();
+        if (index < 0)
+            return index;
+        int next = WriteRest(inode.Name.AsSpan(Math.Min(NameInSlot, inode.Name.Length)));
+        ref Slot slot = ref At(index);
+        slot = new Slot
+        {
+            Version = version,
+            Id = inode.Id,
+            Parent = inode.Parent?.Id ?? 0,
+            Device = inode.Identity.Device,
+            Number = inode.Identity.Number,
+            Mount = inode.Identity.Mount,
+            BornSeconds = inode.Born.Seconds,
+            BornNanoseconds = inode.Born.Nanoseconds,
+            Lookups = inode.Lookups,
+            Type = inode.Type,
+            NameLength = (uint)inode.Name.Length,
+            Next = next,
+        };
+        inode.Name.AsSpan(0, Math.Min(NameInSlot, inode.Name.Length)).CopyTo(Bytes(index)[(SlotSize - NameInSlot)..]);
+        Volatile.Write(ref Unsafe.As<SlotKind, uint>(ref slot.Kind), (uint)SlotKind.File);
+        Head.LastFile = Math.Max(Head.LastFile, inode.Id);
+        return index;
+    }
+
+    // The rest of a name; -1 for none, or where there is no room: then the record makes no sense to who reads it.
+    private int WriteRest(ReadOnlySpan<byte> rest)
+    {
+        if (rest.IsEmpty)
+            return -1;
+        int index = Take();
+        if (index < 0)
+            return -1;
+        int next = WriteRest(rest[Math.Min(NameInRest, rest.Length)..]);
+        At(index) = new Slot { Kind = SlotKind.RestOfName };
+        MemoryMarshal.Write(Bytes(index)[4..], in next);
+        rest[..Math.Min(NameInRest, rest.Length)].CopyTo(Bytes(index)[(SlotSize - NameInRest)..]);
+        return index;
+    }
+
+    private byte[]? ReadName(int index, in Slot slot)
+    {
+        if (slot.NameLength is 0 or > 256)
+            return slot.NameLength == 0 ? [] : null;
+        byte[] name = new byte[slot.NameLength];
+        int done = Math.Min(NameInSlot, name.Length);
+        Bytes(index).Slice(SlotSize - NameInSlot, done).CopyTo(name);
+        for (int next = slot.Next; done < name.Length; next = MemoryMarshal.Read<int>(Bytes(next)[4..]))
+        {
+            if (next < 0 || next >= _used || At(next).Kind != SlotKind.RestOfName)
+                return null;
+            int count = Math.Min(NameInRest, name.Length - done);
+            Bytes(next).Slice(SlotSize - NameInRest, count).CopyTo(name.AsSpan(done));
+            done += count;
+        }
+        ReadOnlySpan<byte> text = name.AsSpan(0, name.Length - 1);
+        bool isName = name[^1] == 0 && text.Length > 0 && !text.Contains((byte)0) && !text.Contains((byte)'/') && !text.SequenceEqual("."u8) && !text.SequenceEqual(".."u8);
+        return isName ? name : null;
+    }
+
+    private void KeepSlots(int index, HashSet<int> isUsed)
+    {
+        isUsed.Add(index);
+        int left = (int)At(index).NameLength - NameInSlot;
+        for (int next = At(index).Next; left > 0 && next >= 0 && next < _used; next = MemoryMarshal.Read<int>(Bytes(next)[4..]))
+        {
+            isUsed.Add(next);
+            left -= NameInRest;
+        }
+    }
+
+    private void Free(int index)
+    {
+        ref Slot slot = ref At(index);
+        bool isFile = slot.Kind == SlotKind.File;
+        int left = (int)slot.NameLength - NameInSlot, next = slot.Next;
+        Volatile.Write(ref Unsafe.As<SlotKind, uint>(ref slot.Kind), (uint)SlotKind.Free);
+        _free.Push(index);
+        while (isFile && left > 0 && next >= 0 && next < _used)
+        {
+            int rest = next;
+            next = MemoryMarshal.Read<int>(Bytes(rest)[4..]);
+            At(rest).Kind = SlotKind.Free;
+            _free.Push(rest);
+            left -= NameInRest;
+        }
+    }
+
+    private Span<byte> Bytes(int index) => memory().Slice(HeaderRoom + index * SlotSize, SlotSize);
+
+    private static readonly Vhost.BoundedLog s_log = new("Vmm.Devices.Backends.FileSystem");
+
+    private struct Header
+    {
+        public ulong Magic;
+        public ulong Device;
+        public ulong Number;
+        public FuseFlags Flags;
+        public ulong LastFile;
+        public ulong LastOpening;
+        public int IsReady;
+        public uint MostUsed;
+    }
+
+    [StructLayout(LayoutKind.Sequential, Size = SlotSize)]
+    private struct Slot
+    {
+        public SlotKind Kind;       // written last
+        public uint Version;
+        public ulong Id;
+        public ulong Parent;
+        public ulong Device;
+        public ulong Number;
+        public ulong Mount;
+        public long BornSeconds;
+        public ulong Lookups;
+        public uint BornNanoseconds;
+        public uint Type;
+        public uint NameLength;
+        public int Next;
+    }
+}
+
+/// <summary>A file in a <see cref="SessionTable"/>.</summary>
+internal sealed record FileRecord(
+    ulong Id, ulong Parent, InodeIdentity Identity, FileTime Born, uint Type, ulong Lookups, byte[] Name, int Slot, uint Version);
+
+/// <summary>An opening in a <see cref="SessionTable"/>.</summary>
+internal sealed record OpeningRecord(ulong Handle, ulong File, int Flags, bool IsDirectory, int Slot);

@@ -1,0 +1,184 @@
+using System.Globalization;
+using NUnit.Framework;
+using Vmm.Tests.Fakes;
+using Vmm.Tests.Integration;
+using Vmm.Tests.Integration.Backends;
+using Vmm.Tests.Integration.Linux.Devices;
+using Vmm.Vhost.Native.Confinement;
+using static Vmm.Tests.Conformance.FuseClient;
+
+namespace Vmm.Tests.Devices.Backends.FileSystem;
+
+/// <summary>Whether anything leads out of the directory: for a guest, and for somebody who has taken the process over.</summary>
+public class FileSystemConfinementTests : FileSystemTest
+{
+    private const int Eperm = 1, Eacces = 13;
+
+    // What the process may call, and other back-ends may not.
+    private static readonly string[] s_ownCalls =
+    [
+        "openat", "openat2", "statx", "getdents64", "unlinkat", "renameat2", "mknodat", "utimensat", "setxattr", "setgroups", "capset", "fchownat", "fchmodat", "linkat",
+        "symlinkat", "mkdirat", "copy_file_range",
+    ];
+
+    private string _injector = "";
+
+    [SetUp]
+    public void Prepare()
+    {
+        if (!VmmProcess.IsNative)
+            Assert.Ignore("only the native binary is confined: set VMM_BINARY");
+        _injector = SystemCallInjector.Build(Scratch);
+    }
+
+    [Test]
+    public void Threads_HaveAFilterAndFewPrivileges()
+    {
+        VmmProcess process = StartWithThreads(out _);
+        string capabilities = Environment.IsPrivilegedProcess ? "00000000880000db" : "0000000000000000";
+        Assert.That(Threads(process.Id), Has.Length.GreaterThanOrEqualTo(6), "the main one, the runtime's two, two queues' and one of the pool");
+        foreach (int thread in Threads(process.Id))
+        {
+            string status = File.ReadAllText($"/proc/{process.Id}/task/{thread}/status");
+            Assert.That(status, Does.Contain("NoNewPrivs:\t1\n").And.Contain("Seccomp:\t2\n").And.Contain($"CapPrm:\t{capabilities}\n")
+                .And.Contain($"CapEff:\t{capabilities}\n").And.Contain("CapInh:\t0000000000000000\n").And.Contain("Groups:\t \n"), status);
+        }
+    }
+
+    [Test]
+    public void Escapes_OnEveryThread_AreRefused()
+    {
+        VmmProcess process = StartWithThreads(out FuseGuest guest);
+        InjectedCall[] calls = [.. EscapeAttempts.Possible.Concat(EscapeAttempts.Others).Where(call => !s_ownCalls.Contains(call.Name))];
+        Assert.That(calls, Has.Length.GreaterThan(90));
+        foreach (int thread in Threads(process.Id).Where(thread => IsWaiting(process.Id, thread)))
+        {
+            long?[] results = SystemCallInjector.Calls(_injector, thread, calls);
+            for (int i = 0; i < calls.Length; i++)
+                Assert.That(results[i], Is.EqualTo(-Eperm).Or.EqualTo(long.MinValue), $"{calls[i]}");
+        }
+        Assert.That(guest.TryAttributes(FuseGuest.Root), Is.Zero, "it serves on");
+    }
+
+    [TestCase(false)]
+    [TestCase(true)]
+    public void Files_Elsewhere_AreOutOfReach(bool isReadOnly)
+    {
+        if (Landlock.Version < 2)
+            Assert.Ignore("this kernel has no Landlock of version 2");
+        string outside = Path.Combine(Scratch, "outside");
+        File.WriteAllText(outside, "secret");
+        File.WriteAllText(In("inside"), "");
+        VmmProcess process = StartWithThreads(out _, isReadOnly ? ["--readonly"] : []);
+        foreach (int thread in Threads(process.Id).Where(thread => IsWaiting(process.Id, thread)))
+        {
+            InjectedCall[] refused =
+            [
+                new("openat", "-100", "@/etc/hostname", "0"),
+                new("openat", "-100", $"@{outside}", "0"),
+                new("openat", "-100", $"@{outside}", "1"),
+                new("openat", "-100", $"@{Scratch}", "0x10000"),
+                new("openat", "-100", "@../mem", "2"),     // of /proc/self, by the current directory
+                new("openat", "-100", "@/dev/null", "2"),
+            ];
+            InjectedCall[] changing =
+            [
+                new("openat", "-100", $"@{outside}2", "0x41", "0600"),
+                new("unlinkat", "-100", $"@{outside}", "0"),
+                new("renameat2", "-100", $"@{outside}", "-100", $"@{outside}2", "0"),
+                new("mkdirat", "-100", $"@{outside}2", "0700"),
+                new("mknodat", "-100", $"@{outside}2", "0x1180", "0"),
+                new("symlinkat", "@/etc/shadow", "-100", $"@{outside}2"),
+            ];
+            long?[] results = SystemCallInjector.Calls(_injector, thread, refused);
+            for (int i = 0; i < refused.Length; i++)
+                Assert.That(results[i], Is.EqualTo(-Eacces), $"{refused[i]}");
+            results = SystemCallInjector.Calls(_injector, thread, changing);
+            for (int i = 0; i < changing.Length; i++)
+                Assert.That(results[i], Is.EqualTo(i == 0 ? -Eacces : isReadOnly ? -Eperm : -Eacces), $"{changing[i]}");
+            // And into the directory nothing can be brought, nor out of it.
+            long? moved = SystemCallInjector.Call(_injector, thread, "renameat2", "-100", $"@{In("inside")}", "-100", $"@{outside}2", "0");
+            Assert.That(moved, Is.EqualTo(-Eacces).Or.EqualTo(-18).Or.EqualTo(isReadOnly ? -Eperm : -Eacces));
+            long? inside = SystemCallInjector.Call(_injector, thread, "openat", "-100", $"@{In("inside")}", "2");
+            Assert.That(inside, isReadOnly ? Is.EqualTo(-Eacces) : Is.Not.Negative, "what it is for");
+        }
+        Assert.That(File.ReadAllText(outside), Is.EqualTo("secret"));
+    }
+
+    // Another process of the host renames directories and swaps links all the time, while the guest walks.
+    [Test]
+    public void Races_WithTheHost_LeadNowhere()
+    {
+        string away = Directory.CreateDirectory(Path.Combine(Scratch, "away")).FullName;
+        File.WriteAllText(Path.Combine(away, "file"), "secret");
+        Directory.CreateDirectory(In("a/b"));
+        File.WriteAllText(In("a/b/file"), "public");
+        FuseGuest guest = Begin("--cache", "never");
+        int seconds = Environment.GetEnvironmentVariable("VMM_TESTS") == "full" ? 60 : 5;
+        string script = $"""
+            import os, time
+            end = time.time() + {seconds}
+            os.chdir('{Shared}')
+            n = 0
+            while time.time() < end:
+                os.rename('a', 'x'); os.symlink('{away}', 'a'); os.unlink('a'); os.rename('x', 'a')
+                os.rename('a/b', 'a/y'); os.symlink('{away}', 'a/b'); os.unlink('a/b'); os.rename('a/y', 'a/b')
+                os.rename('a/b/file', 'a/b/z'); os.symlink('{away}/file', 'a/b/file'); os.unlink('a/b/file'); os.rename('a/b/z', 'a/b/file')
+                os.rename('a/b', 'c'); os.rename('c', 'a/b')
+                n += 1
+            print(n)
+            """;
+        Task<string> host = Task.Run(() => HostCommand.Run("python3", "-c", script));
+        int read = 0, missed = 0;
+        while (!host.IsCompleted)
+        {
+            long node = guest.Find("a/b/file");
+            long handle = node < 0 ? node : guest.Open((ulong)node, 2);
+            if (handle < 0)
+            {
+                missed++;
+                guest.TryCreate(FuseGuest.Root, "made");
+                guest.Unlink(FuseGuest.Root, "made");
+                continue;
+            }
+            Assert.That(guest.Fuse.Read((ulong)node, (ulong)handle, 0, 100), Is.EqualTo("public"u8.ToArray()));
+            guest.Fuse.Write((ulong)node, (ulong)handle, 0, "public"u8.ToArray());
+            guest.Fuse.Release((ulong)node, (ulong)handle);
+            // By the directory that was found a moment before.
+            long directory = guest.Find("a/b");
+            if (directory > 0)
+            {
+                long made = guest.TryCreate((ulong)directory, "new");
+                if (made > 0)
+                    guest.Try(18, (ulong)directory, [.. Bytes((ulong)made), .. Bytes(0U, 0U), .. Bytes(0UL)]);
+                guest.Unlink((ulong)directory, "new");
+            }
+            read++;
+        }
+        TestContext.Out.WriteLine($"{read} times read, {missed} times missed, {host.Result.Trim()} rounds of the host");
+        Assert.That(read, Is.GreaterThan(10));
+        Assert.That(int.Parse(host.Result, CultureInfo.InvariantCulture), Is.GreaterThan(100));
+        Assert.That(File.ReadAllText(Path.Combine(away, "file")), Is.EqualTo("secret"));
+        Assert.That(Directory.GetFileSystemEntries(away), Has.Length.EqualTo(1));
+        Assert.That(Directory.GetFileSystemEntries(Scratch).Select(Path.GetFileName), Is.EquivalentTo(new[] { "away", "shared", "backend.sock", "inject", "inject.c", "tmp" }));
+    }
+
+    // With all kinds of threads: of queues, of the pool, and the one that waits for locks.
+    private VmmProcess StartWithThreads(out FuseGuest guest, params string[] options)
+    {
+        VmmProcess process = Serve(options);
+        FuseGuest one = guest = Keep(new FuseGuest(SocketPath));
+        guest.Demand(50, FuseGuest.Root, Bytes(0UL));
+        Eventually.True(() => Threads(process.Id).All(thread => IsWaiting(process.Id, thread)) || one.TryAttributes(FuseGuest.Root) != 0, () => "it is not at rest");
+        return process;
+    }
+
+    private static int[] Threads(int process) =>
+        [.. Directory.GetDirectories($"/proc/{process}/task").Select(path => int.Parse(Path.GetFileName(path), CultureInfo.InvariantCulture))];
+
+    private static bool IsWaiting(int process, int thread)
+    {
+        string call = File.ReadAllText($"/proc/{process}/task/{thread}/syscall");
+        return call.Length > 0 && char.IsAsciiDigit(call[0]);
+    }
+}

@@ -1,0 +1,221 @@
+using System.Runtime.InteropServices;
+using NUnit.Framework;
+using Tmds.Linux;
+using Vmm.Devices.Backends.FileSystem;
+using Vmm.Tests.Integration;
+using Vmm.Vhost.User.Backend;
+using static Vmm.Tests.Conformance.FuseClient;
+
+namespace Vmm.Tests.Devices.Backends.FileSystem;
+
+/// <summary>What outlives a process: by the memory that its front-end keeps, and as a state that is saved.</summary>
+public class FileSystemStateTests : FileSystemTest
+{
+    private const int Ebadf = 9, Stale = 116;
+
+    [Test]
+    public void Killed_FilesThatAreKnownAndOpen_GoOn()
+    {
+        string longName = new('n', 250);
+        VmmProcess process = Serve();
+        using var guest = new FuseGuest(SocketPath);
+        ulong directory = guest.MakeDirectory(FuseGuest.Root, "directory");
+        (ulong node, ulong handle) = guest.Create(directory, "file");
+        ulong named = guest.Create(directory, longName).Node;
+        (ulong gone, ulong goneHandle) = guest.Create(FuseGuest.Root, "gone");
+        ulong forgotten = guest.Create(FuseGuest.Root, "forgotten").Node;
+        guest.Fuse.Forget(forgotten, 1);
+        guest.Fuse.Write(node, handle, 0, "before"u8.ToArray());
+        Assert.That(guest.Rename(directory, "file", FuseGuest.Root, "moved"), Is.Zero);
+        Assert.That(guest.Unlink(FuseGuest.Root, "gone"), Is.Zero);
+        ulong listing = U64(guest.Demand(27, directory, Bytes(0U, 0U), 16), 0);
+
+        process = Restart(process, guest, 1);
+        Assert.That(guest.Fuse.Read(node, handle, 0, 100), Is.EqualTo("before"u8.ToArray()));
+        guest.Fuse.Write(node, handle, 6, ", after"u8.ToArray());
+        Assert.That(File.ReadAllText(In("moved")), Is.EqualTo("before, after"));
+        Assert.That(guest.Node($"directory/{longName}"), Is.EqualTo(named), "it has the number that the guest knows");
+        Assert.That(guest.Demand(28, directory, [.. Bytes(listing, 0UL), .. Bytes(4096U, 0U), .. Bytes(0UL), .. Bytes(0U, 0U)], 4096), Is.Not.Empty);
+        Assert.That(guest.Try(15, gone, [.. Bytes(goneHandle, 0UL), .. Bytes(10U, 0U), .. Bytes(0UL), .. Bytes(0U, 0U)], 10), Is.EqualTo(-Ebadf), "nothing leads to it");
+        Assert.That(guest.TryAttributes(gone), Is.EqualTo(-Stale));
+        Assert.That(guest.TryAttributes(forgotten), Is.EqualTo(-2));
+        (ulong newer, ulong newHandle) = guest.Create(FuseGuest.Root, "newer");
+        Assert.That((newer > forgotten, newHandle > listing), Is.EqualTo((true, true)), "no number is given out twice");
+
+        // And once more, by what its successor has written down.
+        Restart(process, guest, 2);
+        guest.Fuse.Write(newer, newHandle, 0, "newer"u8.ToArray());
+        Assert.That((guest.ReadText(node), guest.ReadText(newer)), Is.EqualTo(("before, after", "newer")));
+        guest.Fuse.Forget(named, 2);
+        Assert.That(guest.TryAttributes(named), Is.EqualTo(-2), "it was looked up as often as the guest says");
+        guest.Begin(FuseGuest.AllFlags);
+        Assert.That(guest.TryAttributes(node), Is.EqualTo(-2), "a new session knows nothing");
+    }
+
+    [Test]
+    public void Killed_AgainAndAgain_NothingIsLost()
+    {
+        VmmProcess process = Serve();
+        using var guest = new FuseGuest(SocketPath);
+        (ulong node, ulong handle) = guest.Create(FuseGuest.Root, "file");
+        const int size = 256 * 1024;
+        byte[] expected = new byte[size];
+        guest.Fuse.Write(node, handle, 0, expected[..(128 * 1024)]);
+        guest.Fuse.Write(node, handle, 128 * 1024, expected[(128 * 1024)..]);
+        var random = new Random(7);
+        int kills = Environment.GetEnvironmentVariable("VMM_TESTS") == "full" ? 20 : 5;
+        for (int kill = 1; kill <= kills; kill++)
+        {
+            // In the middle of something, most times.
+            int delay = random.Next(1, 40);
+            VmmProcess victim = process;
+            Task killer = Task.Run(() =>
+            {
+                Thread.Sleep(delay);
+                victim.Signal(LibC.SIGKILL);
+                victim.WaitForEnd();
+                process = Serve();
+            });
+            int operations = 0;
+            while (!killer.IsCompleted || guest.Peer.Disconnections < kill || operations % 100 != 0)
+            {
+                int length = random.Next(1, 60_000), offset = random.Next(size - length);
+                if (random.Next(3) == 0)
+                {
+                    Assert.That(guest.Fuse.Read(node, handle, (ulong)offset, (uint)length), Is.EqualTo(expected.AsSpan(offset, length).ToArray()));
+                }
+                else
+                {
+                    random.NextBytes(expected.AsSpan(offset, length));
+                    guest.Fuse.Write(node, handle, (ulong)offset, expected.AsSpan(offset, length).ToArray());
+                }
+                operations++;
+            }
+            killer.Wait();
+            guest.Peer.WaitUntilRestored(kill);
+        }
+        Assert.That(File.ReadAllBytes(In("file")), Is.EqualTo(expected));
+    }
+
+    [TestCase(false)]
+    [TestCase(true)]
+    public void State_OfAnotherProcess_IsGoneOnWith(bool isElsewhere)
+    {
+        Directory.CreateDirectory(In("directory"));
+        File.WriteAllText(In("directory/file"), "text");
+        File.WriteAllText(In("other"), "");
+        using var source = new Server(Shared);
+        ulong directory = U64(source.Demand(1, FuseGuest.Root, Name("directory")), 0);
+        ulong file = U64(source.Demand(1, directory, Name("file")), 0);
+        ulong other = U64(source.Demand(1, FuseGuest.Root, Name("other")), 0);
+        ulong handle = U64(source.Demand(14, file, Bytes(2U, 0U)), 0);
+        byte[] state = source.Fuse.Save();
+        Assert.That(source.Demand(15, file, Transfer(handle, 10)), Is.EqualTo("text"u8.ToArray()), "the source goes on");
+        string place = Shared;
+        if (isElsewhere)
+        {
+            place = Directory.CreateDirectory(Path.Combine(Scratch, "copy")).FullName;
+            Directory.CreateDirectory(Path.Combine(place, "directory"));
+            File.WriteAllText(Path.Combine(place, "directory/file"), "copy");
+            Directory.CreateDirectory(Path.Combine(place, "other"));
+        }
+        using var target = new Server(place);
+        Assert.That(target.Fuse.Load(state));
+        Assert.That(target.Demand(15, file, Transfer(handle, 10)), Is.EqualTo(isElsewhere ? "copy"u8.ToArray() : "text"u8.ToArray()));
+        Assert.That(U64(target.Demand(1, directory, Name("file")), 0), Is.EqualTo(file));
+        Assert.That(target.Try(3, other, Bytes(0UL, 0UL)), Is.EqualTo(isElsewhere ? -Stale : 0), "a directory now, where a file was");
+        Assert.That(target.Fuse.Load([]), Is.False);
+        Assert.That(target.Fuse.Load(new byte[4096]), Is.False);
+    }
+
+    [Test]
+    public void State_OfAnyContents_IsRefusedOrGoneOnWith()
+    {
+        for (int i = 0; i < 20; i++)
+            File.WriteAllText(In($"file-{i}-{new string('x', i * 10)}"), "");
+        using var source = new Server(Shared);
+        for (int i = 0; i < 20; i++)
+        {
+            ulong node = U64(source.Demand(1, FuseGuest.Root, Name($"file-{i}-{new string('x', i * 10)}")), 0);
+            source.Demand(14, node, Bytes(0U, 0U));
+        }
+        byte[] state = source.Fuse.Save();
+        using var target = new Server(Shared);
+        int loaded = 0;
+        for (int seed = 0; seed < 300; seed++)
+        {
+            var random = new Random(seed);
+            byte[] changed = [.. state];
+            for (int change = random.Next(1, 60); change > 0; change--)
+                changed[random.Next(changed.Length)] = (byte)(random.Next(3) == 0 ? random.Next(256) : random.Next(5));
+            changed = random.Next(5) == 0 ? changed[..random.Next(changed.Length)] : changed;
+            if (!target.Fuse.Load(changed))
+                continue;
+            loaded++;
+            for (ulong node = 1; node < 25; node++)
+                target.Try(3, node, Bytes(0UL, 0UL));
+            target.Fuse.Save();
+        }
+        Assert.That(loaded, Is.GreaterThan(10));
+    }
+
+    private VmmProcess Restart(VmmProcess process, FuseGuest guest, int times)
+    {
+        process.Signal(LibC.SIGKILL);
+        process.WaitForEnd();
+        process = Serve();
+        guest.Peer.WaitUntilRestored(times);
+        return process;
+    }
+
+    private static byte[] Transfer(ulong handle, uint size) => [.. Bytes(handle, 0UL), .. Bytes(size, 0U), .. Bytes(0UL), .. Bytes(0U, 0U)];
+
+    // In this process, without extended attributes, which need one of their own.
+    private sealed class Server : VhostUserDevice, IDisposable
+    {
+        private const int Room = 4096;
+
+        private readonly RequestPool _pool;
+        private readonly DeviceRing _ring;
+
+        public Server(string directory)
+        {
+            Fuse = new FuseServer(new FileSystemOptions { Directory = directory, Xattr = false, PoolSize = 0 });
+            _pool = new RequestPool(Fuse, 0);
+            _ring = new DeviceRing(this, 0);
+            Demand(26, 0, [.. Bytes(7U, 39U, 0U, 0U), .. new byte[48]]);
+        }
+
+        public FuseServer Fuse { get; }
+
+        public override string Name => "fs";
+
+        public override ulong Features => 0;
+
+        public override int RingCount => 1;
+
+        public override IRingHandler StartRing(BackendRing ring) => new FileSystemRing(Fuse, _pool);
+
+        public int Try(uint code, ulong node, byte[] arguments) => MemoryMarshal.Read<int>(Request(code, node, arguments).AsSpan(4));
+
+        public byte[] Demand(uint code, ulong node, byte[] arguments)
+        {
+            byte[] reply = Request(code, node, arguments);
+            Assert.That(MemoryMarshal.Read<int>(reply.AsSpan(4)), Is.Zero, $"request {code}");
+            return reply[16..];
+        }
+
+        public void Dispose()
+        {
+            _ring.Dispose();
+            _pool.Dispose();
+            Fuse.Dispose();
+        }
+
+        private byte[] Request(uint code, ulong node, byte[] arguments)
+        {
+            _ring.Add([.. Bytes((uint)(40 + arguments.Length), code), .. Bytes(1UL, node), .. Bytes(0U, 0U, 0U, 0U), .. arguments], [40], Room);
+            return _ring.Await();
+        }
+    }
+}
