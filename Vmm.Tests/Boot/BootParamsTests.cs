@@ -27,7 +27,7 @@ public sealed class BootParamsTests
         Assert.Multiple(() =>
         {
             Assert.That(memory.Read<byte>(new(ZeroPage + 0x210)), Is.EqualTo(0xFF), "type_of_loader");
-            Assert.That(memory.Read<byte>(new(ZeroPage + 0x211)), Is.EqualTo(0x01), "loadflags");
+            Assert.That(memory.Read<byte>(new(ZeroPage + 0x211)), Is.EqualTo(0x03), "loadflags");
             Assert.That(memory.Read<uint>(new(ZeroPage + 0x202)), Is.EqualTo(0x53726448), "header");
             Assert.That(memory.Read<ushort>(new(ZeroPage + 0x206)), Is.EqualTo(0x020F), "version");
             Assert.That(memory.Read<ulong>(new(ZeroPage + 0x070)), Is.EqualTo(0xE0000), "acpi_rsdp_addr");

@@ -19,12 +19,16 @@ internal sealed class ElfBuilder
     public const int NotesOffset = TextOffset + 0x100;
     public const int ProgramHeaders = 64;
     public const int TailSize = 0x800;
+    public const int SectionHeaderSize = 64;
 
     public byte[]? Notes { get; set; } = Note("Xen\0", 18, 8, Text + 0x40);
 
     public ulong Entry { get; set; } = Text;
 
     public int Length => InitOffset + InitSize + TailSize;
+
+    /// <summary>Words behind the ELF file, as a kernel with CONFIG_RANDOMIZE_BASE has them in its payload; the ELF file says then where it ends.</summary>
+    public uint[]? Relocations { get; set; }
 
     /// <summary>One note with an integer of <paramref name="size"/> bytes, after one that must be passed over.</summary>
     public static byte[] Note(string name, uint type, int size, ulong value)
@@ -62,7 +66,12 @@ internal sealed class ElfBuilder
         Segment(elf, 2, 1, InitOffset, Init, InitSize, InitMemory);
         Segment(elf, 3, 4, NotesOffset, Text + 0x100, Notes?.Length ?? 0, Notes?.Length ?? 0);
         Notes?.CopyTo(elf, NotesOffset);
-        return elf;
+        if (Relocations is null)
+            return elf;
+        U64(elf, 40, (ulong)(elf.Length - (2 * SectionHeaderSize)));
+        U16(elf, 58, SectionHeaderSize);
+        U16(elf, 60, 2);
+        return [.. elf, .. System.Runtime.InteropServices.MemoryMarshal.AsBytes<uint>(Relocations)];
     }
 
     public static void U16(byte[] bytes, int offset, ushort value) => BinaryPrimitives.WriteUInt16LittleEndian(bytes.AsSpan(offset), value);

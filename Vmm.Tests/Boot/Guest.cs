@@ -11,8 +11,8 @@ internal static class Guest
 
     public static GuestMemory Memory(ulong mebibytes = 64) => GuestMemory.Create([(new GuestAddress(0), mebibytes << 20)]);
 
-    public static BootEntry Load(GuestMemory memory, TempFile kernel, KernelEntry entry = KernelEntry.Auto, bool guestDecompression = false) =>
-        Load(memory, new KernelOptions { KernelPath = kernel.Path, CommandLine = "quiet", Entry = entry, GuestDecompression = guestDecompression });
+    public static BootEntry Load(GuestMemory memory, TempFile kernel, KernelEntry entry = KernelEntry.Auto, bool guestDecompression = false, string commandLine = "quiet") =>
+        Load(memory, new KernelOptions { KernelPath = kernel.Path, CommandLine = commandLine, Entry = entry, GuestDecompression = guestDecompression });
 
     public static BootEntry Load(GuestMemory memory, KernelOptions options)
     {

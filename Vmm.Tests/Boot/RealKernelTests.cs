@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using NUnit.Framework;
 using Vmm.Boot;
 using Vmm.Vhost.Memory;
@@ -26,6 +27,59 @@ public sealed class RealKernelTests
         file.ReadExactly(head, 0);
         foreach (ElfSegment segment in ElfKernel.Parse(file, head, file.Length).Segments)
             Guest.AssertEqual(unpacked, segment.Address, read.Slice(new(segment.Address), (int)segment.MemorySize), $"0x{segment.Address:x}");
+    }
+
+    // Every place of the list has moved by the same, every other byte is as it was linked, and each boot is another one.
+    [TestCase("cloud")]
+    [TestCase("generic")]
+    public void Load_BzImageWithoutNokaslr_IsRelocatedAsAWhole(string flavour)
+    {
+        string vmlinux = Find(flavour, "vmlinux");
+        byte[] payload = File.ReadAllBytes(vmlinux);
+        using GuestMemory linked = Guest.Memory(256);
+        BootEntry linkedEntry = Load(linked, vmlinux);
+        using ImageFile file = ImageFile.OpenKernel(vmlinux);
+        ElfKernel elf = ElfKernel.Parse(file, payload.AsSpan(0, ElfKernel.HeadSize), payload.Length);
+        uint[] words = MemoryMarshal.Cast<byte, uint>(payload.AsSpan(elf.FileEnd!.Value)).ToArray();
+        var seen = new HashSet<(ulong, ulong)>();
+        for (int boot = 0; boot < 3; boot++)
+        {
+            using GuestMemory moved = Guest.Memory(512);
+            BootEntry entry = Guest.Load(moved, new KernelOptions { KernelPath = Find(flavour, "vmlinuz") });
+            ulong physical = entry.InstructionPointer - linkedEntry.InstructionPointer;
+            uint first = words[^1];
+            uint shift = moved.Read<uint>(new(first - 0x8000_0000 + physical)) - linked.Read<uint>(new(first - 0x8000_0000));
+            Assert.That(physical % (2 << 20), Is.Zero);
+            Assert.That(shift % (2 << 20), Is.Zero);
+            Assert.That(shift, Is.LessThan(1 << 30));
+            seen.Add((physical, shift));
+            MoveBack(moved, words, physical, shift);
+            foreach (ElfSegment segment in elf.Segments)
+            {
+                ReadOnlySpan<byte> expected = linked.Slice(new(segment.Address), (int)segment.MemorySize);
+                Guest.AssertEqual(moved, segment.Address + physical, expected, $"0x{segment.Address:x}");
+            }
+        }
+        Assert.That(seen, Has.Count.GreaterThan(1));
+    }
+
+    private static void MoveBack(GuestMemory memory, uint[] words, ulong physical, uint shift)
+    {
+        int list = 0;   // 64-bit places, negated ones, 32-bit ones
+        foreach (uint word in words)
+        {
+            if (word == 0)
+            {
+                list++;
+                continue;
+            }
+            var place = new GuestAddress(word - 0x8000_0000 + physical);
+            if (list == 1)
+                memory.Write(place, memory.Read<ulong>(place) - shift);
+            else
+                memory.Write(place, memory.Read<uint>(place) - (list == 2 ? 0 - shift : shift));
+        }
+        Assert.That(list, Is.EqualTo(3));
     }
 
     [TestCase("cloud")]
@@ -61,7 +115,7 @@ public sealed class RealKernelTests
     }
 
     private static BootEntry Load(GuestMemory memory, string path, KernelEntry entry = KernelEntry.Linux64) =>
-        Guest.Load(memory, new KernelOptions { KernelPath = path, Entry = entry });
+        Guest.Load(memory, new KernelOptions { KernelPath = path, Entry = entry, CommandLine = "nokaslr" });
 
     private static string Find(string flavour, string name)
     {

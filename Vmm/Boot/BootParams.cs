@@ -11,6 +11,7 @@ internal static class BootParams
 {
     private const int Size = 4096;
     private const byte UnknownLoader = 0xFF;   // type_of_loader for one without an assigned number
+    private const byte KaslrFlag = 1 << 1;     // KASLR_FLAG of loadflags: from the decompressor to the kernel proper
     private const int E820EntrySize = 20;
 
     private const int AcpiRsdpAddress = 0x070;
@@ -18,6 +19,7 @@ internal static class BootParams
     private const int ExtendedRamdiskSize = 0x0C4;
     private const int E820Entries = 0x1E8;
     private const int TypeOfLoader = 0x210;
+    private const int LoadFlags = 0x211;
     private const int RamdiskImage = 0x218;
     private const int RamdiskSize = 0x21C;
     private const int CommandLinePointer = 0x228;
@@ -25,11 +27,13 @@ internal static class BootParams
 
     /// <summary>Fills the page at <see cref="BootLayout.BootParams"/>.</summary>
     public static void Write(
-        GuestMemory memory, SetupHeader header, in InitramfsRange initramfs, ReadOnlySpan<E820Entry> map, GuestAddress rsdp)
+        GuestMemory memory, in LoadedKernel kernel, in InitramfsRange initramfs, ReadOnlySpan<E820Entry> map, GuestAddress rsdp)
     {
         Span<byte> page = memory.Slice(new(BootLayout.BootParams), Size);
         page.Clear();   // the protocol wants zeros in all that is not set, screen_info among it: there is no screen
-        header.Bytes.CopyTo(page[SetupHeader.Start..]);
+        kernel.Header.Bytes.CopyTo(page[SetupHeader.Start..]);
+        if (kernel.MayRandomise)
+            page[LoadFlags] |= KaslrFlag;
         page[TypeOfLoader] = UnknownLoader;
         BinaryPrimitives.WriteUInt32LittleEndian(page[CommandLinePointer..], (uint)BootLayout.CommandLine);
         BinaryPrimitives.WriteUInt64LittleEndian(page[AcpiRsdpAddress..], rsdp.Value);

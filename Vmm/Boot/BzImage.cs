@@ -16,8 +16,13 @@ internal static class BzImage
     private static readonly BoundedLog Log = new("Vmm.Boot");
 
     /// <summary>Loads the file that begins with <paramref name="head"/>.</summary>
+    /// <param name="memory">Guest memory.</param>
+    /// <param name="file">The file.</param>
+    /// <param name="head">Its first bytes.</param>
+    /// <param name="options">How the kernel is booted.</param>
+    /// <param name="initramfsSize">The bytes for which there must be room above the kernel.</param>
     /// <exception cref="VmmException">The file is not a kernel for this machine, is corrupt, or the guest is too small for it.</exception>
-    public static LoadedKernel Load(GuestMemory memory, ImageFile file, ReadOnlySpan<byte> head, KernelOptions options)
+    public static LoadedKernel Load(GuestMemory memory, ImageFile file, ReadOnlySpan<byte> head, KernelOptions options, ulong initramfsSize)
     {
         SetupHeader header = SetupHeader.Read(file, head);
         KernelCommandLine.Check(options.CommandLine, header.CommandLineLimit);
@@ -43,7 +48,7 @@ internal static class BzImage
             Log.Info("The kernel's compression is not one that is undone here: it unpacks itself in the guest");
             return LoadPacked(memory, file, header, options);
         }
-        return UnpackedKernel.Load(memory, file, header, packed, decoder, options.Entry);
+        return UnpackedKernel.Load(memory, file, header, packed, decoder, options, initramfsSize);
     }
 
     private static LoadedKernel LoadPacked(GuestMemory memory, ImageFile file, SetupHeader header, KernelOptions options)

@@ -29,11 +29,12 @@ internal sealed class ElfKernel
     private const uint SegmentLoad = 1;
     private const uint SegmentNote = 4;
 
-    private ElfKernel(ulong entry, ElfSegment[] segments, (int Offset, int Size, int Alignment)[] notes)
+    private ElfKernel(ulong entry, ElfSegment[] segments, (int Offset, int Size, int Alignment)[] notes, int? fileEnd)
     {
         Entry = entry;
         Segments = segments;
         Notes = notes;
+        FileEnd = fileEnd;
         End = segments.Max(segment => segment.End);
     }
 
@@ -49,6 +50,13 @@ internal sealed class ElfKernel
 
     /// <summary>The first address after the last segment.</summary>
     public ulong End { get; }
+
+    /// <summary>Where the ELF file ends: behind its section headers, which every linker puts last. Null where there are none, or not within the file.</summary>
+    public int? FileEnd { get; }
+
+    /// <summary>The same kernel, to be loaded <paramref name="bytes"/> higher.</summary>
+    public ElfKernel MovedUp(ulong bytes) =>
+        new(Entry + bytes, [.. Segments.Select(segment => segment with { Address = segment.Address + bytes })], [.. Notes], FileEnd);
 
     /// <summary>Whether a file that begins with <paramref name="head"/> is an ELF file.</summary>
     public static bool IsElf(ReadOnlySpan<byte> head) => head is [0x7F, (byte)'E', (byte)'L', (byte)'F', ..];
@@ -80,10 +88,17 @@ internal sealed class ElfKernel
         int count = U16(head, 56);
         if (table > (ulong)head.Length || (ulong)(count * ProgramHeaderSize) > (ulong)head.Length - table)
             throw file.Error($"e_phoff 0x{table:x} and e_phnum {count}: the program headers are not within the first {head.Length} bytes");
-        return ParseSegments(file, head.Slice((int)table, count * ProgramHeaderSize), U64(head, 24), length);
+        return ParseSegments(file, head.Slice((int)table, count * ProgramHeaderSize), U64(head, 24), FindEnd(head, (ulong)length), length);
     }
 
-    private static ElfKernel ParseSegments(ImageFile file, ReadOnlySpan<byte> table, ulong entry, int length)
+    private static int? FindEnd(ReadOnlySpan<byte> head, ulong length)
+    {
+        ulong sections = U64(head, 40);
+        ulong size = (ulong)U16(head, 58) * U16(head, 60);
+        return size != 0 && sections >= HeaderSize && sections <= length && size <= length - sections ? (int)(sections + size) : null;
+    }
+
+    private static ElfKernel ParseSegments(ImageFile file, ReadOnlySpan<byte> table, ulong entry, int? fileEnd, int length)
     {
         var segments = new List<ElfSegment>();
         var notes = new List<(int, int, int)>();
@@ -116,7 +131,7 @@ internal sealed class ElfKernel
         }
         if (segments.Count == 0)
             throw file.Error("e_phnum: no PT_LOAD segment, nothing to load");
-        return new ElfKernel(entry, WithoutOverlap(file, segments), notes.ToArray());
+        return new ElfKernel(entry, WithoutOverlap(file, segments), notes.ToArray(), fileEnd);
     }
 
     private static void CheckPlace(ImageFile file, in ElfSegment segment, int index)

@@ -21,7 +21,10 @@ internal static class ElfLoader
         ulong entry = pvh ?? elf.Require64BitEntry(file);
         foreach (ElfSegment segment in elf.Segments)
             file.ReadExactly(ram.SliceForKernel(file, segment.Address, segment.FileSize), segment.FileOffset);
-        return new LoadedKernel(pvh is null ? BootMode.Long64 : BootMode.Pvh32, entry, Math.Max(elf.End, BootLayout.KernelStart), header);
+        return new LoadedKernel(pvh is null ? BootMode.Long64 : BootMode.Pvh32, entry, Math.Max(elf.End, BootLayout.KernelStart), header)
+        {
+            MayRandomise = !KernelParameters.HasNoKaslr(options.CommandLine),
+        };
     }
 
     /// <summary>The failure to throw when the PVH entry is asked for and <paramref name="file"/> has none.</summary>

@@ -7,7 +7,12 @@ namespace Vmm.Boot;
 /// <param name="Entry">Where.</param>
 /// <param name="End">The first address that it does not need.</param>
 /// <param name="Header">The setup header to hand to it.</param>
-internal readonly record struct LoadedKernel(BootMode Mode, ulong Entry, ulong End, SetupHeader Header);
+internal readonly record struct LoadedKernel(BootMode Mode, ulong Entry, ulong End, SetupHeader Header)
+{
+    /// <summary>Whether the kernel is told that it may place its memory regions and its modules at random (KASLR_FLAG of the setup header's loadflags). Its own
+    /// decompressor would say so.</summary>
+    public bool MayRandomise { get; init; }
+}
 
 /// <summary>Puts a kernel, its initramfs, its command line and the description of the machine into guest memory.</summary>
 internal static class KernelLoader
@@ -53,7 +58,7 @@ internal static class KernelLoader
         if (ElfKernel.IsElf(head))
             kernel = ElfLoader.Load(memory, file, head, options);
         else if (SetupHeader.IsPresent(head))
-            kernel = BzImage.Load(memory, file, head, options);
+            kernel = BzImage.Load(memory, file, head, options, files.Initramfs?.Size ?? 0);
         else
         {
             throw file.Error(
@@ -68,7 +73,7 @@ internal static class KernelLoader
             Pvh.Write(memory, range, map, rsdp);
             return new BootEntry(BootMode.Pvh32, kernel.Entry, BootLayout.StartInfo);
         }
-        BootParams.Write(memory, kernel.Header, range, map, rsdp);
+        BootParams.Write(memory, kernel, range, map, rsdp);
         return new BootEntry(BootMode.Long64, kernel.Entry, BootLayout.BootParams);
     }
 }

@@ -12,7 +12,7 @@ internal sealed record KernelOptions
     /// <summary>The kernel's command line: ASCII, no longer than the kernel takes.</summary>
     public string CommandLine { get; init; } = "";
 
-    /// <summary>Let a bzImage unpack itself in the guest. Slower, but it is its own decompressor that randomises the kernel's address.</summary>
+    /// <summary>Let a bzImage unpack itself in the guest. Slower.</summary>
     public bool GuestDecompression { get; init; }
 
     /// <summary>Which entry point to use where there is a choice.</summary>

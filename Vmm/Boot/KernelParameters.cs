@@ -6,8 +6,17 @@ internal static class KernelParameters
     // With any of these Linux takes its tick from an 8254, and with most of them its interrupts through an 8259.
     private static readonly string[] s_needPc = ["nolapic_timer", "noapictimer", "nolapic", "disableapic", "noapic", "acpi=off", "acpi=noirq", "pci=noacpi"];
 
+    private static readonly string[] s_limitMemory = ["mem=", "memmap=", "hugepagesz="];
+
     /// <summary>A word of <paramref name="commandLine"/> with which Linux needs the interrupt controllers and the timer of a PC; null without one.</summary>
     public static string? NeedsPc(string commandLine) => Array.Find(s_needPc, word => Has(commandLine, word));
+
+    /// <summary>Whether nothing of the kernel may be placed at random.</summary>
+    public static bool HasNoKaslr(string commandLine) => Has(commandLine, "nokaslr");
+
+    /// <summary>Whether <paramref name="commandLine"/> takes memory away from the kernel, or wants huge pages that a kernel in their middle would be in the way of.
+    /// Linux's own decompressor minds these, too.</summary>
+    public static bool LimitsMemory(string commandLine) => Array.Exists(s_limitMemory, word => HasStart(commandLine, word));
 
     /// <summary>The parameter that tells the frequency of the TSC to a Linux which may not ask KVM for it (no-kvmclock, nopv), or null. Intel's processors tell it by
     /// CPUID and others by a timer to compare with, but a busy host is too slow for that comparison, and without a result Linux has no clock at all and hangs.</summary>
@@ -18,15 +27,19 @@ internal static class KernelParameters
             ? $"tsc_early_khz={tscKilohertz}"
             : null;
 
+    private static bool Has(string commandLine, string word) => HasAny(commandLine, word, isStart: false);
+
+    private static bool HasStart(string commandLine, string start) => HasAny(commandLine, start, isStart: true);
+
     // What follows "--" is for init.
-    private static bool Has(string commandLine, string word)
+    private static bool HasAny(string commandLine, string word, bool isStart)
     {
         foreach (Range range in commandLine.AsSpan().SplitAny(' ', '\t', '\n'))
         {
             ReadOnlySpan<char> candidate = commandLine.AsSpan(range);
             if (candidate is "--")
                 return false;
-            if (AreEqual(candidate, word))
+            if (AreEqual(isStart ? candidate[..Math.Min(candidate.Length, word.Length)] : candidate, word))
                 return true;
         }
         return false;

@@ -3,6 +3,7 @@ using System.Diagnostics;
 using Vmm.Boot.Payload;
 using Vmm.Vhost;
 using Vmm.Vhost.Memory;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Boot;
 
@@ -16,11 +17,19 @@ internal static class UnpackedKernel
 
     // Ten times any kernel's: what a corrupt image can make the host set aside before its payload is looked at.
     private const uint MaxLength = 512 << 20;
+    private const ulong PageMask = 4095;
 
-    /// <summary>Unpacks <paramref name="packed"/>.</summary>
+    /// <summary>Unpacks <paramref name="packed"/>, to a random place where the kernel can run at any and nothing says no.</summary>
+    /// <param name="memory">Guest memory.</param>
+    /// <param name="file">The bzImage.</param>
+    /// <param name="header">Its setup header.</param>
+    /// <param name="packed">Its payload.</param>
+    /// <param name="decoder">What unpacks it.</param>
+    /// <param name="options">How the kernel is booted.</param>
+    /// <param name="initramfsSize">The bytes for which there must be room above the kernel.</param>
     /// <exception cref="VmmException">It is corrupt or not a kernel for this machine, or the guest is too small for it.</exception>
     public static LoadedKernel Load(
-        GuestMemory memory, ImageFile file, SetupHeader header, MappedRange packed, PayloadDecoder decoder, KernelEntry entry)
+        GuestMemory memory, ImageFile file, SetupHeader header, MappedRange packed, PayloadDecoder decoder, KernelOptions options, ulong initramfsSize)
     {
         long begin = Stopwatch.GetTimestamp();
         var ram = new LowRam(memory);
@@ -31,19 +40,56 @@ internal static class UnpackedKernel
         Span<byte> head = stackalloc byte[(int)Math.Min(length, ElfKernel.HeadSize)];
         Decode(file, decoder, packed, head, isHead: true);
         ElfKernel elf = ElfKernel.Parse(file, head, (int)length);
+        bool isPvh = options.Entry == KernelEntry.Pvh;   // until Linux 6.12 a kernel that is entered so runs at its link-time addresses only
+        bool mayRandomise = !isPvh && !KernelParameters.HasNoKaslr(options.CommandLine);
+        KernelRelocations? relocations = mayRandomise ? KernelRelocations.Find(elf, (int)length) : null;
+        KernelShift shift = relocations is null ? default : ChooseShift(header, elf, length, ram, options, initramfsSize);
+        uint linkedAt = (uint)elf.Segments[0].Address;
+        elf = elf.MovedUp(shift.Physical);
         ulong start = Base(elf);
         ram.CheckFits(file, elf);
         Span<byte> window = ram.SliceForKernel(file, start, length);
         Decode(file, decoder, packed, window, isHead: false);
 
-        ulong? pvh = entry == KernelEntry.Pvh ? FindPvhEntry(file, elf, window) : null;
-        ulong address = pvh ?? elf.Require64BitEntry(file);
+        ulong address = isPvh ? FindPvhEntry(file, elf, window) : elf.Require64BitEntry(file);
         foreach (ElfSegment segment in elf.Segments)
             Place(ram, file, segment, start, window);
+        long unpacked = Stopwatch.GetTimestamp();
+        if (shift.Virtual != 0 && !relocations!.Value.Apply(file, window, LoadedBytes(ram, file, elf), linkedAt, shift.Virtual))
+        {
+            Log.Info("The kernel's list of relocations is of a form that is not known here: the kernel keeps its virtual addresses");
+            shift = shift with { Virtual = 0 };
+        }
+        long relocated = Stopwatch.GetTimestamp();
         ClearRest(elf, start, window);
         if (Log.IsDebugEnabled)
-            Log.Debug($"The {decoder.Format} kernel was unpacked in {(long)Stopwatch.GetElapsedTime(begin).TotalMicroseconds} us");
-        return new LoadedKernel(pvh is null ? BootMode.Long64 : BootMode.Pvh32, address, Math.Max(elf.End, BootLayout.KernelStart), header);
+        {
+            Log.Debug($"The {decoder.Format} kernel was unpacked in {Microseconds(begin, unpacked)} us, moved by 0x{shift.Physical:x} in memory and by 0x{shift.Virtual:x} "
+                + $"in its address space in {Microseconds(unpacked, relocated)} us");
+        }
+        return new LoadedKernel(isPvh ? BootMode.Pvh32 : BootMode.Long64, address, Math.Max(elf.End, BootLayout.KernelStart), header)
+        {
+            MayRandomise = mayRandomise,
+        };
+    }
+
+    private static long Microseconds(long from, long to) => (long)Stopwatch.GetElapsedTime(from, to).TotalMicroseconds;
+
+    private static KernelShift ChooseShift(SetupHeader header, ElfKernel elf, uint length, LowRam ram, KernelOptions options, ulong initramfsSize)
+    {
+        ulong end = Math.Max(Math.Max(elf.End, Base(elf) + length), elf.Segments[0].Address + header.InitSize);
+        ulong room = Math.Min(ram.End, (ulong)header.InitrdLimit + 1);   // the initramfs goes to its end
+        ulong taken = (initramfsSize + PageMask) & ~PageMask;
+        // A kernel that is told which memory to use does not use what the VMM knows of.
+        bool mayMove = taken < room && !KernelParameters.LimitsMemory(options.CommandLine);
+        return KernelShift.Choose(header, elf, end, mayMove ? room - taken : 0, SystemRandom.NextUInt64);
+    }
+
+    // From the lowest segment to the last byte that comes from the file.
+    private static Span<byte> LoadedBytes(LowRam ram, ImageFile file, ElfKernel elf)
+    {
+        ulong start = elf.Segments[0].Address;
+        return ram.Slice(file, start, elf.Segments.Max(segment => segment.Address + segment.FileSize) - start);
     }
 
     private static void Decode(ImageFile file, PayloadDecoder decoder, MappedRange packed, Span<byte> target, bool isHead)
