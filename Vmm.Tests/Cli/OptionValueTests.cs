@@ -1,5 +1,6 @@
 using NUnit.Framework;
 using Vmm.Cli;
+using Vmm.Cpu;
 using Vmm.Serial;
 
 namespace Vmm.Tests.Cli;
@@ -43,7 +44,30 @@ public class OptionValueTests
     [TestCase("1", 1)]
     [TestCase("254", 254)]
     [TestCase("boot=7", 7)]
-    public void ParseCpus_Valid_IsTheNumber(string text, int expected) => Assert.That(CpusOption.Parse(text), Is.EqualTo(expected));
+    public void ParseCpus_Valid_IsTheNumber(string text, int expected) => Assert.That(CpusOption.Parse(text).Count, Is.EqualTo(expected));
+
+    [TestCase("boot=2", "Host", false, false, false)]
+    [TestCase("nested=on", "Host", true, false, false)]
+    [TestCase("boot=2,pmu=on,nested=off", "Host", false, true, false)]
+    [TestCase("amx=true", "Host", false, false, true)]
+    [TestCase("profile=x86-64-v2,pmu=on,nested=on", "V2", true, true, false)]
+    [TestCase("profile=x86-64-v3,amx=off", "V3", false, false, false)]
+    [TestCase("profile=x86-64-v4", "V4", false, false, false)]
+    public void ParseCpus_Features_AreThose(string text, string profile, bool nested, bool pmu, bool amx)
+    {
+        (int count, CpuOptions options) = CpusOption.Parse(text);
+
+        Assert.That(options, Is.EqualTo(new CpuOptions { Profile = Enum.Parse<CpuProfile>(profile), Nested = nested, Pmu = pmu, Amx = amx }));
+        Assert.That(count, Is.EqualTo(text.StartsWith("boot=2", StringComparison.Ordinal) ? 2 : 1));
+    }
+
+    [TestCase("profile=x86-64-v1", "profile='x86-64-v1' is not allowed: choose one of x86-64-v2, x86-64-v3, x86-64-v4")]
+    [TestCase("boot=1,profile=host", "profile='host' is not allowed")]
+    [TestCase("nested=yes", "nested='yes' is not allowed")]
+    [TestCase("4,nested=on", "'4' is not of the form key=value")]
+    [TestCase("profile=x86-64-v3,amx=on", "amx='on' cannot be with profile=x86-64-v3")]
+    public void ParseCpus_WrongFeatures_NamesThem(string text, string why) =>
+        Assert.That(() => CpusOption.Parse(text), Throws.TypeOf<UsageException>().With.Message.StartsWith($"--cpus: {why}"));
 
     [TestCase("")]
     [TestCase("0")]

@@ -22,6 +22,12 @@ internal static class CpuState
     private const ulong LargePage = 0x83;          // and 2 MiB large
     private const int MappedGigabytes = 4;
 
+    private const uint MiscEnable = 0x1A0;         // IA32_MISC_ENABLE (Intel SDM vol. 4)
+    private const ulong FastStrings = 1 << 0;
+    private const uint MtrrDefaultType = 0x2FF;    // IA32_MTRR_DEF_TYPE
+    private const ulong MtrrEnabled = 1 << 11;
+    private const ulong WriteBack = 6;
+
     private const int LvtLint0 = 0x350;
     private const int LvtLint1 = 0x360;
     private const int DeliveryModeMask = 0x700;
@@ -40,14 +46,10 @@ internal static class CpuState
         vcpu.SetLapic(lapic);
 
         // One at a time: KVM stops at the first register that this host lacks, and a guest can do without any of these.
-        foreach (KvmMsrEntry msr in (ReadOnlySpan<KvmMsrEntry>)
-        [
-            new(0x1A0, 1),              // IA32_MISC_ENABLE: fast string operations
-            new(0x2FF, 1 << 11 | 6),    // IA32_MTRR_DEF_TYPE: enabled, write-back
-        ])
-        {
-            vcpu.SetMsrs([msr]);
-        }
+        // KVM has said in the first which tracing there is not (BTS, PEBS): that stays.
+        if (vcpu.GetMsr(MiscEnable) is ulong miscEnable)
+            vcpu.SetMsrs([new(MiscEnable, miscEnable | FastStrings)]);
+        vcpu.SetMsrs([new(MtrrDefaultType, MtrrEnabled | WriteBack)]);
     }
 
     /// <summary>Sets the boot processor to enter at <paramref name="entry"/>; writes the descriptor and page tables it needs.</summary>

@@ -5,7 +5,8 @@ namespace Vmm.Cli;
 /// <summary>The options that <c>vmm run</c> and <c>vmm exec</c> have both, as the user wrote them: the machine and its devices.</summary>
 internal abstract class MachineOptions : IVerbOptions
 {
-    [Option("cpus", MetaValue = "N", HelpText = "Number of CPUs, 1 to 254, also as boot=N (default: 1).")]
+    [Option("cpus", MetaValue = "N", HelpText = "Number of CPUs, 1 to 254, or [boot=N][,profile=x86-64-v2|x86-64-v3|x86-64-v4][,nested=on][,pmu=on][,amx=on] "
+        + "(default: 1, with what this host's KVM lists, but for virtualisation, performance counters and AMX).")]
     public string? Cpus { get; set; }
 
     [Option("memory", MetaValue = "SIZE", HelpText = "Guest memory, 64M to 64T (K, M, G, T: powers of 1024), or "
@@ -51,8 +52,8 @@ internal abstract class MachineOptions : IVerbOptions
         + "(default: apic; pc with --virtio-discovery cmdline, and where --cmdline takes the APICs, their timer or ACPI away: nolapic_timer, nolapic, noapic, acpi=off and the like).")]
     public string? Interrupts { get; set; }
 
-    [Option("decompress", MetaValue = "WHO", HelpText = "Who unpacks a bzImage: host (fast), or guest, which also randomises the kernel's "
-        + "address (default: host).")]
+    [Option("decompress", MetaValue = "WHO", HelpText = "Who unpacks a bzImage: host (fast), or guest (default: host). Either way the kernel's addresses are "
+        + "random, unless its command line says nokaslr.")]
     public string? Decompress { get; set; }
 
     [Option("entry", MetaValue = "HOW", HelpText = "How an ELF kernel is entered: auto, linux64 or pvh (default: auto).")]

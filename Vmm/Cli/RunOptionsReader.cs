@@ -1,5 +1,6 @@
 using NLog;
 using Vmm.Boot;
+using Vmm.Cpu;
 using Vmm.Devices.Virtio;
 using Vmm.Devices.Virtio.VhostUser;
 using Vmm.Machine;
@@ -15,7 +16,7 @@ internal static class RunOptionsReader
     public static MachineConfig Read(RunOptions options)
     {
         (ulong memorySize, GuestMemoryOptions memory) = MemoryOption.Parse(options.Memory ?? "512M");
-        int cpus = CpusOption.Parse(options.Cpus ?? "1");
+        (int cpus, CpuOptions cpu) = CpusOption.Parse(options.Cpus ?? "1");
         return new MachineConfig
         {
             Kernel = new KernelOptions
@@ -30,6 +31,7 @@ internal static class RunOptionsReader
                     ("auto", KernelEntry.Auto), ("linux64", KernelEntry.Linux64), ("pvh", KernelEntry.Pvh)),
             },
             Cpus = cpus,
+            Cpu = cpu,
             MemorySize = memorySize,
             Memory = memory,
             Serial = SerialOption.Parse(options.Serial ?? "tty"),

@@ -18,6 +18,7 @@ internal readonly record struct KvmCapability(int Number, string Name)
     public static readonly KvmCapability ReadonlyMem = new(81, "KVM_CAP_READONLY_MEM");
     public static readonly KvmCapability SplitIrqchip = new(121, "KVM_CAP_SPLIT_IRQCHIP");
     public static readonly KvmCapability ImmediateExit = new(136, "KVM_CAP_IMMEDIATE_EXIT");
+    public static readonly KvmCapability PmuCapability = new(212, "KVM_CAP_PMU_CAPABILITY");
 
     /// <summary>What every machine of ours needs. What depends on its configuration is checked where it is used.</summary>
     public static ReadOnlySpan<KvmCapability> Required => s_required;

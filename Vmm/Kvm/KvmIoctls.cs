@@ -32,6 +32,7 @@ internal static class KvmIoctls
     public static readonly IoctlRequest SetRegs = IoctlRequest.Iow<KvmRegs>(Kvmio, 0x82, "KVM_SET_REGS");
     public static readonly IoctlRequest GetSregs = IoctlRequest.Ior<KvmSregs>(Kvmio, 0x83, "KVM_GET_SREGS");
     public static readonly IoctlRequest SetSregs = IoctlRequest.Iow<KvmSregs>(Kvmio, 0x84, "KVM_SET_SREGS");
+    public static readonly IoctlRequest GetMsrs = IoctlRequest.Iowr<KvmMsrs>(Kvmio, 0x88, "KVM_GET_MSRS");
     public static readonly IoctlRequest SetMsrs = IoctlRequest.Iow<KvmMsrs>(Kvmio, 0x89, "KVM_SET_MSRS");
     public static readonly IoctlRequest SetSignalMask = IoctlRequest.Iow<uint>(Kvmio, 0x8B, "KVM_SET_SIGNAL_MASK");
     public static readonly IoctlRequest SetFpu = IoctlRequest.Iow<KvmFpu>(Kvmio, 0x8D, "KVM_SET_FPU");

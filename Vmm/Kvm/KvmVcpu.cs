@@ -62,6 +62,14 @@ internal sealed unsafe class KvmVcpu(FileDescriptor fd, MemoryMapping run) : IDi
     /// <summary>The frequency of the guest's TSC in kHz, as KVM knows it; 0 where it does not, or where the call is not known (api.rst, 4.56).</summary>
     public uint GetTscKilohertz() => (uint)Math.Max(Ioctl.CallOnce(fd, KvmIoctls.GetTscKhz), 0);
 
+    /// <summary>A model-specific register.</summary>
+    /// <returns>Null where this host's KVM does not have it.</returns>
+    public ulong? GetMsr(uint index)
+    {
+        Span<byte> buffer = Compose(new KvmMsrs { Count = 1 }, [new KvmMsrEntry(index, 0)]);
+        return Ioctl.Call(fd, KvmIoctls.GetMsrs, buffer) == 1 ? MemoryMarshal.Read<KvmMsrEntry>(buffer[sizeof(KvmMsrs)..]).Data : null;
+    }
+
     /// <summary>Sets model-specific registers.</summary>
     /// <returns>How many were set, from the first; the next one was refused.</returns>
     public int SetMsrs(ReadOnlySpan<KvmMsrEntry> msrs)

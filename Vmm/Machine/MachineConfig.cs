@@ -1,4 +1,5 @@
 using Vmm.Boot;
+using Vmm.Cpu;
 using Vmm.Devices.Virtio;
 using Vmm.Serial;
 using Vmm.Vhost.Memory;
@@ -13,6 +14,9 @@ internal sealed record MachineConfig
 
     /// <summary>Number of vCPUs, 1 to 254.</summary>
     public int Cpus { get; init; } = 1;
+
+    /// <summary>What they can do.</summary>
+    public CpuOptions Cpu { get; init; } = new();
 
     /// <summary>Guest RAM in bytes, a multiple of the page size that backs it.</summary>
     public ulong MemorySize { get; init; } = 512UL << 20;

@@ -1,5 +1,6 @@
 using Vmm.Acpi;
 using Vmm.Boot;
+using Vmm.Cpu;
 using Vmm.Kvm;
 using Vmm.Serial;
 using Vmm.Vhost.Memory;
@@ -28,6 +29,8 @@ internal sealed class PowerCycle : IDisposable
         {
             KvmVm vm = cycle._vm;
             vm.SetReservedPages(new GuestAddress(AddressMap.KvmTssAddress), new GuestAddress(AddressMap.KvmIdentityMapAddress));
+            if (!config.Cpu.Pmu)
+                vm.HideCounters(kvm.Check(KvmCapability.PmuCapability));
             platform.Interrupts.Create(vm);
             vm.MapMemory(memory);
             foreach (IrqFd line in platform.Lines)
@@ -47,12 +50,19 @@ internal sealed class PowerCycle : IDisposable
             // A Linux that may not use the local APIC's timer starts the 8254's only if that timer has no deadline mode.
             bool needs8254 = platform.Interrupts.AreOfAPc && KernelParameters.NeedsPc(config.Kernel.CommandLine) is not null;
             bool tscDeadline = kvm.Check(KvmCapability.TscDeadlineTimer) != 0 && !needs8254;
-            KvmCpuidEntry2[] cpuid = CpuId.ForMachine(kvm.GetSupportedCpuid(), config.Cpus, tscDeadline, tscKilohertz);
+            KvmCpuidEntry2[] cpuid = new GuestCpuid
+            {
+                Cpus = config.Cpus,
+                Options = config.Cpu,
+                TscDeadline = tscDeadline,
+                TscKilohertz = tscKilohertz,
+                Brand = HostBrand.Read(),
+            }.Make(kvm.GetSupportedCpuid());
             for (int i = 0; i < config.Cpus; i++)
             {
                 KvmVcpu vcpu = i == 0 ? boot : vm.CreateVcpu(i);
                 cycle._vcpus.Add(new VcpuThread(i, vcpu, platform.Ports, platform.Mmio, events));
-                CpuId.ForVcpu(cpuid, i);
+                CpuTopology.SetApicId(cpuid, (uint)i);
                 vcpu.SetCpuid(cpuid);
                 CpuState.Initialize(vcpu);
             }

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using NLog;
 using Vmm.Boot;
+using Vmm.Cpu;
 using Vmm.Devices.Platform;
 using Vmm.Kvm;
 using Vmm.Vhost;
@@ -47,6 +48,8 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         try
         {
             HostLimits.Check(config, _kvm);
+            if (config.Cpu.Amx)
+                AmxPermission.Ask();
             _kernel = KernelFiles.Open(config.Kernel);
             _tellsPanics = PowerCycle.TellsPanics(config, _kernel);
             if (_kernel.IsLinux && !_tellsPanics)

@@ -19,6 +19,9 @@ internal sealed record LinuxGuest
     /// <summary>How many vCPUs.</summary>
     public int Cpus { get; init; } = 1;
 
+    /// <summary>What else to say of them: keys of --cpus.</summary>
+    public string CpuKeys { get; init; } = "";
+
     /// <summary>The memory, as for --memory.</summary>
     public string Memory { get; init; } = "256M";
 
@@ -64,7 +67,7 @@ internal sealed record LinuxGuest
         }
         return
         [
-            "run", "--kernel", Artifact("kernels", Flavour, Image), "--initramfs", initramfs, "--cpus", $"{Cpus}", "--memory", Memory,
+            "run", "--kernel", Artifact("kernels", Flavour, Image), "--initramfs", initramfs, "--cpus", CpuKeys.Length == 0 ? $"{Cpus}" : $"boot={Cpus},{CpuKeys}", "--memory", Memory,
             "--cmdline", $"console=ttyS0 quiet panic=-1 {LinuxHost.GuestOptions} {CommandLine}", .. Options,
         ];
     }

@@ -1,27 +1,29 @@
 using NUnit.Framework;
-using Vmm.Boot;
+using Vmm.Cpu;
 using Vmm.Kvm;
 
-namespace Vmm.Tests.Boot;
+namespace Vmm.Tests.Cpu;
 
-public class CpuIdTests
+/// <summary>Topology, frequencies and what else describes this machine.</summary>
+public class GuestCpuidTests
 {
     private static readonly KvmCpuidEntry2[] s_supported =
     [
-        new() { Function = 0, Eax = 0x1F },
+        new() { Function = 0, Eax = 0x1F, Ebx = 0x6874_7541, Ecx = 0x444D_4163, Edx = 0x6974_6E65 },   // AuthenticAMD
         new() { Function = 1, Ebx = 0xAA_BB_08_00, Edx = 0x0FFF_FFFF },
         new() { Function = 4, Index = 0, Eax = 0xFFFF_FFFF & ~0xFFu | 0x21 },   // level 1, data, the host's sharing
         new() { Function = 4, Index = 3, Eax = 0xFFFF_FFFF & ~0xFFu | 0x63 },   // level 3
         new() { Function = 0xB, Index = 0, Ebx = 96 },
         new() { Function = 0x1F, Index = 0, Ebx = 96 },
-        new() { Function = 0x8000_0008, Ecx = 0xFFFF },
+        new() { Function = 0x8000_0001 },
+        new() { Function = 0x8000_0008, Ecx = 0xFFFF_FFFF },
         new() { Function = 0x8000_001E, Ebx = 0xFFFF, Ecx = 0x7FF },
     ];
 
     [Test]
-    public void ForMachine_FourCpus_DescribesOnePackageOfFourCores()
+    public void Make_FourCpus_DescribesOnePackageOfFourCores()
     {
-        KvmCpuidEntry2[] entries = CpuId.ForMachine(s_supported, 4, tscDeadline: true, tscKilohertz: 0);
+        KvmCpuidEntry2[] entries = Make(s_supported, 4, tscDeadline: true, tscKilohertz: 0);
 
         KvmCpuidEntry2 features = Find(entries, 1);
         Assert.That(features.Ebx >> 16 & 0xFF, Is.EqualTo(4), "logical processors");
@@ -39,13 +41,14 @@ public class CpuIdTests
             Assert.That((Find(entries, leaf, 2).Eax, Find(entries, leaf, 2).Ebx, Find(entries, leaf, 2).Ecx), Is.EqualTo((0u, 0u, 2u)));
             Assert.That(entries.Count(e => e.Function == leaf), Is.EqualTo(3), "nothing of the host's topology is left");
         }
-        Assert.That(Find(entries, 0x8000_0008).Ecx, Is.EqualTo(0x2F03u), "two bits of core id, four cores");
+        Assert.That(Find(entries, 0x8000_0001).Ecx, Is.EqualTo(2), "cmp_legacy: cores, not threads");
+        Assert.That(Find(entries, 0x8000_0008).Ecx, Is.EqualTo(0x2003u), "two bits of core id, four cores, nothing else");
     }
 
     [Test]
-    public void ForMachine_OneCpuWithoutDeadline_SaysSo()
+    public void Make_OneCpuWithoutDeadline_SaysSo()
     {
-        KvmCpuidEntry2[] entries = CpuId.ForMachine(s_supported, 1, tscDeadline: false, tscKilohertz: 0);
+        KvmCpuidEntry2[] entries = Make(s_supported, 1, tscDeadline: false, tscKilohertz: 0);
 
         Assert.That(Find(entries, 1).Ecx >> 24 & 1, Is.Zero);
         Assert.That(Find(entries, 1).Edx >> 28 & 1, Is.Zero, "HTT");
@@ -53,12 +56,12 @@ public class CpuIdTests
     }
 
     [Test]
-    public void ForVcpu_Third_HasItsApicIdEverywhere()
+    public void SetApicId_Third_HasItsApicIdEverywhere()
     {
-        KvmCpuidEntry2[] entries = CpuId.ForMachine(s_supported, 4, tscDeadline: true, tscKilohertz: 0);
+        KvmCpuidEntry2[] entries = Make(s_supported, 4, tscDeadline: true, tscKilohertz: 0);
 
-        CpuId.ForVcpu(entries, 1);
-        CpuId.ForVcpu(entries, 3);
+        CpuTopology.SetApicId(entries, 1);
+        CpuTopology.SetApicId(entries, 3);
 
         Assert.That(Find(entries, 1).Ebx >> 24, Is.EqualTo(3));
         Assert.That(entries.Where(e => e.Function is 0xB or 0x1F).Select(e => e.Edx), Is.All.EqualTo(3));
@@ -66,9 +69,9 @@ public class CpuIdTests
     }
 
     [Test]
-    public void ForMachine_HostWithoutTopologyLeaves_GetsNone()
+    public void Make_HostWithoutTopologyLeaves_GetsNone()
     {
-        KvmCpuidEntry2[] entries = CpuId.ForMachine([new() { Function = 0, Eax = 0xA }], 2, tscDeadline: true, tscKilohertz: 0);
+        KvmCpuidEntry2[] entries = Make([new() { Function = 0, Eax = 0xA }], 2, tscDeadline: true, tscKilohertz: 0);
 
         Assert.That(entries.Select(e => e.Function), Is.EqualTo(new uint[] { 0 }));
     }
@@ -79,9 +82,9 @@ public class CpuIdTests
     [TestCase(2_899_999u)]
     [TestCase(3_187_201u)]
     [TestCase(4_200_000u)]
-    public void ForMachine_Intel_TellsTheFrequenciesByLeaf15H(uint tscKilohertz)
+    public void Make_Intel_TellsTheFrequenciesByLeaf15H(uint tscKilohertz)
     {
-        KvmCpuidEntry2[] entries = CpuId.ForMachine(
+        KvmCpuidEntry2[] entries = Make(
             [Intel(0x16), new() { Function = 0x15, Eax = 2, Ebx = 176, Ecx = 24_000_000 }], 1, tscDeadline: true, tscKilohertz);
 
         KvmCpuidEntry2 leaf = Find(entries, 0x15);
@@ -92,26 +95,58 @@ public class CpuIdTests
     }
 
     [Test]
-    public void ForMachine_TscOfAnotherVendorOrUnknown_HasNoLeaf15H()
+    public void Make_TscOfAnotherVendorOrUnknown_HasNoLeaf15H()
     {
-        Assert.That(CpuId.ForMachine([new() { Function = 0, Eax = 0x16 }], 1, true, 2_000_000).Select(e => e.Function), Has.None.EqualTo(0x15));
-        Assert.That(CpuId.ForMachine([Intel(0x16)], 1, true, tscKilohertz: 0).Select(e => e.Function), Has.None.EqualTo(0x15));
-        Assert.That(CpuId.ForMachine([Intel(0xD)], 1, true, 2_000_000).Select(e => e.Function), Has.None.EqualTo(0x15));
+        Assert.That(Make([new() { Function = 0, Eax = 0x16 }], 1, true, 2_000_000).Select(e => e.Function), Has.None.EqualTo(0x15));
+        Assert.That(Make([Intel(0x16)], 1, true, tscKilohertz: 0).Select(e => e.Function), Has.None.EqualTo(0x15));
+        Assert.That(Make([Intel(0xD)], 1, true, 2_000_000).Select(e => e.Function), Has.None.EqualTo(0x15));
     }
 
     [Test]
-    public void ForMachine_UnderKvm_TellsTheFrequenciesByTheTimingLeaf()
+    public void Make_UnderKvm_TellsTheFrequenciesByTheTimingLeaf()
     {
         KvmCpuidEntry2[] supported =
         [
             new() { Function = 0, Eax = 0xA }, new() { Function = 0x4000_0000, Eax = 0x4000_0001, Ebx = 0x4B4D_564B }, new() { Function = 0x4000_0001, Eax = 0x3F },
         ];
-        KvmCpuidEntry2[] entries = CpuId.ForMachine(supported, 1, tscDeadline: true, tscKilohertz: 2_099_998);
+        KvmCpuidEntry2[] entries = Make(supported, 1, tscDeadline: true, tscKilohertz: 2_099_998);
 
         Assert.That((Find(entries, 0x4000_0010).Eax, Find(entries, 0x4000_0010).Ebx), Is.EqualTo((2_099_998u, 1_000_000u)));
         Assert.That((Find(entries, 0x4000_0000).Eax, Find(entries, 0x4000_0000).Ebx), Is.EqualTo((0x4000_0010u, 0x4B4D_564Bu)), "the highest leaf; the signature stays");
-        Assert.That(CpuId.ForMachine(supported, 1, true, tscKilohertz: 0), Has.Length.EqualTo(3), "nobody knows the frequency");
+        Assert.That(Make(supported, 1, true, tscKilohertz: 0), Has.Length.EqualTo(3), "nobody knows the frequency");
     }
+
+    [TestCase(1, 0x0000u)]
+    [TestCase(2, 0x1001u)]
+    [TestCase(3, 0x2002u)]
+    [TestCase(5, 0x3004u)]
+    [TestCase(64, 0x603Fu)]
+    [TestCase(254, 0x80FDu)]
+    public void Make_AnyNumberOfCpus_CountsThemInAmdsLeaf(int cpus, uint expected) =>
+        Assert.That(Find(Make(s_supported, cpus, true, 0), 0x8000_0008).Ecx, Is.EqualTo(expected));
+
+    [Test]
+    public void Make_Intel_HasNothingInAmdsFields()
+    {
+        KvmCpuidEntry2[] entries = Make([Intel(0xD), new() { Function = 0x8000_0001, Ecx = 2 }, new() { Function = 0x8000_0008, Eax = 0x3030, Ecx = 0x7001 }], 4, true, 0);
+
+        Assert.That((Find(entries, 0x8000_0001).Ecx, Find(entries, 0x8000_0008).Ecx, Find(entries, 0x8000_0008).Eax), Is.EqualTo((0u, 0u, 0x3030u)));
+    }
+
+    [Test]
+    public void Make_Brand_ReplacesKvmsEmptyOne()
+    {
+        KvmCpuidEntry2[] brand = HostBrand.Read();
+        KvmCpuidEntry2[] entries = new GuestCpuid { Cpus = 1, Brand = brand }.Make([new() { Function = 0x8000_0002 }, new() { Function = 0x8000_0003 }, new() { Function = 0x8000_0004 }]);
+
+        Assert.That(entries.Select(e => e.Function), Is.EqualTo(new uint[] { 0x8000_0002, 0x8000_0003, 0x8000_0004 }));
+        string name = string.Concat(entries.SelectMany(e => new[] { e.Eax, e.Ebx, e.Ecx, e.Edx }).SelectMany(BitConverter.GetBytes).Select(b => (char)b)).TrimEnd('\0').Trim();
+        string model = File.ReadLines("/proc/cpuinfo").First(line => line.StartsWith("model name", StringComparison.Ordinal)).Split(": ")[1].Trim();
+        Assert.That(name, Is.EqualTo(model));
+    }
+
+    private static KvmCpuidEntry2[] Make(ReadOnlySpan<KvmCpuidEntry2> supported, int cpus, bool tscDeadline, uint tscKilohertz) =>
+        new GuestCpuid { Cpus = cpus, TscDeadline = tscDeadline, TscKilohertz = tscKilohertz }.Make(supported);
 
     private static KvmCpuidEntry2 Intel(uint highest) => new() { Function = 0, Eax = highest, Ebx = 0x756E_6547, Ecx = 0x6C65_746E, Edx = 0x4965_6E69 };
 
