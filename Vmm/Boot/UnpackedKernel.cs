@@ -64,8 +64,8 @@ internal static class UnpackedKernel
         ClearRest(elf, start, window);
         if (Log.IsDebugEnabled)
         {
-            Log.Debug($"The {decoder.Format} kernel was unpacked in {Microseconds(begin, unpacked)} us, moved by 0x{shift.Physical:x} in memory and by 0x{shift.Virtual:x} "
-                + $"in its address space in {Microseconds(unpacked, relocated)} us");
+            Log.Debug($"The {decoder.Format} kernel was unpacked in {Microseconds(begin, unpacked)} us");
+            Log.Debug($"It lies 0x{shift.Physical:x} higher in memory and 0x{shift.Virtual:x} in its address space than it was linked for: {Microseconds(unpacked, relocated)} us");
         }
         return new LoadedKernel(isPvh ? BootMode.Pvh32 : BootMode.Long64, address, Math.Max(elf.End, BootLayout.KernelStart), header)
         {
