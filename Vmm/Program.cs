@@ -3,6 +3,7 @@ using NLog;
 using Vmm.Cli;
 using Vmm.Cli.Backend;
 using Vmm.Cli.Checks;
+using Vmm.Cli.Exec;
 using Vmm.Vhost;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;

@@ -1,3 +1,5 @@
+using System.Text;
+
 namespace Vmm.Devices.Backends;
 
 /// <summary>Bytes that wait, in the order in which they came. Takes memory as it needs it, up to a limit. Not thread-safe.</summary>
@@ -49,6 +51,16 @@ public sealed class ByteQueue(int capacity)
         ArgumentOutOfRangeException.ThrowIfGreaterThan(count, Count, nameof(count));
         Count -= count;
         _start = Count == 0 ? 0 : (_start + count) & (_buffer.Length - 1);
+    }
+
+    /// <summary>All that wait, as UTF-8; they go on waiting.</summary>
+    public string ToText()
+    {
+        byte[] all = new byte[Count];
+        ReadOnlySpan<byte> first = First;
+        first.CopyTo(all);
+        _buffer.AsSpan(0, Count - first.Length).CopyTo(all.AsSpan(first.Length));
+        return Encoding.UTF8.GetString(all);
     }
 
     private void Grow(int needed)

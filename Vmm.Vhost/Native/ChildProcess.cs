@@ -16,6 +16,7 @@ public sealed unsafe partial class ChildProcess : IDisposable
     private const int NoHang = 1;               // WNOHANG
     private const int SigPipe = 13;
     private const int SigKill = 9;
+    private const int SigTerm = 15;
     private const short SetGroup = 0x02;        // POSIX_SPAWN_SETPGROUP (spawn.h)
     private const short SetDefaults = 0x04;     // POSIX_SPAWN_SETSIGDEF
     private const short SetMask = 0x08;         // POSIX_SPAWN_SETSIGMASK
@@ -103,6 +104,13 @@ public sealed unsafe partial class ChildProcess : IDisposable
     {
         Poll.Wait([new PollEntry(Ended, PollEvents.Readable)], milliseconds);
         return End is not null;
+    }
+
+    /// <summary>Asks it to end (SIGTERM), if it runs.</summary>
+    public void Terminate()
+    {
+        if (End is null)
+            _ = SendSignal(_id, SigTerm);
     }
 
     /// <summary>Kills it if it runs, and waits for its end. The kernel may hold up a process that waits for a disk or a server.</summary>

@@ -15,10 +15,19 @@ public static unsafe class PrivateDirectory
     public static string Create(string parent, string prefix)
     {
         string path = Path.Combine(parent, prefix + Path.GetRandomFileName());
+        Make(path);
+        return path;
+    }
+
+    /// <summary>Makes <paramref name="path"/>.</summary>
+    /// <exception cref="ErrnoException">mkdir(2) failed, also where something of that name is there already.</exception>
+    public static void Make(string path)
+    {
         fixed (byte* name = FileDescriptor.NullTerminated(path))
         {
             // SAFETY: the name is null-terminated and pinned for the call.
-            return LibC.mkdir(name, OwnerOnly) == 0 ? path : throw ErrnoException.FromLastError($"cannot make {path}");
+            if (LibC.mkdir(name, OwnerOnly) < 0)
+                throw ErrnoException.FromLastError($"cannot make {path}");
         }
     }
 }

@@ -11,11 +11,14 @@ namespace Vmm.Cli;
 /// <summary>Turns the words of <see cref="RunOptions"/> into a <see cref="MachineConfig"/>.</summary>
 internal static class RunOptionsReader
 {
+    /// <summary>The guest's memory where nothing is said.</summary>
+    public const string DefaultMemory = "512M";
+
     /// <summary>The machine that <paramref name="options"/> ask for.</summary>
     /// <exception cref="UsageException">A value is wrong; the message names its option, the value and what is allowed.</exception>
     public static MachineConfig Read(RunOptions options)
     {
-        (ulong memorySize, GuestMemoryOptions memory) = MemoryOption.Parse(options.Memory ?? "512M");
+        (ulong memorySize, GuestMemoryOptions memory) = MemoryOption.Parse(options.Memory ?? DefaultMemory);
         (int cpus, CpuOptions cpu) = CpusOption.Parse(options.Cpus ?? "1");
         return new MachineConfig
         {

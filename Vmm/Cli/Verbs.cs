@@ -3,6 +3,7 @@ using System.Reflection;
 using CommandLine;
 using CommandLine.Text;
 using Vmm.Cli.Backend;
+using Vmm.Cli.Exec;
 
 namespace Vmm.Cli;
 
@@ -31,8 +32,8 @@ internal static class Verbs
 
     private static readonly string[] s_repeatable =
     [
-        NetOption.Name, FsOption.Name, DiskOption.Name, ScsiOption.Name, VdpaOption.Name, VhostUserOption.Name, BindOption.Name, EnvironmentOption.Name,
-        FsBackendOptions.TranslateUidName, FsBackendOptions.TranslateGidName,
+        NetOption.Name, FsOption.Name, DiskOption.Name, ScsiOption.Name, VdpaOption.Name, VhostUserOption.Name, BindOption.Name, BindOption.ReadOnlyName,
+        EnvironmentOption.Name, FsBackendOptions.TranslateUidName, FsBackendOptions.TranslateGidName,
     ];
 
     // Put after the arguments. The parser quietly ignores an option that is short of its value: that option now swallows this, which no

@@ -136,10 +136,10 @@ internal sealed class AgentSession : IDisposable
         if (agent is null)
             _agent = listener!.TryAccept() is { } accepted ? new AgentConnection(accepted) : null;
         else
-            AgentIsReady(agent, entries[1].Happened);
+            AgentIsReady(agent, entries[1].Happened, isOnly: listener is null);
     }
 
-    private void AgentIsReady(AgentConnection agent, PollEvents happened)
+    private void AgentIsReady(AgentConnection agent, PollEvents happened, bool isOnly)
     {
         if ((happened & PollEvents.Writable) != 0)
             agent.Flush();
@@ -147,7 +147,14 @@ internal sealed class AgentSession : IDisposable
             return;
         if (!agent.Receive())
         {
-            _end ??= new CommandEnd(CommandEndKind.Lost);
+            if (isOnly || _isGreeted)
+            {
+                _end ??= new CommandEnd(CommandEndKind.Lost);
+                return;
+            }
+            // Who has connected, and gone without a word, was not the agent.
+            agent.Dispose();
+            _agent = null;
             return;
         }
         while (_end is null && agent.TryTake(out AgentFrame head, out ReadOnlySpan<byte> data))

@@ -1,4 +1,3 @@
-using System.Text;
 using Vmm.Devices.Backends;
 using Vmm.Vhost.Native;
 
@@ -43,15 +42,7 @@ internal sealed class KernelLog : IDisposable
         {
             lock (_last)
             {
-                byte[] text = new byte[_last.Count];
-                ReadOnlySpan<byte> first = _last.First;
-                first.CopyTo(text);
-                // The queue gives its oldest part first; the rest is behind it.
-                _last.Remove(first.Length);
-                _last.First.CopyTo(text.AsSpan(first.Length));
-                _last.Remove(_last.Count);
-                _last.Add(text);
-                return Encoding.UTF8.GetString(text).Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(line => Printable(line.TrimEnd('\r'))).ToArray();
+                return [.. _last.ToText().Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(line => Printable(line.TrimEnd('\r')))];
             }
         }
     }

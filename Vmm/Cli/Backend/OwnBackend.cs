@@ -1,4 +1,3 @@
-using System.Runtime.CompilerServices;
 using Vmm.Devices.Virtio.VhostUser;
 
 namespace Vmm.Cli.Backend;
@@ -13,13 +12,9 @@ internal static class OwnBackend
     /// <param name="firstLine">Takes the first line that it writes.</param>
     public static DaemonProgram Serve(string device, string label, IReadOnlyList<string> arguments, Action<string>? firstLine = null)
     {
-        // The file may have been replaced or removed since it was started; but it is the one that is running.
-        (string program, string[] self) = RuntimeFeature.IsDynamicCodeSupported
-            ? (Environment.ProcessPath!, [Path.Combine(AppContext.BaseDirectory, "vmm.dll")])
-            : ("/proc/self/exe", Array.Empty<string>());
         string[] common = ["--once", "--log-level", Logging.Level.Name.ToLowerInvariant()];
         return new DaemonProgram(
-            $"vmm backend {device}", program, socket => [.. self, "backend", device, "--fd", $"{socket}", .. common, .. arguments])
+            $"vmm backend {device}", OwnProgram.Path, socket => [.. OwnProgram.Arguments, "backend", device, "--fd", $"{socket}", .. common, .. arguments])
         {
             Label = label,
             RaisesLimits = true,

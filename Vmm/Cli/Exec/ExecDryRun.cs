@@ -1,7 +1,7 @@
 using System.Text;
 using Vmm.Guest;
 
-namespace Vmm.Cli;
+namespace Vmm.Cli.Exec;
 
 /// <summary>What <c>vmm exec --dry-run</c> prints: the same guest as a line of <c>vmm run</c>, and what is in its initramfs.</summary>
 internal static class ExecDryRun

@@ -1,12 +1,13 @@
 using System.Security.Cryptography;
 using Vmm.Guest;
 
-namespace Vmm.Cli;
+namespace Vmm.Cli.Exec;
 
 /// <summary>Turns the words of <see cref="ExecOptions"/> into the guest that runs the command.</summary>
 internal static class ExecOptionsReader
 {
     private const string RootTag = "root";
+    private const string FirstDisk = "vda";
     private const int SeedBytes = 32;
     private const int MaxTimeoutDays = 24;      // what milliseconds in 31 bits hold
 
@@ -46,12 +47,17 @@ internal static class ExecOptionsReader
         : DurationValue.Parse(new OptionValue("--timeout", null, options.Timeout), TimeSpan.FromDays(MaxTimeoutDays), $"{MaxTimeoutDays * 24}h");
 
     /// <summary>The drivers that the guest needs.</summary>
+    /// <exception cref="VmmException">The root is an image without a file system that is known.</exception>
     public static IReadOnlyList<GuestDriver> Drivers(ExecOptions options)
     {
-        List<GuestDriver> drivers = [GuestDriver.VirtioMmio, GuestDriver.Vsock, GuestDriver.VirtioFs];
+        List<GuestDriver> drivers = [GuestDriver.VirtioMmio, GuestDriver.Vsock];
+        if (ImageOf(options) is string image)
+            drivers.Add(DiskFileSystem.DriverOf("--root", image));
+        if (ImageOf(options) is null || options.Fs is not null || Binds(options).Any())
+            drivers.Add(GuestDriver.VirtioFs);
         if (!options.ReadWrite)
             drivers.Add(GuestDriver.Overlay);
-        if (options.Disk is not null)
+        if (options.Disk is not null || ImageOf(options) is not null)
             drivers.Add(GuestDriver.VirtioBlock);
         if (options.Net is not null)
             drivers.AddRange([GuestDriver.VirtioNet, GuestDriver.PacketSockets, GuestDriver.Ipv6]);
@@ -69,13 +75,16 @@ internal static class ExecOptionsReader
         Span<byte> seed = stackalloc byte[SeedBytes];
         RandomNumberGenerator.Fill(seed);
         description.Seed(seed);
-        description.Root(RootTag, isReadOnly: !options.ReadWrite);
+        if (ImageOf(options) is null)
+            description.Root(RootTag, isReadOnly: !options.ReadWrite);
+        else
+            description.Disk(FirstDisk, isReadOnly: !options.ReadWrite);
         if (!options.ReadWrite)
             description.Overlay(ReadOverlay(options));
-        description.Name("vmm");
+        description.Name(options.Name ?? "vmm");
         description.Enter();
-        foreach ((string tag, _, string target) in Binds(options))
-            description.Bind(tag, target, isReadOnly: false);
+        foreach ((string tag, _, string target, bool isReadOnly, _) in Binds(options))
+            description.Bind(tag, target, isReadOnly);
     }
 
     /// <summary>The same guest as options of <c>vmm run</c>.</summary>
@@ -87,25 +96,31 @@ internal static class ExecOptionsReader
     public static RunOptions ToRun(ExecOptions options, string kernel, string initramfs, string vsock)
     {
         string root = options.Root ?? "/";
-        if (!Directory.Exists(root))
-            throw new OptionValue("--root", null, root).Refuse("is no directory of this host");
+        string? image = ImageOf(options);
+        if (image is null && !Directory.Exists(root))
+            throw new OptionValue("--root", null, root).Refuse("is no directory of this host, and no disk image");
         string[] shares =
         [
-            Share(RootTag, "--root", Path.GetFullPath(root)),
-            .. Binds(options).Select(bind => Share(bind.Tag, BindOption.Name, bind.Source)),
+            .. image is null ? [Share(RootTag, "--root", Path.GetFullPath(root), !options.ReadWrite)] : Array.Empty<string>(),
+            .. Binds(options).Select(bind => Share(bind.Tag, bind.Option, bind.Source, bind.IsReadOnly)),
             .. RepeatableOptions.Values(options.Fs),
+        ];
+        string[] disks =
+        [
+            .. image is null ? Array.Empty<string>() : [$"path={Quoted("--root", image)}{(options.ReadWrite ? "" : ",readonly=on")}"],
+            .. RepeatableOptions.Values(options.Disk),
         ];
         return new RunOptions
         {
             Kernel = kernel,
             Initramfs = initramfs,
-            CommandLine = string.Join(' ', (string[])["console=ttyS0", .. options.Dmesg is null ? ["quiet"] : Array.Empty<string>(), options.CommandLine ?? ""]).Trim(),
+            CommandLine = string.Join(' ', (string[])["console=ttyS0", .. options.Dmesg is null && !options.Verbose ? ["quiet"] : Array.Empty<string>(), options.CommandLine ?? ""]).Trim(),
             Cpus = options.Cpus,
             Memory = options.Memory,
             Serial = "null",    // the kernel's log is read in this process
             Net = options.Net,
             Fs = RepeatableOptions.ToValue(shares),
-            Disk = options.Disk,
+            Disk = RepeatableOptions.ToValue(disks),
             Vsock = $"cid=3,socket={Quoted("--vsock", vsock)}",
             Rng = options.Rng,
             Scsi = options.Scsi,
@@ -122,17 +137,24 @@ internal static class ExecOptionsReader
         };
     }
 
-    private static IEnumerable<(string Tag, string Source, string Target)> Binds(ExecOptions options)
+    private static IEnumerable<(string Tag, string Source, string Target, bool IsReadOnly, string Option)> Binds(ExecOptions options)
     {
         int number = 0;
-        foreach (string text in RepeatableOptions.Values(options.Bind))
+        foreach ((string? texts, string option) in new[] { (options.Bind, BindOption.Name), (options.BindReadOnly, BindOption.ReadOnlyName) })
         {
-            (string source, string target) = BindOption.Parse(BindOption.Name, text);
-            yield return ($"bind{number++}", source, target);
+            foreach (string text in RepeatableOptions.Values(texts))
+            {
+                (string source, string target) = BindOption.Parse(option, text);
+                yield return ($"bind{number++}", source, target, option == BindOption.ReadOnlyName, option);
+            }
         }
     }
 
-    private static string Share(string tag, string option, string source) => $"tag={tag},source={Quoted(option, source)},sandbox=chroot";
+    // The image that is the root, if it is one.
+    private static string? ImageOf(ExecOptions options) => File.Exists(options.Root) ? Path.GetFullPath(options.Root) : null;
+
+    private static string Share(string tag, string option, string source, bool isReadOnly) =>
+        $"tag={tag},source={Quoted(option, source)}{(isReadOnly ? ",readonly=on" : "")}";
 
     // For a key=value list, in which quotes protect commas and stand for nothing else.
     private static string Quoted(string option, string path) => path.Contains('"', StringComparison.Ordinal)

@@ -1,10 +1,13 @@
-namespace Vmm.Cli;
+namespace Vmm.Cli.Exec;
 
 /// <summary>The value of <c>--bind</c>: <c>DIR[:GUESTDIR]</c>.</summary>
 internal static class BindOption
 {
     /// <summary>The option's name.</summary>
     public const string Name = "--bind";
+
+    /// <summary>The option for directories that the guest may only read.</summary>
+    public const string ReadOnlyName = "--bind-ro";
 
     /// <summary>The directory of this host, and where the guest has it: both absolute.</summary>
     /// <param name="option">The option.</param>

@@ -2,10 +2,10 @@ using Vmm.Guest;
 using Vmm.Machine;
 using Vmm.Vhost.Native;
 
-namespace Vmm.Cli;
+namespace Vmm.Cli.Exec;
 
 /// <summary>Says on standard error what the command's own output does not: why it did not run, or why the guest ended. And finds the status.</summary>
-internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? timeout, KernelLog log)
+internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? timeout, KernelLog? log)
 {
     private const int ShownOfTrouble = 60;
     private const int Kill = 9;
@@ -41,7 +41,7 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
                 Say("left by Ctrl-]: the guest is switched off");
                 return ExitCode.ExecFailure;
             case CommandEndKind.Unresponsive:
-                Say($"the guest has not taken signal {end.Value} within 5 s: it is switched off");
+                Say($"the guest has not taken signal {end.Value} within 5 s: it is {(log is null ? "left" : "switched off")}");
                 ShowLog();
                 return ExitCode.Signal(end.Value);
             default:
@@ -55,6 +55,11 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
     {
         if (machine is { Kind: MachineEndKind.Signal } ended)
             return ExitCode.Signal(ended.Signal);
+        if (log is null)
+        {
+            Say($"the guest has ended before {Name} had");
+            return ExitCode.ExecFailure;
+        }
         if (log.AgentError is string error)
             Say($"the guest could not be set up: {error}");
         else if (machine is { Kind: MachineEndKind.Panic } || log.Panic is not null)
@@ -74,7 +79,7 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
 
     private void ShowLog()
     {
-        if (isQuiet)
+        if (isQuiet || log is null)
             return;
         foreach (string line in log.Trouble(ShownOfTrouble))
             Write(line);

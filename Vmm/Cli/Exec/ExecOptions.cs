@@ -1,6 +1,6 @@
 using CommandLine;
 
-namespace Vmm.Cli;
+namespace Vmm.Cli.Exec;
 
 /// <summary>The options of <c>vmm exec</c>, as the user wrote them; <see cref="ExecOptionsReader"/> makes sense of them.</summary>
 [Verb("exec", HelpText = "Run a command in a guest with this machine's kernel and files: vmm exec [OPTION...] [-- COMMAND [ARG...]].")]
@@ -16,11 +16,11 @@ internal sealed class ExecOptions : MachineOptions, ICommandOptions
     [Option("cmdline", MetaValue = "TEXT", HelpText = "Words for the kernel's command line, behind those of vmm.")]
     public string? CommandLine { get; set; }
 
-    [Option("root", MetaValue = "DIR", HelpText = "The guest's root directory. Nothing in it is changed: what is written stays in the guest's memory "
-        + "(default: /).")]
+    [Option("root", MetaValue = "DIR|IMAGE", HelpText = "The guest's root: a directory, or a raw disk image with a file system on it. Nothing in it is changed: "
+        + "what is written stays in the guest's memory (default: /).")]
     public string? Root { get; set; }
 
-    [Option("rw", HelpText = "What is written to the root is written to DIR.")]
+    [Option("rw", HelpText = "What is written to the root is written to the directory or the image.")]
     public bool ReadWrite { get; set; }
 
     [Option("overlay", MetaValue = "SIZE", HelpText = "How much may be written to the root's copy in memory, also as size=SIZE (default: half of the "
@@ -29,6 +29,9 @@ internal sealed class ExecOptions : MachineOptions, ICommandOptions
 
     [Option("bind", MetaValue = "DIR[:GUESTDIR]", HelpText = "A directory that the guest may write to. Repeatable.")]
     public string? Bind { get; set; }
+
+    [Option("bind-ro", MetaValue = "DIR[:GUESTDIR]", HelpText = "A directory that the guest may only read. Repeatable.")]
+    public string? BindReadOnly { get; set; }
 
     [Option("env", MetaValue = "NAME[=VALUE]", HelpText = "A variable of the command's environment; without a value, as it is here (PATH, TERM and LANG are "
         + "there by default, and HOME). Repeatable.")]
@@ -54,6 +57,24 @@ internal sealed class ExecOptions : MachineOptions, ICommandOptions
 
     [Option("quiet", HelpText = "Of a guest that fails, only the one line that says so.")]
     public bool Quiet { get; set; }
+
+    [Option("verbose", HelpText = "As --dmesg - and --log-level info.")]
+    public bool Verbose { get; set; }
+
+    [Option("name", MetaValue = "NAME", HelpText = "A name for the guest, by which --attach finds it.")]
+    public string? Name { get; set; }
+
+    [Option("attach", MetaValue = "NAME", HelpText = "Run the command in the guest of that name, which runs already.")]
+    public string? Attach { get; set; }
+
+    [Option("matrix", HelpText = "Run the command in a guest for each [[matrix]] of vmm.toml.")]
+    public bool Matrix { get; set; }
+
+    [Option("only", MetaValue = "NAME", HelpText = "Run it in that of the [[matrix]] which has this name.")]
+    public string? Only { get; set; }
+
+    [Option("report", MetaValue = "FILE", HelpText = "With --matrix: the results as JUnit XML.")]
+    public string? Report { get; set; }
 
     [Option("dry-run", HelpText = "Print what would be run, and what is in the initramfs, and do no more.")]
     public bool DryRun { get; set; }

@@ -2,7 +2,7 @@ using Vmm.Guest;
 using Vmm.Machine;
 using Vmm.Vhost.Native;
 
-namespace Vmm.Cli;
+namespace Vmm.Cli.Exec;
 
 /// <summary>A guest and the command in it, until both have ended: whichever ends first ends the other.</summary>
 internal sealed class ExecRun(MachineConfig config, AgentSession session, UnixListener listener)

@@ -1,17 +1,13 @@
-using Vmm.Devices.Virtio.VhostUser;
 using Vmm.Guest;
 using Vmm.Machine;
 using Vmm.Serial;
 using Vmm.Vhost.Native;
 
-namespace Vmm.Cli;
+namespace Vmm.Cli.Exec;
 
 /// <summary><c>vmm exec</c>: the machine of <c>vmm run</c>, with a kernel that is found, the agent as its init, and a command.</summary>
 internal static class ExecCommand
 {
-    private const string SocketName = "vsock";
-    private const uint AgentPort = 1024;
-
     /// <summary>Runs the command that <paramref name="options"/> describe, in a guest of its own.</summary>
     /// <returns>The exit status; see <see cref="ExitCode"/>.</returns>
     /// <exception cref="UsageException">An option's value is wrong.</exception>
@@ -19,28 +15,42 @@ internal static class ExecCommand
     public static int Run(ExecOptions options, TextWriter output)
     {
         // What the VMM would warn of, such as a panic, is told here in other words.
-        Logging.Start(LogLevelOption.Parse(options.LogLevel ?? "error"));
+        Logging.Start(LogLevelOption.Parse(options.LogLevel ?? (options.Verbose ? "info" : "error")));
+        DefaultsFile? file = options.Attach is null ? DefaultsFile.Find(Environment.CurrentDirectory) : null;
+        if (options.Matrix)
+            return MatrixCommand.Run(options, file, output);
+        if (options.Report is not null)
+            throw new UsageException("--report: has no effect without --matrix");
+        if (options.Only is string only && file is null)
+            throw new UsageException($"--only: there is no vmm.toml that could have a [[matrix]] called '{only}'");
+        file?.ApplyTo(options, options.Only is null ? null : file.Variant(options.Only));
+
         FileDescriptor? input = StandardStream.Input, error = StandardStream.Error, written = StandardStream.Output;
         GuestCommand command = ExecOptionsReader.ReadCommand(options, (IsTerminal(input), IsTerminal(written), IsTerminal(error)));
         TimeSpan? timeout = ExecOptionsReader.ReadTimeout(options);
+        using var session = new AgentSession(
+            command, new HostStreams(input, written, error, command.HasTerminal, closesOutput: written is not null), timeout);
+        if (options.Attach is string name)
+            return new ExecReport(command, options.Quiet, timeout, null).Tell(null, AttachCommand.Run(name, session));
+        return Run(options, command, session, timeout, output);
+    }
+
+    private static int Run(ExecOptions options, GuestCommand command, AgentSession session, TimeSpan? timeout, TextWriter output)
+    {
         GuestKernel kernel = KernelSearch.Find(options.Kernel, options.Modules);
         ModulePlan modules = new KernelModules(kernel).Plan(ExecOptionsReader.Drivers(options));
         modules.RequireAll(kernel);
         using var initramfs = new GuestInitramfs(modules.Load, description => ExecOptionsReader.Describe(options, description));
         if (options.DryRun)
         {
-            RunOptions shown = ExecOptionsReader.ToRun(options, kernel.ImagePath, "INITRAMFS", SocketName);
-            output.Write(ExecDryRun.Text(shown, initramfs, command));
+            output.Write(ExecDryRun.Text(ExecOptionsReader.ToRun(options, kernel.ImagePath, "INITRAMFS", "VSOCK"), initramfs, command));
             return ExitCode.Success;
         }
         RunCommand.RequireVirtualisation(options.Force, kernel.ImagePath);
-        using var directory = new TemporaryDirectory(SocketDirectory.Create($"{SocketName}_{AgentPort}"));
-        string socket = Path.Combine(directory.Path, SocketName);
-        MachineConfig config = RunOptionsReader.Read(ExecOptionsReader.ToRun(options, kernel.ImagePath, initramfs.Path, socket));
-        using var listener = UnixListener.Listen($"{socket}_{AgentPort}");
-        using var log = new KernelLog(OpenDmesg(options.Dmesg));
-        var streams = new HostStreams(input, written, error, command.HasTerminal, closesOutput: written is not null);
-        using var session = new AgentSession(command, streams, timeout);
+        using GuestDirectory directory = options.Name is string name ? GuestDirectory.Claim(name) : GuestDirectory.Create();
+        MachineConfig config = RunOptionsReader.Read(ExecOptionsReader.ToRun(options, kernel.ImagePath, initramfs.Path, directory.Socket));
+        using var listener = UnixListener.Listen(directory.AgentSocket);
+        using var log = new KernelLog(OpenDmesg(options.Dmesg ?? (options.Verbose ? "-" : null)));
         var run = new ExecRun(config with { Serial = new SerialConfig(SerialKind.Descriptor, Descriptor: log.Writing) }, session, listener);
         (MachineEnd? machine, CommandEnd end) = run.Run();
         log.WaitForEnd();

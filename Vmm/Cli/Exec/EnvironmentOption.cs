@@ -1,4 +1,4 @@
-namespace Vmm.Cli;
+namespace Vmm.Cli.Exec;
 
 /// <summary>The value of <c>--env</c>: <c>NAME=VALUE</c>, or <c>NAME</c> for the value that it has here.</summary>
 internal static class EnvironmentOption

@@ -1,0 +1,107 @@
+using NUnit.Framework;
+using Vmm.Cli;
+using Vmm.Cli.Exec;
+
+namespace Vmm.Tests.Cli.Exec;
+
+public sealed class DefaultsFileTests
+{
+    private const string File = "/project/vmm.toml";
+
+    private const string Example = """
+        kernel = "kernels/bzImage"
+        cpus = 4
+        memory = "2G"
+        timeout = "10m"
+        bind = [".", "data:/data"]
+        env = { LANG = "C.UTF-8", LEVEL = 3 }
+
+        [[matrix]]
+        name = "old"
+        kernel = "6.1.0-56-cloud-amd64"
+        bind = ["old"]
+
+        [[matrix]]
+        kernel = "6.12.9"
+        memory = "1G"
+        """;
+
+    [Test]
+    public void ApplyTo_NothingSaid_GivesWhatTheFileSays()
+    {
+        ExecOptions options = Apply(Example, new ExecOptions());
+
+        Assert.That((options.Kernel, options.Cpus, options.Memory, options.Timeout), Is.EqualTo(("/project/kernels/bzImage", "4", "2G", "10m")));
+        Assert.That(RepeatableOptions.Values(options.Bind), Is.EqualTo(new[] { "/project/.", "/project/data:/data" }));
+        Assert.That(RepeatableOptions.Values(options.Env), Is.EqualTo(new[] { "LANG=C.UTF-8", "LEVEL=3" }));
+    }
+
+    [Test]
+    public void ApplyTo_WhatIsSaid_CountsBeforeTheFile()
+    {
+        ExecOptions options = Apply(Example, new ExecOptions { Cpus = "1", Env = "LEVEL=5" });
+
+        Assert.That((options.Cpus, options.Memory), Is.EqualTo(("1", "2G")));
+        Assert.That(RepeatableOptions.Values(options.Env)[^1], Is.EqualTo("LEVEL=5"));
+    }
+
+    [Test]
+    public void ApplyTo_Variant_CountsBeforeTheRestOfTheFile()
+    {
+        DefaultsFile file = DefaultsFile.Parse(File, Example);
+        Assert.That(file.Variants.Select(variant => variant.Name), Is.EqualTo(new[] { "old", "6.12.9" }));
+        ExecOptions options = new();
+        file.ApplyTo(options, file.Variant("old"));
+        Assert.That((options.Kernel, options.Memory), Is.EqualTo(("6.1.0-56-cloud-amd64", "2G")));
+        Assert.That(RepeatableOptions.Values(options.Bind), Is.EqualTo(new[] { "/project/.", "/project/data:/data", "/project/old" }));
+    }
+
+    [Test]
+    public void ApplyTo_TableOfVariables_AreVariables() =>
+        Assert.That(RepeatableOptions.Values(Apply("[env]\nA = \"b\"\n", new ExecOptions()).Env), Is.EqualTo(new[] { "A=b" }));
+
+    [TestCase("kernel = ", "line 1")]
+    [TestCase("cpus = 1\ncpus = 2", "line 2")]
+    [TestCase("nonsense = 1", "unknown key 'nonsense'")]
+    [TestCase("cpus = 1.5", "line 1: a value is")]
+    [TestCase("memory = [\"1G\", \"2G\"]", "memory has 2 values")]
+    [TestCase("[[other]]\na = 1", "'other' is no table")]
+    [TestCase("[matrix]\na = 1", "'matrix' is no table")]
+    [TestCase("a.b = 1", "dots")]
+    [TestCase("[[matrix]]\nname = \"x\"\n[[matrix]]\nname = \"x\"", "'x' already")]
+    public void Parse_WhatIsWrong_IsToldInOneLine(string text, string expected)
+    {
+        UsageException error = Assert.Throws<UsageException>(() => Apply(text, new ExecOptions()))!;
+        Assert.That(error.Message, Does.StartWith($"{File}: ").And.Contain(expected));
+    }
+
+    [Test]
+    public void Variant_ThatIsNotThere_NamesThose()
+    {
+        DefaultsFile file = DefaultsFile.Parse(File, Example);
+        Assert.That(() => file.Variant("new"), Throws.TypeOf<UsageException>().With.Message.EndsWith("there are old, 6.12.9"));
+    }
+
+    [Test]
+    public void Find_DirectoryBelow_IsTheNearestFileAbove()
+    {
+        DirectoryInfo directory = Directory.CreateTempSubdirectory("vmm-test-");
+        try
+        {
+            DirectoryInfo below = directory.CreateSubdirectory("a/b");
+            System.IO.File.WriteAllText(Path.Combine(directory.FullName, "vmm.toml"), "[[matrix]]\nname = \"far\"\n");
+            System.IO.File.WriteAllText(Path.Combine(directory.FullName, "a", "vmm.toml"), "[[matrix]]\nname = \"near\"\n");
+            Assert.That(DefaultsFile.Find(below.FullName)!.Variants[0].Name, Is.EqualTo("near"));
+        }
+        finally
+        {
+            directory.Delete(recursive: true);
+        }
+    }
+
+    private static ExecOptions Apply(string text, ExecOptions options)
+    {
+        DefaultsFile.Parse(File, text).ApplyTo(options, null);
+        return options;
+    }
+}

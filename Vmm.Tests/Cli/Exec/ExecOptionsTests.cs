@@ -1,0 +1,120 @@
+using NUnit.Framework;
+using Vmm.Cli;
+using Vmm.Cli.Exec;
+using Vmm.Guest;
+
+namespace Vmm.Tests.Cli.Exec;
+
+public sealed class ExecOptionsTests
+{
+    private static readonly (bool, bool, bool) s_terminal = (true, true, true), s_pipes = (false, false, false);
+
+    [Test]
+    public void Parse_WhatStandsBehindTheDashes_IsTheCommandAsItIs()
+    {
+        ExecOptions options = Parse("exec", "--rw", "--bind", "a", "--bind", "b", "--", "--help", "--", "-x", "--bind", "c");
+
+        Assert.That(options.Command, Is.EqualTo(new[] { "--help", "--", "-x", "--bind", "c" }));
+        Assert.That(options.ReadWrite, Is.True);
+        Assert.That(RepeatableOptions.Values(options.Bind), Is.EqualTo(new[] { "a", "b" }));
+    }
+
+    [Test]
+    public void Parse_CommandWithoutDashes_IsRefused() =>
+        Assert.That(() => Parse("exec", "--rw", "ls"), Throws.TypeOf<UsageException>().With.Message.StartsWith("'ls': "));
+
+    [Test]
+    public void ReadCommand_OnATerminal_HasOneUnlessOneIsNotWanted()
+    {
+        Assert.That(Command(s_terminal, "exec").HasTerminal, Is.True);
+        Assert.That(Command(s_terminal, "exec", "--no-tty", "--", "x").HasTerminal, Is.False);
+        Assert.That(Command((true, false, true), "exec", "--", "x").HasTerminal, Is.False);
+        Assert.That(Command(s_pipes, "exec", "--", "x").HasTerminal, Is.False);
+        Assert.That(Command(s_pipes, "exec", "--tty", "--", "x").HasTerminal, Is.True);
+        Assert.That(Command((true, true, false), "exec", "--", "x"), Has.Property(nameof(GuestCommand.HasTerminalError)).False);
+    }
+
+    [Test]
+    public void ReadCommand_NoneAndNoTerminal_IsRefused() =>
+        Assert.That(() => Command(s_pipes, "exec"), Throws.TypeOf<UsageException>().With.Message.StartsWith("no command"));
+
+    [Test]
+    public void ReadCommand_Variables_AreThoseOfHereUnlessSaidOtherwise()
+    {
+        IReadOnlyList<string> variables = Command(s_pipes, "exec", "--env", "LANG=xx", "--env", "A=b=c", "--env", "VMM_NOT_SET_ANYWHERE", "--", "x").Environment;
+
+        Assert.That(variables, Does.Contain("LANG=xx").And.Contain("A=b=c").And.Contain($"PATH={Environment.GetEnvironmentVariable("PATH")}"));
+        Assert.That(variables, Has.None.StartsWith("VMM_NOT_SET_ANYWHERE"));
+    }
+
+    [TestCase("--env", "=x", "has no name")]
+    [TestCase("--workdir", "relative", "is not an absolute path")]
+    [TestCase("--user", "", "is nobody")]
+    public void ReadCommand_WrongValue_IsRefused(string option, string value, string why) =>
+        Assert.That(() => Command(s_pipes, "exec", option, value, "--", "x"), Throws.TypeOf<UsageException>().With.Message.EqualTo($"{option}: '{value}' {why}").Or.Message.Contains(why));
+
+    [TestCase("--timeout", "10x")]
+    [TestCase("--timeout", "0")]
+    [TestCase("--timeout", "9999h")]
+    public void ReadTimeout_WrongValue_IsRefused(string option, string value) =>
+        Assert.That(() => ExecOptionsReader.ReadTimeout(Parse("exec", option, value)), Throws.TypeOf<UsageException>().With.Message.StartsWith($"{option}: '{value}' "));
+
+    [TestCase("1500ms", 1.5)]
+    [TestCase("90", 90)]
+    [TestCase("90s", 90)]
+    [TestCase("10m", 600)]
+    [TestCase("2h", 7200)]
+    public void ReadTimeout_Time_IsThat(string text, double seconds) =>
+        Assert.That(ExecOptionsReader.ReadTimeout(Parse("exec", "--timeout", text)), Is.EqualTo(TimeSpan.FromSeconds(seconds)));
+
+    [Test]
+    public void ToRun_RootAndBinds_AreSharesOfTheirOwn()
+    {
+        RunOptions run = ExecOptionsReader.ToRun(Parse("exec", "--root", "/usr", "--bind", "/var", "--bind-ro", "/etc:/mnt", "--fs", "tag=more,source=/srv"), "k", "i", "s");
+
+        Assert.That(RepeatableOptions.Values(run.Fs), Is.EqualTo(new[]
+        {
+            "tag=root,source=/usr,readonly=on", "tag=bind0,source=/var", "tag=bind1,source=/etc,readonly=on", "tag=more,source=/srv",
+        }));
+        Assert.That((run.OnReboot, run.OnPanic, run.CommandLine), Is.EqualTo(("exit", "exit", "console=ttyS0 quiet")));
+    }
+
+    [Test]
+    public void ToRun_ReadWrite_SharesTheRootForWriting() =>
+        Assert.That(ExecOptionsReader.ToRun(Parse("exec", "--rw", "--root", "/usr"), "k", "i", "s").Fs, Is.EqualTo("tag=root,source=/usr"));
+
+    [Test]
+    public void ToRun_RootThatIsNotThere_IsRefused() =>
+        Assert.That(() => ExecOptionsReader.ToRun(Parse("exec", "--root", "/no/such"), "k", "i", "s"), Throws.TypeOf<UsageException>().With.Message.StartsWith("--root: '/no/such' "));
+
+    [Test]
+    public void Describe_Guest_IsInTheRightOrder()
+    {
+        var description = new GuestDescription();
+        ExecOptionsReader.Describe(Parse("exec", "--bind", "/var", "--bind-ro", "/etc:/mnt", "--overlay", "size=1G", "--name", "abc"), description);
+
+        Assert.That(description.Lines.Skip(1), Is.EqualTo(new[] { "root root 1", "overlay 1073741824", "name abc", "enter", "bind bind0 /var 0", "bind bind1 /mnt 1" }));
+    }
+
+    [TestCase("/no/such", "names no directory")]
+    [TestCase("/etc:mnt", "no absolute path")]
+    [TestCase("/etc:/", "no absolute path")]
+    public void Bind_WrongValue_IsRefused(string value, string why) =>
+        Assert.That(() => BindOption.Parse("--bind", value), Throws.TypeOf<UsageException>().With.Message.StartsWith($"--bind: '{value}' ").And.Message.Contains(why));
+
+    [Test]
+    public void Report_Results_AreXmlOfAnyOutput()
+    {
+        string text = JUnitReport.Text([("a<b>", 3, TimeSpan.FromSeconds(1.5), "x\x1b[1m & \ud800 y\n"), ("c", 0, TimeSpan.FromSeconds(1), "")]);
+        var document = new System.Xml.XmlDocument();
+        document.LoadXml(text);
+
+        Assert.That(document.SelectSingleNode("/testsuite/@failures")!.Value, Is.EqualTo("1"));
+        Assert.That(document.SelectSingleNode("/testsuite/testcase[@name='a<b>']/failure/@message")!.Value, Is.EqualTo("status 3"));
+        Assert.That(document.SelectSingleNode("/testsuite/testcase[1]/system-out")!.InnerText, Is.EqualTo("x?[1m & ? y\n"));
+    }
+
+    private static ExecOptions Parse(params string[] args) => (ExecOptions)Verbs.Parse(args);
+
+    private static GuestCommand Command((bool, bool, bool) isTerminal, params string[] args) => ExecOptionsReader.ReadCommand(Parse(args), isTerminal);
+}

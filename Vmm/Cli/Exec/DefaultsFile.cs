@@ -1,0 +1,212 @@
+using System.Globalization;
+using Tomlyn.Parsing;
+using Tomlyn.Syntax;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Cli.Exec;
+
+/// <summary>A file vmm.toml: what is not said on the command line of <c>vmm exec</c>, and the variants of <c>--matrix</c>.</summary>
+internal sealed class DefaultsFile
+{
+    private const string FileName = "vmm.toml";
+    private const string Matrix = "matrix", Environment = "env";
+    private const int MaxSize = 1 << 20;
+
+    private readonly string _path;
+    private readonly Dictionary<string, IReadOnlyList<string>> _settings = [];
+    private readonly List<MatrixVariant> _variants = [];
+
+    private DefaultsFile(string path, string text)
+    {
+        _path = path;
+        DocumentSyntax document = SyntaxParser.Parse(text, path);
+        if (document.HasErrors)
+        {
+            DiagnosticMessage first = document.Diagnostics.First();
+            throw Error(first.Span, first.Message);
+        }
+        ReadInto(_settings, document.KeyValues);
+        foreach (TableSyntaxBase table in document.Tables)
+            ReadTable(table);
+    }
+
+    /// <summary>The variants, in the order of the file.</summary>
+    public IReadOnlyList<MatrixVariant> Variants => _variants;
+
+    /// <summary>The file of the working directory or of the nearest directory above; null if there is none.</summary>
+    /// <exception cref="UsageException">It cannot be understood; or it is somebody else's, who could have any directory given to a guest.</exception>
+    public static DefaultsFile? Find(string directory)
+    {
+        for (string? place = directory; place is not null; place = Path.GetDirectoryName(place))
+        {
+            string path = Path.Combine(place, FileName);
+            if (!File.Exists(path))
+                continue;
+            if (!FileKind.IsOwn(path) && FileKind.Owner(path) != 0)
+                throw new UsageException($"{path} belongs to another user: copy it, or go to another directory");
+            try
+            {
+                return new FileInfo(path).Length <= MaxSize
+                    ? new DefaultsFile(path, File.ReadAllText(path))
+                    : throw new UsageException($"{path} has more than {MaxSize >> 20} MiB");
+            }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+            {
+                throw new UsageException($"{path}: {e.Message}", e);
+            }
+        }
+        return null;
+    }
+
+    /// <summary>Reads a file from its text.</summary>
+    /// <inheritdoc cref="Find"/>
+    internal static DefaultsFile Parse(string path, string text) => new(path, text);
+
+    /// <summary>The variant called <paramref name="name"/>.</summary>
+    /// <exception cref="UsageException">There is none.</exception>
+    public MatrixVariant Variant(string name) => _variants.Find(variant => variant.Name == name)
+        ?? throw new UsageException($"--only: {_path} has no [[matrix]] called '{name}': there {(_variants.Count == 0 ? "is none" : $"are {string.Join(", ", _variants.Select(variant => variant.Name))}")}");
+
+    /// <summary>Gives <paramref name="options"/> what they do not say themselves: what <paramref name="variant"/> says, and then what the file says for
+    /// all. Of what can be given several times all counts.</summary>
+    /// <exception cref="UsageException">A key is unknown, or its value of the wrong kind.</exception>
+    public void ApplyTo(ExecOptions options, MatrixVariant? variant)
+    {
+        Dictionary<string, IReadOnlyList<string>> settings = new(_settings);
+        foreach ((string key, IReadOnlyList<string> values) in variant?.Settings ?? new Dictionary<string, IReadOnlyList<string>>())
+            settings[key] = IsRepeatable(key) && settings.TryGetValue(key, out IReadOnlyList<string>? common) ? [.. common, .. values] : values;
+        foreach ((string key, IReadOnlyList<string> values) in settings)
+            Apply(options, key, values);
+    }
+
+    private static bool IsRepeatable(string key) => key is "bind" or "bind-ro" or Environment or "net" or "disk" or "fs";
+
+    private void Apply(ExecOptions options, string key, IReadOnlyList<string> values)
+    {
+        switch (key)
+        {
+            case "kernel":
+                // A release has no slash in it.
+                options.Kernel ??= One().Contains('/', StringComparison.Ordinal) ? InDirectory(One()) : One();
+                break;
+            case "modules":
+                options.Modules ??= InDirectory(One());
+                break;
+            case "root":
+                options.Root ??= InDirectory(One());
+                break;
+            case "cmdline":
+                options.CommandLine ??= One();
+                break;
+            case "cpus":
+                options.Cpus ??= One();
+                break;
+            case "memory":
+                options.Memory ??= One();
+                break;
+            case "overlay":
+                options.Overlay ??= One();
+                break;
+            case "timeout":
+                options.Timeout ??= One();
+                break;
+            case "user":
+                options.User ??= One();
+                break;
+            case "workdir":
+                options.WorkDir ??= One();
+                break;
+            case "bind":
+                options.Bind = Before(values.Select(InDirectory), options.Bind);
+                break;
+            case "bind-ro":
+                options.BindReadOnly = Before(values.Select(InDirectory), options.BindReadOnly);
+                break;
+            case Environment:
+                options.Env = Before(values, options.Env);
+                break;
+            case "net":
+                options.Net = Before(values, options.Net);
+                break;
+            case "disk":
+                options.Disk = Before(values, options.Disk);
+                break;
+            case "fs":
+                options.Fs = Before(values, options.Fs);
+                break;
+            default:
+                throw new UsageException($"{_path}: unknown key '{key}': there are kernel, modules, root, cmdline, cpus, memory, overlay, timeout, user, workdir, "
+                    + "bind, bind-ro, env, net, disk, fs, and [[matrix]] with these and name");
+        }
+
+        string One() => values.Count == 1 ? values[0] : throw new UsageException($"{_path}: {key} has {values.Count} values: write one");
+    }
+
+    private static string? Before(IEnumerable<string> values, string? given) => RepeatableOptions.ToValue([.. values, .. RepeatableOptions.Values(given)]);
+
+    private string InDirectory(string path) => Path.Combine(Path.GetDirectoryName(Path.GetFullPath(_path))!, path);
+
+    private void ReadTable(TableSyntaxBase table)
+    {
+        string name = NameOf(table.Name!);
+        if (name == Matrix && table is TableArraySyntax)
+        {
+            Dictionary<string, IReadOnlyList<string>> settings = [];
+            ReadInto(settings, table.Items);
+            string called = settings.Remove("name", out IReadOnlyList<string>? given) ? given[0]
+                : settings.TryGetValue("kernel", out IReadOnlyList<string>? kernel) ? kernel[0] : $"{_variants.Count + 1}";
+            if (_variants.Exists(variant => variant.Name == called))
+                throw Error(table.Span, $"there is a [[matrix]] called '{called}' already: give each a name");
+            _variants.Add(new MatrixVariant(called, settings));
+        }
+        else if (name == Environment && table is TableSyntax)
+        {
+            ReadVariables(_settings, table.Items.Select(item => (item.Key!, item.Value!)));
+        }
+        else
+        {
+            throw Error(table.Span, $"'{name}' is no table of this file: there are [[matrix]] and [env]");
+        }
+    }
+
+    private void ReadInto(Dictionary<string, IReadOnlyList<string>> settings, IEnumerable<KeyValueSyntax> items)
+    {
+        foreach (KeyValueSyntax item in items)
+        {
+            string key = NameOf(item.Key!);
+            if (key == Environment && item.Value is InlineTableSyntax variables)
+                ReadVariables(settings, variables.Items.Select(variable => (variable.KeyValue!.Key!, variable.KeyValue.Value!)));
+            else
+                settings[key] = item.Value is ArraySyntax array ? [.. array.Items.Select(element => TextOf(element.Value!))] : [TextOf(item.Value!)];
+        }
+    }
+
+    private void ReadVariables(Dictionary<string, IReadOnlyList<string>> settings, IEnumerable<(KeySyntax Key, ValueSyntax Value)> variables) =>
+        settings[Environment] = [.. variables.Select(variable => $"{NameOf(variable.Key)}={TextOf(variable.Value)}")];
+
+    private string NameOf(KeySyntax key)
+    {
+        if (key.DotKeys.ChildrenCount > 0)
+            throw Error(key.Span, "a key with dots is none of this file");
+        return key.Key switch
+        {
+            BareKeySyntax bare => bare.Key?.Text ?? "",
+            StringValueSyntax text => text.Value ?? "",
+            _ => throw Error(key.Span, "is no key"),
+        };
+    }
+
+    private string TextOf(ValueSyntax value) => value switch
+    {
+        StringValueSyntax text => text.Value ?? "",
+        IntegerValueSyntax number => number.Value.ToString(CultureInfo.InvariantCulture),
+        _ => throw Error(value.Span, "a value is a text in quotes, a whole number, or a list of these"),
+    };
+
+    private UsageException Error(SourceSpan place, string what) => new($"{_path}: line {place.Start.Line + 1}: {what}");
+}
+
+/// <summary>One of the guests of <c>--matrix</c>.</summary>
+/// <param name="Name">What it is called.</param>
+/// <param name="Settings">What is its own.</param>
+internal sealed record MatrixVariant(string Name, IReadOnlyDictionary<string, IReadOnlyList<string>> Settings);

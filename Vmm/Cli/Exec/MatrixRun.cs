@@ -1,0 +1,68 @@
+using System.Diagnostics;
+using System.Globalization;
+using Vmm.Devices.Backends;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Cli.Exec;
+
+/// <summary>One variant of <c>--matrix</c>: a <c>vmm exec</c> of its own.</summary>
+internal sealed class MatrixRun : IDisposable
+{
+    private const int KeptOutput = 256 << 10;
+
+    private readonly ByteQueue _output = new(KeptOutput);
+    private readonly ChildProcess _process;
+    private readonly long _start = Stopwatch.GetTimestamp();
+
+    /// <summary>Starts it.</summary>
+    /// <param name="variant">Which.</param>
+    /// <param name="memory">How much memory it takes, in bytes.</param>
+    /// <param name="arguments">The command line of the whole, without what is only for the matrix.</param>
+    /// <exception cref="ErrnoException">It cannot be started.</exception>
+    public MatrixRun(MatrixVariant variant, ulong memory, IReadOnlyList<string> arguments)
+    {
+        (Variant, Memory) = (variant, memory);
+        using FileDescriptor nothing = FileDescriptor.Open("/dev/null", OpenMode.ReadOnly);
+        _process = ChildProcess.Start(OwnProgram.Path, [.. OwnProgram.Arguments, "exec", "--only", variant.Name, .. arguments], nothing);
+    }
+
+    /// <summary>Which it is.</summary>
+    public MatrixVariant Variant { get; }
+
+    /// <summary>How much memory it takes, in bytes.</summary>
+    public ulong Memory { get; }
+
+    /// <summary>Its exit status; null while it runs.</summary>
+    public int? Status { get; private set; }
+
+    /// <summary>How long it took, or has taken so far.</summary>
+    public TimeSpan Time { get; private set; }
+
+    /// <summary>The end of what it has written.</summary>
+    public string Output { get; private set; } = "";
+
+    /// <summary>Readable when <see cref="Happened"/> has something to do.</summary>
+    public (FileDescriptor Output, FileDescriptor Ended) Descriptors => (_process.Output, _process.Ended);
+
+    /// <summary>Takes what it has written, and sees whether it has ended.</summary>
+    public void Happened()
+    {
+        Span<byte> buffer = stackalloc byte[4096];
+        int count;
+        while ((count = _process.Output.TryRead(buffer)) > 0)
+            _output.AddLatest(buffer[..count]);
+        if (Status is not null || _process.End is not string end)
+            return;
+        Time = Stopwatch.GetElapsedTime(_start);
+        // "status N" or "signal N"
+        int number = int.Parse(end[(end.LastIndexOf(' ') + 1)..], CultureInfo.InvariantCulture);
+        Status = end.StartsWith("status", StringComparison.Ordinal) ? number : ExitCode.OfKilled(number);
+        Output = _output.ToText();
+    }
+
+    /// <summary>Tells it to end.</summary>
+    public void Terminate() => _process.Terminate();
+
+    /// <inheritdoc/>
+    public void Dispose() => _process.Dispose();
+}

@@ -1,0 +1,116 @@
+using System.Text;
+using Vmm.Devices.Virtio.VhostUser;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Guest;
+
+/// <summary>A directory of a guest's own, with the sockets of its vsock device. With a name others find it, and get into the guest. It goes with
+/// this object.</summary>
+internal sealed class GuestDirectory : IDisposable
+{
+    private const string Prefix = "vmm-exec-";
+    private const string SocketName = "vsock";
+    private const string AliveName = "alive";
+    private const uint AgentPort = 1024;        // of the host, where the guest's agent connects to, and of the guest, where it listens
+    private const int MaxName = 32;
+    private const int MaxAnswer = 32;
+    private const int Patience = 5000;          // milliseconds
+
+    private readonly string _path;
+    private readonly UnixListener? _alive;      // as long as somebody listens, the name is taken
+
+    private GuestDirectory(string path, UnixListener? alive) => (_path, _alive) = (path, alive);
+
+    /// <summary>The vsock device's socket.</summary>
+    public string Socket => Path.Combine(_path, SocketName);
+
+    /// <summary>The socket that the guest's agent gets when it connects to the host.</summary>
+    public string AgentSocket => $"{Socket}_{AgentPort}";
+
+    /// <summary>Makes one without a name.</summary>
+    /// <exception cref="ErrnoException">There is no place for it.</exception>
+    public static GuestDirectory Create() => new(SocketDirectory.Create($"{SocketName}_{AgentPort}"), null);
+
+    /// <summary>Makes that of <paramref name="name"/>, in the place of one that a guest has left behind.</summary>
+    /// <exception cref="VmmException">A guest of that name runs, or there is no place for it.</exception>
+    public static GuestDirectory Claim(string name)
+    {
+        string path = PathOf("--name", name), alive = Path.Combine(path, AliveName);
+        try
+        {
+            if (Directory.Exists(path) && FileKind.IsOwn(path))
+            {
+                int error = UnixSocket.TryConnect(alive, out UnixSocket? other);
+                other?.Dispose();
+                if (error is 0 or Errnos.Eagain)
+                    throw new VmmException($"--name: a guest called {name} runs already: give another name, or get into it by --attach {name}");
+                Directory.Delete(path, recursive: true);
+            }
+            PrivateDirectory.Make(path);
+            return new GuestDirectory(path, UnixListener.Listen(alive));
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new VmmException($"--name: {e.Message}", e);
+        }
+    }
+
+    /// <summary>Connects with the agent of the guest called <paramref name="name"/>.</summary>
+    /// <exception cref="VmmException">There is no such guest, or it does not answer.</exception>
+    public static UnixSocket Connect(string name)
+    {
+        string path = PathOf("--attach", name);
+        // Whoever could put a socket there could have the command and its input.
+        if (!Directory.Exists(path) || !FileKind.IsOwn(path) || UnixSocket.TryConnect(Path.Combine(path, SocketName), out UnixSocket? socket) != 0)
+            throw new VmmException($"--attach: no guest called {name} runs: start one by vmm exec --name {name}");
+        _ = socket!.TrySend(Encoding.ASCII.GetBytes($"CONNECT {AgentPort}\n"), []);
+        if (ReadsOk(socket))
+            return socket;
+        socket.Dispose();
+        throw new VmmException($"--attach: the guest called {name} does not answer: it has not booted yet, or hangs");
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        try
+        {
+            Directory.Delete(_path, recursive: true);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // Somebody else has taken it away.
+        }
+        _alive?.Dispose();
+    }
+
+    // In XDG_RUNTIME_DIR, if it is this user's; root has /run, and everybody /tmp.
+    private static string PathOf(string option, string name)
+    {
+        if (name.Length is 0 or > MaxName || name[0] == '.' || !name.All(character => char.IsAsciiLetterOrDigit(character) || character is '-' or '_' or '.'))
+            throw new UsageException($"{option}: '{name}' is no name of a guest: it has 1 to {MaxName} letters, digits, '-', '_' and '.', and does not begin with '.'");
+        string? runtime = Environment.GetEnvironmentVariable("XDG_RUNTIME_DIR");
+        string place = runtime is { Length: > 0 } && Path.IsPathRooted(runtime) && FileKind.IsOwn(runtime) ? runtime
+            : FileKind.IsOwn("/run") ? "/run" : "/tmp";
+        return Path.Combine(place, Prefix + name);
+    }
+
+    // "OK port\n", byte by byte: what follows is the agent's.
+    private static bool ReadsOk(UnixSocket socket)
+    {
+        Span<byte> answer = stackalloc byte[MaxAnswer];
+        long end = Environment.TickCount64 + Patience;
+        for (int length = 0; length < MaxAnswer;)
+        {
+            int count = socket.TryRead(answer.Slice(length, 1));
+            long left = end - Environment.TickCount64;
+            if (count == -Errnos.Eagain && left > 0)
+                Poll.Wait([new PollEntry(socket, PollEvents.Readable)], (int)left);
+            else if (count <= 0)
+                return false;
+            else if (answer[length++] == '\n')
+                return answer.StartsWith("OK "u8);
+        }
+        return false;
+    }
+}
