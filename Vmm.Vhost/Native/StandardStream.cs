@@ -14,13 +14,12 @@ public static class StandardStream
     /// <summary>Standard error, or null if the process was started without.</summary>
     public static FileDescriptor? Error => Inherited(2);
 
-    /// <summary>Puts /dev/null in the place of stream <paramref name="number"/> (0, 1 or 2): whoever is at the other end of a pipe sees that it has
-    /// ended, and the number is nobody else's.</summary>
-    /// <exception cref="ErrnoException">There is no /dev/null.</exception>
-    public static void Close(int number)
+    /// <summary>Puts <paramref name="other"/> in the place of stream <paramref name="number"/> (0, 1 or 2): whoever is at the other end of a pipe sees that
+    /// it has ended, and the number is nobody else's.</summary>
+    /// <exception cref="ErrnoException">dup2(2) failed.</exception>
+    public static void Replace(int number, FileDescriptor other)
     {
-        using FileDescriptor none = FileDescriptor.Open("/dev/null", OpenMode.ReadWrite);
-        using HeldDescriptor held = none.Hold();
+        using HeldDescriptor held = other.Hold();
         // Not close-on-exec, as the stream was not: dup2(2) does not copy that flag.
         if (LibC.dup2(held.Number, number) < 0)
             throw ErrnoException.FromLastError("dup2");

@@ -28,7 +28,7 @@ internal sealed class AgentSession : IDisposable
 
     /// <summary>Prepares to run <paramref name="command"/>.</summary>
     /// <param name="command">The command.</param>
-    /// <param name="streams">This process's own streams.</param>
+    /// <param name="streams">This process's own streams, which end with the session.</param>
     /// <param name="timeLimit">How long all of it may take, from the run on; null for as long as it likes.</param>
     public AgentSession(GuestCommand command, HostStreams streams, TimeSpan? timeLimit) =>
         (_command, _streams, _timeLimit) = (command, streams, timeLimit);
@@ -58,6 +58,13 @@ internal sealed class AgentSession : IDisposable
             _agent!.Send(AgentFrameType.Resize, AgentStream.Input, Size());
     });
 
+    /// <summary>This process was stopped and goes on; from any thread.</summary>
+    public void Continue()
+    {
+        _streams.TerminalMayHaveChanged();
+        Resize();
+    }
+
     /// <summary>Gives the terminal its settings back, until something happens again; from any thread.</summary>
     public void RestoreTerminal() => _streams.RestoreTerminal();
 
@@ -77,6 +84,7 @@ internal sealed class AgentSession : IDisposable
     {
         _agent?.Dispose();
         _wake.Dispose();
+        _streams.Dispose();
     }
 
     private CommandEnd Run(UnixListener? listener, UnixSocket? socket)

@@ -37,6 +37,12 @@ internal sealed class GuestDescription
     /// <summary>Mounts a directory of the host.</summary>
     public void Bind(string tag, string directory, bool isReadOnly) => Add("bind", tag, directory, Flag(isReadOnly));
 
+    /// <summary>Gives network interface <paramref name="name"/> an address.</summary>
+    /// <param name="name">Such as eth0.</param>
+    /// <param name="address">IPv4, with its prefix.</param>
+    /// <param name="gateway">By which others are reached; empty for none.</param>
+    public void Address(string name, string address, string gateway) => Add("address", name, address, gateway);
+
     /// <summary>Sets the host name.</summary>
     public void Name(string name) => Add("name", name);
 

@@ -3,11 +3,12 @@ using Vmm.Vhost.Native;
 namespace Vmm.Guest;
 
 /// <summary>This process's standard streams, as they are for a command in a guest.</summary>
-internal sealed class HostStreams
+internal sealed class HostStreams : IDisposable
 {
     private readonly Terminal? _terminal;
     private readonly bool _isRaw;
-    private bool _isTaken;
+    private readonly FileDescriptor? _nothing;      // opened now: later this process may be confined
+    private volatile bool _isTaken;
 
     /// <summary>Takes what is given; what is null counts as closed.</summary>
     /// <param name="input">Standard input.</param>
@@ -20,7 +21,9 @@ internal sealed class HostStreams
         _terminal = input is null ? null : Terminal.TryOpen(input);
         _isRaw = hasTerminal && _terminal is not null;
         Input = new InputStream(input, _terminal, _isRaw);
-        Output = new OutputStream(AgentStream.Output, output, IsFile(output), closesOutput ? () => StandardStream.Close(1) : null);
+        if (closesOutput)
+            _nothing = FileDescriptor.Open("/dev/null", OpenMode.ReadWrite);
+        Output = new OutputStream(AgentStream.Output, output, IsFile(output), _nothing is null ? null : () => StandardStream.Replace(1, _nothing));
         Error = new OutputStream(AgentStream.Error, error, IsFile(error));
     }
 
@@ -52,7 +55,7 @@ internal sealed class HostStreams
     {
         if (!_isRaw || _isTaken)
             return;
-        _terminal!.SetRaw();
+        _terminal!.SetRaw(keepsOutput: false);    // the guest's terminal has worked on it
         _isTaken = true;
     }
 
@@ -62,6 +65,12 @@ internal sealed class HostStreams
         _terminal?.Restore();
         _isTaken = false;
     }
+
+    /// <summary>Somebody may have changed the terminal: it is made raw again, when that is its turn; from any thread.</summary>
+    public void TerminalMayHaveChanged() => _isTaken = false;
+
+    /// <inheritdoc/>
+    public void Dispose() => _nothing?.Dispose();
 
     private static bool IsFile(FileDescriptor? descriptor) => descriptor is not null && FileKind.TryGetSize(descriptor, out _, out _);
 }

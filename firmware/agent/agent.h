@@ -28,6 +28,10 @@ void enter_root(void);
 void mount_share(const char *tag, const char *target, bool is_read_only);
 void make_quiet(void);
 
+/* network.c */
+void bring_up_loopback(void);
+void set_address(const char *name, const char *address, const char *gateway);
+
 /* session.c: serves one host over a connected stream socket, from HELLO to EXIT. */
 void serve(int connection, bool is_main);
 

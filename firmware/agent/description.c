@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/random.h>
-#include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -54,23 +53,13 @@ static void seed(const char *digits)
         close(fd);
 }
 
-static void bring_up_loopback(void)
-{
-    struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return; /* a kernel without IPv4 */
-    if (ioctl(fd, SIOCSIFFLAGS, &request) < 0)
-        log_line("cannot bring up lo: %s", strerror(errno));
-    close(fd);
-}
-
 static void run_module(char **a) { load_module(a[0], a[1]); }
 static void run_seed(char **a) { seed(a[0]); }
 static void run_root(char **a) { mount_root("virtiofs", a[0], is_on(a[1])); }
 static void run_disk(char **a) { mount_disk_root(a[0], is_on(a[1])); }
 static void run_overlay(char **a) { mount_overlay_root(a[0]); }
 static void run_bind(char **a) { mount_share(a[0], a[1], is_on(a[2])); }
+static void run_address(char **a) { set_address(a[0], a[1], a[2]); }
 static void run_port(char **a) { host_port = (unsigned int)strtoul(a[0], NULL, 10); }
 
 static void run_enter(char **a)
@@ -86,16 +75,6 @@ static void run_name(char **a)
         log_line("cannot set the host name %s: %s", a[0], strerror(errno));
 }
 
-static void run_file(char **a)
-{
-    int fd = open(a[0], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    size_t length = strlen(a[1]);
-    if (fd < 0 || write(fd, a[1], length) != (ssize_t)length)
-        log_line("cannot write %s: %s", a[0], strerror(errno));
-    if (fd >= 0)
-        close(fd);
-}
-
 static const struct {
     const char *word;
     int arguments;
@@ -108,8 +87,8 @@ static const struct {
     { "overlay", 1, run_overlay }, /* the size of the memory above the root, as for tmpfs */
     { "enter", 0, run_enter },     /* goes into the root, and gives it its other file systems */
     { "bind", 3, run_bind },       /* a virtio-fs tag, the directory; 1: read-only */
+    { "address", 3, run_address }, /* a network interface, its address with prefix, the gateway or nothing */
     { "name", 1, run_name },       /* the host name */
-    { "file", 2, run_file },       /* a path, what is in it */
     { "port", 1, run_port },       /* the host's vsock port */
 };
 

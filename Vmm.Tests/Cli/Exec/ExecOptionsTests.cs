@@ -96,6 +96,27 @@ public sealed class ExecOptionsTests
         Assert.That(description.Lines.Skip(1), Is.EqualTo(new[] { "root root 1", "overlay 1073741824", "name abc", "enter", "bind bind0 /var 0", "bind bind1 /mnt 1" }));
     }
 
+    [Test]
+    public void Net_WithAnAddress_IsADeviceAndAnInterface()
+    {
+        ExecOptions options = Parse("exec", "--net", "tap=a,ip=10.0.0.2/24,mtu=1400,gateway=10.0.0.1", "--net", "tap=b", "--net", "tap=c,ip=10.1.0.2/16");
+        var description = new GuestDescription();
+        ExecOptionsReader.Describe(options, description);
+
+        Assert.That(RepeatableOptions.Values(ExecOptionsReader.ToRun(options, "k", "i", "s").Net), Is.EqualTo(new[] { "tap=a,mtu=1400", "tap=b", "tap=c" }));
+        Assert.That(description.Lines.Where(line => line.StartsWith("address", StringComparison.Ordinal)),
+            Is.EqualTo(new[] { "address eth0 10.0.0.2/24 10.0.0.1", "address eth2 10.1.0.2/16 " }));
+    }
+
+    [TestCase("tap=a,ip=10.0.0.2")]
+    [TestCase("tap=a,ip=10.0.0/24")]
+    [TestCase("tap=a,ip=10.0.0.2/33")]
+    [TestCase("tap=a,ip=::1/64")]
+    [TestCase("tap=a,gateway=10.0.0.1")]
+    [TestCase("tap=a,ip=10.0.0.2/24,gateway=here")]
+    public void Net_WithAWrongAddress_IsRefused(string value) =>
+        Assert.That(() => GuestAddress.Parse(value), Throws.TypeOf<UsageException>().With.Message.StartsWith("--net: "));
+
     [TestCase("/no/such", "names no directory")]
     [TestCase("/etc:mnt", "no absolute path")]
     [TestCase("/etc:/", "no absolute path")]

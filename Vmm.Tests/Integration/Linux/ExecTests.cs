@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Security.Cryptography;
 using NUnit.Framework;
 using Tmds.Linux;
+using Vmm.Tests.Integration.Linux.Devices;
 
 namespace Vmm.Tests.Integration.Linux;
 
@@ -64,6 +65,109 @@ public class ExecTests : LinuxTest
         Assert.That(File.Exists(unbound), Is.False);
         Assert.That(File.Exists("/etc/hostname"), Is.True);
         Assert.That(File.ReadAllText(Path.Combine(bound, "out")), Is.EqualTo("from the guest\n"));
+    }
+
+    [Test]
+    public void Exec_ReadOnlyDirectory_CannotBeWrittenWhateverTheGuestDoes()
+    {
+        string bound = Directory.CreateDirectory(Path.Combine(Scratch, "bound")).FullName;
+        File.WriteAllText(Path.Combine(bound, "in"), "from the host\n");
+
+        VmmResult result = Exec("", ["--bind-ro", $"{bound}:/mnt/it"], "sh", "-c",
+            "cat /mnt/it/in; mount -o remount,rw /mnt/it; echo x > /mnt/it/out || echo x > /mnt/it/in || echo refused");
+
+        Assert.That(result.Output, Is.EqualTo("from the host\nrefused\n"), result.Summary);
+        Assert.That(Directory.GetFiles(bound), Has.Length.EqualTo(1));
+        Assert.That(File.ReadAllText(Path.Combine(bound, "in")), Is.EqualTo("from the host\n"));
+    }
+
+    [Test]
+    public void Exec_RootOfOneProgram_IsEnough()
+    {
+        string root = Directory.CreateDirectory(Path.Combine(Scratch, "root")).FullName;
+        File.Copy("/bin/busybox", Path.Combine(root, "busybox"));
+
+        VmmResult result = Exec("", ["--root", root], "/busybox", "sh", "-c", "/busybox ls /; echo x > /written; /busybox id -u");
+
+        Assert.That(result, Is.EqualTo(new VmmResult(0, "busybox\ndev\nproc\nrun\nsys\ntmp\n0\n", "")));
+        Assert.That(Directory.GetFileSystemEntries(root), Is.EqualTo(new[] { Path.Combine(root, "busybox") }));
+    }
+
+    [Test]
+    public void Exec_RootReadWrite_IsWritten()
+    {
+        string root = Directory.CreateDirectory(Path.Combine(Scratch, "root")).FullName;
+        File.Copy("/bin/busybox", Path.Combine(root, "busybox"));
+
+        VmmResult result = Exec("", ["--root", root, "--rw"], "/busybox", "sh", "-c", "echo x > /written");
+
+        Assert.That(result, Is.EqualTo(new VmmResult(0, "", "")));
+        Assert.That(File.ReadAllText(Path.Combine(root, "written")), Is.EqualTo("x\n"));
+    }
+
+    [Test]
+    public void Exec_DiskImageAsRoot_IsChangedOnlyWhenAskedFor()
+    {
+        string root = Directory.CreateDirectory(Path.Combine(Scratch, "root")).FullName, image = Path.Combine(Scratch, "root.img");
+        File.Copy("/bin/busybox", Path.Combine(root, "busybox"));
+        HostCommand.Run("sh", "-c", $"truncate -s 32M {image} && PATH=$PATH:/sbin:/usr/sbin mkfs.ext4 -q -d {root} {image}");
+        byte[] before = SHA256.HashData(File.ReadAllBytes(image));
+
+        VmmResult result = Exec("", ["--root", image], "/busybox", "sh", "-c", "echo x > /written; /busybox cat /written");
+        Assert.That(result, Is.EqualTo(new VmmResult(0, "x\n", "")));
+        Assert.That(SHA256.HashData(File.ReadAllBytes(image)), Is.EqualTo(before));
+
+        result = Exec("", ["--root", image, "--rw"], "/busybox", "sh", "-c", "echo x > /written");
+        Assert.That(result, Is.EqualTo(new VmmResult(0, "", "")));
+        Assert.That(HostCommand.Run("sh", "-c", $"PATH=$PATH:/sbin:/usr/sbin; e2fsck -fn {image} >&2 && debugfs -R 'cat /written' {image}"), Does.Contain("x\n"));
+    }
+
+    [Test]
+    public void Exec_Attach_IsAnotherCommandInTheSameGuest()
+    {
+        string name = $"test-{Guid.NewGuid():N}"[..20];
+        VmmProcess first = Start(["--name", name], "sh", "-c", "echo first > /tmp/x; echo ready; read -r line; cat /tmp/x; exit 3");
+        first.WaitForOutput("ready");
+
+        VmmProcess second = StartVmm("exec", "--attach", name, "--", "sh", "-c", "cat /tmp/x; hostname; echo second > /tmp/x; exit 4");
+        second.EndInput();
+        Assert.That(second.WaitForEnd(), Is.EqualTo(new VmmResult(4, $"first\n{name}\n", "")));
+        first.Send("go on\n"u8);
+        Assert.That(first.WaitForEnd(), Is.EqualTo(new VmmResult(3, "ready\nsecond\n", "")));
+
+        VmmProcess third = StartVmm("exec", "--attach", name, "--", "true");
+        Assert.That(third.WaitForEnd().ExitCode, Is.EqualTo(125));
+    }
+
+    [Test]
+    public void Exec_Matrix_RunsAllAndTellsOfEach()
+    {
+        string report = Path.Combine(Scratch, "report.xml");
+        File.WriteAllText(Path.Combine(Scratch, "vmm.toml"), $"""
+            kernel = "{LinuxGuest.Artifact("kernels", "cloud", "vmlinuz")}"
+            modules = "{LinuxGuest.Artifact("kernels", "cloud", "root")}"
+            cmdline = "{LinuxHost.GuestOptions}"
+            bind = ["."]
+            [[matrix]]
+            name = "good"
+            env = {"{ STATUS = 0 }"}
+            [[matrix]]
+            name = "bad"
+            env = {"{ STATUS = 3 }"}
+            """);
+
+        using Process process = Process.Start(new ProcessStartInfo(VmmProcess.Command[0],
+            [.. VmmProcess.Command.Skip(1), "exec", "--matrix", "--report", report, "--", "sh", "-c", "echo \"this is $STATUS in $(pwd)\"; exit $STATUS"])
+        {
+            WorkingDirectory = Scratch,
+            RedirectStandardOutput = true,
+        })!;
+        string output = process.StandardOutput.ReadToEnd();
+        Assert.That(process.WaitForExit(VmmProcess.Deadline), Is.True);
+
+        Assert.That(process.ExitCode, Is.EqualTo(1), output);
+        Assert.That(output, Does.Match("(?m)^ok    good in [0-9.]+ s$").And.Match("(?m)^FAIL  bad \\(status 3\\) in [0-9.]+ s\nthis is 3 in ").And.Match("(?m)^bad           3 "));
+        Assert.That(File.ReadAllText(report), Does.Contain("tests=\"2\" failures=\"1\"").And.Contain("this is 0 in "));
     }
 
     [Test]
@@ -168,7 +272,7 @@ public class ExecTests : LinuxTest
     [Test]
     public void Exec_GuestWithoutMemory_IsTold()
     {
-        VmmResult result = Exec("", ["--memory", "192M"], "sh", "-c", "exec tail -c 1G /dev/zero");
+        VmmResult result = Exec("", ["--memory", "192M"], "sh", "-c", "mkfifo /tmp/zeros; cat /dev/zero > /tmp/zeros & exec tail -c 1G /tmp/zeros");
 
         Assert.That(result, Is.EqualTo(new VmmResult(125, "", "vmm: the guest ran out of memory, and its kernel killed the command: raise --memory\n")));
     }

@@ -18,7 +18,7 @@ internal static class AttachCommand
         signals.Attach(Forward);
         signals.Handle(User1, () => Forward(User1));
         signals.Handle(WindowChange, session.Resize);
-        signals.Handle(Continue, session.Resize);
+        signals.Handle(Continue, session.Continue);
         signals.Handle(ProcessStop.Number, () =>
         {
             session.RestoreTerminal();

@@ -85,6 +85,13 @@ internal static class ExecOptionsReader
         description.Enter();
         foreach ((string tag, _, string target, bool isReadOnly, _) in Binds(options))
             description.Bind(tag, target, isReadOnly);
+        GuestAddress[] addresses = Addresses(options);
+        for (int i = 0; i < addresses.Length; i++)
+        {
+            // The kernel counts the interfaces in the order of their slots.
+            if (addresses[i].Address is string address)
+                description.Address($"eth{i}", address, addresses[i].Gateway);
+        }
     }
 
     /// <summary>The same guest as options of <c>vmm run</c>.</summary>
@@ -118,7 +125,7 @@ internal static class ExecOptionsReader
             Cpus = options.Cpus,
             Memory = options.Memory,
             Serial = "null",    // the kernel's log is read in this process
-            Net = options.Net,
+            Net = RepeatableOptions.ToValue([.. Addresses(options).Select(address => address.Device)]),
             Fs = RepeatableOptions.ToValue(shares),
             Disk = RepeatableOptions.ToValue(disks),
             Vsock = $"cid=3,socket={Quoted("--vsock", vsock)}",
@@ -149,6 +156,8 @@ internal static class ExecOptionsReader
             }
         }
     }
+
+    private static GuestAddress[] Addresses(ExecOptions options) => [.. RepeatableOptions.Values(options.Net).Select(GuestAddress.Parse)];
 
     // The image that is the root, if it is one.
     private static string? ImageOf(ExecOptions options) => File.Exists(options.Root) ? Path.GetFullPath(options.Root) : null;

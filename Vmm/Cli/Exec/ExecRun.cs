@@ -11,7 +11,6 @@ internal sealed class ExecRun(MachineConfig config, AgentSession session, UnixLi
 
     private static readonly int[] s_forwarded = [Hangup, Interrupt, Quit, User1, User2, Terminate];
 
-    private VirtualMachine? _running;
     private int _terminations;
     private CommandEnd? _end;
     private Exception? _failure;
@@ -25,12 +24,15 @@ internal sealed class ExecRun(MachineConfig config, AgentSession session, UnixLi
         try
         {
             using var machine = new VirtualMachine(config, signals.Token);
-            Volatile.Write(ref _running, machine);
             signals.Attach(number => Forward(machine, number));
             signals.Handle(User1, () => Forward(machine, User1));
             signals.Handle(WindowChange, session.Resize);
             signals.Handle(ProcessStop.Number, () => Suspend(machine));
-            signals.Handle(Continue, machine.Resume);
+            signals.Handle(Continue, () =>
+            {
+                machine.Resume();
+                session.Continue();
+            });
             var agent = new Thread(() => RunSession(machine)) { IsBackground = true, Name = "agent" };
             NativeThread.Start(agent);
             MachineEnd end;
@@ -43,7 +45,6 @@ internal sealed class ExecRun(MachineConfig config, AgentSession session, UnixLi
                 session.GuestHasEnded();
                 agent.Join();
             }
-            Volatile.Write(ref _running, null);
             return _failure is null ? (end, _end!) : throw new VmmException(_failure.Message, _failure);
         }
         catch (OperationCanceledException) when (signals.First != 0)
@@ -76,6 +77,7 @@ internal sealed class ExecRun(MachineConfig config, AgentSession session, UnixLi
     private void Suspend(VirtualMachine machine)
     {
         session.RestoreTerminal();
-        machine.Suspend();      // returns when the process goes on; the session takes the terminal again
+        machine.Suspend();      // returns when the process goes on
+        session.Continue();
     }
 }

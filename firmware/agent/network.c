@@ -1,0 +1,70 @@
+/* IPv4 addresses for network interfaces, by the ioctls of netdevice(7). */
+#include "agent.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <net/if.h>
+#include <net/route.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+static struct sockaddr internet(in_addr_t address)
+{
+    struct sockaddr_in internet = { .sin_family = AF_INET, .sin_addr.s_addr = address };
+    struct sockaddr generic;
+    memcpy(&generic, &internet, sizeof generic);
+    return generic;
+}
+
+static void bring_up(int fd, const char *name)
+{
+    struct ifreq request = { .ifr_flags = IFF_UP | IFF_RUNNING };
+    strncpy(request.ifr_name, name, IFNAMSIZ - 1);
+    if (ioctl(fd, SIOCSIFFLAGS, &request) < 0)
+        log_line("cannot bring up %s: %s", name, strerror(errno));
+}
+
+void bring_up_loopback(void)
+{
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return; /* a kernel without IPv4 */
+    bring_up(fd, "lo");
+    close(fd);
+}
+
+static bool add_address(int fd, const char *name, const char *address, int prefix)
+{
+    struct ifreq request = { 0 };
+    strncpy(request.ifr_name, name, IFNAMSIZ - 1);
+    request.ifr_addr = internet(inet_addr(address));
+    if (ioctl(fd, SIOCSIFADDR, &request) < 0)
+        return false;
+    request.ifr_netmask = internet(prefix == 0 ? 0 : htonl(~0u << (32 - prefix)));
+    return ioctl(fd, SIOCSIFNETMASK, &request) == 0;
+}
+
+/* address: 10.0.0.2/24. gateway: empty for none. */
+void set_address(const char *name, const char *address, const char *gateway)
+{
+    char copy[64];
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    const char *slash = strchr(address, '/');
+    size_t length = slash ? (size_t)(slash - address) : strlen(address);
+    if (length >= sizeof copy)
+        length = sizeof copy - 1;
+    memcpy(copy, address, length);
+    copy[length] = 0;
+    if (fd < 0 || !add_address(fd, name, copy, slash ? atoi(slash + 1) : 32))
+        log_line("cannot give %s the address %s: %s", name, address, strerror(errno));
+    bring_up(fd, name);
+    struct rtentry route = { .rt_flags = RTF_UP | RTF_GATEWAY };
+    route.rt_dst = route.rt_genmask = internet(INADDR_ANY);
+    route.rt_gateway = internet(inet_addr(gateway));
+    if (*gateway && ioctl(fd, SIOCADDRT, &route) < 0)
+        log_line("cannot route to %s: %s", gateway, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+}
