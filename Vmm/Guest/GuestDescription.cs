@@ -43,6 +43,9 @@ internal sealed class GuestDescription
     /// <param name="gateway">By which others are reached; empty for none.</param>
     public void Address(string name, string address, string gateway) => Add("address", name, address, gateway);
 
+    /// <summary>Has names resolved by <paramref name="address"/>.</summary>
+    public void Resolver(string address) => Add("resolver", address);
+
     /// <summary>Sets the host name.</summary>
     public void Name(string name) => Add("name", name);
 

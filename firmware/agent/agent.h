@@ -27,10 +27,12 @@ void mount_disk_root(const char *device, bool is_read_only);
 void enter_root(void);
 void mount_share(const char *tag, const char *target, bool is_read_only);
 void make_quiet(void);
+void make_directories(const char *path);
 
 /* network.c */
 void bring_up_loopback(void);
 void set_address(const char *name, const char *address, const char *gateway);
+void set_resolver(const char *address);
 
 /* session.c: serves one host over a connected stream socket, from HELLO to EXIT. */
 void serve(int connection, bool is_main);

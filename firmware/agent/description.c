@@ -60,6 +60,7 @@ static void run_disk(char **a) { mount_disk_root(a[0], is_on(a[1])); }
 static void run_overlay(char **a) { mount_overlay_root(a[0]); }
 static void run_bind(char **a) { mount_share(a[0], a[1], is_on(a[2])); }
 static void run_address(char **a) { set_address(a[0], a[1], a[2]); }
+static void run_resolver(char **a) { set_resolver(a[0]); }
 static void run_port(char **a) { host_port = (unsigned int)strtoul(a[0], NULL, 10); }
 
 static void run_enter(char **a)
@@ -88,6 +89,7 @@ static const struct {
     { "enter", 0, run_enter },     /* goes into the root, and gives it its other file systems */
     { "bind", 3, run_bind },       /* a virtio-fs tag, the directory; 1: read-only */
     { "address", 3, run_address }, /* a network interface, its address with prefix, the gateway or nothing */
+    { "resolver", 1, run_resolver }, /* its address */
     { "name", 1, run_name },       /* the host name */
     { "port", 1, run_port },       /* the host's vsock port */
 };

@@ -44,7 +44,7 @@ static void make_directory(const char *path, mode_t mode)
 }
 
 /* Each directory of the path that is not there. */
-static void make_directories(const char *path)
+void make_directories(const char *path)
 {
     char copy[4096];
     if (strlen(path) >= sizeof copy)

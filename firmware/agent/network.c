@@ -1,14 +1,20 @@
-/* IPv4 addresses for network interfaces, by the ioctls of netdevice(7). */
+/* IPv4 addresses for network interfaces, by the ioctls of netdevice(7), and the resolver. */
 #include "agent.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <net/if.h>
 #include <net/route.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <unistd.h>
+
+#define RESOLVER "/etc/resolv.conf"
+#define OWN_RESOLVER "/run/resolv.conf"
 
 static struct sockaddr internet(in_addr_t address)
 {
@@ -67,4 +73,35 @@ void set_address(const char *name, const char *address, const char *gateway)
         log_line("cannot route to %s: %s", gateway, strerror(errno));
     if (fd >= 0)
         close(fd);
+}
+
+static bool write_resolver(const char *path, const char *address)
+{
+    char line[64];
+    int length = snprintf(line, sizeof line, "nameserver %s\n", address);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    bool is_written = fd >= 0 && write(fd, line, length) == length;
+    if (fd >= 0)
+        close(fd);
+    return is_written;
+}
+
+/* The file of the root stays as it is: another is mounted on it. Where it is a link to one in /run, which is empty here, that is made. */
+void set_resolver(const char *address)
+{
+    char target[4096];
+    if (write_resolver(OWN_RESOLVER, address) && mount(OWN_RESOLVER, RESOLVER, NULL, MS_BIND, NULL) == 0)
+        return;
+    ssize_t length = readlink(RESOLVER, target, sizeof target - 1);
+    if (length > 0) {
+        target[length] = 0;
+        char *slash = strrchr(target, '/');
+        if (slash && chdir("/etc") == 0) {
+            *slash = 0;
+            make_directories(target);
+        }
+        (void)!chdir("/");
+    }
+    if (!write_resolver(RESOLVER, address))
+        log_line("cannot write " RESOLVER ": %s", strerror(errno));
 }

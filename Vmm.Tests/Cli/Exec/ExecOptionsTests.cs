@@ -108,6 +108,16 @@ public sealed class ExecOptionsTests
             Is.EqualTo(new[] { "address eth0 10.0.0.2/24 10.0.0.1", "address eth2 10.1.0.2/16 " }));
     }
 
+    [TestCase("user")]
+    [TestCase("user,port=8080:80")]
+    public void Net_OfTheUser_HasTheAddressesOfThatNetwork(string value)
+    {
+        var description = new GuestDescription();
+        ExecOptionsReader.Describe(Parse("exec", "--net", value), description);
+
+        Assert.That(description.Lines.TakeLast(2), Is.EqualTo(new[] { "address eth0 10.0.2.15/24 10.0.2.2", "resolver 10.0.2.3" }));
+    }
+
     [TestCase("tap=a,ip=10.0.0.2")]
     [TestCase("tap=a,ip=10.0.0/24")]
     [TestCase("tap=a,ip=10.0.0.2/33")]

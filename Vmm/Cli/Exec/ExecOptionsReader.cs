@@ -91,6 +91,8 @@ internal static class ExecOptionsReader
             // The kernel counts the interfaces in the order of their slots.
             if (addresses[i].Address is string address)
                 description.Address($"eth{i}", address, addresses[i].Gateway);
+            if (addresses[i].Resolver is string resolver)
+                description.Resolver(resolver);
         }
     }
 

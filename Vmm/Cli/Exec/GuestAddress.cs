@@ -1,15 +1,17 @@
 using System.Net;
 using System.Net.Sockets;
 using System.Text;
+using Vmm.Devices.Backends.Net;
 
 namespace Vmm.Cli.Exec;
 
 /// <summary>The keys that <c>--net</c> has only with <c>vmm exec</c>: <c>ip=ADDRESS/PREFIX</c>, the guest's address, and <c>gateway=ADDRESS</c>, by which it
-/// reaches all others. The rest is for the device.</summary>
+/// reaches all others. The rest is for the device. With <c>user</c> they are those of the user network.</summary>
 /// <param name="Device">The value without them.</param>
 /// <param name="Address">The address with its prefix; null for none.</param>
 /// <param name="Gateway">The gateway; empty for none.</param>
-internal sealed record GuestAddress(string Device, string? Address, string Gateway)
+/// <param name="Resolver">What resolves names; null for what the root's files say.</param>
+internal sealed record GuestAddress(string Device, string? Address, string Gateway, string? Resolver = null)
 {
     private const int MaxPrefix = 32;
 
@@ -30,7 +32,9 @@ internal sealed record GuestAddress(string Device, string? Address, string Gatew
         }
         if (gateway is not null && address is null)
             throw new OptionValue(NetOption.Name, "gateway", gateway).Refuse("has no effect without ip=ADDRESS/PREFIX");
-        return new GuestAddress(device.ToString(), address, gateway ?? "");
+        return address is null && (device.ToString() is "user" || text.StartsWith("user,", StringComparison.Ordinal))
+            ? new GuestAddress(text, $"{UserNetwork.Address}/{UserNetwork.PrefixLength}", UserNetwork.Gateway, UserNetwork.Resolver)
+            : new GuestAddress(device.ToString(), address, gateway ?? "");
     }
 
     // At commas that are not in quotes.
