@@ -92,6 +92,7 @@ public partial class KvmAbiTests
         foreach ((string field, string path) in s_run)
             Assert($"offsetof(struct kvm_run, {path}) == {Marshal.OffsetOf<KvmRun>(field)}", $"kvm_run.{path}");
         Assert($"KVM_IRQ_ROUTING_MSI == {KvmIrqRoutingEntry.Msi}", "KVM_IRQ_ROUTING_MSI");
+        AssertConstant("KVM_PMU_CAP_DISABLE", KvmEnableCap.DisablePmu);
         Assert("offsetof(struct kvm_signal_mask, sigset) == 4", "kvm_signal_mask");
         foreach (KvmExitReason reason in Enum.GetValues<KvmExitReason>())
             AssertConstant(CName("KVM_EXIT_", reason.ToString()), (int)reason);

@@ -8,8 +8,8 @@ public static partial class ExtendedStatePermission
     /// <summary>The number of AMX's tiles among the processor's state components.</summary>
     public const uint TileData = 18;
 
-    private const long ArchPrctl = 158;             // __NR_arch_prctl on x86-64
-    private const long RequestForGuests = 0x1025;   // ARCH_REQ_XCOMP_GUEST_PERM (asm/prctl.h), Linux 5.17
+    internal const long ArchPrctl = 158;             // __NR_arch_prctl on x86-64
+    internal const long RequestForGuests = 0x1025;   // ARCH_REQ_XCOMP_GUEST_PERM (asm/prctl.h), Linux 5.17
 
     /// <summary>Asks that the virtual machines of this process may have a component, before it makes the first vCPU.</summary>
     /// <exception cref="ErrnoException">The processor has no such component, the kernel does not know the question, or it is too late.</exception>

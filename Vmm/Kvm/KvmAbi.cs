@@ -74,6 +74,9 @@ internal struct KvmIoeventfd
 [StructLayout(LayoutKind.Sequential)]
 internal struct KvmEnableCap
 {
+    /// <summary>KVM_PMU_CAP_DISABLE: KVM_CAP_PMU_CAPABILITY takes the performance counters from the guest.</summary>
+    public const int DisablePmu = 1 << 0;
+
     public uint Cap;
     public uint Flags;
     public ulong Arg0;

@@ -39,10 +39,9 @@ internal sealed class KvmVm(FileDescriptor fd, int runSize) : IDisposable
     /// <param name="offered">What KVM_CHECK_EXTENSION says of <see cref="KvmCapability.PmuCapability"/>.</param>
     public void HideCounters(int offered)
     {
-        const int disable = 1 << 0;   // KVM_PMU_CAP_DISABLE
-        if ((offered & disable) == 0)
+        if ((offered & KvmEnableCap.DisablePmu) == 0)
             return;
-        var argument = new KvmEnableCap { Cap = (uint)KvmCapability.PmuCapability.Number, Arg0 = disable };
+        var argument = new KvmEnableCap { Cap = (uint)KvmCapability.PmuCapability.Number, Arg0 = KvmEnableCap.DisablePmu };
         Ioctl.Call(fd, KvmIoctls.EnableCap, ref argument);
     }
 
