@@ -98,8 +98,13 @@ internal abstract class VhostDevice : VirtioDevice
     {
         lock (Sync)
         {
-            if (!_ringError.IsClosed && _ringError.Drain() > 0)
-                Host.NeedsReset($"{Rings.Name} cannot go on with a ring: the driver has put something into it that is not in memory");
+            if (_ringError.IsClosed || !IsSignalled(_ringError))
+                return;
+            // Drained only afterwards: the stop that follows looks whether a ring has failed.
+            Host.NeedsReset($"{Rings.Name} cannot go on with a ring: the driver has put something into it that makes no sense");
+            _ringError.Drain();
         }
     }
+
+    private static bool IsSignalled(EventFd descriptor) => Poll.Wait([new PollEntry(descriptor, PollEvents.Readable)], 0) > 0;
 }

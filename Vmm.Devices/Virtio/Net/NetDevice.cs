@@ -264,7 +264,7 @@ internal sealed class NetDevice : VirtioDevice, INetControl
         lock (Sync)
         {
             if (!_ringError.IsClosed && _ringError.Drain() > 0)
-                Host.NeedsReset("vhost-net cannot go on with a ring: the driver has put something into it that is not in memory");
+                Host.NeedsReset("vhost-net cannot go on with a ring: the driver has put something into it that makes no sense");
         }
     }
 }

@@ -84,6 +84,25 @@ public class StopTests
         AssertThatOtherMemoryIsNeeded(backend);
     }
 
+    // A disk's driver broke a ring: what it made available there never comes back, and a wait for it would only hold up the reset.
+    [Test]
+    public void Reset_RingThatTheBackendHasGivenUp_DoesNotWaitForItsRequests()
+    {
+        using FakeBackend backend = Backend();
+        _fixture.Options = _fixture.Options with { StopTimeout = TimeSpan.FromSeconds(40), CompletesRequests = true };
+        _fixture.Open();
+        _fixture.StartAll();
+        _fixture.SetIndexes(1, available: 4, used: 2);
+        Answer(backend, ring => (ushort)(ring == 1 ? 2 : 0));
+        _fixture.Rings[1].Config.Error!.Signal();
+        var watch = Stopwatch.StartNew();
+        lock (_fixture.Sync)
+            _fixture.Frontend.Reset();
+        Assert.That(watch.Elapsed, Is.LessThan(TimeSpan.FromSeconds(20)));
+        Assert.That(_fixture.Frontend.MayWrite(_fixture.Memory), Is.False);
+        Assert.That(_fixture.Frontend.IsConnected);
+    }
+
     // With fd=N: nobody listens anywhere who could be connected to again.
     [Test]
     public void Stop_NeverDoneOverAnInheritedSocket_IsSaidAndTheDeviceIsLost()

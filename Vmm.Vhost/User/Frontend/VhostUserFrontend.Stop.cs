@@ -59,10 +59,12 @@ public sealed partial class VhostUserFrontend
     }
 
     // The driver makes no more requests, and those that it has made are all completed soon. qemu-storage-daemon 7.2 no longer reports completions once
-    // it was told to stop, so we wait for them first. What cannot be awaited has the rest of the time.
+    // it was told to stop, so we wait for them first. What cannot be awaited has the rest of the time. Of a ring that the back-end cannot go on with
+    // nothing more is completed: a hostile driver would have the device's lock held for all that time.
     private void WaitUntilIdle(FrontendPeer peer, List<Ring> rings, Deadline deadline)
     {
-        PollEntry[] entries = Waiting(peer);
+        IEnumerable<EventFd> errors = rings.Select(ring => ring.Config.Error).OfType<EventFd>().Distinct();
+        PollEntry[] entries = [.. Waiting(peer), .. errors.Select(error => new PollEntry(error, PollEvents.Readable))];
         for (int pause = 1; !rings.TrueForAll(IsIdle) && deadline.Left > deadline.Total / 4; pause = Math.Min(2 * pause, MaxPause))
         {
             if (Poll.Wait(entries, pause) > 0)
