@@ -4,11 +4,10 @@
 
 .include "payload.inc"
 .include "interrupts.inc"
+.include "random.inc"
 
 .equ VIRTIO_VECTOR, 0x40
 .equ PROGRAM_LENGTH, 20000
-.equ MULTIPLIER, 6364136223846793005    # of the random numbers, and INCREMENT (Knuth, MMIX)
-.equ INCREMENT, 1442695040888963407
 
 # read32 register: EAX.
 .macro read32 register
@@ -170,16 +169,6 @@ read:
     print_value ", status ", %rax
     print "\n"
     jmp power_off
-
-# RAX: the upper 48 bits of the next random number.
-next_random:
-    mov $MULTIPLIER, %rax
-    imul %r8, %rax
-    mov $INCREMENT, %r8
-    add %rax, %r8
-    mov %r8, %rax
-    shr $16, %rax
-    ret
 
     .section .rodata
 registers:
