@@ -123,6 +123,22 @@ public sealed class SplitVirtqueueTests : IDisposable
         Assert.That(() => Queue().TryTake(out _), Throws.TypeOf<VirtqueueException>());
     }
 
+    // A device that completes requests later would use the first one's memory for both.
+    [Test]
+    public void TryTake_RequestThatIsTakenAgainBeforeItsReturn_IsBroken()
+    {
+        _driver.SetDescriptor(2, 0x8000, 8, RingDriver.Write);
+        _driver.Publish(2);
+        _driver.Publish(2);
+        SplitVirtqueue queue = Queue();
+
+        Assert.That(queue.TryTake(out DescriptorChain chain));
+        ushort head = chain.Head;
+        Assert.That(() => queue.TryTake(out _), Throws.TypeOf<VirtqueueException>());
+        queue.Return(head, 8);
+        Assert.That(queue.TryTake(out _), "once it is back it may be made available again");
+    }
+
     // VIRTIO 1.2 §2.7.5.3.2: the device handles normal descriptors before the indirect one, and ignores that one's WRITE flag.
     [Test]
     public void TryTake_TableBehindNormalDescriptors_IsFollowed()

@@ -54,6 +54,25 @@ public sealed class BlockRequestTests(BlockEngineKind engine, bool direct, strin
         Assert.That(answer.Data, Is.EqualTo(_image.Original[(3 * Sector)..(3 * Sector + length)]));
     }
 
+    // An image is raw, whatever a guest writes to its beginning: here the header of a QCOW2 file whose backing file is one of the host's.
+    [Test]
+    public void Read_GuestMadeItLookLikeQcow2_GivesItsBytesAlsoWhenOpenedAgain()
+    {
+        byte[] header = new byte[Sector];
+        "QFI"u8.CopyTo(header);
+        header[3] = 0xFB;
+        header[7] = 3;                      // version
+        header[15] = 104;                   // the backing file's name is at byte 104,
+        header[19] = (byte)"/etc/hosts".Length;
+        "/etc/hosts"u8.CopyTo(header.AsSpan(104));
+        Assert.That(_driver.Do(BlockDriver.Out, 0, header).Status, Is.EqualTo(BlockDriver.Ok));
+        _driver.Dispose();
+        _driver = new BlockDriver(Options(_image));
+
+        Assert.That(_driver.Do(BlockDriver.In, 0, room: Sector).Data, Is.EqualTo(header));
+        Assert.That(_driver.Do(BlockDriver.In, 1, room: Sector).Data, Is.EqualTo(_image.Original[Sector..(2 * Sector)]));
+    }
+
     [Test]
     public void Write_Sectors_AreInTheImage([Values(512, 4096, 4608, 131072)] int length)
     {
