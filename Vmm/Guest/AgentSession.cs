@@ -108,6 +108,7 @@ internal sealed class AgentSession : IDisposable
         finally
         {
             _takesSignals = false;
+            _agent?.Dispose();      // the agent waits for that
             _streams.RestoreTerminal();
         }
     }

@@ -104,7 +104,7 @@ static void run_as_init(void)
         if (ended == session || (ended < 0 && errno != EINTR))
             break;
     }
-    /* The host has what it wanted to know, and ends the machine itself. If it is gone, this does. */
+    /* The host has what it wanted to know, or is gone. */
     power_off();
 }
 

@@ -18,6 +18,7 @@
 
 #define END_OF_TRANSMISSION 4   /* Ctrl-D, what ends the input of a terminal */
 #define GIVE_BACK (WINDOW / 4)
+#define PATIENCE 10 /* seconds */
 
 struct output {
     enum stream stream;
@@ -394,6 +395,16 @@ static void wait_once(struct session *session, int signals)
         handle_frame(session);
 }
 
+/* The host ends the connection once it has read EXIT. If the machine were switched off before, it might not get that. */
+static void wait_for_host(int connection)
+{
+    char data[512];
+    struct timeval patience = { .tv_sec = PATIENCE };
+    setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    while (recv(connection, data, sizeof data, 0) > 0)
+        ;
+}
+
 void serve(int connection, bool is_main)
 {
     static struct session session;
@@ -407,8 +418,10 @@ void serve(int connection, bool is_main)
     if (children < 0)
         leave(&session);
     send_hello(&session);
-    if (!begin(&session))
+    if (!begin(&session)) {
+        wait_for_host(connection);
         return;
+    }
     while (!session.has_ended || session.outputs[0].fd >= 0 || session.outputs[1].fd >= 0)
         wait_once(&session, children);
     remove_cgroup(&session.command);
@@ -418,4 +431,5 @@ void serve(int connection, bool is_main)
         send_exit(&session, EXIT_SIGNAL, WTERMSIG(session.status), "");
     else
         send_exit(&session, EXIT_STATUS, WEXITSTATUS(session.status), "");
+    wait_for_host(connection);
 }

@@ -51,7 +51,7 @@ public sealed class ExecOptionsTests
     [TestCase("--workdir", "relative", "is not an absolute path")]
     [TestCase("--user", "", "is nobody")]
     public void ReadCommand_WrongValue_IsRefused(string option, string value, string why) =>
-        Assert.That(() => Command(s_pipes, "exec", option, value, "--", "x"), Throws.TypeOf<UsageException>().With.Message.EqualTo($"{option}: '{value}' {why}").Or.Message.Contains(why));
+        Assert.That(() => Command(s_pipes, "exec", option, value, "--", "x"), Throws.TypeOf<UsageException>().With.Message.StartsWith($"{option}: '{value}' {why}"));
 
     [TestCase("--timeout", "10x")]
     [TestCase("--timeout", "0")]

@@ -25,9 +25,10 @@ internal static class ExecOptionsReader
         bool hasTerminal = options.Tty || (!options.NoTty && isTerminal is { Input: true, Output: true });
         if (options.Command.Count == 0 && !isTerminal.Input && !hasTerminal)
             throw new UsageException("no command: write it behind --; without one a shell runs, but only on a terminal");
-        if (options.User is "" || options.WorkDir is not (null or ['/', ..]))
-            throw new OptionValue(options.User is "" ? "--user" : "--workdir", null, options.User is "" ? "" : options.WorkDir!).Refuse(
-                options.User is "" ? "is nobody" : "is not an absolute path");
+        if (options.User is "")
+            throw new OptionValue("--user", null, options.User).Refuse("is nobody");
+        if (options.WorkDir is not (null or ['/', ..]))
+            throw new OptionValue("--workdir", null, options.WorkDir).Refuse("is not an absolute path");
         return new GuestCommand
         {
             Arguments = options.Command,
