@@ -1,3 +1,4 @@
+using System.Runtime.Versioning;
 using NUnit.Framework;
 using Vmm.Guest;
 using Vmm.Vhost.Native;
@@ -5,6 +6,7 @@ using Vmm.Vhost.Native;
 namespace Vmm.Tests.Guest;
 
 /// <summary>The real agent as a process of this host, on a pair of sockets in place of vsock.</summary>
+[SupportedOSPlatform("linux")]
 internal sealed class AgentProcess : IDisposable
 {
     private readonly ChildProcess _process;

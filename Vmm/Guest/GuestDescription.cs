@@ -24,8 +24,8 @@ internal sealed class GuestDescription
     /// <summary>Takes the directory with <paramref name="tag"/> as the root, or with <paramref name="isReadOnly"/> as what is below it.</summary>
     public void Root(string tag, bool isReadOnly) => Add("root", tag, Flag(isReadOnly));
 
-    /// <summary>Takes a disk, such as vda, in the same way.</summary>
-    public void Disk(string device, bool isReadOnly) => Add("disk", device, Flag(isReadOnly));
+    /// <summary>Takes a disk, such as vda, in the same way; <paramref name="type"/> is the file system on it.</summary>
+    public void Disk(string device, string type, bool isReadOnly) => Add("disk", device, type, Flag(isReadOnly));
 
     /// <summary>Puts memory above the root, for what is written.</summary>
     /// <param name="size">How much, as for tmpfs; empty for half of the guest's.</param>

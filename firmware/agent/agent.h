@@ -23,7 +23,7 @@ void run_description(const char *path);
 void mount_initial(void);
 void mount_overlay_root(const char *size);
 void mount_root(const char *type, const char *source, bool is_read_only);
-void mount_disk_root(const char *device, bool is_read_only);
+void mount_disk_root(const char *device, const char *type, bool is_read_only);
 void enter_root(void);
 void mount_share(const char *tag, const char *target, bool is_read_only);
 void make_quiet(void);

@@ -56,7 +56,7 @@ static void seed(const char *digits)
 static void run_module(char **a) { load_module(a[0], a[1]); }
 static void run_seed(char **a) { seed(a[0]); }
 static void run_root(char **a) { mount_root("virtiofs", a[0], is_on(a[1])); }
-static void run_disk(char **a) { mount_disk_root(a[0], is_on(a[1])); }
+static void run_disk(char **a) { mount_disk_root(a[0], a[1], is_on(a[2])); }
 static void run_overlay(char **a) { mount_overlay_root(a[0]); }
 static void run_bind(char **a) { mount_share(a[0], a[1], is_on(a[2])); }
 static void run_address(char **a) { set_address(a[0], a[1], a[2]); }
@@ -84,7 +84,7 @@ static const struct {
     { "module", 2, run_module },   /* its path in the initramfs, its parameters */
     { "seed", 1, run_seed },       /* 64 hexadecimal digits */
     { "root", 2, run_root },       /* a virtio-fs tag; 1: read-only */
-    { "disk", 2, run_disk },       /* a block device; 1: read-only */
+    { "disk", 3, run_disk },       /* a block device, its file system; 1: read-only */
     { "overlay", 1, run_overlay }, /* the size of the memory above the root, as for tmpfs */
     { "enter", 0, run_enter },     /* goes into the root, and gives it its other file systems */
     { "bind", 3, run_bind },       /* a virtio-fs tag, the directory; 1: read-only */

@@ -81,28 +81,23 @@ void mount_root(const char *type, const char *source, bool is_read_only)
         give_up();
 }
 
-/* The types that the kernel has for disks, one after the other. */
-void mount_disk_root(const char *device, bool is_read_only)
+/* A file system that was not unmounted, on a disk that cannot be written, is taken as it is: the last two leave its log alone. */
+void mount_disk_root(const char *device, const char *type, bool is_read_only)
 {
+    static const char *const options[] = { NULL, "noload", "norecovery" };
     const char *place = root_place(is_read_only);
-    char path[128], line[128];
+    char path[128];
     snprintf(path, sizeof path, "/dev/%s", device);
     for (int i = 0; i < DISK_TRIES && access(path, F_OK) < 0; i++)
         nanosleep(&(struct timespec){ .tv_nsec = DISK_INTERVAL }, NULL);
-    int error = ENODEV;
-    FILE *types = fopen("/proc/filesystems", "re");
-    while (types && fgets(line, sizeof line, types)) {
-        if (line[0] != '\t')
-            continue; /* nodev */
-        line[strcspn(line, "\n")] = 0;
-        if (mount(path, place, line + 1, is_read_only ? MS_RDONLY : 0, NULL) == 0) {
-            fclose(types);
+    int error = 0;
+    for (size_t i = 0; i < (is_read_only ? ARRAY_LENGTH(options) : 1); i++) {
+        if (mount(path, place, type, is_read_only ? MS_RDONLY : 0, options[i]) == 0)
             return;
-        }
-        if (errno != EINVAL)
+        if (i == 0)
             error = errno;
     }
-    log_line("cannot mount %s as the root with any file system of this kernel: %s", path, strerror(error));
+    log_line("cannot mount %s (%s) as the root: %s", path, type, strerror(error));
     give_up();
 }
 

@@ -76,10 +76,10 @@ internal static class ExecOptionsReader
         Span<byte> seed = stackalloc byte[SeedBytes];
         RandomNumberGenerator.Fill(seed);
         description.Seed(seed);
-        if (ImageOf(options) is null)
-            description.Root(RootTag, isReadOnly: !options.ReadWrite);
+        if (ImageOf(options) is string image)
+            description.Disk(FirstDisk, DiskFileSystem.DriverOf("--root", image).Module, isReadOnly: !options.ReadWrite);
         else
-            description.Disk(FirstDisk, isReadOnly: !options.ReadWrite);
+            description.Root(RootTag, isReadOnly: !options.ReadWrite);
         if (!options.ReadWrite)
             description.Overlay(ReadOverlay(options));
         description.Name(options.Name ?? "vmm");
