@@ -9,9 +9,6 @@
 .equ USER_LARGE_PAGE, USER_TABLE | 1 << 7
 .equ LARGE_PAGE_SIZE, 2 << 20
 .equ LARGE_PAGES, 4 * 512                           # 4 GiB
-# Segments. The first two are what the boot protocol began with.
-.equ KERNEL_CODE, 0x10
-.equ KERNEL_DATA, 0x18
 .equ USER_CODE, 0x20 | 3
 .equ USER_DATA, 0x28 | 3
 .equ TASK, 0x30
@@ -106,9 +103,9 @@ idle:
     .balign 8
 segments:
     .quad 0, 0
-    .quad 0x00af9b000000ffff                        # 64-bit code
-    .quad 0x00cf93000000ffff                        # data
-    .quad 0x00affb000000ffff                        # the same, for user mode
+    .quad 0x00af9b000000ffff                        # 64-bit code and data, where the boot protocol has them
+    .quad 0x00cf93000000ffff
+    .quad 0x00affb000000ffff                        # USER_CODE and USER_DATA
     .quad 0x00cff3000000ffff
     .quad 0x0000890000000000 + TASK_LIMIT           # the task state segment
     .quad 0
