@@ -56,6 +56,7 @@ public class LateWriteTests : KvmTest
         string[] vmm = [.. VmmProcess.Command];
         Keep(new HostDaemon(
             [socket], vmm[0], [.. vmm[1..], "backend", "blk", "--socket-path", socket, "--path", file.Path, "--direct", "--engine", engine]));
+        Keep(file);     // goes before the back-end, whose end would wait for all its requests
         return Boot($"{engine}, {perSecond} a second", isTooSlow, "--disk", $"socket={socket}");
     }
 

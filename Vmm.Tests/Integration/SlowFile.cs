@@ -3,10 +3,12 @@ using Vmm.Tests.Integration.Linux.Devices;
 
 namespace Vmm.Tests.Integration;
 
-/// <summary>A file that does few requests a second: qemu-storage-daemon gives it out by FUSE, and limits it. Gone when disposed.</summary>
+/// <summary>A file that does few requests a second: qemu-storage-daemon gives it out by FUSE, and limits it. Gone when disposed, with the
+/// requests that it has not done.</summary>
 internal sealed class SlowFile : IDisposable
 {
     private readonly HostDaemon _daemon;
+    private bool _isDisposed;
 
     /// <summary>Makes one.</summary>
     /// <param name="path">Where it is to be.</param>
@@ -30,6 +32,9 @@ internal sealed class SlowFile : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
+        if (_isDisposed)
+            return;
+        _isDisposed = true;
         HostCommand.TryRun("umount", "--lazy", Path);
         _daemon.Dispose();
     }
