@@ -11,7 +11,8 @@ public class LateWriteTests : KvmTest
 {
     private const int Quick = 20;
     private const int Slow = 2;
-    private const int SlowForThreads = 1;   // our engine by threads has 8 requests in flight, and leaves the others in the ring
+    private const int SlowForThreads = 1;           // our engine by threads has 8 requests in flight, and leaves the others in the ring:
+    private const int SizeForThreads = 32 << 10;    // those take 2 s each on the average
     private const long Size = 4L << 30;
     private const string OtherMemory = "the guest gets other memory";
 
@@ -30,7 +31,7 @@ public class LateWriteTests : KvmTest
     {
         Require("qemu-storage-daemon", "qemu-system-common");
         ResetAndCheck(
-            OnOwnBackend("threads", Quick, false), OnOwnBackend("threads", SlowForThreads, true),
+            OnOwnBackend("threads", Quick, false), OnOwnBackend("threads", SlowForThreads, true, SizeForThreads),
             OnOwnBackend("io_uring", Quick, false), OnOwnBackend("io_uring", Slow, true));
     }
 
@@ -49,10 +50,10 @@ public class LateWriteTests : KvmTest
         return Boot($"{perSecond} a second", isTooSlow, "--disk", $"socket={socket}");
     }
 
-    private Guest OnOwnBackend(string engine, int perSecond, bool isTooSlow)
+    private Guest OnOwnBackend(string engine, int perSecond, bool isTooSlow, int requestSize = 0)
     {
         string directory = MakeDirectory(engine, perSecond), socket = Path.Combine(directory, "socket");
-        SlowFile file = Keep(new SlowFile(Path.Combine(directory, "disk.img"), Size, perSecond));
+        SlowFile file = Keep(new SlowFile(Path.Combine(directory, "disk.img"), Size, perSecond, requestSize));
         string[] vmm = [.. VmmProcess.Command];
         Keep(new HostDaemon(
             [socket], vmm[0], [.. vmm[1..], "backend", "blk", "--socket-path", socket, "--path", file.Path, "--direct", "--engine", engine]));

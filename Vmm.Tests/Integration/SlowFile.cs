@@ -14,7 +14,8 @@ internal sealed class SlowFile : IDisposable
     /// <param name="path">Where it is to be.</param>
     /// <param name="size">Its size in bytes; it holds zeroes.</param>
     /// <param name="perSecond">How many requests it does in a second.</param>
-    public SlowFile(string path, long size, int perSecond)
+    /// <param name="requestSize">A larger request counts as several of this size in bytes; 0: each request counts as one.</param>
+    public SlowFile(string path, long size, int perSecond, int requestSize = 0)
     {
         if (!Environment.IsPrivilegedProcess || !File.Exists("/dev/fuse"))
             Assert.Ignore("a slow file is a mount by FUSE: run as root where there is /dev/fuse");
@@ -22,7 +23,7 @@ internal sealed class SlowFile : IDisposable
         File.Create(path).Dispose();
         string ready = path + ".pid";
         _daemon = new HostDaemon(
-            [ready], "qemu-storage-daemon", ["--pidfile", ready, .. HostDaemon.ThrottledDisk(path + ".raw", size, perSecond),
+            [ready], "qemu-storage-daemon", ["--pidfile", ready, .. HostDaemon.ThrottledDisk(path + ".raw", size, perSecond, requestSize),
             "--export", $"type=fuse,id=export,node-name=disk,mountpoint={path},writable=on"]);
     }
 

@@ -41,14 +41,17 @@ internal sealed class HostDaemon : IDisposable
         "--export", $"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={socket},writable=on,num-queues=2"]);
 
     /// <summary>Options of qemu-storage-daemon for its node "disk": a file of <paramref name="size"/> bytes, which is made.</summary>
-    /// <inheritdoc cref="Disk"/>
-    public static string[] ThrottledDisk(string file, long size, int perSecond)
+    /// <param name="file">The file.</param>
+    /// <param name="size">Its size.</param>
+    /// <param name="perSecond">How many requests it does in a second; 0 for as many as it can.</param>
+    /// <param name="requestSize">A larger request counts as several of this size in bytes; 0: each request counts as one.</param>
+    public static string[] ThrottledDisk(string file, long size, int perSecond, int requestSize = 0)
     {
         using (FileStream image = File.Create(file))
             image.SetLength(size);
         return
         [
-            "--object", $"{{\"qom-type\":\"throttle-group\",\"id\":\"limits\",\"limits\":{{\"iops-total\":{perSecond}}}}}",
+            "--object", $"{{\"qom-type\":\"throttle-group\",\"id\":\"limits\",\"limits\":{{\"iops-total\":{perSecond},\"iops-size\":{requestSize}}}}}",
             "--blockdev", $"driver=file,node-name=file,filename={file}", "--blockdev", "driver=raw,node-name=raw,file=file",
             "--blockdev", "driver=throttle,node-name=disk,throttle-group=limits,file=raw",
         ];
