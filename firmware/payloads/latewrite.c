@@ -133,12 +133,16 @@ static void add(unsigned slot, unsigned *count, volatile void *buffer, uint32_t 
     ++*count;
 }
 
-static void submit(unsigned slot)
+static void make_available(unsigned slot)
 {
     uint16_t index = shared->ring.available.index;
     shared->ring.available.heads[index % RING_SIZE] = 4 * slot;
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     shared->ring.available.index = index + 1;
+}
+
+static void kick(void)
+{
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     *virtio_register(VIRTIO_QUEUE_NOTIFY) = queue;
 }
@@ -180,7 +184,7 @@ static void move_data(unsigned slot)
         if (!is_write)
             add(slot, &count, data, length, DESCRIPTOR_WRITE);
     }
-    submit(slot);
+    make_available(slot);
 }
 
 // The slot of a request that was given back, or -1.
@@ -207,7 +211,8 @@ static volatile struct request *ask(uint32_t operation, uint64_t of_node, uint32
     add(0, &count, &request->header, sizeof request->header.file, 0);
     add(0, &count, &request->arguments, length, 0);
     add(0, &count, &request->answer, sizeof request->answer, DESCRIPTOR_WRITE);
-    submit(0);
+    make_available(0);
+    kick();
     while (take() < 0)
         wait_for_interrupt();
     return request;
@@ -259,6 +264,7 @@ static __attribute__((noreturn)) void work(void)
     start_device();
     for (unsigned slot = 0; slot < DEPTH; slot++)
         move_data(slot);
+    kick(); // once, so that a daemon that does what it finds at a time finds all
     while (!has_input()) {
         int slot = take();
         if (slot < 0) {
@@ -266,6 +272,7 @@ static __attribute__((noreturn)) void work(void)
             continue;
         }
         move_data(slot);
+        kick();
         if (done++ == 0)
             print("working\n");
     }
