@@ -15,7 +15,7 @@ internal sealed class SlowFile : IDisposable
     /// <param name="size">Its size in bytes; it holds zeroes.</param>
     /// <param name="perSecond">How many requests it does in a second.</param>
     /// <param name="requestSize">A larger request counts as several of this size in bytes; 0: each request counts as one.</param>
-    public SlowFile(string path, long size, int perSecond, int requestSize = 0)
+    public SlowFile(string path, long size, int perSecond, int requestSize)
     {
         if (!Environment.IsPrivilegedProcess || !File.Exists("/dev/fuse"))
             Assert.Ignore("a slow file is a mount by FUSE: run as root where there is /dev/fuse");

@@ -3,7 +3,7 @@
 // Says at each start whether that memory is zero, fills it with a pattern, and does what it reads on the serial port:
 //   c  says whether the pattern is unchanged
 //   w  reads and writes the disk or the file at random places with DEPTH requests in flight, rings and requests in that memory, too;
-//      says when the first request was given back, and resets the machine at the next input
+//      says when they are in flight and when the first was given back, and resets the machine at the next input
 //   q  switches the machine off
 #include "c/virtio.h"
 
@@ -265,6 +265,7 @@ static __attribute__((noreturn)) void work(void)
     for (unsigned slot = 0; slot < DEPTH; slot++)
         move_data(slot);
     kick(); // once, so that a daemon that does what it finds at a time finds all
+    print("working\n");
     while (!has_input()) {
         int slot = take();
         if (slot < 0) {
@@ -274,7 +275,7 @@ static __attribute__((noreturn)) void work(void)
         move_data(slot);
         kick();
         if (done++ == 0)
-            print("working\n");
+            print("moved\n");
     }
     print_number("done ", done);
     print("\n");

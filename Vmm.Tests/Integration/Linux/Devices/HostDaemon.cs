@@ -36,8 +36,9 @@ internal sealed class HostDaemon : IDisposable
     /// <param name="file">The file.</param>
     /// <param name="size">Its size.</param>
     /// <param name="perSecond">How many requests it does in a second; 0 for as many as it can.</param>
-    public static HostDaemon Disk(string socket, string file, long size, int perSecond = 0) => new(
-        [socket], "qemu-storage-daemon", [.. ThrottledDisk(file, size, perSecond),
+    /// <param name="requestSize">A larger request counts as several of this size in bytes; 0: each request counts as one.</param>
+    public static HostDaemon Disk(string socket, string file, long size, int perSecond = 0, int requestSize = 0) => new(
+        [socket], "qemu-storage-daemon", [.. ThrottledDisk(file, size, perSecond, requestSize),
         "--export", $"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={socket},writable=on,num-queues=2"]);
 
     /// <summary>Options of qemu-storage-daemon for its node "disk": a file of <paramref name="size"/> bytes, which is made.</summary>
@@ -45,7 +46,7 @@ internal sealed class HostDaemon : IDisposable
     /// <param name="size">Its size.</param>
     /// <param name="perSecond">How many requests it does in a second; 0 for as many as it can.</param>
     /// <param name="requestSize">A larger request counts as several of this size in bytes; 0: each request counts as one.</param>
-    public static string[] ThrottledDisk(string file, long size, int perSecond, int requestSize = 0)
+    public static string[] ThrottledDisk(string file, long size, int perSecond, int requestSize)
     {
         using (FileStream image = File.Create(file))
             image.SetLength(size);
