@@ -44,8 +44,15 @@ public class LateWriteTests : KvmTest
     public void Virtiofsd_ResetUnderLoad_LeavesTheMemoryOfTheNextStartAlone()
     {
         Require("qemu-storage-daemon", "qemu-system-common");
-        Require("/usr/lib/qemu/virtiofsd", "qemu-system-common");
-        ResetAndCheck(OnVirtiofsd(Quick, false), OnVirtiofsd(Slow, true));
+        string daemon = $",daemon={Require("/usr/lib/qemu/virtiofsd", "qemu-system-common")},sandbox=chroot";
+        ResetAndCheck(OnDirectory(Quick, false, daemon), OnDirectory(Slow, true, daemon));
+    }
+
+    [Test]
+    public void OwnDaemon_ResetUnderLoad_LeavesTheMemoryOfTheNextStartAlone()
+    {
+        Require("qemu-storage-daemon", "qemu-system-common");
+        ResetAndCheck(OnDirectory(Quick, false), OnDirectory(Slow, true));
     }
 
     private Guest OnStorageDaemon(int perSecond, bool isTooSlow)
@@ -65,11 +72,11 @@ public class LateWriteTests : KvmTest
         return Boot($"{engine}, {perSecond} a second", isTooSlow, file, "--disk", $"socket={socket}");
     }
 
-    private Guest OnVirtiofsd(int perSecond, bool isTooSlow)
+    private Guest OnDirectory(int perSecond, bool isTooSlow, string daemon = "")
     {
         string share = MakeDirectory(perSecond);
         SlowFile file = Keep(new SlowFile(Path.Combine(share, "file"), Size, perSecond, isTooSlow ? s_slowSize : 0));
-        return Boot($"{perSecond} a second", isTooSlow, file, "--fs", $"tag=work,source={share},sandbox=chroot");
+        return Boot($"{perSecond} a second", isTooSlow, file, "--fs", $"tag=work,source={share}{daemon}");
     }
 
     private string MakeDirectory(params object[] names) => Directory.CreateDirectory(Path.Combine(Scratch, string.Join('-', names))).FullName;
