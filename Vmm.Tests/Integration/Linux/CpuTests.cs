@@ -95,7 +95,8 @@ public class CpuTests : LinuxTest
             Number(Fact(result, "text")), Fact(result, "memory").Split('-')[0].Trim(), Number(Fact(result, "module")),
             Fact(result, "regions").Split(' ').Any(word => word.StartsWith(usual, StringComparison.Ordinal)) ? usual : null);
         Assert.That(Fact(result, "regions"), Does.Contain(Fact(result, "text")[..9]), "kcore has the kernel's code: this is its table");
-        TestContext.Out.WriteLine($"{flavour} {commandLine}: {addresses}");
+        TestContext.Out.WriteLine(
+            $"{flavour} {commandLine}: code at 0x{addresses.Text:x}, in memory at 0x{addresses.Memory}, a module at 0x{addresses.Module:x}, direct map at {addresses.DirectMap ?? "another place"}");
         return addresses;
     }
 
