@@ -4,6 +4,7 @@ using Vmm.Cli;
 using Vmm.Cli.Backend;
 using Vmm.Cli.Checks;
 using Vmm.Cli.Exec;
+using Vmm.Sandbox;
 using Vmm.Vhost;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
@@ -26,6 +27,8 @@ internal static class Program
     [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(FsBackendOptions))]
     internal static int Main(string[] args)
     {
+        if (args is [MachineSandbox.SpawnerVerb])
+            return SpawnerCommand.Run();
         int status = Run(args, StandardWriter.Output(), StandardWriter.Error());
         // A shell, systemd and make tell an interrupted program from a failed one by the signal that it died of.
         if (ExitCode.SignalOf(status) is not int signal)

@@ -26,18 +26,29 @@ public sealed record Confinement
     private const uint SoType = 3, SoAcceptConn = 30, SoDomain = 39;
     private const uint AfUnix = 1;
     private const uint SocketType = 0xF, SockStream = 1;    // SOCK_TYPE_MASK of linux/net.h
-    private const int Enosys = 38;
 
     private static readonly BoundedLog s_log = new("Vmm.Devices.Backends");
 
-    // No honest path comes there.
-    private static readonly SystemCallNumber[] s_killed =
+    /// <summary>The calls that end the process: no honest path comes there.</summary>
+    public static IReadOnlyList<SystemCallNumber> Deadly { get; } =
     [
         Execve, Execveat, Fork, Vfork, Ptrace, ProcessVmReadv, ProcessVmWritev, PidfdGetfd, Bpf, Mount, InitModule, FinitModule, KexecLoad,
     ];
 
-    /// <summary>What every back-end may do: what the runtime, its threads and its garbage collector do (measured by strace, and read in the C
-    /// library for what is rare), and what serving a front-end takes.</summary>
+    /// <summary>What every thread of every process does: the runtime with its garbage collector, and the C library (measured by strace, and read there
+    /// for what is rare).</summary>
+    public static IReadOnlyList<SystemCallRule> Runtime { get; } =
+    [
+        new(Mmap, "prot without PROT_EXEC", HasBits(2, ProtExec, 0)),
+        new(Mprotect, "prot without PROT_EXEC", HasBits(2, ProtExec, 0)),
+        Munmap, Mremap, Madvise, Mincore, Brk,
+        new(Tgkill, "tgid is its own", IsOneOf(0, (uint)Environment.ProcessId)),
+        Futex, Membarrier, SetRobustList, Rseq, Sigaltstack, RtSigaction, RtSigprocmask, RtSigreturn, RestartSyscall,
+        SchedYield, SchedGetaffinity, SchedGetparam, SchedGetscheduler, Nanosleep, ClockNanosleep, ClockGettime, ClockGetres,
+        Getpid, Gettid, Getrusage, Sysinfo, Uname, Getrandom, Exit, ExitGroup,
+    ];
+
+    /// <summary>What every process may do: <see cref="Runtime"/>, further threads, and serving a front-end.</summary>
     public static IReadOnlyList<SystemCallRule> Common { get; } =
     [
         Read, Write, Readv, Writev, Close, SystemCallNumber.Poll, Ppoll, Fstat, Ftruncate,
@@ -47,16 +58,10 @@ public sealed record Confinement
         MemfdCreate, Eventfd2, TimerfdCreate, TimerfdSettime, EpollCreate1, EpollCtl, EpollWait, EpollPwait,
         new(Fcntl, "cmd is F_SETFD", IsOneOf(1, SetDescriptorFlags)),
         new(Fcntl, "cmd is F_ADD_SEALS, arg is F_SEAL_SHRINK, F_SEAL_GROW and F_SEAL_SEAL", IsOneOf(1, AddSeals), IsOneOf(2, ShrinkGrowSeal)),
-        Request(FileDescriptor.NonBlockingRequest),
-        new(Mmap, "prot without PROT_EXEC", HasBits(2, ProtExec, 0)),
-        new(Mprotect, "prot without PROT_EXEC", HasBits(2, ProtExec, 0)),
-        Munmap, Mremap, Madvise, Mincore, Brk,
+        SystemCallRule.Requests(FileDescriptor.NonBlockingRequest),
         new(Clone, "flags with CLONE_THREAD, without new namespaces", HasBits(0, NewNamespaces | CloneThread, CloneThread)),
         new(Prctl, "option is PR_SET_NAME", IsOneOf(0, PrSetName)),
-        new(Tgkill, "tgid is its own", IsOneOf(0, (uint)Environment.ProcessId)),
-        Futex, Membarrier, SetRobustList, Rseq, Sigaltstack, RtSigaction, RtSigprocmask, RtSigreturn, RestartSyscall,
-        SchedYield, SchedGetaffinity, SchedGetparam, SchedGetscheduler, Nanosleep, ClockNanosleep, ClockGettime, ClockGetres,
-        Getpid, Gettid, Getrusage, Sysinfo, Uname, Getrandom, Exit, ExitGroup,
+        .. Runtime,
     ];
 
     /// <summary>What a back-end may do that passes descriptors to its front-end.</summary>
@@ -95,12 +100,6 @@ public sealed record Confinement
     public IEnumerable<SystemCallRule> Rules =>
         [.. Common, .. SendsDescriptors ? Sending : [], .. SocketDirectories.Count > 0 ? Connecting : [], .. Calls];
 
-    /// <summary>The rule for requests of ioctl(2).</summary>
-    public static SystemCallRule Request(params IReadOnlyList<IoctlRequest> requests) => new(
-        SystemCallNumber.Ioctl,
-        $"request is {string.Join(" or ", requests.Select(request => request.Name))}",
-        IsOneOf(1, [.. requests.Select(request => request.Number)]));
-
     /// <summary>Gives up privileges, capabilities and files (Landlock), on every thread there is. The first half of confinement: while the runtime has
     /// started no thread but its own. Those for signals and for queues begin confined.</summary>
     /// <returns>Whether that was possible: not without the native binary.</returns>
@@ -118,13 +117,7 @@ public sealed record Confinement
             s_log.Info("this kernel has no Landlock: files are kept away by seccomp alone");
         else if (rules is null)
             s_log.Warn("this kernel has no Landlock that can hold this process to the directory that it shares (Linux 5.19): who takes it over reaches all files of its user");
-        EveryThread.Do(() =>
-        {
-            ThreadPrivileges.GiveUpNewOnes();
-            if (rules is not null)
-                Landlock.RestrictThread(rules);
-            ThreadPrivileges.Keep(Capabilities);
-        });
+        EveryThread.Do(() => ThreadPrivileges.GiveUp(rules, Capabilities));
         s_log.Debug("confined by Landlock {Version}", Landlock.Version);
         return true;
     }
@@ -134,7 +127,7 @@ public sealed record Confinement
     public void GiveUpSystemCalls() => new SeccompFilter()
         .Refuse(Refused)
         .Allow(Rules)
-        .Fail(Clone3, Enosys)       // its arguments are in memory, out of sight; the C library goes back to clone
-        .Kill(s_killed)
+        .HideClone3()
+        .Kill(Deadly)
         .Install(allThreads: true);
 }

@@ -1,6 +1,7 @@
 using Vmm.Vhost;
 using Vmm.Vhost.Kernel;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.Confinement;
 
 namespace Vmm.Devices.Virtio;
 
@@ -28,6 +29,9 @@ internal abstract class KernelVhostDevice : VhostDevice
 
     /// <summary>The data plane.</summary>
     protected VhostKernelBackend Backend { get; }
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<SystemCallRule> DriverCalls => [.. VhostKernelBackend.CommonSystemCalls, .. Backend.SystemCalls];
 
     /// <inheritdoc/>
     protected sealed override IVhostBackend? DataPlane => Backend;

@@ -1,5 +1,6 @@
 using Vmm.Vhost;
 using Vmm.Vhost.Memory;
+using Vmm.Vhost.Native.Confinement;
 
 namespace Vmm.Devices.Virtio;
 
@@ -35,6 +36,12 @@ public abstract class VirtioDevice : IDisposable
 
     /// <summary>The device type (VIRTIO 1.2 §5).</summary>
     public abstract VirtioDeviceType Type { get; }
+
+    /// <summary>The system calls that it makes on vCPU threads once it is open: for a process that confines itself.</summary>
+    public virtual IReadOnlyList<SystemCallRule> DriverCalls => [];
+
+    /// <summary>The system calls that it makes on other threads besides.</summary>
+    public virtual IReadOnlyList<SystemCallRule> EventCalls => [];
 
     /// <summary>The features a driver may accept.</summary>
     public abstract ulong Features { get; }

@@ -1,3 +1,4 @@
+using Vmm.Devices.Spawning;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
 
@@ -8,6 +9,10 @@ public abstract record VirtioDeviceOptions
 {
     /// <summary>The option that messages about it begin with, where they cannot name it better.</summary>
     public virtual string Label => "a device";
+
+    /// <summary>The same device, for which a spawner starts programs and connects to sockets, if it does such things.</summary>
+    /// <param name="spawner">Gives the spawner; called only if it is needed.</param>
+    public virtual VirtioDeviceOptions With(Func<ISpawner> spawner) => this;
 
     /// <summary>Opens everything the device needs of the host, so that what is missing shows before the guest boots.</summary>
     /// <param name="events">Where the device waits for what its back-end or the host has to say.</param>

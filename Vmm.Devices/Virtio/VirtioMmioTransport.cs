@@ -3,6 +3,7 @@ using Vmm.Devices.Bus;
 using Vmm.Vhost;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.Confinement;
 
 namespace Vmm.Devices.Virtio;
 
@@ -69,6 +70,12 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
 
     /// <summary>The device, for messages.</summary>
     public string Name => _device.Name;
+
+    /// <inheritdoc cref="VirtioDevice.DriverCalls"/>
+    public IReadOnlyList<SystemCallRule> DriverCalls => _device.DriverCalls;
+
+    /// <inheritdoc cref="VirtioDevice.EventCalls"/>
+    public IReadOnlyList<SystemCallRule> EventCalls => _device.EventCalls;
 
     /// <summary>How often a driver has started the device, over all resets.</summary>
     public long Starts { get; private set; }

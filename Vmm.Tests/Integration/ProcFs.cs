@@ -42,6 +42,11 @@ internal static class ProcFs
         .Where(name => name.StartsWith("/memfd:guest", StringComparison.Ordinal) || name.StartsWith("anon_inode:kvm", StringComparison.Ordinal))
         .Order(StringComparer.Ordinal).ToArray();
 
+    /// <summary>The daemons that <paramref name="vmm"/> has had started: not its spawner.</summary>
+    public static int[] Daemons(int vmm) => [.. ProcessesWithEnvironment(VmmProcess.Mark).Where(id => id != vmm && !IsSpawner(id))];
+
+    private static bool IsSpawner(int id) => File.ReadAllText($"/proc/{id}/cmdline").Split('\0') is [_, "spawner", ..];
+
     /// <summary>The processes with <paramref name="text"/> in their environment.</summary>
     public static int[] ProcessesWithEnvironment(string text) => Directory.GetDirectories("/proc")
         .Where(path => char.IsAsciiDigit(Path.GetFileName(path)[0]) && Environment(path).Contains(text, StringComparison.Ordinal))

@@ -10,6 +10,7 @@ public class LayersTests
     [TestCase("Boot", "Vmm.Machine", "Vmm.Cli", "Vmm.Acpi", "Vmm.Serial")]
     [TestCase("Kvm", "Vmm.Machine", "Vmm.Cli", "Vmm.Acpi", "Vmm.Boot", "Vmm.Serial")]
     [TestCase("Serial", "Vmm.Machine", "Vmm.Cli", "Vmm.Acpi", "Vmm.Boot", "Vmm.Kvm")]
+    [TestCase("Sandbox", "Vmm.Machine", "Vmm.Cli", "Vmm.Acpi", "Vmm.Boot")]
     [TestCase("Machine", "Vmm.Cli")]
     public void Sources_Part_UsesNothingAboveIt(string part, params string[] others)
     {

@@ -2,12 +2,21 @@ using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.Confinement;
 
 namespace Vmm.Vhost.Kernel;
 
 /// <summary>A data plane in the host kernel (linux/vhost.h): what all its devices have in common.</summary>
 public abstract class VhostKernelBackend : IVhostBackend
 {
+    /// <summary>The system calls that every such back-end makes once it is open.</summary>
+    public static readonly IReadOnlyList<SystemCallRule> CommonSystemCalls =
+    [
+        SystemCallRule.Requests(
+            VhostIoctls.SetFeatures, VhostIoctls.SetMemTable, VhostIoctls.SetVringNum, VhostIoctls.SetVringAddr, VhostIoctls.SetVringBase,
+            VhostIoctls.GetVringBase, VhostIoctls.SetVringKick, VhostIoctls.SetVringCall, VhostIoctls.SetVringErr),
+    ];
+
     private const byte ForkAsTask = 1;   // VHOST_FORK_OWNER_TASK
 
     private static readonly BoundedLog s_log = new("Vmm.Vhost.Kernel");
@@ -50,6 +59,10 @@ public abstract class VhostKernelBackend : IVhostBackend
 
     /// <inheritdoc/>
     public virtual int RingCount => _rings.Length;
+
+    /// <summary>The system calls that this one makes once it is open, besides <see cref="CommonSystemCalls"/>: for a process that confines
+    /// itself.</summary>
+    public abstract IReadOnlyList<SystemCallRule> SystemCalls { get; }
 
     /// <summary>The device node.</summary>
     private protected FileDescriptor Device { get; }

@@ -1,4 +1,5 @@
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.Confinement;
 
 namespace Vmm.Vhost.Kernel;
 
@@ -8,6 +9,9 @@ namespace Vmm.Vhost.Kernel;
 /// VHOST_NET_F_VIRTIO_NET_HDR is never accepted. The tap must use headers of 12 bytes (TUNSETVNETHDRSZ).</remarks>
 public sealed class VhostNet : VhostKernelBackend
 {
+    /// <summary>The system calls that it makes once it is open, besides <see cref="VhostKernelBackend.CommonSystemCalls"/>.</summary>
+    public static readonly IReadOnlyList<SystemCallRule> OwnSystemCalls = [SystemCallRule.Requests(VhostIoctls.NetSetBackend)];
+
     /// <summary>The device node, unless another is given.</summary>
     public const string DefaultPath = "/dev/vhost-net";
 
@@ -17,6 +21,9 @@ public sealed class VhostNet : VhostKernelBackend
     /// <exception cref="VhostException">The device is not there or not ours.</exception>
     public VhostNet(FileDescriptor tap, string path = DefaultPath)
         : base(path, "vhost_net", ringCount: 2) => _tap = tap;
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<SystemCallRule> SystemCalls => OwnSystemCalls;
 
     /// <inheritdoc/>
     private protected override void Run(IReadOnlyList<VringConfig> rings)

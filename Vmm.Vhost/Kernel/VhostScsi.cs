@@ -1,4 +1,5 @@
 using System.Text;
+using Vmm.Vhost.Native.Confinement;
 
 namespace Vmm.Vhost.Kernel;
 
@@ -6,6 +7,10 @@ namespace Vmm.Vhost.Kernel;
 /// control, ring 1 for events, the others for requests.</summary>
 public sealed class VhostScsi : VhostKernelBackend
 {
+    /// <summary>The system calls that it makes once it is open, besides <see cref="VhostKernelBackend.CommonSystemCalls"/>.</summary>
+    public static readonly IReadOnlyList<SystemCallRule> OwnSystemCalls =
+        [SystemCallRule.Requests(VhostIoctls.ScsiSetEndpoint, VhostIoctls.ScsiClearEndpoint, VhostIoctls.ScsiSetEventsMissed)];
+
     /// <summary>The device node, unless another is given.</summary>
     public const string DefaultPath = "/dev/vhost-scsi";
 
@@ -47,6 +52,9 @@ public sealed class VhostScsi : VhostKernelBackend
             throw;
         }
     }
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<SystemCallRule> SystemCalls => OwnSystemCalls;
 
     /// <inheritdoc/>
     private protected override bool RunsAsWhole => true;

@@ -2,6 +2,7 @@ using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.Confinement;
 
 namespace Vmm.Vhost.Kernel;
 
@@ -9,6 +10,14 @@ namespace Vmm.Vhost.Kernel;
 /// addresses. The kernel maps guest memory for it, and keeps it in place, while the device runs.</summary>
 public sealed class VhostVdpa : VhostKernelBackend
 {
+    /// <summary>The system calls that it makes once it is open, besides <see cref="VhostKernelBackend.CommonSystemCalls"/>.</summary>
+    public static readonly IReadOnlyList<SystemCallRule> OwnSystemCalls =
+    [
+        SystemCallRule.Requests(
+            VhostIoctls.VdpaSetStatus, VhostIoctls.VdpaGetStatus, VhostIoctls.VdpaGetConfig, VhostIoctls.VdpaSetConfig,
+            VhostIoctls.VdpaSetVringEnable, VhostIoctls.VdpaSuspend),
+    ];
+
     private const int MaxRings = 256;
     private const byte Acknowledge = 1;     // the device status (VIRTIO 1.2 §2.1)
     private const byte Driver = 2;
@@ -28,6 +37,8 @@ public sealed class VhostVdpa : VhostKernelBackend
     {
         try
         {
+            // Guest memory will be pinned: later this process may have no right to raise it.
+            ResourceLimit.LockedMemory.Raise(altogether: true);
             uint type = 0;
             Call(VhostIoctls.VdpaGetDeviceId, ref type, "it is no vDPA device");
             DeviceType = type;
@@ -58,6 +69,9 @@ public sealed class VhostVdpa : VhostKernelBackend
 
     /// <summary>The virtio device type (VIRTIO 1.2 §5).</summary>
     public uint DeviceType { get; }
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<SystemCallRule> SystemCalls => OwnSystemCalls;
 
     /// <inheritdoc/>
     public override int RingCount { get; }
@@ -160,7 +174,6 @@ public sealed class VhostVdpa : VhostKernelBackend
             return;
         CheckRange(Memory);
         _isMapped = true;
-        ResourceLimit.LockedMemory.Raise(altogether: true);
         ulong total = 0;
         foreach (ref readonly GuestRegion region in Memory.Regions)
             total += region.Size;

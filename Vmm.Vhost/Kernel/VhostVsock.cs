@@ -1,4 +1,5 @@
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.Confinement;
 
 namespace Vmm.Vhost.Kernel;
 
@@ -6,6 +7,9 @@ namespace Vmm.Vhost.Kernel;
 /// device's third queue, for events, is not the kernel's.</summary>
 public sealed class VhostVsock : VhostKernelBackend
 {
+    /// <summary>The system calls that it makes once it is open, besides <see cref="VhostKernelBackend.CommonSystemCalls"/>.</summary>
+    public static readonly IReadOnlyList<SystemCallRule> OwnSystemCalls = [SystemCallRule.Requests(VhostIoctls.VsockSetRunning)];
+
     /// <summary>The device node, unless another is given.</summary>
     public const string DefaultPath = "/dev/vhost-vsock";
 
@@ -32,6 +36,9 @@ public sealed class VhostVsock : VhostKernelBackend
             _ => Failure(VhostIoctls.VsockSetGuestCid, -result, null),
         };
     }
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<SystemCallRule> SystemCalls => OwnSystemCalls;
 
     /// <inheritdoc/>
     private protected override bool RunsAsWhole => true;

@@ -7,7 +7,7 @@ namespace Vmm.Vhost.Native;
 /// <summary>A program that this process has started, in a process group of its own: what is typed at the terminal does not reach it. It
 /// inherits one descriptor, and no input.</summary>
 /// <remarks>Instead of System.Diagnostics.Process, which takes over SIGCHLD and the terminal's settings, and cannot pass a descriptor.</remarks>
-public sealed unsafe partial class ChildProcess : IDisposable
+public sealed unsafe partial class ChildProcess : IStartedProcess
 {
     /// <summary>The number of the inherited descriptor.</summary>
     public const int InheritedNumber = 3;
@@ -33,16 +33,16 @@ public sealed unsafe partial class ChildProcess : IDisposable
         Ended = ended;
     }
 
-    /// <summary>Its process id.</summary>
+    /// <inheritdoc/>
     public int Id => _id;
 
-    /// <summary>What it writes to standard output and standard error, to be read without blocking.</summary>
+    /// <inheritdoc/>
     public FileDescriptor Output { get; }
 
-    /// <summary>Readable once it has ended.</summary>
+    /// <inheritdoc/>
     public FileDescriptor Ended { get; }
 
-    /// <summary>How it ended, in a few words ("status 1", "signal 9"); null while it runs.</summary>
+    /// <inheritdoc/>
     public string? End
     {
         get
@@ -98,8 +98,7 @@ public sealed unsafe partial class ChildProcess : IDisposable
         }
     }
 
-    /// <summary>Waits for its end.</summary>
-    /// <returns>Whether it has ended within <paramref name="milliseconds"/>.</returns>
+    /// <inheritdoc/>
     public bool WaitForEnd(int milliseconds)
     {
         Poll.Wait([new PollEntry(Ended, PollEvents.Readable)], milliseconds);
@@ -113,8 +112,7 @@ public sealed unsafe partial class ChildProcess : IDisposable
             _ = SendSignal(_id, SigTerm);
     }
 
-    /// <summary>Kills it if it runs, and waits for its end. The kernel may hold up a process that waits for a disk or a server.</summary>
-    /// <returns>Whether it has ended within <paramref name="milliseconds"/>.</returns>
+    /// <inheritdoc/>
     public bool Kill(int milliseconds)
     {
         if (End is not null)

@@ -15,6 +15,13 @@ public sealed class ErrnoException : IOException
         Errno = errno;
     }
 
+    private ErrnoException(int errno, string message)
+        : base(message)
+    {
+        Operation = "";
+        Errno = errno;
+    }
+
     /// <summary>What was attempted, for example <c>ioctl(KVM_CREATE_VM)</c>.</summary>
     public string Operation { get; }
 
@@ -27,6 +34,9 @@ public sealed class ErrnoException : IOException
     /// <summary>The exception for the error that the last system call of this thread left in errno.</summary>
     public static ErrnoException FromLastError(string operation, string? advice = null) =>
         new(operation, Errnos.Last, advice);
+
+    /// <summary>An error of another process's, with its message.</summary>
+    public static ErrnoException FromElsewhere(string message, int errno) => new(errno, message);
 
     // What has run out, where the error alone says so.
     private static string? LimitOf(string operation, int errno) => errno switch

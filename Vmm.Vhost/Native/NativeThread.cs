@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Tmds.Linux;
+using Vmm.Vhost.Native.Confinement;
 
 namespace Vmm.Vhost.Native;
 
@@ -18,13 +19,19 @@ public static unsafe partial class NativeThread
         return ClockGetTime((~id << 3) | 4 | 2, &time) == 0 ? (long)time.tv_sec * 1_000_000_000 + (long)time.tv_nsec : 0;
     }
 
+    /// <summary>What starts threads instead of the calling one; null while each thread starts others itself.</summary>
+    internal static ConfinedStarter? Starter { get; set => Volatile.Write(ref field, value); }
+
     /// <summary>Starts <paramref name="thread"/>.</summary>
     /// <exception cref="ErrnoException">The host allows no more threads; the message names the limits.</exception>
     public static void Start(Thread thread)
     {
         try
         {
-            thread.Start();
+            if (Starter is { } starter)
+                starter.Do(thread.Start);
+            else
+                thread.Start();
         }
         catch (Exception e) when (e is OutOfMemoryException or ThreadStartException)
         {

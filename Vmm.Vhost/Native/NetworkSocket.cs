@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using Tmds.Linux;
 
 namespace Vmm.Vhost.Native;
@@ -8,40 +9,73 @@ public sealed unsafe class NetworkSocket : FileDescriptor
     private const int AfNetlink = 16;          // AF_NETLINK, NETLINK_ROUTE, RTMGRP_LINK: linux/netlink.h, linux/rtnetlink.h
     private const int NetlinkRoute = 0;
     private const uint GroupLink = 1;
+    private const int AttachFilter = 26;       // SO_ATTACH_FILTER of asm-generic/socket.h
+    private const ushort NewLink = 16, DelLink = 17;    // RTM_NEWLINK, RTM_DELLINK
 
     private NetworkSocket(int fd)
         : base(fd)
     {
     }
 
-    /// <summary>A socket for the ioctls of netdevice(7).</summary>
+    /// <summary>A socket for the ioctls of netdevice(7). The kernel takes them on a socket of any family; on this one nothing can be sent.</summary>
     /// <exception cref="ErrnoException">There is none to be had.</exception>
     public static NetworkSocket ForIoctls() =>
-        Create(LibC.socket(LibC.AF_INET, LibC.SOCK_DGRAM | LibC.SOCK_CLOEXEC, 0));
+        Create(LibC.socket(LibC.AF_UNIX, LibC.SOCK_STREAM | LibC.SOCK_CLOEXEC, 0));
 
-    /// <summary>A socket that becomes readable whenever some interface of this network namespace changes (rtnetlink(7), RTMGRP_LINK).</summary>
+    /// <summary>A socket that becomes readable whenever some interface of this network namespace changes (rtnetlink(7), RTMGRP_LINK). It hears of
+    /// nothing else: answers to what is sent on it are dropped, so that nobody who takes a process over learns the host's network by it.</summary>
     /// <exception cref="ErrnoException">There is none to be had.</exception>
     public static NetworkSocket ForLinkChanges()
     {
         NetworkSocket socket = Create(LibC.socket(AfNetlink, LibC.SOCK_RAW | LibC.SOCK_CLOEXEC | LibC.SOCK_NONBLOCK, NetlinkRoute));
-        var address = new SockaddrNl { Family = AfNetlink, Groups = GroupLink };
-        using HeldDescriptor held = socket.Hold();
-        // SAFETY: a struct on the stack, of the length given.
-        if (LibC.bind(held.Number, (sockaddr*)&address, (uint)sizeof(SockaddrNl)) == 0)
+        try
+        {
+            using HeldDescriptor held = socket.Hold();
+            var address = new SockaddrNl { Family = AfNetlink, Groups = GroupLink };
+            uint length = (uint)sizeof(SockaddrNl);
+            // SAFETY: a struct on the stack, of the length given.
+            if (LibC.bind(held.Number, (sockaddr*)&address, length) < 0)
+                throw ErrnoException.FromLastError("bind(netlink)");
+            socklen_t filled = length;
+            if (LibC.getsockname(held.Number, (sockaddr*)&address, &filled) < 0)
+                throw ErrnoException.FromLastError("getsockname(netlink)");
+            PassLinkChangesOnly(held.Number, address.Port);
             return socket;
-        ErrnoException error = ErrnoException.FromLastError("bind(netlink)");
-        socket.Dispose();
-        throw error;
+        }
+        catch
+        {
+            socket.Dispose();
+            throw;
+        }
+    }
+
+    // The kernel answers with the port of who has asked, and announces with that of who has changed something. Numbers are in the order of the host
+    // there (struct nlmsghdr), and the filter reads them in that of the network.
+    private static void PassLinkChangesOnly(int socket, uint port)
+    {
+        Instruction* program = stackalloc Instruction[]
+        {
+            new(0x28, 0, 0, 4),                                                         // the message's type
+            new(0x15, 1, 0, BinaryPrimitives.ReverseEndianness(NewLink)),
+            new(0x15, 0, 2, BinaryPrimitives.ReverseEndianness(DelLink)),
+            new(0x20, 0, 0, 12),                                                        // its port
+            new(0x15, 0, 1, BinaryPrimitives.ReverseEndianness(port)),
+            new(0x06, 0, 0, 0),                                                         // drop it
+            new(0x06, 0, 0, uint.MaxValue),                                             // pass it
+        };
+        var header = new Program { Length = 7, Instructions = program };
+        // SAFETY: both are on the stack; the kernel copies them.
+        if (LibC.setsockopt(socket, LibC.SOL_SOCKET, AttachFilter, &header, (uint)sizeof(Program)) < 0)
+            throw ErrnoException.FromLastError("setsockopt(SO_ATTACH_FILTER)");
     }
 
     /// <summary>Takes all messages off the socket, unread.</summary>
     public void Drain()
     {
-        byte* buffer = stackalloc byte[256];
-        using HeldDescriptor held = Hold();
-        // SAFETY: a buffer on the stack; a message that is longer is cut. An overrun (ENOBUFS) only says that there was more. Other errors are
-        // for the next time: the socket is readable still.
-        while (LibC.recv(held.Number, buffer, 256, 0) >= 0 || Errnos.Last is Errnos.Enobufs or Errnos.Eintr)
+        Span<byte> buffer = stackalloc byte[256];
+        // A message that is longer is cut. An overrun (ENOBUFS) only says that there was more. Other errors are for the next time: the socket is
+        // readable still.
+        while (this.TryRead(buffer) is >= 0 or -Errnos.Enobufs)
         {
         }
     }
@@ -54,5 +88,14 @@ public sealed unsafe class NetworkSocket : FileDescriptor
         public ushort Padding;
         public uint Port;
         public uint Groups;
+    }
+
+    // struct sock_filter and sock_fprog of linux/filter.h.
+    private readonly record struct Instruction(ushort Code, byte IfTrue, byte IfFalse, uint Operand);
+
+    private struct Program
+    {
+        public ushort Length;
+        public Instruction* Instructions;
     }
 }

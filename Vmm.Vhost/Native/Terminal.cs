@@ -23,8 +23,10 @@ public sealed class Terminal
     private static readonly IoctlRequest s_getAttributes = new(0x5401, "TCGETS");
     private static readonly IoctlRequest s_setAttributes = new(0x5402, "TCSETS");
     private static readonly IoctlRequest s_getForeground = new(0x540F, "TIOCGPGRP");
-
     private static readonly IoctlRequest s_getSize = new(0x5413, "TIOCGWINSZ");
+
+    /// <summary>The requests of ioctl(2) that this class makes.</summary>
+    public static IReadOnlyList<IoctlRequest> Requests { get; } = [s_getAttributes, s_setAttributes, s_getForeground, s_getSize];
 
     private readonly Lock _lock = new();
     private readonly FileDescriptor _fd;

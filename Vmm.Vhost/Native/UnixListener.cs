@@ -74,6 +74,9 @@ public sealed unsafe class UnixListener : FileDescriptor
         }
     }
 
+    /// <summary>The socket's file stays when this is disposed: another process goes on listening there.</summary>
+    public void LeaveFile() => _path = null;
+
     /// <inheritdoc/>
     protected override void Dispose(bool disposing)
     {

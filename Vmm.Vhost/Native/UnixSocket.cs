@@ -79,7 +79,7 @@ public sealed unsafe class UnixSocket : FileDescriptor
     /// <summary>Takes over <paramref name="descriptor"/>, which a peer sent, if it is a connected Unix stream socket.</summary>
     /// <param name="descriptor">Closed afterwards; open, and the caller's, if this fails.</param>
     /// <exception cref="ErrnoException">It is no such socket.</exception>
-    internal static UnixSocket Adopt(FileDescriptor descriptor)
+    public static UnixSocket Adopt(FileDescriptor descriptor)
     {
         UnixSocket socket;
         using (HeldDescriptor held = descriptor.Hold())

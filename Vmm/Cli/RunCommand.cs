@@ -1,6 +1,7 @@
 using Vmm.Boot;
 using Vmm.Cli.Checks;
 using Vmm.Machine;
+using Vmm.Sandbox;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Cli;
@@ -18,10 +19,11 @@ internal static class RunCommand
     {
         Logging.Start(RunOptionsReader.ReadLogLevel(options));
         MachineConfig config = RunOptionsReader.Read(options);
+        JailOptions? jail = SandboxOption.Parse(options);
         if (config.Memory.HugePageSize != 0)
             HostHugePages.Require(config.Memory.HugePageSize);
         RequireVirtualisation(options.Force, config.Kernel.KernelPath);
-        return Run(config);
+        return Run(config, jail);
     }
 
     /// <summary>Refuses a Linux kernel where it does not run.</summary>
@@ -39,14 +41,15 @@ internal static class RunCommand
     }
 
     /// <summary>Builds the machine and runs it until it ends.</summary>
-    private static int Run(MachineConfig config)
+    private static int Run(MachineConfig config, JailOptions? jail)
     {
         VirtualMachine? running = null;
-        using var signals = new StopSignals();
+        using MachineSandbox? sandbox = jail is null ? null : MachineSandbox.Begin(jail);
+        using StopSignals signals = HandleSignals(sandbox, hasDevices: config.Devices.Count > 0);
         signals.Handle(PowerFailure, () => Volatile.Read(ref running)?.PressPowerButton());
         try
         {
-            using var machine = new VirtualMachine(config, signals.Token);
+            using var machine = new VirtualMachine(config, sandbox, signals.Token);
             signals.Attach(machine.Signal);
             signals.Handle(ProcessStop.Number, machine.Suspend);
             signals.Handle(Continue, machine.Resume);
@@ -66,6 +69,30 @@ internal static class RunCommand
         catch (OperationCanceledException) when (signals.First != 0)
         {
             return ExitCode.Signal(signals.First);
+        }
+    }
+
+    // The runtime starts a thread for signals with the first handler, and one for timers with the first timer, which devices have while they are opened.
+    private static StopSignals HandleSignals(MachineSandbox? sandbox, bool hasDevices)
+    {
+        if (sandbox is null)
+            return new StopSignals();
+        StopSignals? signals = null;
+        sandbox.DoConfined(() => signals = new StopSignals());
+        if (hasDevices)
+            sandbox.DoConfined(StartTimers);
+        return signals!;
+    }
+
+    private static void StartTimers()
+    {
+        try
+        {
+            using var first = new Timer(static _ => { }, null, TimeSpan.FromDays(1), Timeout.InfiniteTimeSpan);
+        }
+        catch (OutOfMemoryException)
+        {
+            throw NativeThread.Refused("timers");   // all that the runtime says of a thread that it may not have
         }
     }
 

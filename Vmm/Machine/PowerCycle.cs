@@ -22,7 +22,8 @@ internal sealed class PowerCycle : IDisposable
     /// <summary>Makes the VM, loads the kernel and sets the boot processor at its entry. Nothing runs yet.</summary>
     /// <exception cref="VmmException">The kernel or the host cannot do it.</exception>
     public static PowerCycle Prepare(
-        KvmSystem kvm, MachineConfig config, KernelFiles kernel, GuestMemory memory, PlatformDevices platform, VirtioSlots slots, IVcpuEvents events)
+        KvmSystem kvm, MachineConfig config, KernelFiles kernel, GuestMemory memory, PlatformDevices platform, VirtioSlots slots, IVcpuEvents events,
+        Action? confineVcpu)
     {
         var cycle = new PowerCycle(kvm.CreateVm());
         try
@@ -61,7 +62,7 @@ internal sealed class PowerCycle : IDisposable
             for (int i = 0; i < config.Cpus; i++)
             {
                 KvmVcpu vcpu = i == 0 ? boot : vm.CreateVcpu(i);
-                cycle._vcpus.Add(new VcpuThread(i, vcpu, platform.Ports, platform.Mmio, events));
+                cycle._vcpus.Add(new VcpuThread(i, vcpu, platform.Ports, platform.Mmio, events, confineVcpu));
                 CpuTopology.SetApicId(cpuid, (uint)i);
                 vcpu.SetCpuid(cpuid);
                 CpuState.Initialize(vcpu);

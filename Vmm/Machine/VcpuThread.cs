@@ -13,6 +13,7 @@ internal sealed class VcpuThread : IDisposable
     private readonly IoBus _ports;
     private readonly IoBus _mmio;
     private readonly IVcpuEvents _events;
+    private readonly Action? _confine;
     private readonly Thread _thread;
     private readonly ManualResetEventSlim _ready = new();
     private volatile int _threadId;   // 0 before the thread can be kicked and after it has ended
@@ -22,13 +23,21 @@ internal sealed class VcpuThread : IDisposable
     private volatile bool _wasPaused;
     private volatile bool _halted;
 
-    public VcpuThread(int index, KvmVcpu vcpu, IoBus ports, IoBus mmio, IVcpuEvents events)
+    /// <summary>Makes the thread, which does not run yet.</summary>
+    /// <param name="index">The vCPU's number.</param>
+    /// <param name="vcpu">The vCPU, which belongs to this object from now on.</param>
+    /// <param name="ports">The devices' ports.</param>
+    /// <param name="mmio">Their memory-mapped registers.</param>
+    /// <param name="events">Where it is told what the vCPU cannot go on with.</param>
+    /// <param name="confine">Confines the thread before it runs the guest; null where nothing does.</param>
+    public VcpuThread(int index, KvmVcpu vcpu, IoBus ports, IoBus mmio, IVcpuEvents events, Action? confine = null)
     {
         Index = index;
         _vcpu = vcpu;
         _ports = ports;
         _mmio = mmio;
         _events = events;
+        _confine = confine;
         _thread = new Thread(Main, StackSize) { Name = $"vcpu{index}", IsBackground = true };
     }
 
@@ -108,6 +117,7 @@ internal sealed class VcpuThread : IDisposable
         {
             ThreadSignal.Block();
             _vcpu.AllowOnlySignal(ThreadSignal.Number);
+            _confine?.Invoke();
             _threadId = NativeThread.CurrentId;
             _ready.Set();
             while (!_stop)

@@ -5,6 +5,7 @@ using Vmm.Kvm;
 using Vmm.Vhost;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.Confinement;
 
 namespace Vmm.Machine;
 
@@ -54,6 +55,12 @@ internal sealed class VirtioSlots : IDisposable
 
     /// <summary>The slots that hold a device.</summary>
     public IReadOnlyList<VirtioMmioSlot> Occupied => [.. _transports.Select((_, i) => SlotOf(i))];
+
+    /// <summary>The system calls that the devices make on vCPU threads.</summary>
+    public IEnumerable<SystemCallRule> DriverCalls => _transports.SelectMany(transport => transport.DriverCalls);
+
+    /// <summary>The system calls that they make elsewhere besides.</summary>
+    public IEnumerable<SystemCallRule> EventCalls => _transports.SelectMany(transport => transport.EventCalls);
 
     /// <summary>How often drivers have started a device, over all resets; once no vCPU runs.</summary>
     public long Starts => _transports.Sum(transport => transport.Starts);

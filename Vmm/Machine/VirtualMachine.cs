@@ -3,7 +3,10 @@ using NLog;
 using Vmm.Boot;
 using Vmm.Cpu;
 using Vmm.Devices.Platform;
+using Vmm.Devices.Virtio;
 using Vmm.Kvm;
+using Vmm.Sandbox;
+using Vmm.Serial;
 using Vmm.Vhost;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
@@ -17,6 +20,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     private static readonly TimeSpan s_haltInterval = TimeSpan.FromSeconds(1);
 
     private readonly MachineConfig _config;
+    private readonly MachineSandbox? _sandbox;
     private readonly KvmSystem _kvm;
     private readonly KernelFiles _kernel;
     private readonly bool _tellsPanics;
@@ -34,13 +38,16 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     private int _isSuspending;
 
     /// <summary>Opens what the host gives: KVM, guest memory, the console, the devices' back-ends. Nothing runs yet.</summary>
+    /// <param name="config">What to build.</param>
+    /// <param name="sandbox">What <see cref="Run"/> confines the process by; null to leave it as it is.</param>
+    /// <param name="cancellation">Ends the waits of this constructor.</param>
     /// <exception cref="VmmException">The host cannot give it; the message says why.</exception>
     /// <exception cref="GuestMemoryException">There is not that much memory.</exception>
     /// <exception cref="Vhost.VhostException">A device cannot have its back-end; the message says why.</exception>
     /// <exception cref="OperationCanceledException">A back-end was waited for when <paramref name="cancellation"/> came.</exception>
-    public VirtualMachine(MachineConfig config, CancellationToken cancellation = default)
+    public VirtualMachine(MachineConfig config, MachineSandbox? sandbox = null, CancellationToken cancellation = default)
     {
-        _config = config;
+        (_config, _sandbox) = (config, sandbox);
         // Later a signal need not be the end: the guest may be asked to power off first, and needs its devices for that.
         using CancellationTokenRegistration opening = cancellation.UnsafeRegister(_ => _ending.Cancel(), null);
         _shutdown = new ShutdownTimer(config.ShutdownTimeout, Stop);
@@ -56,7 +63,9 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
                 s_log.Warn("--cmdline: its reboot= leaves the guest no way to tell of a panic before its pvpanic driver is loaded: it will look like a reboot");
             _memory = GuestMemory.Create(AddressMap.RamRanges(config.MemorySize), config.Memory, _ending.Token);
             _platform = new PlatformDevices(config, _kvm, this, quit: () => Stop(new MachineEnd(MachineEndKind.Quit)));
-            _slots = new VirtioSlots(config.Devices, _memory, _platform.Mmio, _kvm, _ending.Token);
+            if (sandbox is not null && config.Serial is { Kind: SerialKind.Socket, Path: { } socket })
+                sandbox.Spawner.RemoveAtEnd(socket);
+            _slots = new VirtioSlots(DevicesOf(config, sandbox), _memory, _platform.Mmio, _kvm, _ending.Token);
         }
         catch
         {
@@ -68,10 +77,11 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         }
     }
 
-    /// <summary>Runs the guest until it ends or <see cref="Stop"/> is called, restarting it as configured.</summary>
+    /// <summary>Confines the process, and runs the guest until it ends or <see cref="Stop"/> is called, restarting it as configured.</summary>
     /// <exception cref="VmmException">The guest could not be started or could not go on.</exception>
     public MachineEnd Run()
     {
+        _sandbox?.Close(_config.Serial.Kind, _slots.DriverCalls, _slots.EventCalls);
         _platform.StartConsole();
         while (true)
         {
@@ -227,10 +237,13 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         _kvm.Dispose();
     }
 
+    private static IReadOnlyList<VirtioDeviceOptions> DevicesOf(MachineConfig config, MachineSandbox? sandbox) =>
+        sandbox is null ? config.Devices : [.. config.Devices.Select(device => device.With(() => sandbox.Spawner))];
+
     // How long the guest ran does not include how long its VM took to make.
     private MachineEnd RunOnce(out TimeSpan ran)
     {
-        PowerCycle cycle = PowerCycle.Prepare(_kvm, _config, _kernel, _memory, _platform, _slots, this);
+        PowerCycle cycle = PowerCycle.Prepare(_kvm, _config, _kernel, _memory, _platform, _slots, this, _sandbox is null ? null : _sandbox.ConfineVcpu);
         lock (_cycleLock)
             _cycle = cycle;
         try

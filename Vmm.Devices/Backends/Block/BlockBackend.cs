@@ -15,7 +15,7 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
         SystemCallNumber.Fdatasync, SystemCallNumber.Fallocate,
         new(SystemCallNumber.IoUringEnter, "flags is IORING_ENTER_GETEVENTS", ArgumentCondition.IsOneOf(3, GetEvents)),
         new(SystemCallNumber.Fcntl, "cmd is F_OFD_GETLK or F_OFD_SETLK", ArgumentCondition.IsOneOf(1, GetLock, SetLock)),
-        Confinement.Request(DiskFile.DiscardRequest),
+        SystemCallRule.Requests(DiskFile.DiscardRequest),
     ];
 
     private const uint GetEvents = 1;                   // IORING_ENTER_GETEVENTS of linux/io_uring.h

@@ -9,7 +9,7 @@ namespace Vmm.Devices.Backends.Console;
 public sealed class ConsoleBackend : VhostUserDevice, IDisposable
 {
     /// <summary>The system calls that one on a pseudo-terminal makes while it is served, besides those of every back-end.</summary>
-    public static readonly IReadOnlyList<SystemCallRule> TerminalCalls = [Confinement.Request(TerminalMaster.SizeRequest)];
+    public static readonly IReadOnlyList<SystemCallRule> TerminalCalls = [SystemCallRule.Requests(TerminalMaster.SizeRequest)];
 
     private const ulong SizeFeature = 1UL << 0;     // VIRTIO_CONSOLE_F_SIZE
     private const int ReceiveQueue = 0;

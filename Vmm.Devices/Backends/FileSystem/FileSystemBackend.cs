@@ -19,7 +19,7 @@ public sealed class FileSystemBackend : VhostUserDevice, IDisposable
         SystemCallNumber.Getxattr, SystemCallNumber.Listxattr,
         SystemCallNumber.Fsync, SystemCallNumber.Fdatasync, SystemCallNumber.Syncfs, SystemCallNumber.Flock,
         new(SystemCallNumber.Fcntl, "cmd is F_OFD_GETLK or F_OFD_SETLK", ArgumentCondition.IsOneOf(1, GetLock, SetLock)),
-        Confinement.Request(OpenFileIo.GetFlagsRequest, OpenFileIo.GetAttributesRequest),
+        SystemCallRule.Requests(OpenFileIo.GetFlagsRequest, OpenFileIo.GetAttributesRequest),
     ];
 
     /// <summary>And those of one that may change files.</summary>
@@ -28,7 +28,7 @@ public sealed class FileSystemBackend : VhostUserDevice, IDisposable
         SystemCallNumber.Pwritev2, SystemCallNumber.Fallocate, SystemCallNumber.CopyFileRange, SystemCallNumber.Mkdirat, SystemCallNumber.Mknodat,
         SystemCallNumber.Symlinkat, SystemCallNumber.Linkat, SystemCallNumber.Unlinkat, SystemCallNumber.Renameat2, SystemCallNumber.Fchownat,
         SystemCallNumber.Fchmodat, SystemCallNumber.Utimensat, SystemCallNumber.Setxattr, SystemCallNumber.Removexattr,
-        Confinement.Request(OpenFileIo.SetFlagsRequest),
+        SystemCallRule.Requests(OpenFileIo.SetFlagsRequest),
     ];
 
     /// <summary>And those of one that is root and makes files for the guest's users.</summary>

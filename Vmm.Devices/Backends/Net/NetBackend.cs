@@ -13,7 +13,7 @@ namespace Vmm.Devices.Backends.Net;
 public sealed class NetBackend : VhostUserDevice, IDisposable
 {
     /// <summary>The system calls that a device on a tap makes while it is served, besides those of every back-end.</summary>
-    public static readonly IReadOnlyList<SystemCallRule> TapCalls = [Confinement.Request(TunAbi.TunSetOffload, TunAbi.TunSetQueue, TunAbi.TunGetIff)];
+    public static readonly IReadOnlyList<SystemCallRule> TapCalls = [SystemCallRule.Requests(TunAbi.TunSetOffload, TunAbi.TunSetQueue, TunAbi.TunGetIff)];
 
     private static readonly TimeSpan s_lookInterval = TimeSpan.FromSeconds(1);
 

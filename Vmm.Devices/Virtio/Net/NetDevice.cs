@@ -3,6 +3,7 @@ using Vmm.Vhost;
 using Vmm.Vhost.Kernel;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.Confinement;
 
 namespace Vmm.Devices.Virtio.Net;
 
@@ -10,6 +11,13 @@ namespace Vmm.Devices.Virtio.Net;
 /// the control queue is worked here, on the thread of the vCPU that kicks it.</summary>
 internal sealed class NetDevice : VirtioDevice, INetControl
 {
+    /// <summary>The system calls that it makes on vCPU threads, besides those of vhost-net.</summary>
+    public static readonly IReadOnlyList<SystemCallRule> TapCalls =
+        [SystemCallRule.Requests(TunAbi.TunSetOffload, TunAbi.TunSetQueue, TunAbi.TunSetTxFilter)];
+
+    /// <summary>Those that it makes elsewhere besides.</summary>
+    public static readonly IReadOnlyList<SystemCallRule> LinkCalls = [SystemCallRule.Requests(TunAbi.SiocGIfFlags)];
+
     private const ulong Transport =
         VirtioFeatures.Version1 | VirtioFeatures.IndirectDescriptors | VirtioFeatures.EventIndex | NetFeatures.MrgRxbuf;
 
@@ -75,6 +83,12 @@ internal sealed class NetDevice : VirtioDevice, INetControl
 
     /// <inheritdoc/>
     public override VirtioDeviceType Type => VirtioDeviceType.Net;
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<SystemCallRule> DriverCalls => [.. VhostKernelBackend.CommonSystemCalls, .. _pairs[0].SystemCalls, .. TapCalls];
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<SystemCallRule> EventCalls => LinkCalls;
 
     /// <inheritdoc/>
     public override ulong Features => (_pairs[0].Features & Transport) | Offloads | Control | NetFeatures.Mac | NetFeatures.Status

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Text;
 using NLog;
+using Vmm.Devices.Spawning;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
 
@@ -13,7 +14,6 @@ internal class BackendDaemon : IDisposable
     private const int Patience = 2000;          // milliseconds that it has to end by itself
     private const int Moment = 500;             // milliseconds between the end of its connection and its own
     private const int MaxLine = 1024;
-    private const string SocketName = "socket";
 
     private static readonly BoundedLog s_log = new("Vmm.Devices.VhostUser");
 
@@ -23,10 +23,10 @@ internal class BackendDaemon : IDisposable
     private readonly string _name;
     private readonly EventLoop _events;
     private readonly DaemonProgram _program;
-    private readonly string _directory;
+    private readonly ISpawner _spawner;
+    private readonly SpawnerSlot _slot;
     private readonly StringBuilder _line = new();
-    private UnixListener? _listener;
-    private ChildProcess? _process;
+    private IStartedProcess? _process;
     private string _lastLine = "";
     private bool _hasSpoken;
     private long _started;
@@ -35,17 +35,19 @@ internal class BackendDaemon : IDisposable
     private bool _isKilled;      // and the kernel has not ended it yet
     private bool _disposed;
 
-    /// <summary>Makes a directory for its socket, that nobody else may look into.</summary>
+    /// <summary>Makes a place for its socket. It is not started yet.</summary>
     /// <param name="name">The device, for messages.</param>
     /// <param name="program">The program.</param>
     /// <param name="events">Where is waited for what it says.</param>
+    /// <param name="spawner">What starts it; null for this process.</param>
     /// <exception cref="VhostException">There is no place for the socket.</exception>
-    public BackendDaemon(string name, DaemonProgram program, EventLoop events)
+    public BackendDaemon(string name, DaemonProgram program, EventLoop events, ISpawner? spawner = null)
     {
-        (_name, _program, _events) = (name, program, events);
+        (_name, _program, _events, _spawner) = (name, program, events, spawner ?? new LocalSpawner());
         try
         {
-            _directory = SocketDirectory.Create(SocketName);
+            _slot = _spawner.Add(new SpawnerProgram(
+                program.Path, program.Arguments(ChildProcess.InheritedNumber), program.RaisesLimits, program.Socket));
         }
         catch (ErrnoException e)
         {
@@ -54,7 +56,7 @@ internal class BackendDaemon : IDisposable
     }
 
     /// <summary>Its socket.</summary>
-    public string SocketPath => Path.Combine(_directory, SocketName);
+    public string SocketPath => _slot.SocketPath;
 
     /// <summary>Its process id; 0 before it is started.</summary>
     public int ProcessId
@@ -107,16 +109,13 @@ internal class BackendDaemon : IDisposable
             if (!TryEnd(isExpected: false))
                 throw new VhostException($"{_name}: {_program.Name} (process {_process!.Id}) was killed and has not ended yet: no other one is started before");
             _started = Stopwatch.GetTimestamp();
-            ChildProcess process;
+            IStartedProcess process;
             try
             {
-                // It inherits the socket instead of making it: so nobody has to wait for it, and it writes no lock file.
-                _listener = UnixListener.Listen(SocketPath);
-                process = ChildProcess.Start(_program.Path, _program.Arguments(ChildProcess.InheritedNumber), _listener, _program.RaisesLimits);
+                process = _spawner.Start(_slot);
             }
             catch (ErrnoException e)
             {
-                CloseListener();
                 throw new VhostException($"{_name}: {e.Message}", e);
             }
             (_process, _lastLine, _hasSpoken) = (process, "", false);
@@ -156,23 +155,13 @@ internal class BackendDaemon : IDisposable
                 _process.Dispose();
                 _process = null;
             }
-            try
-            {
-                if (_program.Socket is { } socket)
-                    UnixListener.RemoveStale(socket);
-                Directory.Delete(_directory, recursive: true);
-            }
-            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-            {
-                s_log.Debug("{Device}: {Directory} stays: {Error}", _name, _directory, e.Message);
-            }
+            _spawner.Remove(_slot);
         }
     }
 
     // Whether it has ended. One that the kernel holds up may still write to its image and to guest memory, and holds its locks.
     private bool TryEnd(bool isExpected)
     {
-        CloseListener();
         if (_process is not { } process)
             return true;
         _events.Remove(process.Output);
@@ -201,13 +190,7 @@ internal class BackendDaemon : IDisposable
         _isReported = true;
     }
 
-    private void CloseListener()
-    {
-        _listener?.Dispose();
-        _listener = null;
-    }
-
-    private void Happened(ChildProcess process)
+    private void Happened(IStartedProcess process)
     {
         lock (_lock)
         {
@@ -218,7 +201,6 @@ internal class BackendDaemon : IDisposable
                 return;
             _events.Remove(process.Output);
             _events.Remove(process.Ended);
-            CloseListener();   // whoever is connecting hears at once that nobody is there
             Report();
         }
     }

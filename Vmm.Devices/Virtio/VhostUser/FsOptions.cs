@@ -1,3 +1,4 @@
+using Vmm.Devices.Spawning;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Devices.Virtio.VhostUser;
@@ -28,6 +29,9 @@ public sealed record FsOptions : VirtioDeviceOptions
 
     /// <inheritdoc/>
     public override string Label => "--fs";
+
+    /// <inheritdoc/>
+    public override VirtioDeviceOptions With(Func<ISpawner> spawner) => this with { Peer = Peer.With(spawner) };
 
     /// <inheritdoc/>
     public override VirtioDevice Open(EventLoop events, CancellationToken cancellation = default) => new FsDevice(this, events, cancellation);

@@ -1,3 +1,4 @@
+using Vmm.Devices.Spawning;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Devices.Virtio.VhostUser;
@@ -19,6 +20,9 @@ public sealed record GenericOptions : VirtioDeviceOptions
 
     /// <inheritdoc/>
     public override string Label => Peer.Program is null ? "--vhost-user" : $"--{Kind.Word}";
+
+    /// <inheritdoc/>
+    public override VirtioDeviceOptions With(Func<ISpawner> spawner) => this with { Peer = Peer.With(spawner) };
 
     /// <inheritdoc/>
     public override VirtioDevice Open(EventLoop events, CancellationToken cancellation = default) => new GenericDevice(this, events, cancellation);

@@ -1,6 +1,8 @@
+using Vmm.Devices.Spawning;
 using Vmm.Vhost;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.Confinement;
 using Vmm.Vhost.User;
 using Vmm.Vhost.User.Frontend;
 using Vmm.Vhost.User.Protocol;
@@ -27,7 +29,7 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
     {
         _peer = peer;
         if (peer.Program is { } program)
-            _daemon = new BackendDaemon(name, program, events);
+            _daemon = new BackendDaemon(name, program, events, peer.Spawner);
     }
 
     /// <inheritdoc/>
@@ -38,6 +40,12 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
 
     /// <inheritdoc/>
     public override int QueueCount => Frontend.RingCount;
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<SystemCallRule> DriverCalls => VhostUserFrontend.OwnersCalls;
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<SystemCallRule> EventCalls => VhostUserFrontend.ConnectingCalls;
 
     /// <inheritdoc/>
     protected sealed override IVhostBackend? DataPlane => _frontend;
@@ -62,6 +70,10 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
             _daemon.Start();
             shape = shape with { Endpoint = VhostUserEndpoint.ConnectTo(_daemon.SocketPath), Respawn = _daemon.Respawn };
         }
+        else if (_peer.Endpoint is { Role: VhostUserSocketRole.Client, Path: { } path })
+        {
+            Register(spawner => spawner.AllowConnection(path));
+        }
         try
         {
             Open(shape, cancellation);
@@ -71,6 +83,8 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
             throw new VhostException($"{Name}: {failure}", e);
         }
         _daemon?.WarnOfEnd();
+        if (_peer.Endpoint is { Role: VhostUserSocketRole.Server, Path: { } ours })
+            Register(spawner => spawner.RemoveAtEnd(ours));
         if ((Frontend.Features & VirtioFeatures.Version1) == 0)
             throw new VhostException($"{Frontend.Name}: the back-end is one for legacy drivers (no VIRTIO_F_VERSION_1), which are not supported");
     }
@@ -88,6 +102,20 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
         _daemon?.ExpectEnd();
         base.Dispose();
         _daemon?.Dispose();     // in this order: it ends when its connection is closed
+    }
+
+    // What this process cannot do by itself once it is confined.
+    private void Register(Action<ISpawner> say)
+    {
+        try
+        {
+            if (_peer.Spawner is { } spawner)
+                say(spawner);
+        }
+        catch (ErrnoException e)
+        {
+            throw new VhostException($"{Name}: {e.Message}", e);
+        }
     }
 
     private void Open(VhostUserShape shape, CancellationToken cancellation) => _frontend = VhostUserFrontend.Open(new VhostUserFrontendOptions
@@ -109,6 +137,7 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
         Wanted = VhostUserFrontendOptions.DefaultFeatures | (shape.UsesSharedMemory ? VhostUserProtocolFeatures.Shmem : 0),
         Sync = Sync,
         Respawn = shape.Respawn,
+        Connect = _peer.Spawner is { } spawner ? spawner.TryConnect : UnixSocket.TryConnect,
     }, cancellation);
 
     /// <inheritdoc/>

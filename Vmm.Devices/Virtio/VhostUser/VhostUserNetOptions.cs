@@ -1,3 +1,4 @@
+using Vmm.Devices.Spawning;
 using Vmm.Devices.Virtio.Net;
 using Vmm.Vhost.Native;
 
@@ -20,6 +21,9 @@ public sealed record VhostUserNetOptions : VirtioDeviceOptions
 
     /// <inheritdoc/>
     public override string Label => "--net";
+
+    /// <inheritdoc/>
+    public override VirtioDeviceOptions With(Func<ISpawner> spawner) => this with { Peer = Peer.With(spawner) };
 
     /// <inheritdoc/>
     public override VirtioDevice Open(EventLoop events, CancellationToken cancellation = default) => new VhostUserNetDevice(this, events, cancellation);

@@ -1,3 +1,4 @@
+using Vmm.Devices.Spawning;
 using Vmm.Vhost.User;
 
 namespace Vmm.Devices.Virtio.VhostUser;
@@ -11,6 +12,9 @@ public sealed record VhostUserPeer
     /// <summary>The program that is started to be it; null where it is there already.</summary>
     public DaemonProgram? Program { get; init; }
 
+    /// <summary>What starts it, or connects to it; null for this process.</summary>
+    public ISpawner? Spawner { get; init; }
+
     /// <summary>Whether its death is survived: the device waits until it is back, and goes on.</summary>
     public bool Reconnect { get; init; } = true;
 
@@ -22,6 +26,10 @@ public sealed record VhostUserPeer
 
     /// <summary>The device's configuration space in place of what the back-end has; null to ask it.</summary>
     public ReadOnlyMemory<byte>? Config { get; init; }
+
+    /// <summary>The same, by a spawner unless its socket is inherited.</summary>
+    internal VhostUserPeer With(Func<ISpawner> spawner) =>
+        Endpoint is { Role: VhostUserSocketRole.Inherited } ? this : this with { Spawner = spawner() };
 
     /// <summary>How the user wrote where it is.</summary>
     internal string Place => Program is { } program ? program.Label

@@ -63,7 +63,14 @@ public class CheckCommandTests
     public void Run_Landlock_SaysWhatItsVersionKeepsAway()
     {
         _host.LandlockVersion = 6;
-        Assert.That(Run().Lines, Has.Member("ok       Landlock: version 6 keeps back-ends from files, TCP, abstract sockets"));
+        Assert.That(Run().Lines, Has.Member("ok       Landlock: version 6 keeps vmm run and back-ends from files, TCP, abstract sockets"));
+    }
+
+    [Test]
+    public void Run_NoSeccomp_SaysWhatNeedsTheSandboxOff()
+    {
+        _host.SeccompError = Errnos.Einval;
+        AssertOptional("missing  seccomp (optional): seccomp: Invalid argument (errno 22)", "--sandbox off");
     }
 
     [Test]

@@ -33,11 +33,14 @@ internal sealed class FakeHost : IDisposable
 
     public int LandlockVersion { get; set; } = 10;
 
+    public int SeccompError { get; set; }
+
     public int IoUringError { get; set; }
 
     public HostView View => new(Root, path => KvmError == 0 ? Kvm : throw new ErrnoException($"cannot open {path}", KvmError))
     {
         LandlockVersion = () => LandlockVersion,
+        SeccompError = () => SeccompError,
         IoUringError = () => IoUringError,
     };
 

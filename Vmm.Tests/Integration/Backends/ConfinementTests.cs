@@ -37,7 +37,7 @@ public class ConfinementTests : BackendTest
         Assert.That(Threads(process.Id), Has.Length.GreaterThanOrEqualTo(4), "the main one, the runtime's two, and a queue's");
         foreach (int thread in Threads(process.Id))
         {
-            string status = File.ReadAllText($"/proc/{process.Id}/task/{thread}/status");
+            string status = ProcessThreads.Status(process.Id, thread);
             Assert.That(status, Does.Contain("NoNewPrivs:\t1\n").And.Contain("Seccomp:\t2\n").And.Contain("CapPrm:\t0000000000000000\n")
                 .And.Contain("CapEff:\t0000000000000000\n").And.Contain("CapInh:\t0000000000000000\n").And.Contain("CapAmb:\t0000000000000000\n"), status);
         }
@@ -334,18 +334,11 @@ public class ConfinementTests : BackendTest
         return process;
     }
 
-    private static int[] Threads(int process) =>
-        [.. Directory.GetDirectories($"/proc/{process}/task").Select(path => int.Parse(Path.GetFileName(path), CultureInfo.InvariantCulture))];
+    private static int[] Threads(int process) => ProcessThreads.Of(process);
 
-    private static bool IsReady(int process) =>
-        File.ReadAllText($"/proc/{process}/syscall").StartsWith($"{(int)SystemCallNumber.Poll} ", StringComparison.Ordinal);
+    private static bool IsReady(int process) => ProcessThreads.Call(process, process) == (int)SystemCallNumber.Poll;
 
-    // Those that are not at work: in a system call that can be used.
-    private static bool IsWaiting(int process, int thread)
-    {
-        string call = File.ReadAllText($"/proc/{process}/task/{thread}/syscall");
-        return call.Length > 0 && char.IsAsciiDigit(call[0]);
-    }
+    private static bool IsWaiting(int process, int thread) => ProcessThreads.IsWaiting(process, thread);
 
-    private static string Name(int process, int thread) => File.ReadAllText($"/proc/{process}/task/{thread}/comm").Trim();
+    private static string Name(int process, int thread) => ProcessThreads.Name(process, thread);
 }

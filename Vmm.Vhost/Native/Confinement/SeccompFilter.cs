@@ -19,7 +19,9 @@ public sealed unsafe partial class SeccompFilter
     private const int MaxBody = 250;                                                    // jumps have 8 bits
     private const int MaxInstructions = 4096;                                           // BPF_MAXINSNS
 
-    private const uint SetModeFilter = 1, FlagAllThreads = 1;                           // SECCOMP_FILTER_FLAG_TSYNC
+    private const uint Enosys = 38;
+
+    private const uint SetModeFilter = 1, GetActionAvailable = 2, FlagAllThreads = 1;   // SECCOMP_FILTER_FLAG_TSYNC
 
     private readonly List<Instruction> _program = [];
 
@@ -32,6 +34,14 @@ public sealed unsafe partial class SeccompFilter
         _program.Add(Load(NumberOffset));
         _program.Add(new Instruction(JumpGreaterEqual, 0, 1, X32Bit));
         _program.Add(new Instruction(Return, 0, 0, ReturnKill));
+    }
+
+    /// <summary>Says 0 if the kernel has such filters, or the error number with which it refuses them.</summary>
+    public static int Probe()
+    {
+        uint action = ReturnKill;
+        // SAFETY: an integer on the stack, which the kernel reads.
+        return SystemCall((nint)SystemCallNumber.Seccomp, GetActionAvailable, 0, &action) >= 0 ? 0 : Marshal.GetLastPInvokeError();
     }
 
     /// <summary>Allows what any of <paramref name="rules"/> allows.</summary>
@@ -50,15 +60,15 @@ public sealed unsafe partial class SeccompFilter
         return this;
     }
 
-    /// <summary>Lets <paramref name="call"/> fail with <paramref name="errno"/>.</summary>
-    public SeccompFilter Fail(SystemCallNumber call, int errno)
+    /// <summary>Lets clone3(2) fail with ENOSYS: its arguments are in memory, out of sight. The C library goes back to clone(2).</summary>
+    public SeccompFilter HideClone3()
     {
-        AddRule(call, [new Instruction(Return, 0, 0, ReturnErrno | (uint)errno)]);
+        AddRule(SystemCallNumber.Clone3, [new Instruction(Return, 0, 0, ReturnErrno | Enosys)]);
         return this;
     }
 
     /// <summary>Lets <paramref name="calls"/> end the process by SIGSYS.</summary>
-    public SeccompFilter Kill(params ReadOnlySpan<SystemCallNumber> calls)
+    public SeccompFilter Kill(params IEnumerable<SystemCallNumber> calls)
     {
         foreach (SystemCallNumber call in calls)
             AddRule(call, [new Instruction(Return, 0, 0, ReturnKill)]);
@@ -125,7 +135,7 @@ public sealed unsafe partial class SeccompFilter
     private static Instruction Load(int offset) => new(LoadWord, 0, 0, (uint)offset);
 
     [LibraryImport("libc", EntryPoint = "syscall", SetLastError = true)]
-    private static partial nint SystemCall(nint number, uint operation, uint flags, ProgramHeader* program);
+    private static partial nint SystemCall(nint number, uint operation, uint flags, void* argument);
 
     // struct sock_filter and sock_fprog of linux/filter.h.
     private readonly record struct Instruction(ushort Code, byte IfTrue, byte IfFalse, uint Operand);

@@ -8,6 +8,12 @@ public sealed record SystemCallRule(SystemCallNumber Call, string Arguments = ""
 {
     /// <summary>A call whose arguments do not matter.</summary>
     public static implicit operator SystemCallRule(SystemCallNumber call) => new(call);
+
+    /// <summary>ioctl(2) with one of <paramref name="requests"/>.</summary>
+    public static SystemCallRule Requests(params IReadOnlyList<IoctlRequest> requests) => new(
+        SystemCallNumber.Ioctl,
+        $"request is {string.Join(" or ", requests.Select(request => request.Name))}",
+        ArgumentCondition.IsOneOf(1, [.. requests.Select(request => request.Number)]));
 }
 
 /// <summary>What must hold of an argument of a system call: its lower 32 bits, which are all that the kernel looks at for an int. A pointer can be

@@ -5,9 +5,48 @@ namespace Vmm.Vhost.Native.Confinement;
 /// <summary>What a thread gives up for good, for itself and for those that it starts.</summary>
 public static unsafe partial class ThreadPrivileges
 {
+    private const int SetGroups = 116, SetResUid = 117, SetResGid = 119;    // of x86-64 (asm/unistd_64.h)
     private const int PrSetNoNewPrivs = 38;         // linux/prctl.h
     private const uint CapabilityVersion3 = 0x20080522;     // linux/capability.h
     private const int CapabilityWords = 3;          // of each of the two struct __user_cap_data_struct: effective, permitted, inheritable
+
+    /// <summary>Gives up all that the kernel lets a thread give up for itself: new privileges, files (Landlock) and capabilities.</summary>
+    /// <param name="rules">What stays of the file system (<see cref="Landlock.MakeRules"/>); null where there is no Landlock.</param>
+    /// <param name="kept">The capabilities that stay, as far as the thread has them.</param>
+    /// <exception cref="ErrnoException">The kernel refused.</exception>
+    public static void GiveUp(FileDescriptor? rules, ulong kept = 0)
+    {
+        GiveUpNewOnes();
+        if (rules is not null)
+            Landlock.RestrictThread(rules);
+        Keep(kept);
+    }
+
+    /// <summary>Becomes a user without further groups. The C library would make all threads do it at once; this is for the calling one and those that it
+    /// starts.</summary>
+    /// <param name="user">The user's number.</param>
+    /// <param name="group">The group's number.</param>
+    /// <exception cref="ErrnoException">The kernel refused: this needs root.</exception>
+    public static void Become(uint user, uint group)
+    {
+        Checked(SystemCall(SetGroups, 0, 0, 0), "setgroups");
+        Checked(SystemCall(SetResGid, group, group, group), "setresgid");
+        Checked(SystemCall(SetResUid, user, user, user), "setresuid");
+    }
+
+    /// <summary>Makes a directory the root of the file system for the whole process (chroot(2)).</summary>
+    /// <exception cref="ErrnoException">The kernel refused: this needs root, and the directory has to be there.</exception>
+    public static void ChangeRoot(string directory)
+    {
+        fixed (byte* path = FileDescriptor.NullTerminated(directory), root = "/\0"u8)
+        {
+            // SAFETY: both are null-terminated and pinned.
+            if (ChRoot(path) < 0)
+                throw new ErrnoException($"chroot({directory})", Marshal.GetLastPInvokeError());
+            if (ChDir(root) < 0)
+                throw new ErrnoException("chdir(/)", Marshal.GetLastPInvokeError());
+        }
+    }
 
     /// <summary>From now on no program that the calling thread executes gains privileges by set-user-id bits or file capabilities (no_new_privs).
     /// Who has that may install seccomp filters and Landlock rules without being root.</summary>
@@ -33,11 +72,8 @@ public static unsafe partial class ThreadPrivileges
         }
     }
 
-    /// <summary>Gives up all capabilities (capabilities(7)). Root is a user like others then, to whom root's files belong.</summary>
-    /// <exception cref="ErrnoException">capset(2) failed.</exception>
-    public static void GiveUpCapabilities() => Keep(0);
-
-    /// <summary>Gives up all capabilities but those in <paramref name="kept"/>, as far as the thread has them.</summary>
+    /// <summary>Gives up all capabilities (capabilities(7)) but those in <paramref name="kept"/>, as far as the thread has them. Root without any is a user
+    /// like others, to whom root's files belong.</summary>
     /// <exception cref="ErrnoException">capset(2) failed.</exception>
     public static void Keep(ulong kept)
     {
@@ -56,6 +92,21 @@ public static unsafe partial class ThreadPrivileges
         // SAFETY: on the stack, as many structures as version 3 has.
         return CapSet(&header, data) < 0 ? Marshal.GetLastPInvokeError() : 0;
     }
+
+    private static void Checked(nint result, string operation)
+    {
+        if (result < 0)
+            throw new ErrnoException(operation, Marshal.GetLastPInvokeError());
+    }
+
+    [LibraryImport("libc", EntryPoint = "syscall", SetLastError = true)]
+    private static partial nint SystemCall(nint number, nuint first, nuint second, nuint third);
+
+    [LibraryImport("libc", EntryPoint = "chroot", SetLastError = true)]
+    private static partial int ChRoot(byte* path);
+
+    [LibraryImport("libc", EntryPoint = "chdir", SetLastError = true)]
+    private static partial int ChDir(byte* path);
 
     [LibraryImport("libc", EntryPoint = "prctl", SetLastError = true)]
     private static partial int Prctl(int option, nuint argument2, nuint argument3, nuint argument4, nuint argument5);

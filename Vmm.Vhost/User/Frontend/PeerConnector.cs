@@ -11,14 +11,16 @@ internal sealed class PeerConnector : IDisposable
 
     private readonly VhostUserEndpoint _endpoint;
     private readonly string _peer;
+    private readonly SocketConnector _connect;
     private bool _inheritedTaken;
 
     /// <summary>Listens, if it is the back-end that connects.</summary>
     /// <exception cref="VhostException">The path cannot be listened on.</exception>
-    public PeerConnector(VhostUserEndpoint endpoint, string peer)
+    public PeerConnector(VhostUserEndpoint endpoint, string peer, SocketConnector? connect = null)
     {
         _endpoint = endpoint;
         _peer = peer;
+        _connect = connect ?? UnixSocket.TryConnect;
         if (endpoint.Role != VhostUserSocketRole.Server)
             return;
         try
@@ -53,7 +55,7 @@ internal sealed class PeerConnector : IDisposable
                     _inheritedTaken = true;
                     return UnixSocket.Adopt(_endpoint.Number);
                 default:
-                    int error = UnixSocket.TryConnect(_endpoint.Path!, out UnixSocket? socket);
+                    int error = _connect(_endpoint.Path!, out UnixSocket? socket);
                     // Not there yet, left behind by one that is gone, or busy.
                     return error is 0 or Errnos.Enoent or Errnos.Econnrefused or Errnos.Eagain
                         ? socket

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.Confinement;
 using Vmm.Vhost.User.Protocol;
 
 namespace Vmm.Vhost.User.Frontend;
@@ -14,6 +15,21 @@ namespace Vmm.Vhost.User.Frontend;
 /// (<see cref="IVhostUserFrontendEvents.Lost"/>).</para></remarks>
 public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackendRequests
 {
+    /// <summary>The system calls that it makes on threads of its owner's once it is open: for a process that confines itself.</summary>
+    public static readonly IReadOnlyList<SystemCallRule> OwnersCalls =
+    [
+        new(SystemCallNumber.Sendto, "no address", ArgumentCondition.IsNull(4)),
+        SystemCallNumber.Sendmsg, SystemCallNumber.Recvmsg, SystemCallNumber.Shutdown, SystemCallNumber.TimerfdSettime, SystemCallNumber.Fstat,
+    ];
+
+    /// <summary>Those that it makes on its own threads besides, to begin a connection.</summary>
+    public static readonly IReadOnlyList<SystemCallRule> ConnectingCalls =
+    [
+        new(SystemCallNumber.Socketpair, "domain is AF_UNIX, type is SOCK_STREAM", ArgumentCondition.IsOneOf(0, 1), ArgumentCondition.HasBits(1, 0xF, 1)),
+        new(SystemCallNumber.Getsockopt, "level is SOL_SOCKET, optname is SO_PEERCRED", ArgumentCondition.IsOneOf(1, 1), ArgumentCondition.IsOneOf(2, 17)),
+        SystemCallNumber.PidfdOpen,
+    ];
+
     // Bits that a driver must not see: vhost's own meanings, and what only legacy devices have.
     private const ulong HiddenFeatures = VirtioFeatures.NotifyOnEmpty | VirtioFeatures.LogAll | VirtioFeatures.AnyLayout
         | VirtioFeatures.VhostUserProtocolFeatures | VirtioFeatures.AccessPlatform;
@@ -66,7 +82,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
             _cancelled = new EventFd();
             _cancellationToken = cancellation;
             _cancellation = cancellation.UnsafeRegister(fd => ((EventFd)fd!).Signal(), _cancelled);
-            _connector = new PeerConnector(options.Endpoint, Name);
+            _connector = new PeerConnector(options.Endpoint, Name, options.Connect);
             _peer = Agree(cancellation);
         }
         catch (Exception e)

@@ -1,3 +1,4 @@
+using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Protocol;
 
 namespace Vmm.Vhost.User.Frontend;
@@ -103,6 +104,9 @@ public sealed record VhostUserFrontendOptions
     /// device (<see cref="IVhostUserFrontendEvents.Lost"/>).</summary>
     public Action? Respawn { get; init; }
 
+    /// <summary>Connects to a socket: for a process that may not do so by itself.</summary>
+    public SocketConnector Connect { get; init => field = NotNull(value, nameof(Connect)); } = UnixSocket.TryConnect;
+
     private static T NotNull<T>(T value, string name)
         where T : class => value ?? throw new ArgumentNullException(name);
 
@@ -111,3 +115,7 @@ public sealed record VhostUserFrontendOptions
             ? value
             : throw new ArgumentOutOfRangeException(name, value, $"{name} must be {least} to {most}");
 }
+
+/// <summary>Connects to the socket at <paramref name="path"/>.</summary>
+/// <returns>0, or the error number.</returns>
+public delegate int SocketConnector(string path, out UnixSocket? socket);

@@ -17,6 +17,9 @@ internal sealed class HostView(string root, Func<string, IKvmProbe> openKvm)
     /// <summary>Says the version of Landlock; 0 where the kernel has none.</summary>
     public Func<int> LandlockVersion { get; init; } = () => Landlock.Version;
 
+    /// <summary>Says 0 if the kernel filters system calls, or the error number with which it refuses to.</summary>
+    public Func<int> SeccompError { get; init; } = SeccompFilter.Probe;
+
     /// <summary>Says 0 if this process may have an io_uring that the kernel can restrict, or the error number with which it is refused.</summary>
     public Func<int> IoUringError { get; init; } = IoUring.Probe;
 

@@ -23,7 +23,7 @@ internal sealed class ExecRun(MachineConfig config, AgentSession session, UnixLi
         using var signals = new StopSignals();
         try
         {
-            using var machine = new VirtualMachine(config, signals.Token);
+            using var machine = new VirtualMachine(config, cancellation: signals.Token);
             signals.Attach(number => Forward(machine, number));
             signals.Handle(User1, () => Forward(machine, User1));
             signals.Handle(WindowChange, session.Resize);

@@ -85,7 +85,7 @@ public class FileSystemTests : DeviceTest
             "--fs", $"tag=work,source={_share}", "--fs", $"tag=fixed,source={readOnly},readonly=on"));
         File.WriteAllText(Path.Combine(_share, "before"), "one\ntwo\n");
         process.WaitForOutput("kill it");
-        int[] daemons = [.. ProcFs.ProcessesWithEnvironment(VmmProcess.Mark).Where(id => id != process.Id)];
+        int[] daemons = ProcFs.Daemons(process.Id);
         Assert.That(daemons, Has.Length.EqualTo(2));
         HostCommand.Run("kill", ["-KILL", .. daemons.Select(id => $"{id}")]);
         VmmResult result = process.WaitForEnd(s_deadline);
@@ -209,7 +209,7 @@ public class FileSystemTests : DeviceTest
             "--fs", $"tag=work,source={_share}{keys}"));
         File.WriteAllText(Path.Combine(_share, "file"), "still there");
         process.WaitForOutput("mounted");
-        int[] daemons = [.. ProcFs.ProcessesWithEnvironment(VmmProcess.Mark).Where(id => id != process.Id)];
+        int[] daemons = ProcFs.Daemons(process.Id);
         Assert.That(daemons, Is.Not.Empty);
         HostCommand.Run("kill", ["-KILL", .. daemons.Select(id => $"{id}")]);
         process.WaitForErrors($"{daemon} ended with signal 9");

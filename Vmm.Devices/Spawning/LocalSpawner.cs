@@ -1,0 +1,137 @@
+using Vmm.Devices.Virtio.VhostUser;
+using Vmm.Vhost;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Devices.Spawning;
+
+/// <summary>Does it in this process.</summary>
+public sealed class LocalSpawner : ISpawner
+{
+    private const int Patience = 2000;      // milliseconds that a program has to end by itself
+    private const string SocketName = "socket";
+
+    private static readonly BoundedLog s_log = new("Vmm.Devices.Spawning");
+
+    private readonly Lock _lock = new();
+    private readonly List<Place> _places = [];
+    private readonly List<(string Path, (ulong Device, ulong Inode) Identity)> _removed = [];
+
+    /// <inheritdoc/>
+    public SpawnerSlot Add(SpawnerProgram program)
+    {
+        string directory = SocketDirectory.Create(SocketName);
+        lock (_lock)
+        {
+            _places.Add(new Place(program, directory));
+            return new SpawnerSlot(_places.Count - 1, Path.Combine(directory, SocketName));
+        }
+    }
+
+    /// <inheritdoc/>
+    public IStartedProcess Start(SpawnerSlot slot)
+    {
+        lock (_lock)
+        {
+            Place place = _places[slot.Index];
+            place.Process?.Dispose();
+            // It inherits the socket instead of making it: so nobody has to wait for it, and it writes no lock file.
+            using var listener = UnixListener.Listen(slot.SocketPath);
+            place.Process = ChildProcess.Start(place.Program.Path, place.Program.Arguments, listener, place.Program.RaisesLimits);
+            listener.LeaveFile();   // and now it alone listens: when it ends, whoever connects hears at once that nobody is there
+            return place.Process;
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Remove(SpawnerSlot slot)
+    {
+        lock (_lock)
+            Remove(_places[slot.Index]);
+    }
+
+    /// <inheritdoc/>
+    public void AllowConnection(string path)
+    {
+        // Nothing forbids it.
+    }
+
+    /// <inheritdoc/>
+    public int TryConnect(string path, out UnixSocket? socket) => UnixSocket.TryConnect(path, out socket);
+
+    /// <inheritdoc/>
+    public void RemoveAtEnd(string path)
+    {
+        lock (_lock)
+        {
+            if (FileKind.Identity(path) is { } identity)
+                _removed.Add((Path.GetFullPath(path), identity));
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Close()
+    {
+        // Nobody has to be kept from saying more.
+    }
+
+    /// <summary>How the program in slot <paramref name="index"/> ended, in a few words; null while it runs, and for one that was never started.</summary>
+    internal string? EndOf(int index)
+    {
+        lock (_lock)
+            return _places[index].Process?.End;
+    }
+
+    /// <summary>Kills the program in slot <paramref name="index"/>, and does not wait for its end.</summary>
+    internal void Kill(int index)
+    {
+        lock (_lock)
+            _places[index].Process?.Kill(0);
+    }
+
+    /// <summary>Ends all programs, which notice that by their connections, and removes all sockets.</summary>
+    public void Dispose()
+    {
+        lock (_lock)
+        {
+            foreach (Place place in _places)
+                Remove(place);
+            foreach ((string path, (ulong, ulong) identity) in _removed)
+            {
+                // What has that name now may be another's.
+                if (FileKind.Identity(path) == identity)
+                    UnixListener.RemoveStale(path);
+            }
+            _removed.Clear();
+        }
+    }
+
+    private static void Remove(Place place)
+    {
+        if (place.IsRemoved)
+            return;
+        place.IsRemoved = true;
+        place.Process?.WaitForEnd(Patience);
+        place.Process?.Dispose();
+        try
+        {
+            if (place.Program.Socket is { } socket)
+                UnixListener.RemoveStale(socket);
+            Directory.Delete(place.Directory, recursive: true);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            s_log.Debug("{Directory} stays: {Error}", place.Directory, e.Message);
+        }
+    }
+
+    private sealed class Place(SpawnerProgram program, string directory)
+    {
+        public SpawnerProgram Program => program;
+
+        public string Directory => directory;
+
+        public ChildProcess? Process { get; set; }
+
+        public bool IsRemoved { get; set; }
+    }
+}

@@ -1,0 +1,131 @@
+using System.Runtime.InteropServices;
+using System.Text;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Devices.Spawning;
+
+/// <summary>What is asked of a spawner in another process.</summary>
+internal enum SpawnerRequest
+{
+    /// <summary>Adds a program: its path, whether it raises limits, its other socket, and its arguments, each ended by a zero byte.</summary>
+    Add = 1,
+
+    /// <summary>Adds a path to connect to. Its number is the answer.</summary>
+    AllowConnection,
+
+    /// <summary>Adds a socket to remove at the end.</summary>
+    RemoveAtEnd,
+
+    /// <summary>From now on the requests above are refused.</summary>
+    Close,
+
+    /// <summary>Starts program N: its process id, its output and a descriptor of its end are the answer.</summary>
+    Start,
+
+    /// <summary>How program N ended is the answer; no words while it runs.</summary>
+    GetEnd,
+
+    /// <summary>Kills program N.</summary>
+    Kill,
+
+    /// <summary>Ends program N and removes its sockets.</summary>
+    Remove,
+
+    /// <summary>Connects to path N: the socket is the answer.</summary>
+    Connect,
+}
+
+/// <summary>Messages between a process and its spawner: two numbers, text and descriptors, in both directions.</summary>
+internal sealed class SpawnerChannel(UnixSocket socket) : IDisposable
+{
+    /// <summary>The most bytes of text.</summary>
+    public const int MaxText = 256 << 10;
+
+    private const int HeaderSize = 3 * sizeof(int);
+
+    /// <summary>Sends a message.</summary>
+    /// <param name="kind">A request; in an answer the error number.</param>
+    /// <param name="number">What it is about.</param>
+    /// <param name="text">Text, at most <see cref="MaxText"/> bytes.</param>
+    /// <param name="descriptors">What goes with it; they stay the caller's.</param>
+    /// <exception cref="IOException">The other side is gone.</exception>
+    public void Send(int kind, int number, string text = "", params ReadOnlySpan<FileDescriptor> descriptors)
+    {
+        int length = Encoding.UTF8.GetByteCount(text);
+        if (length > MaxText)
+            throw new IOException($"a program's arguments are {length} bytes long; at most {MaxText} are possible");
+        byte[] message = new byte[HeaderSize + length];
+        MemoryMarshal.Cast<int, byte>([kind, number, length]).CopyTo(message);
+        Encoding.UTF8.GetBytes(text, message.AsSpan(HeaderSize));
+        ReadOnlySpan<byte> rest = message;
+        while (!rest.IsEmpty)
+        {
+            int sent = socket.TrySend(rest, descriptors);
+            if (sent > 0)
+            {
+                rest = rest[sent..];
+                descriptors = [];
+            }
+            else if (sent == -Errnos.Eagain)
+            {
+                Poll.Wait([new PollEntry(socket, PollEvents.Writable)], -1);
+            }
+            else
+            {
+                throw new ErrnoException("sendmsg", -sent);
+            }
+        }
+    }
+
+    /// <summary>Waits for a message.</summary>
+    /// <param name="message">The message; its descriptors are the caller's to close.</param>
+    /// <param name="patience">Milliseconds until it must have come; -1: it may take as long as it likes.</param>
+    /// <returns>False at the end of the connection, and if what came is no message.</returns>
+    public bool TryReceive(out SpawnerMessage message, int patience = -1)
+    {
+        message = default;
+        var descriptors = new List<FileDescriptor>();
+        Span<int> header = stackalloc int[3];
+        if (TryFill(MemoryMarshal.AsBytes(header), descriptors, patience) && header[2] is >= 0 and <= MaxText)
+        {
+            byte[] text = new byte[header[2]];
+            if (TryFill(text, descriptors, patience))
+            {
+                message = new SpawnerMessage(header[0], header[1], Encoding.UTF8.GetString(text), descriptors);
+                return true;
+            }
+        }
+        foreach (FileDescriptor descriptor in descriptors)
+            descriptor.Dispose();
+        return false;
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => socket.Dispose();
+
+    private bool TryFill(Span<byte> target, List<FileDescriptor> descriptors, int patience)
+    {
+        long end = Environment.TickCount64 + patience;
+        while (!target.IsEmpty)
+        {
+            int count = socket.TryReceive(target, descriptors, out _);
+            if (count > 0)
+            {
+                target = target[count..];
+                continue;
+            }
+            int left = patience < 0 ? -1 : (int)Math.Max(end - Environment.TickCount64, 0);
+            if (count != -Errnos.Eagain || left == 0)
+                return false;
+            Poll.Wait([new PollEntry(socket, PollEvents.Readable)], left);
+        }
+        return true;
+    }
+}
+
+/// <summary>A message that was received.</summary>
+/// <param name="Kind">A <see cref="SpawnerRequest"/>; in an answer the error number, 0 for none.</param>
+/// <param name="Number">What it is about.</param>
+/// <param name="Text">Text.</param>
+/// <param name="Descriptors">What came with it.</param>
+internal readonly record struct SpawnerMessage(int Kind, int Number, string Text, List<FileDescriptor> Descriptors);

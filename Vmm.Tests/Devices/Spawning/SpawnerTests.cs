@@ -1,0 +1,184 @@
+using NUnit.Framework;
+using Vmm.Devices.Spawning;
+using Vmm.Vhost.Native;
+
+namespace Vmm.Tests.Devices.Spawning;
+
+/// <summary>A spawner and the process that it works for, which here are two threads of one.</summary>
+public sealed class SpawnerTests
+{
+    private const int Patience = 30_000;
+
+    private string _directory = "";
+    private UnixSocket _ours = null!;
+    private Thread _server = null!;
+
+    [SetUp]
+    public void Start()
+    {
+        _directory = Directory.CreateTempSubdirectory("vmm-test-").FullName;
+        (_ours, UnixSocket theirs) = UnixSocket.Pair();
+        _server = new Thread(() =>
+        {
+            using var server = new SpawnerServer(theirs);
+            server.Run();
+        });
+        _server.Start();
+    }
+
+    [TearDown]
+    public void Stop()
+    {
+        _ours.Dispose();
+        Assert.That(_server.Join(Patience), "it ends with the other side");
+        Directory.Delete(_directory, recursive: true);
+    }
+
+    private static SpawnerProgram Shell(string script, string? socket = null) => new("/bin/sh", ["-c", script, "sh", "an argument"], RaisesLimits: false, socket);
+
+    private string InDirectory(string name) => Path.Combine(_directory, name);
+
+    [Test]
+    public void Start_Program_RunsWithItsArgumentsAndIsAskedForItsEnd()
+    {
+        using var spawner = new RemoteSpawner(_ours);
+        SpawnerSlot slot = spawner.Add(Shell("echo \"$1\"; test -S /dev/fd/3 && exit 7"));
+        spawner.Close();
+        using IStartedProcess process = spawner.Start(slot);
+        Assert.That(process.Id, Is.Positive);
+        Assert.That(process.WaitForEnd(Patience));
+        Assert.That(process.End, Is.EqualTo("status 7"));
+        byte[] output = new byte[100];
+        int count = process.Output.TryRead(output);
+        Assert.That(System.Text.Encoding.ASCII.GetString(output, 0, count), Is.EqualTo("an argument\n"));
+    }
+
+    [Test]
+    public void Start_ProgramThatIsMissing_SaysSo()
+    {
+        using var spawner = new RemoteSpawner(_ours);
+        SpawnerSlot slot = spawner.Add(new SpawnerProgram("/nonexistent", [], false, null));
+        ErrnoException error = Assert.Throws<ErrnoException>(() => spawner.Start(slot))!;
+        Assert.That((error.Message, error.Errno), Is.EqualTo(("cannot start /nonexistent: No such file or directory (errno 2)", Errnos.Enoent)));
+        Assert.That(() => spawner.Start(slot), Throws.InstanceOf<ErrnoException>(), "it goes on");
+    }
+
+    [Test]
+    public void Kill_ProgramThatRuns_EndsItAndAnotherOneIsStarted()
+    {
+        using var spawner = new RemoteSpawner(_ours);
+        SpawnerSlot slot = spawner.Add(Shell("exec sleep 600"));
+        using IStartedProcess first = spawner.Start(slot);
+        Assert.That(first.End, Is.Null);
+        Assert.That(first.WaitForEnd(0), Is.False);
+        Assert.That(first.Kill(Patience));
+        Assert.That(first.End, Is.EqualTo("signal 9"));
+        using IStartedProcess second = spawner.Start(slot);
+        Assert.That(second.Id, Is.Not.EqualTo(first.Id));
+        // One at a time: whoever starts another one without end gets one.
+        using IStartedProcess third = spawner.Start(slot);
+        Assert.That(second.Ended.IsClosed || Poll.Wait([new PollEntry(second.Ended, PollEvents.Readable)], Patience) == 1);
+        Assert.That(third.End, Is.Null);
+    }
+
+    [Test]
+    public void Connect_SocketsThatWereSaid_AndNoOthers()
+    {
+        string allowed = InDirectory("allowed"), other = InDirectory("other");
+        using var first = UnixListener.Listen(allowed);
+        using var second = UnixListener.Listen(other);
+        using var spawner = new RemoteSpawner(_ours);
+        spawner.AllowConnection(allowed);
+        spawner.AllowConnection(InDirectory("nobody"));
+        spawner.Close();
+        Assert.That(spawner.TryConnect(allowed, out UnixSocket? socket), Is.Zero);
+        using (socket)
+        using (UnixSocket accepted = first.TryAccept()!)
+        {
+            Assert.That(socket!.TrySend("x"u8, []), Is.EqualTo(1));
+            byte[] received = new byte[1];
+            Assert.That(accepted.TryRead(received), Is.EqualTo(1));
+        }
+        Assert.That(spawner.TryConnect(InDirectory("nobody"), out _), Is.EqualTo(Errnos.Enoent));
+        Assert.That(spawner.TryConnect(other, out _), Is.EqualTo(Errnos.Eperm));
+        Assert.That(second.TryAccept(), Is.Null);
+    }
+
+    [Test]
+    public void Close_FurtherProgramsAndPaths_AreRefused()
+    {
+        using var spawner = new RemoteSpawner(_ours);
+        spawner.Close();
+        Assert.That(() => spawner.Add(Shell("true")), Refused());
+        Assert.That(() => spawner.AllowConnection(InDirectory("socket")), Refused());
+        Assert.That(() => spawner.RemoveAtEnd(InDirectory("socket")), Refused());
+    }
+
+    // What a process can send that was taken over: numbers of nothing, requests that there are none of, descriptors, half a message.
+    [Test]
+    public void Requests_OfNothing_AreRefused()
+    {
+        using var channel = new SpawnerChannel(_ours);
+        foreach (int request in Enumerable.Range(-1, 12).Where(request => request is not ((int)SpawnerRequest.Close or (int)SpawnerRequest.AllowConnection or (int)SpawnerRequest.RemoveAtEnd)))
+        {
+            foreach (int number in (int[])[-1, 0, 1, int.MaxValue, int.MinValue])
+            {
+                channel.Send(request, number, "a");
+                Assert.That(channel.TryReceive(out SpawnerMessage answer, Patience), $"request {request} for {number}");
+                Assert.That((answer.Kind, answer.Descriptors.Count), Is.EqualTo((Errnos.Eperm, 0)), $"request {request} for {number}");
+            }
+        }
+        using var uninvited = new EventFd();
+        channel.Send((int)SpawnerRequest.Start, 0, "", uninvited);
+        Assert.That(channel.TryReceive(out _, Patience));
+        Assert.That(_ours.TrySend([9, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 127], []), Is.EqualTo(12), "2 GiB of text");
+        Assert.That(channel.TryReceive(out _, Patience), Is.False, "and it leaves");
+    }
+
+    [Test]
+    public void End_OfTheOtherSide_EndsProgramsAndRemovesSockets()
+    {
+        string ours = InDirectory("ours"), replaced = InDirectory("replaced"), besides = InDirectory("besides");
+        using var listener = UnixListener.Listen(ours);
+        listener.LeaveFile();
+        using (UnixListener before = UnixListener.Listen(replaced))
+            before.LeaveFile();
+        var spawner = new RemoteSpawner(_ours);
+        SpawnerSlot slot = spawner.Add(Shell("exec sleep 600", besides));
+        using IStartedProcess process = spawner.Start(slot);
+        using (UnixListener stale = UnixListener.Listen(besides))
+            stale.LeaveFile();
+        spawner.RemoveAtEnd(ours);
+        spawner.RemoveAtEnd(replaced);
+        File.Delete(replaced);
+        using UnixListener another = UnixListener.Listen(replaced);
+        listener.Dispose();
+
+        spawner.Dispose();
+        Assert.That(_server.Join(Patience));
+        Assert.That(Poll.Wait([new PollEntry(process.Ended, PollEvents.Readable)], 0), Is.EqualTo(1), "the program");
+        Assert.That(Directory.Exists(Path.GetDirectoryName(slot.SocketPath)), Is.False, "its directory");
+        Assert.That(File.Exists(ours), Is.False);
+        Assert.That(File.Exists(besides), Is.False);
+        Assert.That(File.Exists(replaced), "another's socket of that name");
+    }
+
+    [Test]
+    public void Spawner_ThatIsGone_IsAnError()
+    {
+        using var spawner = new RemoteSpawner(_ours);
+        SpawnerSlot slot = spawner.Add(Shell("exit 0"));
+        using (IStartedProcess process = spawner.Start(slot))
+        {
+            _ours.Shutdown();
+            Assert.That(_server.Join(Patience));
+            Assert.That(process.WaitForEnd(Patience), "the kernel tells its end");
+            Assert.That(process.End, Is.EqualTo("a status that is not known"));
+        }
+        Assert.That(() => spawner.Start(slot), Throws.InstanceOf<IOException>());
+        Assert.That(spawner.TryConnect(slot.SocketPath, out _), Is.Not.Zero);
+    }
+
+    private static NUnit.Framework.Constraints.IResolveConstraint Refused() =>
+        Throws.InstanceOf<ErrnoException>().With.Property(nameof(ErrnoException.Errno)).EqualTo(Errnos.Eperm);
+}

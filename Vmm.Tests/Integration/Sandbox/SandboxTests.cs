@@ -1,0 +1,350 @@
+using System.Diagnostics;
+using NUnit.Framework;
+using Tmds.Linux;
+using Vmm.Tests.Fakes;
+using Vmm.Tests.Integration.Backends;
+using Vmm.Tests.Integration.Linux.Devices;
+using Vmm.Vhost.Native.Confinement;
+using Vmm.Vhost.User.Protocol;
+
+namespace Vmm.Tests.Integration.Sandbox;
+
+/// <summary>What <c>vmm run</c> can still do while its guest runs, seen from inside: on each of its threads, as whoever takes it over would.</summary>
+public class SandboxTests : KvmTest
+{
+    private const int Eperm = 1, Eacces = 13, Enosys = 38;
+    private const int TapNumber = 94;
+
+    // Machines whose VMM holds different descriptors, and may do different things.
+    private static readonly string[] s_kinds = ["plain", "tap", "vsock", "disk", "socket", "server"];
+
+    private string _injector = "";
+
+    [SetUp]
+    public void Prepare()
+    {
+        if (!VmmProcess.IsNative)
+            Assert.Ignore("only the native binary is confined: set VMM_BINARY");
+        _injector = SystemCallInjector.Build(Scratch);
+    }
+
+    [TestCaseSource(nameof(s_kinds))]
+    public void Threads_HaveAFilterAndNoPrivileges(string kind)
+    {
+        VmmProcess process = StartRunning(kind);
+        int[] threads = ProcessThreads.Of(process.Id);
+        foreach (int thread in threads)
+        {
+            bool isVcpu = ProcessThreads.Name(process.Id, thread).StartsWith("vcpu", StringComparison.Ordinal);
+            Assert.That(ProcessThreads.Status(process.Id, thread), Does.Contain("NoNewPrivs:\t1\n").And.Contain("Seccomp:\t2\n")
+                .And.Contain($"Seccomp_filters:\t{(isVcpu ? 2 : 1)}\n").And.Contain("CapPrm:\t0000000000000000\n").And.Contain("CapEff:\t0000000000000000\n")
+                .And.Contain("CapInh:\t0000000000000000\n").And.Contain("CapAmb:\t0000000000000000\n"));
+        }
+        string[] names = [.. threads.Select(thread => ProcessThreads.Name(process.Id, thread))];
+        Assert.That(names, Has.Member("vcpu0").And.Member("vcpu1").And.No.Member("starter"));
+        Assert.That(names.Length, Is.GreaterThanOrEqualTo(6), "the main one, the runtime's two, two vCPUs', the console's");
+    }
+
+    [TestCaseSource(nameof(s_kinds))]
+    public void Escapes_OnEveryThread_AreRefusedAndTheGuestRunsOn(string kind)
+    {
+        VmmProcess process = StartRunning(kind);
+        InjectedCall[] calls = [.. EscapeAttempts.Possible, .. EscapeAttempts.Others];
+        // What a back-end in another process takes; a socket pair of its own, and whether a process is there, reach nothing.
+        if (kind is "disk" or "socket" or "server")
+            calls = [.. calls.Where(call => call is not { Name: "socketpair" or "pidfd_open" } and not { Name: "getsockopt", Arguments: [_, _, "17", ..] })];
+        Assert.That(calls, Has.Length.GreaterThan(100));
+        var attacked = new List<string>();
+        foreach (int thread in ProcessThreads.Of(process.Id).Where(thread => ProcessThreads.IsWaiting(process.Id, thread)))
+        {
+            string name = ProcessThreads.Name(process.Id, thread);
+            long?[] results = SystemCallInjector.Calls(_injector, thread, calls);
+            for (int i = 0; i < calls.Length; i++)
+                Assert.That(results[i], Is.EqualTo(-Eperm).Or.EqualTo(long.MinValue), $"{calls[i]} in {name}");
+            Assert.That(SystemCallInjector.Call(_injector, thread, "clone3", "0", "0"), Is.EqualTo(-Enosys));
+            attacked.Add(name);
+        }
+        Assert.That(attacked, Has.Member("vcpu0").And.Member("vcpu1").And.Member(ProcessThreads.Name(process.Id, process.Id)));
+        if (kind != "plain")
+            Assert.That(attacked, Has.Member("device events"));
+        Assert.That(attacked, Has.Count.GreaterThanOrEqualTo(5));
+        PressPowerButton(process);
+    }
+
+    // More than the process may is out of a vCPU's reach: it makes no VM, no thread, no memory that others could map, and accepts no connection.
+    [TestCaseSource(nameof(s_kinds))]
+    public void Vcpu_WhatOtherThreadsDo_IsRefused(string kind)
+    {
+        VmmProcess process = StartRunning(kind);
+        int vcpu = ProcessThreads.Of(process.Id).First(thread => ProcessThreads.Name(process.Id, thread) == "vcpu0");
+        InjectedCall[] calls =
+        [
+            new("clone", "0x3d0f00", "0", "0", "0", "0"), new("accept4", "0", "0", "0", "0"), new("memfd_create", "@a", "0"), new("eventfd2", "0", "0"),
+            new("epoll_create1", "0"), new("timerfd_create", "1", "0"), new("prctl", "15", "@a"), new("ftruncate", "0", "0"), new("pread64", "0", "0", "0", "0"),
+            new("fcntl", "0", "2", "1"), new("kill", "0", "20"), new("ioctl", "0", "0x5402", "0"), new("ioctl", "0", "0xAE01", "0"), new("ioctl", "0", "0xAE41", "0"),
+            new("ioctl", "0", "0x4020AE46", "0"), new("ioctl", "0", "0x4020AE76", "0"), new("ioctl", "0", "0x4068AEA3", "0"), new("socketpair", "1", "1", "0", "0"),
+            new("pidfd_open", "1", "0"), new("socket", "1", "1", "0"), new("connect", "0", "0", "0"),
+        ];
+        long?[] results = SystemCallInjector.Calls(_injector, vcpu, calls);
+        for (int i = 0; i < calls.Length; i++)
+            Assert.That(results[i], Is.EqualTo(-Eperm), $"{calls[i]}");
+        if (kind == "plain")
+            Assert.That(SystemCallInjector.Calls(_injector, vcpu, [new("sendmsg", "0", "0", "0"), new("recvmsg", "0", "0", "0")]), Is.All.EqualTo(-Eperm));
+        PressPowerButton(process);
+    }
+
+    // On each descriptor: what the table lists, and nothing else.
+    [TestCaseSource(nameof(s_kinds))]
+    public void Requests_OnEveryDescriptor_AreRefused(string kind)
+    {
+        VmmProcess process = StartRunning(kind);
+        string[] descriptors = [.. Directory.GetFiles($"/proc/{process.Id}/fd").Select(path => Path.GetFileName(path)!)];
+        InjectedCall[] calls =
+        [
+            .. from descriptor in descriptors
+               from request in EscapeAttempts.Requests.Where(request => request is not ("0x5401" or "0xAE01"))    // the terminal's settings, and what the VMM is for
+               select new InjectedCall("ioctl", descriptor, request, "0"),
+            .. from descriptor in descriptors select new InjectedCall("connect", descriptor, "%0200138900000000", "16"),
+        ];
+        foreach (InjectedCall[] some in calls.Chunk(1000))
+        {
+            long?[] results = SystemCallInjector.Calls(_injector, process.Id, some);
+            for (int i = 0; i < some.Length; i++)
+                Assert.That(results[i], Is.EqualTo(-Eperm), $"{some[i]}");
+        }
+    }
+
+    [TestCaseSource(nameof(s_kinds))]
+    public void Descriptors_AreOfTheMachineOnly(string kind)
+    {
+        VmmProcess process = StartRunning(kind);
+        foreach (string path in Directory.GetFiles($"/proc/{process.Id}/fd").Where(path => Path.GetFileName(path) is not ("0" or "1" or "2")))
+        {
+            string target = new FileInfo(path).LinkTarget!;
+            Assert.That(Directory.Exists(target), Is.False, $"{path} is {target}");
+            Assert.That(target, Does.Not.StartWith("/proc").And.Not.StartWith("/sys").And.Not.StartWith("/etc"));
+            if (target.StartsWith("/dev", StringComparison.Ordinal))
+                Assert.That(target, Is.EqualTo("/dev/kvm").Or.EqualTo("/dev/urandom").Or.EqualTo("/dev/null").Or.StartsWith("/dev/vhost-").Or.EqualTo("/dev/net/tun"));
+        }
+    }
+
+    [TestCaseSource(typeof(EscapeAttempts), nameof(EscapeAttempts.Deadly))]
+    public void Call_ThatABreakInGoesOnWith_EndsTheProcess(InjectedCall call)
+    {
+        foreach (string name in (string[])["main", "vcpu0"])
+        {
+            VmmProcess process = StartRunning("plain");
+            int thread = name == "main" ? process.Id : ProcessThreads.Of(process.Id).First(thread => ProcessThreads.Name(process.Id, thread) == name);
+            long? result = SystemCallInjector.Call(_injector, thread, call.Name, call.Arguments);
+            if (result == long.MinValue)
+                Assert.Ignore($"the C library's headers here do not know {call.Name}");
+            Assert.That(result, Is.Null, $"{call} in {name}");
+            Assert.That(process.WaitForEnd().ExitCode, Is.EqualTo(128 + 31), "SIGSYS");
+        }
+    }
+
+    // Landlock and capabilities alone, where a kernel did not filter calls.
+    [TestCase("plain")]
+    [TestCase("disk")]
+    public void Files_WithoutTheFilter_AreOutOfReachOnEveryThread(string kind)
+    {
+        if (Landlock.Version == 0)
+            Assert.Ignore("this kernel has no Landlock");
+        string file = Path.Combine(Scratch, "file");
+        File.WriteAllText(file, "");
+        int process = Keep(new UnfilteredProcess(_injector, [VmmProcess.Command[0], .. CommandOf(kind), "--serial", $"file={Scratch}/console"])).Id;
+        Eventually.True(() => File.Exists($"{Scratch}/console") && File.ReadAllText($"{Scratch}/console").Contains("ready", StringComparison.Ordinal), () => "the guest does not run");
+        InjectedCall[] calls =
+        [
+            new("openat", "-100", "@/etc/hostname", "0"), new("openat", "-100", $"@{file}", "1"), new("openat", "-100", "@/dev/null", "2"),
+            new("open", "@/", "0x10000"), new("creat", $"@{file}2", "0600"), new("unlink", $"@{file}"), new("rename", $"@{file}", $"@{file}2"),
+            new("mkdir", $"@{file}2", "0700"), new("rmdir", $"@{Scratch}"), new("execve", "@/bin/true", "0", "0"),
+        ];
+        int attacked = 0;
+        // A vCPU's thread has a filter of its own, which was put in force.
+        foreach (int thread in ProcessThreads.Of(process).Where(thread =>
+            ProcessThreads.IsWaiting(process, thread) && !ProcessThreads.Name(process, thread).StartsWith("vcpu", StringComparison.Ordinal)))
+        {
+            long?[] results = SystemCallInjector.Calls(_injector, thread, calls);
+            for (int i = 0; i < calls.Length; i++)
+                Assert.That(results[i], Is.EqualTo(-Eacces), $"{calls[i]} in {ProcessThreads.Name(process, thread)}");
+            Assert.That(
+                SystemCallInjector.Calls(_injector, thread, [new("fchown", "0", "65534", "65534"), new("sethostname", "@x", "1"), new("chroot", "@/")]),
+                Is.All.EqualTo(-Eperm), $"capabilities in {ProcessThreads.Name(process, thread)}");
+            attacked++;
+        }
+        Assert.That(attacked, Is.GreaterThanOrEqualTo(4), "the main one, the runtime's, the console's");
+    }
+
+    [Test]
+    public void Off_NothingIsGivenUp()
+    {
+        VmmProcess process = StartReady("powerbutton", "--sandbox", "off");
+        Assert.That(ProcessThreads.Status(process.Id, process.Id), Does.Contain("NoNewPrivs:\t0\n").And.Contain("Seccomp:\t0\n"));
+        PressPowerButton(process);
+    }
+
+    [Test]
+    public void User_AndRoot_AreThoseOfEveryThread()
+    {
+        if (!Environment.IsPrivilegedProcess)
+            Assert.Ignore("only root can become another user");
+        string root = Directory.CreateDirectory(Path.Combine(Scratch, "root")).FullName;
+        VmmProcess process = StartRunning("disk", "--user", "54321:54322", "--chroot", root);
+        foreach (int thread in ProcessThreads.Of(process.Id))
+        {
+            Assert.That(ProcessThreads.Status(process.Id, thread), Does.Contain("Uid:\t54321\t54321\t54321\t54321\n")
+                .And.Contain("Gid:\t54322\t54322\t54322\t54322\n").And.Match("\nGroups:\\s*\n"));
+        }
+        Assert.That(new FileInfo($"/proc/{process.Id}/root").LinkTarget, Is.EqualTo(root));
+        Assert.That(LibC.kill(Backend(), LibC.SIGKILL), Is.Zero);
+        process.WaitForErrors("the back-end is back");
+        PressPowerButton(process);
+        Assert.That(Directory.GetFileSystemEntries(Temporary), Is.Empty);
+    }
+
+    [Test]
+    public void User_NotRoot_IsRefused()
+    {
+        string command = string.Join(' ', VmmProcess.Command);
+        if (!Environment.IsPrivilegedProcess)
+            Assert.Ignore("this test becomes another user");
+        using Process shell = Process.Start(new ProcessStartInfo("/bin/sh", ["-c",
+            $"cp {command} {Payloads.Path("hello")} {Temporary} && chmod -R a+rX {Scratch} && cd {Temporary} && exec setpriv --reuid=54321 --regid=$(stat -c %g /dev/kvm) --clear-groups ./vmm run --kernel hello.elf --user 54322:1 2>&1"])
+        {
+            RedirectStandardOutput = true,
+        })!;
+        string output = shell.StandardOutput.ReadToEnd();
+        shell.WaitForExit();
+        Assert.That((shell.ExitCode, output), Is.EqualTo((1, "vmm: --user: needs root, and the native binary: leave it out, or start as root\n")));
+    }
+
+    // /dev/kvm by its group, and no right besides.
+    [Test]
+    public void Guest_ByAUserOfTheGroup_Runs()
+    {
+        if (!Environment.IsPrivilegedProcess)
+            Assert.Ignore("this test becomes another user");
+        string command = string.Join(' ', VmmProcess.Command);
+        using Process shell = Process.Start(new ProcessStartInfo("/bin/sh", ["-c",
+            $"cp {command} {Payloads.Path("hello")} {Temporary} && chmod -R a+rX {Scratch} && cd {Temporary} && exec setpriv --reuid=54321 --regid=$(stat -c %g /dev/kvm) --clear-groups ./vmm run --kernel hello.elf 2>&1 < /dev/null"])
+        {
+            RedirectStandardOutput = true,
+        })!;
+        string output = shell.StandardOutput.ReadToEnd();
+        shell.WaitForExit();
+        Assert.That((shell.ExitCode, output), Is.EqualTo((0, "hello from the guest\n")));
+    }
+
+    [Test]
+    public void Spawner_VmmKilled_EndsAndRemovesItsSockets()
+    {
+        VmmProcess process = StartRunning("disk");
+        Assert.That(ProcFs.ProcessesWithEnvironment(VmmProcess.Mark), Has.Length.EqualTo(3), "the VMM, its spawner and the back-end");
+        process.Signal(LibC.SIGKILL);
+        process.WaitForEnd();
+        Eventually.True(() => !ProcFs.ProcessesWithEnvironment(VmmProcess.Mark).Any(), () => "processes are left");
+        Assert.That(Directory.GetFileSystemEntries(Temporary), Is.Empty);
+    }
+
+    [Test]
+    public void Backend_Killed_IsStartedAgainByTheSpawner()
+    {
+        VmmProcess process = StartRunning("disk", "--log-level", "info");
+        int backend = Backend();
+        Assert.That(LibC.kill(backend, LibC.SIGKILL), Is.Zero);
+        process.WaitForErrors("ended with signal 9");
+        process.WaitForErrors("the back-end is back");
+        Assert.That(Backend(), Is.Not.EqualTo(backend));
+        PressPowerButton(process);
+        Assert.That(Directory.GetFileSystemEntries(Temporary), Is.Empty);
+    }
+
+    [Test]
+    public void Socket_BackendThatComesBack_IsConnectedToAgain()
+    {
+        VmmProcess process = StartRunning("socket", out FakeBackend backend, "--log-level", "info");
+        int connections = backend.Connections;
+        backend.Kill();
+        Eventually.True(() => backend.Connections > connections, () => $"it is not connected to again: {process.Errors}");
+        PressPowerButton(process);
+    }
+
+    // What a guest's driver does, on a vCPU's thread, reaches a back-end: features, memory, rings, and the reset at the end.
+    [Test]
+    public void Driver_OfAGuest_SetsUpItsDevice()
+    {
+        FakeBackend backend = Keep(new FakeBackend(Path.Combine(Scratch, "peer")) { Features = FakeBackend.DefaultFeatures | 4, Config = new byte[8] }.Start());
+        VmmProcess process = Start("virtio", "--vhost-user", $"type=rng,socket={Path.Combine(Scratch, "peer")}");
+        process.WaitForOutput(", status 0xf\n");
+        Eventually.True(() => backend.Heard.Any(said => said.Request == VhostUserRequest.SetVringKick), () => $"no ring was started: {process.Errors}");
+        Assert.That((backend.Connections, process.Errors), Is.EqualTo((1, "")));
+        process.Signal(LibC.SIGTERM);
+        Assert.That(process.WaitForEnd().Errors, Is.Empty);
+    }
+
+    private static int Backend() => ProcFs.ProcessesWithEnvironment(VmmProcess.Mark)
+        .Single(id => File.ReadAllText($"/proc/{id}/cmdline").Contains("backend", StringComparison.Ordinal));
+
+    private VmmProcess StartRunning(string kind, params string[] options) => StartRunning(kind, out _, options);
+
+    // A machine whose guest waits for its power button.
+    private VmmProcess StartRunning(string kind, out FakeBackend backend, params string[] options)
+    {
+        backend = null!;
+        if (kind == "socket")
+            backend = Keep(new FakeBackend(Path.Combine(Scratch, "peer")) { Config = new byte[60] }.Start());
+        VmmProcess process = StartVmm([.. CommandOf(kind), .. options]);
+        if (kind == "server")
+            StartVmm("backend", "rng", "--client", "--socket-path", Path.Combine(Scratch, "server"));
+        process.WaitForOutput("ready\n");
+        Eventually.True(
+            () => ProcessThreads.Of(process.Id).Count(thread => ProcessThreads.Name(process.Id, thread).StartsWith("vcpu", StringComparison.Ordinal)
+                && ProcessThreads.IsWaiting(process.Id, thread)) == 2,
+            () => "the vCPUs do not wait");
+        Assert.That(process.Errors.Split('\n'), Has.None.Contain("warn").And.None.Contain("error"), "what is confined misses nothing");
+        return process;
+    }
+
+    private VmmProcess StartReady(string payload, params string[] options)
+    {
+        VmmProcess process = Start(payload, options);
+        process.WaitForOutput("ready\n");
+        return process;
+    }
+
+    private string[] CommandOf(string kind)
+    {
+        string[] run = ["run", "--kernel", Payloads.Path("powerbutton"), "--cpus", "2"];
+        switch (kind)
+        {
+            case "tap":
+                if (!File.Exists("/dev/vhost-net") || !Environment.IsPrivilegedProcess)
+                    Assert.Ignore("vhost-net is missing, or this is not root");
+                return [.. run, "--net", $"tap={Keep(new HostTap(TapNumber)).Name}"];
+            case "vsock":
+                if (!File.Exists("/dev/vhost-vsock"))
+                    Assert.Ignore("vhost-vsock is missing");
+                return [.. run, "--vsock", "cid=4711"];
+            case "disk":
+                string image = Path.Combine(Scratch, "disk.img");
+                File.WriteAllBytes(image, new byte[1 << 20]);
+                return [.. run, "--disk", $"path={image}"];
+            case "socket":
+                return [.. run, "--disk", $"socket={Path.Combine(Scratch, "peer")}"];
+            case "server":
+                return [.. run, "--vhost-user", $"type=rng,socket={Path.Combine(Scratch, "server")},server=on"];
+            default:
+                return run;
+        }
+    }
+
+    private static void PressPowerButton(VmmProcess process)
+    {
+        const int powerFailure = 30;   // SIGPWR
+        process.Signal(powerFailure);
+        VmmResult result = process.WaitForEnd();
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(result.Output, Does.EndWith("pressed\n"));
+    }
+}

@@ -1,0 +1,70 @@
+using System.Globalization;
+using Vmm.Sandbox;
+
+namespace Vmm.Cli;
+
+/// <summary>The options <c>--sandbox</c>, <c>--user</c> and <c>--chroot</c> of <c>vmm run</c>.</summary>
+internal static class SandboxOption
+{
+    /// <summary>What becomes of the process; null if it is not to be confined.</summary>
+    /// <param name="options">The options.</param>
+    /// <param name="root">Where the host's file system begins, for the names of users and groups.</param>
+    /// <exception cref="UsageException">A value is wrong.</exception>
+    public static JailOptions? Parse(RunOptions options, string root = "/")
+    {
+        bool isOn = Choice.ParseSwitch(new OptionValue("--sandbox", null, options.Sandbox ?? "on"));
+        if (!isOn && (options.User ?? options.Chroot) is not null)
+            throw new UsageException($"{(options.User is null ? "--chroot" : "--user")}: is a part of the sandbox: leave --sandbox off out");
+        return isOn ? new JailOptions { Identity = ParseUser(options.User, root), Root = ParseRoot(options.Chroot) } : null;
+    }
+
+    private static (uint User, uint Group)? ParseUser(string? text, string root)
+    {
+        if (text is null)
+            return null;
+        var value = new OptionValue("--user", null, text);
+        string[] parts = text.Split(':');
+        if (parts.Length > 2 || Array.Exists(parts, part => part.Length == 0))
+            throw value.Refuse("is not USER or USER:GROUP");
+        // name:password:number:group:… (passwd(5)), name:password:number:… (group(5))
+        string[]? entry = Find(Path.Join(root, "etc/passwd"), parts[0]);
+        uint user = Number(entry?[2] ?? parts[0]) ?? throw value.Refuse("names a user who is not in /etc/passwd");
+        string? group = parts.Length == 2 ? Find(Path.Join(root, "etc/group"), parts[1])?[2] ?? parts[1] : entry?[3];
+        uint groupNumber = Number(group ?? throw value.Refuse("names no user of /etc/passwd, and no group: give USER:GROUP"))
+            ?? throw value.Refuse("names a group that is not in /etc/group");
+        if (user == 0)
+            throw value.Refuse("is root: give a user who has no rights");
+        return (user, groupNumber);
+    }
+
+    private static string? ParseRoot(string? text)
+    {
+        if (text is null)
+            return null;
+        if (!Directory.Exists(text))
+            throw new OptionValue("--chroot", null, text).Refuse("is no directory: make an empty one first");
+        return Path.GetFullPath(text);
+    }
+
+    private static string[]? Find(string file, string name)
+    {
+        try
+        {
+            foreach (string line in File.ReadLines(file))
+            {
+                string[] fields = line.Split(':');
+                if (fields.Length > 3 && fields[0] == name)
+                    return fields;
+            }
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // Then there are numbers only.
+        }
+        return null;
+    }
+
+    // The last number means "unchanged" (setresuid(2)).
+    private static uint? Number(string text) =>
+        uint.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out uint number) && number != uint.MaxValue ? number : null;
+}

@@ -1,0 +1,46 @@
+using Vmm.Devices.Backends;
+using Vmm.Kvm;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.Confinement;
+using static Vmm.Vhost.Native.Confinement.ArgumentCondition;
+using static Vmm.Vhost.Native.Confinement.SystemCallNumber;
+
+namespace Vmm.Sandbox;
+
+/// <summary>The system calls of <c>vmm run</c> from before its kernel is read to its end. Devices add their own
+/// (<see cref="Devices.Virtio.VirtioDevice.DriverCalls"/>).</summary>
+/// <remarks>The table in docs/security.md says of each of them what can be done with it; a test compares the two.</remarks>
+internal static class MachineSystemCalls
+{
+    /// <summary>What a vCPU's thread does all the time: first in every filter, which the kernel goes through from its beginning.</summary>
+    public static IReadOnlyList<SystemCallRule> Running { get; } = [SystemCallRule.Requests(KvmIoctls.Run)];
+
+    /// <summary>What else a vCPU's thread does, beside the runtime's calls and those of devices.</summary>
+    public static IReadOnlyList<SystemCallRule> Vcpu { get; } =
+    [
+        Read, Write, Readv, Writev, Close, SystemCallNumber.Poll, Ppoll, RtSigtimedwait,
+        SystemCallRule.Requests(KvmIoctls.KvmclockCtrl, KvmIoctls.GetRegs, KvmIoctls.GetSregs, KvmIoctls.GetMpState, KvmIoctls.SetGsiRouting),
+    ];
+
+    /// <summary>What other threads do besides, beside <see cref="Confinement.Common"/>: they make a VM and its vCPUs, at the start and for each restart.</summary>
+    public static IReadOnlyList<SystemCallRule> Machine { get; } =
+    [
+        Pread64,
+        new(Seccomp, "operation is SECCOMP_SET_MODE_FILTER, flags is 0", IsOneOf(0, 1), IsOneOf(1, 0)),     // for the threads of vCPUs
+        SystemCallRule.Requests(KvmIoctls.CreateVm, KvmIoctls.CheckExtension, KvmIoctls.GetVcpuMmapSize, KvmIoctls.GetSupportedCpuid),
+        SystemCallRule.Requests(
+            KvmIoctls.CreateVcpu, KvmIoctls.SetUserMemoryRegion, KvmIoctls.SetTssAddr, KvmIoctls.SetIdentityMapAddr, KvmIoctls.CreateIrqchip,
+            KvmIoctls.CreatePit2, KvmIoctls.EnableCap, KvmIoctls.Irqfd, KvmIoctls.Ioeventfd),
+        SystemCallRule.Requests(
+            KvmIoctls.SetRegs, KvmIoctls.SetSregs, KvmIoctls.SetFpu, KvmIoctls.GetMsrs, KvmIoctls.SetMsrs, KvmIoctls.SetCpuid2, KvmIoctls.GetLapic, KvmIoctls.SetLapic,
+            KvmIoctls.SetSignalMask, KvmIoctls.GetTscKhz),
+    ];
+
+    /// <summary>What they do where the serial port is the terminal.</summary>
+    public static IReadOnlyList<SystemCallRule> Tty { get; } =
+    [
+        SystemCallRule.Requests(Terminal.Requests),
+        Getpgrp,
+        new(Kill, "pid is 0, sig is SIGTSTP", IsOneOf(0, 0), IsOneOf(1, (uint)ProcessStop.Number)),
+    ];
+}
