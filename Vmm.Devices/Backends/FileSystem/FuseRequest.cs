@@ -140,6 +140,9 @@ internal sealed class FuseRequest
         return true;
     }
 
+    /// <summary>The arguments that were not taken.</summary>
+    public ReadOnlySpan<byte> Rest => _arguments.AsSpan(_position, Math.Max(0, ArgumentsLength - _position));
+
     /// <summary>The extensions behind the arguments.</summary>
     public ReadOnlySpan<byte> Extensions => _arguments.AsSpan(Math.Max(0, ArgumentsLength), _argumentsLength - Math.Max(0, ArgumentsLength));
 

@@ -86,9 +86,13 @@ internal sealed partial class FuseServer
         if (number < 0)
             return number;
         var file = new FileDescriptor(number);
-        FileStatus status;
-        using (HeldDescriptor held = file.Hold())
+        FileStatus status = default;
+        error = Label(request, in directory, name, isDirectory: false);
+        if (error == 0)
+        {
+            using HeldDescriptor held = file.Hold();
             error = FileTree.GetStatus(in held, out status);
+        }
         if (error < 0)
         {
             file.Dispose();
@@ -164,7 +168,7 @@ internal sealed partial class FuseServer
         using HeldDescriptor held = file.Hold(), links = _links.Hold();
         int path = FileTree.Reopen(in links, in held, FileTree.PathOnly);
         FileStatus status = default;
-        if (path < 0 || (error = FileTree.GetStatus(in held, out status)) < 0)
+        if (path < 0 || (error = LabelOpen(request, in held)) < 0 || (error = FileTree.GetStatus(in held, out status)) < 0)
         {
             if (path >= 0)
                 new FileDescriptor(path).Dispose();

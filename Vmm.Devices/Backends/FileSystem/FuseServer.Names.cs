@@ -65,6 +65,8 @@ internal sealed partial class FuseServer
             if (error < 0 || (error = FileTree.MakeDirectory(in directory, name, NewMode(in directory, arguments.Mode & 0xFFF, arguments.Mask))) < 0)
                 return error;
         }
+        if ((error = Label(request, in directory, name, isDirectory: true)) < 0)
+            return error;
         return ReplyEntry(request, parent, in directory, name);
     }
 
@@ -83,6 +85,8 @@ internal sealed partial class FuseServer
             if (error < 0 || (error = FileTree.MakeNode(in directory, name, NewMode(in directory, arguments.Mode & 0xFFFF, arguments.Mask), arguments.Device)) < 0)
                 return error;
         }
+        if ((error = Label(request, in directory, name, isDirectory: false)) < 0)
+            return error;
         return ReplyEntry(request, parent, in directory, name);
     }
 
@@ -103,6 +107,8 @@ internal sealed partial class FuseServer
             if (error < 0 || (error = FileTree.MakeSymbolicLink(in directory, name, target)) < 0)
                 return error;
         }
+        if ((error = Label(request, in directory, name, isDirectory: false)) < 0)
+            return error;
         return ReplyEntry(request, parent, in directory, name);
     }
 

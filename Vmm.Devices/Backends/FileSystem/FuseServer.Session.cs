@@ -30,6 +30,7 @@ internal sealed partial class FuseServer
         | (Options.AnnounceSubmounts ? FuseFlags.Submounts : 0)
         | (_window is not null ? FuseFlags.MapAlignment | FuseFlags.InodeDax : 0)
         | (Options.KillPrivileges ? FuseFlags.HandleKillPrivileges2 : 0)
+        | (Options.Xattr && Options.SecurityLabel ? FuseFlags.SecurityContext : 0)
         | (Options.Xattr && Options.PosixAcl ? FuseFlags.PosixAcl | FuseFlags.DontMask : 0);
 
     private long Initialize(FuseRequest request)

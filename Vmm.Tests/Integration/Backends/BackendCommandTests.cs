@@ -24,7 +24,7 @@ public class BackendCommandTests : BackendTest
         Assert.That(json.RootElement.GetProperty("type").GetString(), Is.EqualTo(type));
         string[] features = json.RootElement.TryGetProperty("features", out JsonElement list)
             ? [.. list.EnumerateArray().Select(feature => feature.GetString()!)] : [];
-        Assert.That(features, Is.EqualTo(device switch { "blk" => ["read-only", "blk-file"], "fs" => ["separate-options"], _ => Array.Empty<string>() }));
+        Assert.That(features, Is.EqualTo(device switch { "blk" => ["read-only", "blk-file"], "fs" => ["migrate-precopy", "separate-options"], _ => Array.Empty<string>() }));
     }
 
     [TestCase(15)]

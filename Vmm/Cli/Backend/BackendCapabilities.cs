@@ -11,7 +11,7 @@ internal static class BackendCapabilities
     {
         // The features are options that a management layer may use.
         "blk" => """{"type": "block", "features": ["read-only", "blk-file"]}""" + "\n",
-        "fs" => """{"type": "fs", "features": ["separate-options"]}""" + "\n",
+        "fs" => """{"type": "fs", "features": ["migrate-precopy", "separate-options"]}""" + "\n",
         "net" or "rng" or "console" or "vsock" => $$"""{"type": "{{device}}"}""" + "\n",
         _ => null,
     };

@@ -45,6 +45,9 @@ internal sealed class FsBackendOptions : BackendOptions
     [Option("no-posix-acl", HelpText = "No POSIX ACLs.")]
     public bool NoPosixAcl { get; set; }
 
+    [Option("security-label", HelpText = "The guest labels files as it makes them (SELinux, Smack); --xattrmap says how the host keeps the labels.")]
+    public bool SecurityLabel { get; set; }
+
     [Option("no-host-locks", HelpText = "Locks of the guest's do not hold against programs of the host, nor theirs against the guest.")]
     public bool NoHostLocks { get; set; }
 
@@ -86,6 +89,9 @@ internal sealed class FsBackendOptions : BackendOptions
     [Option("translate-gid", MetaValue = "RULE", HelpText = "The same for groups. Repeatable.")]
     public string? TranslateGid { get; set; }
 
+    [Option("migration-mode", MetaValue = "MODE", HelpText = "find-paths, the way in which a state is saved and loaded here (default: find-paths).")]
+    public string? MigrationMode { get; set; }
+
     [Option("rlimit-nofile", MetaValue = "N", HelpText = "The most descriptors that the process may have (default: as many as it is allowed).")]
     public string? RlimitNofile { get; set; }
 
@@ -114,6 +120,7 @@ internal sealed class FsBackendOptions : BackendOptions
         foreach ((bool one, string oneName, bool other, string otherName) in new[]
         {
             (Xattr, "--xattr", NoXattr, "--no-xattr"), (PosixAcl, "--posix-acl", NoPosixAcl, "--no-posix-acl"), (PosixAcl, "--posix-acl", NoXattr, "--no-xattr"),
+            (SecurityLabel, "--security-label", NoXattr, "--no-xattr"),
             (KillprivV2, "--killpriv-v2", NoKillprivV2, "--no-killpriv-v2"), (Writeback, "--writeback", ReadOnly, "--readonly"),
         })
         {
@@ -125,6 +132,8 @@ internal sealed class FsBackendOptions : BackendOptions
             throw new UsageException("--posix-acl: cannot stand beside --translate-uid or --translate-gid: the numbers in ACLs are not translated");
         if (InodeFileHandles is string handles)
             _ = Choice.Parse(new OptionValue("--inode-file-handles", null, handles), ("never", false), ("prefer", true));
+        if (MigrationMode is string mode)
+            _ = Choice.Parse(new OptionValue("--migration-mode", null, mode), ("find-paths", true));
         return new FileSystemOptions
         {
             Directory = RequirePath("--shared-dir", SharedDir),
@@ -135,6 +144,7 @@ internal sealed class FsBackendOptions : BackendOptions
             Xattr = !NoXattr,
             XattrMap = XattrMapText is string map ? ParseXattrMap(new OptionValue("--xattrmap", null, map)) : null,
             PosixAcl = !NoXattr && !NoPosixAcl && !isTranslated,
+            SecurityLabel = SecurityLabel,
             HostLocks = !NoHostLocks,
             AllowDirectIo = AllowDirectIo,
             ReadDirectoryPlus = !NoReaddirplus,

@@ -269,6 +269,35 @@ public class FuseRequestTests : FileSystemTest
         Assert.That(guest.SetXattr(guest.Node("file"), "system.posix_acl_access", [2, 0, 0, 0]), Is.EqualTo(-Notsupported), "nobody would check it");
     }
 
+    [TestCase(true)]
+    [TestCase(false)]
+    public void SecurityLabel_OfANewFile_IsKept(bool isExtension)
+    {
+        FuseGuest guest = Begin("--security-label", "--xattrmap", ":map:security.selinux:user.virtiofs.:");
+        Assert.That(guest.Flags & (ulong)FuseFlags.SecurityContext, Is.Not.Zero);
+        byte[] value = "system_u:object_r:etc_t:s0"u8.ToArray();
+        byte[] context = [.. Bytes((uint)value.Length, 0U), .. Name("security.selinux"), .. value];
+        context = [.. context, .. new byte[-context.Length & 7]];
+        byte[] header = Bytes((uint)(8 + context.Length), 1U);
+        int Make(uint code, byte[] arguments, string name)
+        {
+            byte[] names = [.. arguments, .. Name(name), .. code == 6 ? Name("target") : []];
+            byte[] padding = isExtension ? new byte[-names.Length & 7] : [];
+            return guest.Fuse.Try(code, FuseGuest.Root, [.. names, .. padding, .. header, .. context], 144, out _, extensions: isExtension ? 8 + context.Length : 0);
+        }
+        Assert.That(Make(35, Bytes(0x42U, 0x81A4U, 0U, 0U), "file"), Is.Zero, "create");
+        Assert.That(Make(9, Bytes(0x1EDU, 0U), "directory"), Is.Zero, "mkdir");
+        foreach (string name in new[] { "file", "directory" })
+        {
+            Assert.That(guest.GetXattr(guest.Node(name), "security.selinux", out byte[] kept), Is.Zero, name);
+            Assert.That(kept, Is.EqualTo(value), name);
+        }
+        // A name that the host does not take: nothing is left.
+        context[8 + "security.".Length] = (byte)'x';
+        Assert.That(Make(9, Bytes(0x1EDU, 0U), "refused"), Is.Negative);
+        Assert.That(Directory.Exists(In("refused")), Is.False);
+    }
+
     [Test]
     public void Xattrs_Off_AreNotThere()
     {
