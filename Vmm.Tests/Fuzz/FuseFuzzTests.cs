@@ -2,6 +2,7 @@ using System.Runtime.InteropServices;
 using NUnit.Framework;
 using Vmm.Devices.Backends.FileSystem;
 using Vmm.Tests.Devices.Backends;
+using Vmm.Tests.Integration.Linux.Devices;
 using Vmm.Vhost.User.Backend;
 
 namespace Vmm.Tests.Fuzz;
@@ -36,7 +37,7 @@ public sealed class FuseFuzzTests
         }
         finally
         {
-            Directory.Delete(scratch, recursive: true);
+            HostCommand.Run("rm", "-rf", scratch);   // names of any bytes
         }
     }
 
@@ -70,9 +71,10 @@ public sealed class FuseFuzzTests
     private static byte[] Make(Random random, string outside)
     {
         uint code = random.Next(20) == 0 ? (uint)random.Next() : (uint)random.Next(1, 54);
-        if (code is 36 or 38 && random.Next(10) != 0)
-            code = 1;
-        ulong node = random.Next(4) == 0 ? (ulong)random.NextInt64() : (ulong)random.Next(1, 12);
+        // There must be files for the others to work with.
+        if (random.Next(3) == 0 || (code is 26 or 36 or 38 && random.Next(10) != 0))
+            code = random.Next(5) switch { 0 => 35, 1 => 9, 2 => 6, 3 => 14, _ => 1 };
+        ulong node = random.Next(12) switch { 0 => (ulong)random.NextInt64(), < 6 => 1, _ => (ulong)random.Next(1, 12) };
         var arguments = new List<byte>();
         int numbers = code switch { 1 or 10 or 11 => 0, 6 => 0, 9 or 12 or 13 or 14 or 27 or 3 => 1, 8 or 35 or 45 or 51 => 2, 15 or 16 or 28 or 44 => 5, 4 => 11, 31 or 32 or 33 => 6, _ => random.Next(8) };
         for (int i = 0; i < numbers; i++)

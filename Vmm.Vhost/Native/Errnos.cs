@@ -68,6 +68,27 @@ public static class Errnos
     /// <summary>Function not implemented.</summary>
     public const int Enosys = 38;
 
+    /// <summary>Argument list too long.</summary>
+    public const int E2big = 7;
+
+    /// <summary>Text file busy: a program that is being executed.</summary>
+    public const int Etxtbsy = 26;
+
+    /// <summary>Read-only file system.</summary>
+    public const int Erofs = 30;
+
+    /// <summary>Result too large for the room that there is.</summary>
+    public const int Erange = 34;
+
+    /// <summary>No data: of an extended attribute that is not there.</summary>
+    public const int Enodata = 61;
+
+    /// <summary>Protocol error.</summary>
+    public const int Eproto = 71;
+
+    /// <summary>Stale file handle: it meant a file that is gone.</summary>
+    public const int Estale = 116;
+
     /// <summary>Is a directory.</summary>
     public const int Eisdir = 21;
 

@@ -358,10 +358,16 @@ static void posix(const char *root)
     CHECK(symlink("/proc/version", "absolute") == 0 && access("absolute", R_OK) == 0);
     CHECK(open("soft", O_RDONLY | O_NOFOLLOW) < 0 && errno == ELOOP);
     fd = open(".", O_TMPFILE | O_RDWR, 0644);
-    CHECK(fd >= 0 && write(fd, "tmp", 3) == 3);
-    snprintf(text, sizeof(text), "/proc/self/fd/%d", fd);
-    CHECK(linkat(AT_FDCWD, text, AT_FDCWD, "named", AT_SYMLINK_FOLLOW) == 0 && holds("named", "tmp"));
-    close(fd);
+    if (fd < 0 && errno == EOPNOTSUPP) { // the file system below has none
+        printf("tmpfile=none\n");
+        close(make("named", "tmp"));
+    } else {
+        CHECK(fd >= 0 && write(fd, "tmp", 3) == 3);
+        snprintf(text, sizeof(text), "/proc/self/fd/%d", fd);
+        CHECK(linkat(AT_FDCWD, text, AT_FDCWD, "named", AT_SYMLINK_FOLLOW) == 0 && holds("named", "tmp"));
+        close(fd);
+        printf("tmpfile=linked\n");
+    }
     CHECK(mkfifo("fifo", 0644) == 0 && stat("fifo", &status) == 0 && S_ISFIFO(status.st_mode));
     CHECK(mknod("null", S_IFCHR | 0666, makedev(1, 3)) == 0 && (fd = open("null", O_WRONLY)) >= 0 && write(fd, "x", 1) == 1);
     close(fd);
@@ -389,11 +395,16 @@ static void posix(const char *root)
 
     // Extended attributes, with those that overlayfs needs, and file capabilities.
     static const unsigned char capability[20] = {1, 0, 0, 2, 0, 4};
-    CHECK(setxattr("owned", "user.mine", "value", 5, 0) == 0 && getxattr("owned", "user.mine", text, sizeof(text)) == 5 && memcmp(text, "value", 5) == 0);
-    CHECK(setxattr("directory", "trusted.overlay.opaque", "y", 1, 0) == 0 && getxattr("directory", "trusted.overlay.opaque", text, sizeof(text)) == 1);
-    CHECK(listxattr("directory", text, sizeof(text)) == sizeof("trusted.overlay.opaque"));
-    CHECK(removexattr("owned", "user.mine") == 0 && getxattr("owned", "user.mine", text, sizeof(text)) < 0 && errno == ENODATA);
-    CHECK(setxattr("owned", "security.capability", capability, sizeof(capability), 0) == 0 && getxattr("owned", "security.capability", text, sizeof(text)) == 20);
+    if (setxattr("owned", "user.mine", "value", 5, 0) < 0 && errno == EOPNOTSUPP) {
+        printf("xattr=none\n");
+    } else {
+        CHECK(getxattr("owned", "user.mine", text, sizeof(text)) == 5 && memcmp(text, "value", 5) == 0);
+        CHECK(setxattr("directory", "trusted.overlay.opaque", "y", 1, 0) == 0 && getxattr("directory", "trusted.overlay.opaque", text, sizeof(text)) == 1);
+        CHECK(listxattr("directory", text, sizeof(text)) == sizeof("trusted.overlay.opaque"));
+        CHECK(removexattr("owned", "user.mine") == 0 && getxattr("owned", "user.mine", text, sizeof(text)) < 0 && errno == ENODATA);
+        CHECK(setxattr("owned", "security.capability", capability, sizeof(capability), 0) == 0 && getxattr("owned", "security.capability", text, sizeof(text)) == 20);
+        printf("xattr=kept\n");
+    }
 
     // Locks, against another process.
     fd = open("named", O_RDWR);

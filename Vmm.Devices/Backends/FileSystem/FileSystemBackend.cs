@@ -33,7 +33,7 @@ public sealed class FileSystemBackend : VhostUserDevice, IDisposable
 
     /// <summary>And those of one that is root and makes files for the guest's users.</summary>
     public static readonly IReadOnlyList<SystemCallRule> IdentityCalls =
-        [SystemCallNumber.Setfsuid, SystemCallNumber.Setfsgid, SystemCallNumber.Setgroups, SystemCallNumber.Capset];
+        [SystemCallNumber.Setfsuid, SystemCallNumber.Setfsgid, SystemCallNumber.Setgroups, SystemCallNumber.Capget, SystemCallNumber.Capset];
 
     private const uint GetLock = 36, SetLock = 37;      // F_OFD_GETLK and F_OFD_SETLK of asm-generic/fcntl.h
     private const int QueueSize = 1024;

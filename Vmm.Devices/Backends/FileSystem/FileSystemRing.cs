@@ -13,7 +13,6 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool) : IRin
     private readonly Lock _lock = new();
     private readonly List<FuseRequest> _done = [];      // by other threads
     private readonly Stack<FuseRequest> _free = [];
-    private readonly BusyPoll _poll = new();
     private FuseRequest[] _taken = [];
     private int _takenCount;
     private int _pending;
@@ -38,25 +37,11 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool) : IRin
     /// <inheritdoc/>
     public void Process(BackendRing ring)
     {
-        _poll.Begin();
-        while (true)
-        {
-            int done = Reap(ring);
-            while (ring.TryTake(out DescriptorChain chain))
-            {
-                Begin(ring, ref chain);
-                done++;
-            }
-            if (_uncalled > 0)
-                Call(ring);
-            if (ring.IsTurnOver)
-                return;
-            if (done > 0)
-                _poll.Restart();
-            else if (!_poll.ShouldGoOn())
-                break;
-        }
-        _poll.End();
+        Reap(ring);
+        while (ring.TryTake(out DescriptorChain chain))
+            Begin(ring, in chain);
+        if (_uncalled > 0)
+            Call(ring);
     }
 
     /// <inheritdoc/>

@@ -181,6 +181,13 @@ internal struct FuseStatFs
     public uint FragmentSize;
 }
 
+/// <summary>struct fuse_write_out.</summary>
+internal readonly record struct FuseWriteReply(uint Size, uint Padding);
+
+internal readonly record struct FuseAccess(uint Mask, uint Padding);
+
+internal readonly record struct FuseForgetBatch(uint Count, uint Padding);
+
 internal readonly record struct FuseFsync(ulong Handle, uint Flags, uint Padding)
 {
     public const uint DataOnly = 1;         // FUSE_FSYNC_FDATASYNC

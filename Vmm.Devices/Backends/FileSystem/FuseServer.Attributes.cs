@@ -156,16 +156,16 @@ internal sealed partial class FuseServer
 
     private long CheckAccess(FuseRequest request, Inode inode)
     {
-        if (!request.TryTake(out FuseXattrSize mask))      // struct fuse_access_in has the same two fields
+        if (!request.TryTake(out FuseAccess arguments))
             return -Errnos.Einval;
         const uint all = 7;         // R_OK | W_OK | X_OK
-        if ((mask.Size & ~all) != 0)
+        if ((arguments.Mask & ~all) != 0)
             return -Errnos.Einval;
         using HeldDescriptor path = _inodes.Hold(inode, out int error), links = _links.Hold();
         if (error < 0)
             return error;
         using var caller = Caller.Become(this, request, out error);
-        return error < 0 ? error : FileTree.CheckAccess(in links, in path, mask.Size);
+        return error < 0 ? error : FileTree.CheckAccess(in links, in path, arguments.Mask);
     }
 
     private long GetFileSystem(FuseRequest request, Inode inode)

@@ -41,7 +41,7 @@ internal sealed partial class FuseServer
         using (file)
         {
             if (!isWritable && (arguments.Flags & FuseSetupMapping.Writable) != 0)
-                return -Erofs;
+                return -Errnos.Erofs;
             return _window.Map(frontEnd, arguments.WindowOffset, arguments.Length, inode.Id, file!, arguments.FileOffset, isWritable);
         }
     }

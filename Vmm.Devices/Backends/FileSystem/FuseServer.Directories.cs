@@ -16,7 +16,7 @@ internal sealed partial class FuseServer
         if (!request.TryTake(out FuseOpen _) || request.Room < FuseOpenReply.WireSize)
             return -Errnos.Einval;
         if (!inode.IsDirectory)
-            return -Enotdir;
+            return -Errnos.Enotdir;
         using HeldDescriptor path = _inodes.Hold(inode, out int error);
         if (error < 0 || (error = Reopen(in path, FileTree.DirectoryOnly, out FileDescriptor? directory)) < 0)
             return error;

@@ -51,7 +51,7 @@ internal sealed partial class FuseServer
         if (access == FileTree.AccessMask)
             return -Errnos.Einval;
         if (Options.IsReadOnly && (access != 0 || (flags & FileTree.Truncate) != 0))
-            return -Erofs;
+            return -Errnos.Erofs;
         // A cache that is written back later reads what it does not have, and knows best where a file ends.
         if (Has(FuseFlags.WritebackCache))
             flags = (flags & ~(FileTree.Append | FileTree.AccessMask)) | (access == FileTree.WriteOnly ? FileTree.ReadWrite : access);
@@ -80,7 +80,7 @@ internal sealed partial class FuseServer
         if (error < 0)
             return error;
         // O_EXCL always: what is there already may be a device, or a link.
-        int number = Options.IsReadOnly ? -Erofs : MakeFile(request, in directory, name, flags | FileTree.Create | FileTree.Exclusive, in arguments);
+        int number = Options.IsReadOnly ? -Errnos.Erofs : MakeFile(request, in directory, name, flags | FileTree.Create | FileTree.Exclusive, in arguments);
         if (number == -Errnos.Eexist && ((int)arguments.Flags & FileTree.Exclusive) == 0)
             return CreateOverExisting(request, parent, in directory, name, flags, arguments.OpenFlags);
         if (number < 0)
@@ -191,16 +191,18 @@ internal sealed partial class FuseServer
         using HeldDescriptor file = opened.Descriptor.Hold();
         ulong size = Math.Min(Math.Min(arguments.Size, MaxTransfer), (ulong)request.Room);
         ulong done = 0;
+        bool asks = !mayWait && !opened.CannotTell;
         request.IsReplyInPlace = true;
         // A short answer would be the file's end for the guest.
         while (done < size)
         {
-            long count = OpenFileIo.Read(in file, request.ReplyVectors(done, size - done), (long)(arguments.Offset + done), noWait: !mayWait);
-            if (count == -Errnos.Eagain && !mayWait)
+            long count = OpenFileIo.Read(in file, request.ReplyVectors(done, size - done), (long)(arguments.Offset + done), noWait: asks);
+            if (count == -Errnos.Eagain && asks)
                 return NeedsThread;
-            if (count == -Errnos.Eopnotsupp && !mayWait)
+            if (count == -Errnos.Eopnotsupp && asks)
             {
-                mayWait = true;     // a file system that cannot tell
+                asks = false;
+                opened.CannotTell = true;
                 continue;
             }
             if (count < 0 && done == 0)
@@ -235,7 +237,7 @@ internal sealed partial class FuseServer
                 break;
             done += (ulong)count;
         }
-        return request.Reply(new FuseXattrSize((uint)done, 0));     // struct fuse_write_out has the same two fields
+        return request.Reply(new FuseWriteReply((uint)done, 0));
     }
 
     private long Flush(FuseRequest request, Inode inode)
@@ -296,13 +298,12 @@ internal sealed partial class FuseServer
         using HeldDescriptor from = source.Descriptor.Hold(), to = target.Descriptor.Hold();
         using var powers = WithoutSetId.Begin(this, Has(FuseFlags.HandleKillPrivileges2));
         long result = OpenFileIo.CopyRange(in from, (long)arguments.Offset, in to, (long)arguments.TargetOffset, Math.Min(arguments.Length, most));
-        return result < 0 ? result : request.Reply(new FuseXattrSize((uint)result, 0));
+        return result < 0 ? result : request.Reply(new FuseWriteReply((uint)result, 0));
     }
 
     // What chattr(1) and lsattr(1) ask for. Nothing else is passed on: what a request means is the driver's, and the file's owner on the host has not agreed.
     private long Ioctl(FuseRequest request)
     {
-        const int enotty = Errnos.Enotty;
         if (!request.TryTake(out FuseIoctl arguments))
             return -Errnos.Einval;
         if (_handles.Find(arguments.Handle) is not { } opened)
@@ -317,9 +318,9 @@ internal sealed partial class FuseServer
             _ => ((IoctlRequest?)null, 0),
         };
         if (command is null)
-            return -enotty;
+            return -Errnos.Enotty;
         if (isSet && Options.IsReadOnly)
-            return -Erofs;
+            return -Errnos.Erofs;
         Span<byte> data = stackalloc byte[32];
         data.Clear();
         if (isSet && (!request.TryTakeBytes(sizeof(int), out ReadOnlySpan<byte> value) || !value.TryCopyTo(data)))

@@ -109,7 +109,7 @@ internal sealed partial class FuseServer
             return error;
         // To lock for writing one must be able to write.
         error = Options.IsReadOnly ? -Errnos.Eacces : Reopen(in path, FileTree.ReadWrite | FileTree.NonBlocking, out file);
-        if (error is -Errnos.Eacces or -Erofs or -Errnos.Eperm or -Etxtbsy && (error = Reopen(in path, FileTree.NonBlocking, out file)) < 0)
+        if (error is -Errnos.Eacces or -Errnos.Erofs or -Errnos.Eperm or -Errnos.Etxtbsy && (error = Reopen(in path, FileTree.NonBlocking, out file)) < 0)
             return error;
         if (error < 0)
             return error;
@@ -123,8 +123,6 @@ internal sealed partial class FuseServer
         }
         return 0;
     }
-
-    private const int Etxtbsy = 26;
 
     private void ReleaseLocks(Inode inode, ulong owner)
     {

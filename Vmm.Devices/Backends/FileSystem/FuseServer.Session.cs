@@ -44,7 +44,7 @@ internal sealed partial class FuseServer
         if (init.Major < Major || (init.Major == Major && init.Minor < OldestMinor))
         {
             s_log.Warn("{Directory}: the guest speaks FUSE {Major}.{Minor}: 7.31 is needed (Linux 5.4)", Options.Directory, init.Major, init.Minor);
-            return -Eproto;
+            return -Errnos.Eproto;
         }
         // A client that is newer asks again, with a version that both know.
         if (init.Major > Major)

@@ -6,7 +6,6 @@ namespace Vmm.Devices.Backends.FileSystem;
 /// <content>Extended attributes.</content>
 internal sealed partial class FuseServer
 {
-    private const int Enodata = 61, Erange = 34, E2Big = 7;
     private const uint XattrFlags = 3;      // XATTR_CREATE and XATTR_REPLACE of linux/xattr.h
     private const int HostNameRoom = 512;
 
@@ -23,7 +22,7 @@ internal sealed partial class FuseServer
             return -Errnos.Einval;
         name = name[..^1];
         if (name.Length > ExtendedAttributes.MaxName)
-            return -Erange;
+            return -Errnos.Erange;
         // Nobody checks ACLs that the guest's kernel does not know of.
         if (!Has(FuseFlags.PosixAcl) && name.StartsWith(AclPrefix))
             return -Errnos.Eopnotsupp;
@@ -37,7 +36,7 @@ internal sealed partial class FuseServer
         Span<byte> name = stackalloc byte[HostNameRoom];
         int error = TakeXattrName(request, name);
         if (error < 0)
-            return error == -Errnos.Eperm ? -Enodata : error;
+            return error == -Errnos.Eperm ? -Errnos.Enodata : error;
         using HeldDescriptor path = _inodes.Hold(inode, out error);
         if (error < 0)
             return error;
@@ -58,7 +57,7 @@ internal sealed partial class FuseServer
         if (error < 0)
             return error;
         if (arguments.Size > ExtendedAttributes.MaxSize)
-            return -E2Big;
+            return -Errnos.E2big;
         if ((arguments.Flags & ~XattrFlags) != 0 || !request.TryTakeBytes(arguments.Size, out ReadOnlySpan<byte> value))
             return -Errnos.Einval;
         using HeldDescriptor path = _inodes.Hold(inode, out error);
@@ -109,6 +108,6 @@ internal sealed partial class FuseServer
         }
         if (arguments.Size == 0)
             return request.Reply(new FuseXattrSize((uint)length, 0));
-        return length <= arguments.Size ? length : -Erange;
+        return length <= arguments.Size ? length : -Errnos.Erange;
     }
 }

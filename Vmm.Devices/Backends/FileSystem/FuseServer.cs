@@ -20,7 +20,6 @@ internal sealed partial class FuseServer : IDisposable
     public const ulong KeptCapabilities = ThreadPrivileges.Chown | ThreadPrivileges.DacOverride | ThreadPrivileges.Fowner | ThreadPrivileges.Fsetid
         | ThreadPrivileges.SetGid | ThreadPrivileges.SetUid | ThreadPrivileges.Mknod | ThreadPrivileges.Setfcap;
 
-    private const int Erofs = 30, Eproto = 71;
     private const int DescriptorsForOthers = 256;   // besides those of files: rings, memory, connections, what is opened for a moment
 
     private static readonly BoundedLog s_log = new("Vmm.Devices.Backends.FileSystem");
@@ -28,6 +27,7 @@ internal sealed partial class FuseServer : IDisposable
     private readonly FileDescriptor _links;
     private readonly InodeTable _inodes;
     private readonly HandleTable _handles;
+    private readonly Lazy<ulong> _capabilities;     // asked for by a request, when the process is confined
     private FuseFlags _flags;
     private volatile bool _isReady;
 
@@ -36,6 +36,7 @@ internal sealed partial class FuseServer : IDisposable
     public FuseServer(FileSystemOptions options)
     {
         Options = options;
+        _capabilities = new Lazy<ulong>(() => ActsForUsers ? ThreadPrivileges.Permitted : 0);
         _window = options.DaxWindow > 0 ? new DaxWindow(options.DaxWindow) : null;
         _links = OpenLinks();
         try
@@ -56,7 +57,6 @@ internal sealed partial class FuseServer : IDisposable
             _handles = new HandleTable(_inodes);
             _waiters = new LockWaiters(this);
             ActsForUsers = ThreadIdentity.CanChange;
-            Capabilities = ActsForUsers ? ThreadPrivileges.Permitted & KeptCapabilities : 0;
         }
         catch (ErrnoException e)
         {
@@ -86,7 +86,7 @@ internal sealed partial class FuseServer : IDisposable
     public bool ActsForUsers { get; }
 
     /// <summary>The capabilities that a thread has while it serves, as bits of <see cref="ThreadPrivileges"/>; 0 for a process that acts for no users.</summary>
-    public ulong Capabilities { get; }
+    public ulong Capabilities => _capabilities.Value;
 
     /// <summary>Files that the guest knows, those of them that have a descriptor, and openings.</summary>
     public (int Files, int Descriptors, int Handles) Count => (_inodes.Count.Files, _inodes.Count.Descriptors, _handles.Count);
@@ -108,7 +108,7 @@ internal sealed partial class FuseServer : IDisposable
         if (!mayWait && MayWait(opcode))
             return NeedsThread;
         if (Options.IsReadOnly && Changes(opcode))
-            return -Erofs;
+            return -Errnos.Erofs;
         try
         {
             long result = Dispatch(request, opcode, mayWait);
@@ -227,9 +227,9 @@ internal sealed partial class FuseServer : IDisposable
 
     private long ForgetBatch(FuseRequest request)
     {
-        if (!request.TryTake(out FuseXattrSize count))     // struct fuse_batch_forget_in has the same two fields
+        if (!request.TryTake(out FuseForgetBatch batch))
             return 0;
-        for (uint i = 0; i < count.Size && request.TryTake(out FuseForgetOne one); i++)
+        for (uint i = 0; i < batch.Count && request.TryTake(out FuseForgetOne one); i++)
             _inodes.Forget(one.Node, one.Lookups);
         return 0;
     }
@@ -252,7 +252,7 @@ internal sealed partial class FuseServer : IDisposable
         {
             return FileTree.OpenDirectory(directory);
         }
-        catch (ErrnoException e) when (e.Errno is Errnos.Enoent or Enotdir)
+        catch (ErrnoException e) when (e.Errno is Errnos.Enoent or Errnos.Enotdir)
         {
             throw new VhostException($"{directory} is no directory: make it first, or give another", e);
         }
@@ -261,6 +261,4 @@ internal sealed partial class FuseServer : IDisposable
             throw new VhostException(e.Message, e);
         }
     }
-
-    private const int Enotdir = 20;
 }

@@ -11,7 +11,6 @@ internal sealed class InodeTable : IDisposable
     /// <summary>FUSE_ROOT_ID.</summary>
     public const ulong RootId = 1;
 
-    private const int Estale = 116;
     private const int MaxPath = 4000;       // bytes of a path that is opened at once; PATH_MAX is 4096
     private const int MaxDepth = 10_000;    // of a directory
 
@@ -444,7 +443,7 @@ internal sealed class InodeTable : IDisposable
             }
         }
         opened.Dispose();
-        return OpenByHandle(inode, out path) == 0 ? 0 : -Estale;
+        return OpenByHandle(inode, out path) == 0 ? 0 : -Errnos.Estale;
     }
 
     private int OpenByHandle(Inode inode, out FileDescriptor? path)
@@ -454,7 +453,7 @@ internal sealed class InodeTable : IDisposable
         lock (_lock)
             file = inode.FirstOpen;
         if (file is null || Links is not { } links)
-            return -Estale;
+            return -Errnos.Estale;
         try
         {
             using HeldDescriptor heldLinks = links.Hold(), held = file.Descriptor.Hold();
@@ -466,7 +465,7 @@ internal sealed class InodeTable : IDisposable
         }
         catch (ObjectDisposedException)
         {
-            return -Estale;
+            return -Errnos.Estale;
         }
     }
 
@@ -483,7 +482,7 @@ internal sealed class InodeTable : IDisposable
             for (Inode each = inode; each != Root; each = each.Parent)
             {
                 if (each.Parent is null || names.Count > MaxDepth)
-                    return -Estale;
+                    return -Errnos.Estale;
                 names.Add(each.Name);
             }
         }
@@ -506,13 +505,13 @@ internal sealed class InodeTable : IDisposable
                 at?.Dispose();
                 at = null;
                 if (number < 0)
-                    return number is -Errnos.Emfile or -Errnos.Enfile or -Errnos.Enomem ? number : -Estale;
+                    return number is -Errnos.Emfile or -Errnos.Enfile or -Errnos.Enomem ? number : -Errnos.Estale;
                 at = new FileDescriptor(number);
                 length = 0;
             }
             opened = at;
             at = null;
-            return opened is null ? -Estale : 0;
+            return opened is null ? -Errnos.Estale : 0;
         }
         finally
         {

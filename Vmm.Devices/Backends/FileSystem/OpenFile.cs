@@ -20,6 +20,9 @@ internal sealed class OpenFile(ulong handle, Inode inode, FileDescriptor descrip
     /// <summary>Whether reads and writes wait for the disk: it was opened with O_DIRECT or O_SYNC.</summary>
     public bool MayBlock => (Flags & (FileTree.Direct | FileTree.DataSynchronous)) != 0;
 
+    /// <summary>Whether the file system cannot say that a read would have to wait for the disk (RWF_NOWAIT).</summary>
+    public bool CannotTell { get; set; }
+
     /// <summary>Where it is in the <see cref="SessionTable"/>; -1 if it is not.</summary>
     public int Slot { get; set; } = -1;
 

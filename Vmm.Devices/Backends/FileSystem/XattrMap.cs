@@ -1,4 +1,5 @@
 using System.Text;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Devices.Backends.FileSystem;
 
@@ -78,18 +79,18 @@ public sealed class XattrMap
             if (rule.Scope == XattrScope.Server || !name.StartsWith(rule.Key))
                 continue;
             if (rule.Kind == XattrRuleKind.Bad)
-                return -Vhost.Native.Errnos.Eperm;
+                return -Errnos.Eperm;
             if (rule.Kind == XattrRuleKind.Unsupported)
-                return -Vhost.Native.Errnos.Eopnotsupp;
+                return -Errnos.Eopnotsupp;
             ReadOnlySpan<byte> prefix = rule.Kind == XattrRuleKind.Prefix ? rule.Prepend : [];
             if (prefix.Length + name.Length >= target.Length)
-                return -Erange;
+                return -Errnos.Erange;
             prefix.CopyTo(target);
             name.CopyTo(target[prefix.Length..]);
             target[prefix.Length + name.Length] = 0;
             return 0;
         }
-        return -Vhost.Native.Errnos.Eopnotsupp;
+        return -Errnos.Eopnotsupp;
     }
 
     /// <summary>What the guest sees of an attribute that the host has.</summary>
@@ -112,8 +113,6 @@ public sealed class XattrMap
         }
         return [];
     }
-
-    private const int Erange = 34;
 
     private static void AddMap(List<XattrRule> rules, string key, string prefix)
     {

@@ -26,13 +26,22 @@ public class QemuFileSystemTests : PeerTest
             Script =
                 """
                 stty -echo
-                modprobe -a virtio_pci virtiofs
-                mkdir /share
+                modprobe -a virtio_pci virtiofs overlay
+                mkdir /share /merged
                 mount -t virtiofs work /share || exit 1
                 mkdir /share/posix /share/files
                 fstest posix /share/posix || exit 1
                 fstest files /share/files 100 || exit 1
                 fstest random /share/random 10 42 || exit 1
+                mkdir /share/lower /share/upper /share/workdir
+                echo below > /share/lower/file
+                mkdir /share/lower/directory
+                mount -t overlay -o lowerdir=/share/lower,upperdir=/share/upper,workdir=/share/workdir overlay /merged || exit 1
+                echo above > /merged/file
+                rm -r /merged/directory
+                mkdir /merged/directory
+                echo "overlay=$(cat /merged/file)"
+                umount /merged
                 umount /share
                 mount -t virtiofs work /share && echo "again=$(ls /share | wc -l)"
                 umount /share
@@ -45,8 +54,10 @@ public class QemuFileSystemTests : PeerTest
             "-kernel", run[2], "-initrd", run[4], "-append", "console=ttyS0 quiet panic=-1",
             "-chardev", $"socket,id=fs,path={SocketPath}", "-device", "vhost-user-fs-pci,chardev=fs,tag=work,num-request-queues=2");
         Assert.That(guest.WaitForEnd(s_limit), Is.Zero, guest.Text);
-        Assert.That(guest.Output, Does.Contain("posix=ok").And.Contain("operations=").And.Contain("again=3"), guest.Text);
+        Assert.That(guest.Output, Does.Contain("posix=ok").And.Contain("operations=").And.Contain("again=6").And.Contain("overlay=above").And.Contain("tmpfile=linked")
+            .And.Contain("xattr=kept"), guest.Text);
         Assert.That(guest.Output, Does.Not.Contain("fstest:"), guest.Text);
-        Assert.That(File.Exists(Path.Combine(shared, "random")));
+        Assert.That(File.ReadAllText(Path.Combine(shared, "upper", "file")), Is.EqualTo("above\n"));
+        Assert.That(File.ReadAllText(Path.Combine(shared, "lower", "file")), Is.EqualTo("below\n"));
     }
 }

@@ -65,6 +65,7 @@ public enum SystemCallNumber
     Setgroups = 116,
     Setfsuid = 122,
     Setfsgid = 123,
+    Capget = 125,
     Capset = 126,
     RtSigtimedwait = 128,
     Sigaltstack = 131,

@@ -18,7 +18,7 @@ public class FileSystemConfinementTests : FileSystemTest
     private static readonly string[] s_ownCalls =
     [
         "openat", "openat2", "statx", "getdents64", "unlinkat", "renameat2", "mknodat", "utimensat", "setxattr", "setgroups", "capset", "fchownat", "fchmodat", "linkat",
-        "symlinkat", "mkdirat", "copy_file_range",
+        "symlinkat", "mkdirat", "copy_file_range", "capget",
     ];
 
     private string _injector = "";

@@ -1,16 +1,15 @@
-using System.Diagnostics;
+using System.Runtime.Versioning;
 using System.Text;
 using NUnit.Framework;
 using Vmm.Devices.Backends.FileSystem;
-using Vmm.Tests.Fakes;
 using Vmm.Tests.Integration;
 using Vmm.Tests.Integration.Linux.Devices;
-using Vmm.Vhost.Native;
 using static Vmm.Tests.Conformance.FuseClient;
 
 namespace Vmm.Tests.Devices.Backends.FileSystem;
 
 /// <summary>What requests of a guest do on the host.</summary>
+[SupportedOSPlatform("linux")]
 public class FuseRequestTests : FileSystemTest
 {
     private const int Eperm = 1, Eio = 5, Enxio = 6, Ebadf = 9, Eagain = 11, Exist = 17, Enotdir = 20, Isdir = 21, Invalid = 22, Rofs = 30, Nametoolong = 36,

@@ -1,4 +1,3 @@
-using NUnit.Framework;
 using Vmm.Tests.Conformance;
 using Vmm.Tests.Fakes;
 using Vmm.Vhost.Memory;

@@ -52,7 +52,7 @@ public class FileSystemTests : DeviceTest
         Assert.That(ProcFs.ProcessesWithEnvironment(VmmProcess.Mark), Is.Empty, "daemons");
     }
 
-    // What programs expect; overlayfs with its upper directory there; and a daemon that is killed while files are open.
+    // What programs expect, and a daemon that is killed while files are open.
     [Test]
     public void Source_OurDaemon_IsAWholeFileSystemThatOutlivesIt()
     {
@@ -60,18 +60,11 @@ public class FileSystemTests : DeviceTest
         File.WriteAllText(Path.Combine(readOnly, "file"), "fixed");
         VmmProcess process = Boot(GuestWith(
             """
-            modprobe -q overlay
-            mkdir /share /fixed /merged
+            mkdir /share /fixed
             mount -t virtiofs work /share || exit 1
             mount -t virtiofs fixed /fixed || exit 1
-            mkdir /share/posix /share/upper /share/workdir
+            mkdir /share/posix
             fstest posix /share/posix || exit 1
-            mount -t overlay -o lowerdir=/fixed,upperdir=/share/upper,workdir=/share/workdir overlay /merged || exit 1
-            echo changed > /merged/file
-            mkdir /merged/made
-            rm -r /merged/made
-            echo overlay=$(cat /merged/file)
-            umount /merged
             touch /fixed/no 2> /dev/null || echo "readonly=yes"
             exec 3< /share/before
             read -r first <&3
@@ -93,11 +86,10 @@ public class FileSystemTests : DeviceTest
 
         Assert.That(result.ExitCode, Is.Zero, result.Summary);
         Assert.That(result.Output, Does.Contain(LinuxGuest.Ended(0)), result.Summary);
-        Assert.That((ValueOf(result, "posix"), ValueOf(result, "overlay"), ValueOf(result, "readonly")), Is.EqualTo(("ok", "changed", "yes")));
+        Assert.That((ValueOf(result, "posix"), ValueOf(result, "readonly")), Is.EqualTo(("ok", "yes")));
         Assert.That(ValueOf(result, "lines"), Is.EqualTo("one,two"), "a file that was open all the time");
         Assert.That(result.Errors, Does.Contain("ended with signal 9").And.Contain("the back-end is back"));
         Assert.That(File.ReadAllText(Path.Combine(readOnly, "file")), Is.EqualTo("fixed"));
-        Assert.That(File.ReadAllText(Path.Combine(_share, "upper", "file")), Is.EqualTo("changed\n"));
     }
 
     [Test]

@@ -1,6 +1,6 @@
 using System.Diagnostics;
 
-namespace Vmm.Devices.Backends;
+namespace Vmm.Devices.Backends.Block;
 
 /// <summary>How long to look for the next request before sleeping. Being woken costs several microseconds, and the driver a system call;
 /// so it pays where sleeps turn out to be short, and only there. Between two looks the processor is offered to others: to the driver, where

@@ -1,8 +1,8 @@
 using System.Diagnostics;
 using NUnit.Framework;
-using Vmm.Devices.Backends;
+using Vmm.Devices.Backends.Block;
 
-namespace Vmm.Tests.Devices.Backends;
+namespace Vmm.Tests.Devices.Backends.Block;
 
 [FixtureLifeCycle(LifeCycle.InstancePerTestCase)]
 public sealed class BusyPollTests
