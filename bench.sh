@@ -5,6 +5,7 @@
 #   ./bench.sh vsock [-n RUNS]   the same over virtual sockets (3 minutes)
 #   ./bench.sh blk [-n RUNS]     a disk of qemu-storage-daemon (vhost-user), beside QEMU's microvm (6 minutes)
 #   ./bench.sh fs [-n RUNS]      a directory: our daemon and virtiofsd (vhost-user), under our VMM and QEMU's microvm (12 minutes)
+#   ./bench.sh exec [-n RUNS]    a command in a guest of vmm exec, beside QEMU's microvm with virtiofsd and the same initramfs (5 minutes)
 #   ./bench.sh control [-n RUNS] connecting to a vhost-user daemon, and messages to it: time and CPU time (1 minute)
 #   ./bench.sh backend [-n RUNS] our block back-end beside qemu-storage-daemon: requests a second, CPU time (8 minutes)
 # Tables go to stdout, raw results to artifacts/bench. What the figures mean is in docs/measurements.md.
@@ -15,6 +16,10 @@ case ${1:-} in
     boot)
         shift
         exec "$repo/scripts/bench-boot" "$@"
+        ;;
+    exec)
+        shift
+        exec "$repo/scripts/bench-exec" "$@"
         ;;
     backend)
         shift

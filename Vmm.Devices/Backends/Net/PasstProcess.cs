@@ -17,6 +17,9 @@ internal sealed class PasstProcess : IDisposable
     private const int PrefixSize = sizeof(uint), FrameSize = 60, MacSize = 6;
     private const ushort EtherTypeArp = 0x0806, Ethernet = 1, Ipv4 = 0x0800, Request = 1;
 
+    private const string GatewayMac = "02:00:00:00:00:02";      // not that of an interface, which lo has not
+    private const string Routes = "/proc/net/route";
+
     private static readonly string[] s_programs = ["/usr/bin/passt", "/usr/local/bin/passt", "/run/current-system/sw/bin/passt"];
     // Of the guest, before it is there: locally administered.
     private static readonly byte[] s_asker = [0x02, 0, 0, 0, 0, 0x01];
@@ -46,7 +49,7 @@ internal sealed class PasstProcess : IDisposable
         {
             (wire, UnixSocket other) = UnixSocket.Pair();
             using (other)
-                passt = new PasstProcess(ChildProcess.Start(program, Arguments(ports), other));
+                passt = new PasstProcess(ChildProcess.Start(program, Arguments(ports, HasDefaultRoute(Routes)), other));
             passt.WaitUntilReady(wire);
             return (passt, wire);
         }
@@ -61,19 +64,34 @@ internal sealed class PasstProcess : IDisposable
     }
 
     /// <summary>Its arguments, with its end of the wire as <see cref="ChildProcess.InheritedNumber"/>.</summary>
-    public static string[] Arguments(IReadOnlyList<ForwardedPort> ports)
+    /// <param name="ports">Where the host's ports lead into the guest.</param>
+    /// <param name="hasDefaultRoute">Whether the host has one. passt would not start without; on the loopback interface it serves the host's own
+    /// addresses and ports.</param>
+    public static string[] Arguments(IReadOnlyList<ForwardedPort> ports, bool hasDefaultRoute)
     {
         List<string> arguments =
         [
             "--foreground", "--quiet", "--fd", $"{ChildProcess.InheritedNumber}", "--address", UserNetwork.Address, "--netmask", $"{UserNetwork.PrefixLength}",
             "--gateway", UserNetwork.Gateway, "--dns-forward", UserNetwork.Resolver, "--mtu", $"{UserNetwork.Mtu}",
+            "--mac-addr", GatewayMac,
         ];
+        if (!hasDefaultRoute)
+            arguments.AddRange(["--ipv4-only", "--interface", "lo"]);
         foreach (ForwardedPort port in ports)
         {
             string address = port.Address.Equals(IPAddress.Any) ? "" : $"{port.Address}/";
             arguments.AddRange([port.IsUdp ? "--udp-ports" : "--tcp-ports", $"{address}{port.HostPort}:{port.GuestPort}"]);
         }
         return [.. arguments];
+    }
+
+    /// <summary>Whether the kernel's table of IPv4 routes has a default one: destination and mask are 0.</summary>
+    /// <param name="path">The table.</param>
+    public static bool HasDefaultRoute(string path)
+    {
+        const int destination = 1, mask = 7;
+        return File.Exists(path) && File.ReadLines(path).Skip(1).Select(line => line.Split('\t', StringSplitOptions.TrimEntries))
+            .Any(columns => columns.Length > mask && columns[destination] == "00000000" && columns[mask] == "00000000");
     }
 
     /// <summary>Logs what it has said.</summary>

@@ -16,10 +16,21 @@ public sealed class PasstProcessTests
     [Test]
     public void Arguments_Ports_AreThoseOfPasst()
     {
-        string[] arguments = PasstProcess.Arguments([new(IPAddress.Loopback, 8080, 80), new(IPAddress.Any, 53, 5353, IsUdp: true)]);
+        string[] arguments = PasstProcess.Arguments([new(IPAddress.Loopback, 8080, 80), new(IPAddress.Any, 53, 5353, IsUdp: true)], hasDefaultRoute: true);
 
         Assert.That(string.Join(' ', arguments), Does.StartWith("--foreground --quiet --fd 3 --address 10.0.2.15 --netmask 24 --gateway 10.0.2.2 --dns-forward 10.0.2.3")
             .And.EndWith("--tcp-ports 127.0.0.1/8080:80 --udp-ports 53:5353"));
+    }
+
+    [TestCase("Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\neth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n", true)]
+    [TestCase("Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\neth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n", false)]
+    [TestCase("", false)]
+    public void HasDefaultRoute_Table_SaysSo(string table, bool expected)
+    {
+        using var file = new Vmm.Tests.Boot.TempFile(System.Text.Encoding.ASCII.GetBytes(table));
+
+        Assert.That(PasstProcess.HasDefaultRoute(file.Path), Is.EqualTo(expected));
+        Assert.That(PasstProcess.Arguments([], expected).Contains("lo"), Is.EqualTo(!expected));
     }
 
     [Test]

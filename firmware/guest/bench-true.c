@@ -1,0 +1,5 @@
+/* A command that ends at once. */
+int main(void)
+{
+    return 0;
+}

@@ -1,0 +1,8 @@
+/* A command that does not end. */
+#include <unistd.h>
+
+int main(void)
+{
+    for (;;)
+        pause();
+}
