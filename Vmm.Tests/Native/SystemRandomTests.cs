@@ -17,4 +17,18 @@ public class SystemRandomTests
         }
         Assert.That((set, clear), Is.EqualTo((ulong.MaxValue, ulong.MaxValue)));
     }
+
+    [TestCase(32)]
+    [TestCase(1000)]
+    public void Fill_Bytes_AreAllOthersEachTime(int length)
+    {
+        byte[] first = new byte[length], second = new byte[length];
+        SystemRandom.Fill(first);
+        SystemRandom.Fill(second);
+
+        Assert.That(second, Is.Not.EqualTo(first));
+        // Of a thousand zeros that stay, or a part that is not filled, none is likely: one in 2^64.
+        for (int i = 0; i + 8 <= length; i += 8)
+            Assert.That(BitConverter.ToUInt64(first, i), Is.Not.Zero, $"at {i}");
+    }
 }

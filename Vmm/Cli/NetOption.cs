@@ -40,7 +40,7 @@ internal static class NetOption
     {
         if (text == "tap")
             return new NetOptions();
-        if (text == UserWord || text.StartsWith(UserWord + ",", StringComparison.Ordinal))
+        if (IsUser(text))
             return ReadUser(text);
         if (text.StartsWith("tap,", StringComparison.Ordinal))
             return ReadTap(KeyValueList.Parse(Name, text["tap,".Length..], "mac", "queues", "queue_size", "mtu", "vhost"));
@@ -58,6 +58,9 @@ internal static class NetOption
         }
         return ReadSocket(Name, text, list);
     }
+
+    /// <summary>Whether <paramref name="text"/> describes a device on the host's own network.</summary>
+    public static bool IsUser(string text) => text == UserWord || text.StartsWith(UserWord + ",", StringComparison.Ordinal);
 
     /// <summary>The device that <paramref name="list"/>, with no more than <see cref="SocketKeys"/>, describes.</summary>
     /// <exception cref="UsageException">A value is wrong.</exception>

@@ -33,7 +33,7 @@ internal static class Verbs
     private static readonly string[] s_repeatable =
     [
         NetOption.Name, FsOption.Name, DiskOption.Name, ScsiOption.Name, VdpaOption.Name, VhostUserOption.Name, BindOption.Name, BindOption.ReadOnlyName,
-        EnvironmentOption.Name, FsBackendOptions.TranslateUidName, FsBackendOptions.TranslateGidName,
+        EnvironmentOption.Name, ExecNetwork.PortOption, FsBackendOptions.TranslateUidName, FsBackendOptions.TranslateGidName,
     ];
 
     // Put after the arguments. The parser quietly ignores an option that is short of its value: that option now swallows this, which no

@@ -67,6 +67,26 @@ public sealed class ExecOptionsTests
     public void ReadTimeout_Time_IsThat(string text, double seconds) =>
         Assert.That(ExecOptionsReader.ReadTimeout(Parse("exec", "--timeout", text)), Is.EqualTo(TimeSpan.FromSeconds(seconds)));
 
+    [TestCase("user,port=80:81+udp:1:2", "--port", "80:81", "--port", "udp:1:2")]
+    [TestCase("user,mac=02:00:00:00:00:07,port=80:81", "--net", "user,mac=02:00:00:00:00:07", "--port", "80:81")]
+    public void Port_WithAndWithoutItsDevice_IsOneOfTheUsersNetwork(string device, params string[] args)
+    {
+        ExecOptions options = Parse(["exec", "--net", "tap=a", .. args]);
+        var description = new GuestDescription();
+
+        ExecOptionsReader.Describe(options, description);
+
+        Assert.That(RepeatableOptions.Values(ExecOptionsReader.ToRun(options, "k", "i", "s").Net), Is.EqualTo(new[] { "tap=a", device }));
+        Assert.That(description.Lines, Does.Contain("address eth1 10.0.2.15/24 10.0.2.2"));
+        Assert.That(ExecOptionsReader.Drivers(Parse("exec", "--port", "1:1")), Does.Contain(GuestDriver.VirtioNet));
+    }
+
+    [TestCase("--port: cannot stand beside port= of --net: write all of them in one place", "--net", "user,port=1:1", "--port", "2:2")]
+    [TestCase("--port: '1' is not HOST:GUEST", "--port", "1")]
+    [TestCase("--net: ip='10.0.0.1/8' is not possible beside user", "--net", "user,ip=10.0.0.1/8")]
+    public void Network_Nonsense_IsRefused(string problem, params string[] args) =>
+        Assert.That(() => ExecNetwork.Devices(Parse(["exec", .. args])), Throws.TypeOf<UsageException>().With.Message.StartsWith(problem));
+
     [Test]
     public void ToRun_RootAndBinds_AreSharesOfTheirOwn()
     {

@@ -23,7 +23,7 @@ internal sealed class NetBackendOptions : BackendOptions
     [Option("user", HelpText = "On this host's own network, by passt, without any rights: the guest is 10.0.2.15/24, the gateway 10.0.2.2, the resolver 10.0.2.3.")]
     public bool User { get; set; }
 
-    [Option("port", MetaValue = "[udp:][ADDRESS:]HOST:GUEST[+…]", HelpText = "Ports of this host that lead into the guest, with --user (default address: 127.0.0.1).")]
+    [Option("port", MetaValue = "[udp:][ADDRESS:]HOST:GUEST[+…]", HelpText = "Ports of this host that lead into the guest, with --user (default address: 127.0.0.1). Repeatable.")]
     public string? Port { get; set; }
 
     [Option("queues", MetaValue = "PAIRS", HelpText = "Pairs of a receive and a transmit queue, 1 to 127 (default: 1).")]
@@ -71,7 +71,7 @@ internal sealed class NetBackendOptions : BackendOptions
             return () => new ServedDevice(NetBackend.OnStream(Stream!, mtu), new Confinement());
         if (Mtu is not null)
             throw new UsageException($"--mtu: cannot stand beside --user: there it is {UserNetwork.Mtu}");
-        IReadOnlyList<ForwardedPort> ports = Port is null ? [] : PortValue.ParseAll(new OptionValue("--port", null, Port));
+        IReadOnlyList<ForwardedPort> ports = Port is null ? [] : PortValue.ParseAll(new OptionValue("--port", null, string.Join('+', RepeatableOptions.Values(Port))));
         return () => new ServedDevice(NetBackend.OnPasst(ports), new Confinement());
     }
 

@@ -79,7 +79,7 @@ internal sealed class DefaultsFile
             Apply(options, key, values);
     }
 
-    private static bool IsRepeatable(string key) => key is "bind" or "bind-ro" or Environment or "net" or "disk" or "fs";
+    private static bool IsRepeatable(string key) => key is "bind" or "bind-ro" or Environment or "net" or "port" or "disk" or "fs";
 
     private void Apply(ExecOptions options, string key, IReadOnlyList<string> values)
     {
@@ -128,6 +128,9 @@ internal sealed class DefaultsFile
             case "net":
                 options.Net = Before(values, options.Net);
                 break;
+            case "port":
+                options.Port = Before(values, options.Port);
+                break;
             case "disk":
                 options.Disk = Before(values, options.Disk);
                 break;
@@ -136,7 +139,7 @@ internal sealed class DefaultsFile
                 break;
             default:
                 throw new UsageException($"{_path}: unknown key '{key}': there are kernel, modules, root, cmdline, cpus, memory, overlay, timeout, user, workdir, "
-                    + "bind, bind-ro, env, net, disk, fs, and [[matrix]] with these and name");
+                    + "bind, bind-ro, env, net, port, disk, fs, and [[matrix]] with these and name");
         }
 
         string One() => values.Count == 1 ? values[0] : throw new UsageException($"{_path}: {key} has {values.Count} values: write one");

@@ -33,6 +33,10 @@ internal sealed class ExecOptions : MachineOptions, ICommandOptions
     [Option("bind-ro", MetaValue = "DIR[:GUESTDIR]", HelpText = "A directory that the guest may only read. Repeatable.")]
     public string? BindReadOnly { get; set; }
 
+    [Option("port", MetaValue = "[udp:][ADDRESS:]HOST:GUEST", HelpText = "A port of this host, of 127.0.0.1 unless an address is given, that leads into the guest, by --net user. "
+        + "Repeatable.")]
+    public string? Port { get; set; }
+
     [Option("env", MetaValue = "NAME[=VALUE]", HelpText = "A variable of the command's environment; without a value, as it is here (PATH, TERM and LANG are "
         + "there by default, and HOME). Repeatable.")]
     public string? Env { get; set; }

@@ -1,5 +1,5 @@
-using System.Security.Cryptography;
 using Vmm.Guest;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Cli.Exec;
 
@@ -60,7 +60,7 @@ internal static class ExecOptionsReader
             drivers.Add(GuestDriver.Overlay);
         if (options.Disk is not null || ImageOf(options) is not null)
             drivers.Add(GuestDriver.VirtioBlock);
-        if (options.Net is not null)
+        if (options.Net is not null || options.Port is not null)
             drivers.AddRange([GuestDriver.VirtioNet, GuestDriver.PacketSockets, GuestDriver.Ipv6]);
         if (options.Rng is not null)
             drivers.Add(GuestDriver.VirtioRng);
@@ -74,7 +74,7 @@ internal static class ExecOptionsReader
     public static void Describe(ExecOptions options, GuestDescription description)
     {
         Span<byte> seed = stackalloc byte[SeedBytes];
-        RandomNumberGenerator.Fill(seed);
+        SystemRandom.Fill(seed);
         description.Seed(seed);
         if (ImageOf(options) is string image)
             description.Disk(FirstDisk, DiskFileSystem.DriverOf("--root", image).Module, isReadOnly: !options.ReadWrite);
@@ -86,8 +86,8 @@ internal static class ExecOptionsReader
         description.Enter();
         foreach ((string tag, _, string target, bool isReadOnly, _) in Binds(options))
             description.Bind(tag, target, isReadOnly);
-        GuestAddress[] addresses = Addresses(options);
-        for (int i = 0; i < addresses.Length; i++)
+        IReadOnlyList<GuestAddress> addresses = ExecNetwork.Devices(options);
+        for (int i = 0; i < addresses.Count; i++)
         {
             // The kernel counts the interfaces in the order of their slots.
             if (addresses[i].Address is string address)
@@ -128,7 +128,7 @@ internal static class ExecOptionsReader
             Cpus = options.Cpus,
             Memory = options.Memory,
             Serial = "null",    // the kernel's log is read in this process
-            Net = RepeatableOptions.ToValue([.. Addresses(options).Select(address => address.Device)]),
+            Net = RepeatableOptions.ToValue([.. ExecNetwork.Devices(options).Select(address => address.Device)]),
             Fs = RepeatableOptions.ToValue(shares),
             Disk = RepeatableOptions.ToValue(disks),
             Vsock = $"cid=3,socket={Quoted("--vsock", vsock)}",
@@ -159,8 +159,6 @@ internal static class ExecOptionsReader
             }
         }
     }
-
-    private static GuestAddress[] Addresses(ExecOptions options) => [.. RepeatableOptions.Values(options.Net).Select(GuestAddress.Parse)];
 
     // The image that is the root, if it is one.
     private static string? ImageOf(ExecOptions options) => File.Exists(options.Root) ? Path.GetFullPath(options.Root) : null;

@@ -32,9 +32,11 @@ internal sealed record GuestAddress(string Device, string? Address, string Gatew
         }
         if (gateway is not null && address is null)
             throw new OptionValue(NetOption.Name, "gateway", gateway).Refuse("has no effect without ip=ADDRESS/PREFIX");
-        return address is null && (device.ToString() is "user" || text.StartsWith("user,", StringComparison.Ordinal))
+        if (!NetOption.IsUser(device.ToString()))
+            return new GuestAddress(device.ToString(), address, gateway ?? "");
+        return address is null
             ? new GuestAddress(text, $"{UserNetwork.Address}/{UserNetwork.PrefixLength}", UserNetwork.Gateway, UserNetwork.Resolver)
-            : new GuestAddress(device.ToString(), address, gateway ?? "");
+            : throw new OptionValue(NetOption.Name, "ip", address).Refuse($"is not possible beside user: the guest is {UserNetwork.Address} there");
     }
 
     // At commas that are not in quotes.
