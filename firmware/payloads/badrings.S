@@ -3,7 +3,7 @@
 .include "hostile.inc"
 
 .equ PATTERN_QUEUES, 3              # attacked of each device
-.equ RANDOM_STARTS, 20
+.equ RANDOM_STARTS, 10
 .equ RANDOM_KICKS, 10
 .equ PACKETS, 5000
 .equ FILLED, 64                     # bytes of a buffer that are random
@@ -90,6 +90,8 @@ fill_buffer:
     je 2f
     cmpl $DEVICE_VSOCK, VIRTIO_DEVICE_ID(%r12)
     je write_packet
+    cmpl $DEVICE_FS, VIRTIO_DEVICE_ID(%r12)
+    je write_fuse
     ret
 2:  and $15, %eax
     mov %eax, buffer                # the request's type (VIRTIO 1.2 §5.2.6)
@@ -123,6 +125,22 @@ write_packet:
     inc %eax
     mov %ax, buffer + 30            # the operation
     ret
+
+# A header of a request to a file system (Linux include/uapi/linux/fuse.h, struct fuse_in_header) from random number RAX: any operation, on the root or on
+# another node, with a length that is right or not.
+write_fuse:
+    mov %eax, %ecx
+    and $0x3f, %ecx
+    mov %ecx, buffer + 4            # the operation
+    shr $6, %rax
+    mov %eax, %ecx
+    and $3, %ecx
+    mov %rcx, buffer + 16           # the node
+    shr $2, %rax
+    test $7, %al
+    jz 1f
+    movl $FILLED, buffer            # the length
+1:  ret
 
 # Rings that lie on one another.
 try_overlaps:

@@ -35,11 +35,11 @@ public abstract class HostileGuestTest : KvmTest
         [
             "--disk", $"path={disk}", "--rng", "src=/dev/urandom", "--console", $"file={Path.Combine(Scratch, "console")}",
             "--vsock", $"cid=3,socket={Path.Combine(Directory.CreateDirectory(Path.Combine(Scratch, "vsock")).FullName, "socket")}",
-            "--net", $"socket={net}",
+            "--net", $"socket={net}", "--fs", $"tag=own,source={Directory.CreateDirectory(Path.Combine(Scratch, "share")).FullName}",
         ];
     }
 
-    /// <summary>Those, and devices of a back-end that works no ring: a file system, and one of a type of which nothing is known.</summary>
+    /// <summary>Those, and devices of another's back-end, which works no ring here: a file system, and one of a type of which nothing is known.</summary>
     private protected string[] AllDevices()
     {
         string fs = Path.Combine(Scratch, "fs");
