@@ -47,6 +47,21 @@ public static unsafe partial class VectoredIo
         }
     }
 
+    /// <summary>Copies what <paramref name="vectors"/> name, which must be mapped, into <paramref name="buffer"/>.</summary>
+    /// <returns>Bytes copied.</returns>
+    /// <exception cref="ArgumentException">The buffer is too small.</exception>
+    public static int Copy(ReadOnlySpan<IoVector> vectors, Span<byte> buffer)
+    {
+        int count = 0;
+        foreach (IoVector vector in vectors)
+        {
+            // SAFETY: mapped, says the caller; the length is checked against the buffer's.
+            new ReadOnlySpan<byte>((void*)vector.Address, checked((int)vector.Length)).CopyTo(buffer[count..]);
+            count += (int)vector.Length;
+        }
+        return count;
+    }
+
     [LibraryImport("libc", EntryPoint = "readv", SetLastError = true)]
     private static partial nint SystemRead(FileDescriptor fd, IoVector* vectors, int count);
 

@@ -11,7 +11,7 @@ internal sealed class StreamPort : IFramePort
 {
     private const int PrefixSize = sizeof(uint);
     private const int MinFrame = 14;            // an Ethernet header
-    private const int Patience = 100;           // milliseconds in which the other side must take the rest of such a frame
+    private const int Patience = 100;           // milliseconds to wait until the other side takes the rest of a frame
 
     private readonly Lock _sending = new();
     private readonly UnixSocket _socket;
@@ -21,6 +21,9 @@ internal sealed class StreamPort : IFramePort
     private readonly byte[] _input = new byte[PrefixSize + IFramePort.MaxFrame + PrefixSize];
     private readonly byte[] _prefix = GC.AllocateUninitializedArray<byte>(PrefixSize, pinned: true);     // vectors have addresses
     private readonly IoVector[] _vectors = new IoVector[VectoredIo.MaxVectors];
+    // The rest of a frame that has gone out in part, which goes before the next one.
+    private readonly byte[] _rest = GC.AllocateUninitializedArray<byte>(PrefixSize + IFramePort.MaxFrame, pinned: true);
+    private int _restStart, _restEnd;
     private int _filled;
     private volatile string? _fate;
 
@@ -72,6 +75,9 @@ internal sealed class StreamPort : IFramePort
                 length += vectors[i].Length;
             if (length is < MinFrame or > IFramePort.MaxFrame)
                 return -Errnos.Einval;
+            int error = TrySendKept();
+            if (error < 0)
+                return error == -Errnos.Eagain ? error : End(Closed);
             BinaryPrimitives.WriteUInt32BigEndian(_prefix, (uint)length);
             vectors.CopyTo(_vectors);
             _vectors[0] = new IoVector(Marshal.UnsafeAddrOfPinnedArrayElement(_prefix, 0), PrefixSize);
@@ -79,7 +85,7 @@ internal sealed class StreamPort : IFramePort
             if (sent < 0)
                 return sent == -Errnos.Eagain ? sent : End(Closed);
             int total = PrefixSize + (int)length;
-            return sent == total || TrySendRest(_vectors.AsSpan(0, vectors.Length), sent) ? total : End("does not take frames any more");
+            return sent == total || TrySendOrKeepRest(_vectors.AsSpan(0, vectors.Length), sent) ? total : End(Closed);
         }
     }
 
@@ -125,9 +131,9 @@ internal sealed class StreamPort : IFramePort
         return IFramePort.HeaderSize + length;
     }
 
-    // A part of a frame cannot be taken back, so the rest must follow. Linux sends a frame to a Unix socket whole or not at all, unless somebody has made
-    // net.core.wmem_default smaller than two of the largest.
-    private bool TrySendRest(Span<IoVector> vectors, int sent)
+    // A part of a frame cannot be taken back, so the rest must follow, now or before the next frame. Linux sends to a Unix socket in pieces of some 36 KiB at
+    // most (unix_stream_sendmsg of net/unix/af_unix.c, Linux 6.12), so a larger frame goes out in part when the other side is slow.
+    private bool TrySendOrKeepRest(Span<IoVector> vectors, int sent)
     {
         long deadline = Environment.TickCount64 + Patience;
         for (int count = sent; ;)
@@ -144,7 +150,10 @@ internal sealed class StreamPort : IFramePort
                 return true;
             long left = deadline - Environment.TickCount64;
             if (left <= 0)
-                return false;
+            {
+                (_restStart, _restEnd) = (0, VectoredIo.Copy(vectors, _rest));
+                return true;
+            }
             Poll.Wait([new PollEntry(_socket, PollEvents.Writable)], (int)left);
             count = VectoredIo.TryWrite(_socket, vectors);
             if (count == -Errnos.Eagain)
@@ -152,6 +161,19 @@ internal sealed class StreamPort : IFramePort
             else if (count < 0)
                 return false;
         }
+    }
+
+    private int TrySendKept()
+    {
+        while (_restStart < _restEnd)
+        {
+            int sent = VectoredIo.TryWrite(
+                _socket, [new IoVector(Marshal.UnsafeAddrOfPinnedArrayElement(_rest, _restStart), (nuint)(_restEnd - _restStart))]);
+            if (sent < 0)
+                return sent;
+            _restStart += sent;
+        }
+        return 0;
     }
 
     private bool HasHungUp()
