@@ -18,6 +18,37 @@ public sealed class GuestDirectoryTests
     }
 
     [Test]
+    public void Claim_ManyAtOnce_OneGetsIt()
+    {
+        const int count = 6;
+        for (int round = 0; round < 50; round++)
+        {
+            using var start = new Barrier(count);
+            var threads = new Task<GuestDirectory?>[count];
+            for (int i = 0; i < count; i++)
+                threads[i] = Task.Factory.StartNew(() => TryClaim(start), TaskCreationOptions.LongRunning);
+            Task.WaitAll(threads);
+            GuestDirectory[] claimed = [.. threads.Select(thread => thread.Result).OfType<GuestDirectory>()];
+            Assert.That(claimed, Has.Length.EqualTo(1), $"round {round}");
+            Assert.That(Directory.Exists(Path.GetDirectoryName(claimed[0].Socket)), Is.True);
+            claimed[0].Dispose();
+        }
+
+        GuestDirectory? TryClaim(Barrier start)
+        {
+            start.SignalAndWait();
+            try
+            {
+                return GuestDirectory.Claim(_name);
+            }
+            catch (VmmException e) when (e.Message.Contains("runs already", StringComparison.Ordinal))
+            {
+                return null;
+            }
+        }
+    }
+
+    [Test]
     public void Claim_WhatWasLeftBehind_IsTakenOver()
     {
         string path;

@@ -1,6 +1,7 @@
 using System.Text;
 using Vmm.Devices.Virtio.VhostUser;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.FileSystem;
 
 namespace Vmm.Guest;
 
@@ -10,16 +11,16 @@ internal sealed class GuestDirectory : IDisposable
 {
     private const string Prefix = "vmm-exec-";
     private const string SocketName = "vsock";
-    private const string AliveName = "alive";
+    private const string LockSuffix = ".lock";
     private const uint AgentPort = 1024;        // of the host, where the guest's agent connects to, and of the guest, where it listens
     private const int MaxName = 32;
     private const int MaxAnswer = 32;
     private const int Patience = 5000;          // milliseconds
 
     private readonly string _path;
-    private readonly UnixListener? _alive;      // as long as somebody listens, the name is taken
+    private readonly FileDescriptor? _lock;     // as long as it is locked, the name is taken; the kernel unlocks it for a process that dies
 
-    private GuestDirectory(string path, UnixListener? alive) => (_path, _alive) = (path, alive);
+    private GuestDirectory(string path, FileDescriptor? @lock) => (_path, _lock) = (path, @lock);
 
     /// <summary>The vsock device's socket.</summary>
     public string Socket => Path.Combine(_path, SocketName);
@@ -35,23 +36,28 @@ internal sealed class GuestDirectory : IDisposable
     /// <exception cref="VmmException">A guest of that name runs, or there is no place for it.</exception>
     public static GuestDirectory Claim(string name)
     {
-        string path = PathOf("--name", name), alive = Path.Combine(path, AliveName);
+        string path = PathOf("--name", name);
+        FileDescriptor? file = null;
         try
         {
+            // The file stays: were it removed, two could lock two files of that name.
+            file = FileDescriptor.Open(path + LockSuffix, OpenMode.CreateAppend);
+            if (!TryLock(file))
+                throw new VmmException($"--name: a guest called {name} runs already: give another name, or get into it by --attach {name}");
             if (Directory.Exists(path) && FileKind.IsOwn(path))
-            {
-                int error = UnixSocket.TryConnect(alive, out UnixSocket? other);
-                other?.Dispose();
-                if (error is 0 or Errnos.Eagain)
-                    throw new VmmException($"--name: a guest called {name} runs already: give another name, or get into it by --attach {name}");
                 Directory.Delete(path, recursive: true);
-            }
             PrivateDirectory.Make(path);
-            return new GuestDirectory(path, UnixListener.Listen(alive));
+            var directory = new GuestDirectory(path, file);
+            file = null;
+            return directory;
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             throw new VmmException($"--name: {e.Message}", e);
+        }
+        finally
+        {
+            file?.Dispose();
         }
     }
 
@@ -81,7 +87,14 @@ internal sealed class GuestDirectory : IDisposable
         {
             // Somebody else has taken it away.
         }
-        _alive?.Dispose();
+        _lock?.Dispose();
+    }
+
+    private static bool TryLock(FileDescriptor file)
+    {
+        using HeldDescriptor held = file.Hold();
+        int error = OpenFileIo.Flock(held, OpenFileIo.FlockExclusive | OpenFileIo.FlockNonBlocking);
+        return error is 0 or -Errnos.Eagain ? error == 0 : throw new ErrnoException("flock", -error);
     }
 
     // In XDG_RUNTIME_DIR, if it is this user's; root has /run, and everybody /tmp.
