@@ -7,7 +7,9 @@ internal sealed class HostStreams : IDisposable
 {
     private readonly Terminal? _terminal;
     private readonly bool _isRaw;
-    private readonly FileDescriptor? _nothing;      // opened now: later this process may be confined
+    // Opened now: later this process may be confined.
+    private readonly FileDescriptor? _nothing;
+    private readonly FileDescriptor? _ownOutput, _ownError;
     private volatile bool _isTaken;
 
     /// <summary>Takes what is given; what is null counts as closed.</summary>
@@ -23,8 +25,9 @@ internal sealed class HostStreams : IDisposable
         Input = new InputStream(input, _terminal, _isRaw);
         if (closesOutput)
             _nothing = FileDescriptor.Open("/dev/null", OpenMode.ReadWrite);
-        Output = new OutputStream(AgentStream.Output, output, IsFile(output), _nothing is null ? null : () => StandardStream.Replace(1, _nothing));
-        Error = new OutputStream(AgentStream.Error, error, IsFile(error));
+        (_ownOutput, _ownError) = (OpenTerminal(output), OpenTerminal(error));
+        Output = new OutputStream(AgentStream.Output, _ownOutput ?? output, IsFile(output), _nothing is null ? null : () => StandardStream.Replace(1, _nothing));
+        Error = new OutputStream(AgentStream.Error, _ownError ?? error, IsFile(error));
     }
 
     /// <summary>The command's input.</summary>
@@ -70,7 +73,29 @@ internal sealed class HostStreams : IDisposable
     public void TerminalMayHaveChanged() => _isTaken = false;
 
     /// <inheritdoc/>
-    public void Dispose() => _nothing?.Dispose();
+    public void Dispose()
+    {
+        _nothing?.Dispose();
+        _ownOutput?.Dispose();
+        _ownError?.Dispose();
+    }
+
+    // A terminal that has room for one byte counts as writable, and holds up whoever writes more. By an opening of its own that never waits this process
+    // goes on, and the others that have the terminal are not concerned. Null if it is none, or may not be opened, as after su: then it is written as it is.
+    private static FileDescriptor? OpenTerminal(FileDescriptor? output)
+    {
+        if (output is null || Terminal.TryOpen(output) is null)
+            return null;
+        try
+        {
+            using HeldDescriptor held = output.Hold();
+            return FileDescriptor.Open($"/proc/self/fd/{held.Number}", OpenMode.ReadWriteNonBlocking);
+        }
+        catch (ErrnoException)
+        {
+            return null;
+        }
+    }
 
     private static bool IsFile(FileDescriptor? descriptor) => descriptor is not null && FileKind.TryGetSize(descriptor, out _, out _);
 }
