@@ -25,6 +25,9 @@ internal sealed class AgentProcess : IDisposable
     /// <summary>The host's end.</summary>
     public UnixSocket Socket { get; }
 
+    /// <summary>Whether it has ended within so many milliseconds.</summary>
+    public bool HasEnded(int milliseconds) => _process.WaitForEnd(milliseconds);
+
     /// <summary>Waits for its end, which comes with that of the command.</summary>
     public void WaitForEnd() => Assert.That(_process.WaitForEnd(10_000), Is.True, "the agent still runs");
 

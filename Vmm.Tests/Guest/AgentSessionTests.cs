@@ -112,6 +112,75 @@ public sealed class AgentSessionTests
         Eventually.True(() => !IsRunning(Encoding.UTF8.GetString(result.Output).Trim()), () => "the process is left");
     }
 
+    // The agent is held while the command reads a part of a full pipe and ends: the pipe has room then, and no reader.
+    [Test]
+    public void Run_CommandThatReadsAPartOfItsInput_ExitsWithItsStatus()
+    {
+        Result result = Run(
+            ["sh", "-c", "sleep 1; kill -STOP $PPID; head -c 20000 > /dev/null; exec 0<&-; (sleep 0.3; kill -CONT $PPID) & exit 3"], new byte[3_000_000]);
+
+        Assert.That(result.End, Is.EqualTo(new CommandEnd(CommandEndKind.Exited, 3)));
+    }
+
+    [Test]
+    public void Run_ProcessLeftRunningInASessionOfItsOwn_IsEndedAndHoldsNothing()
+    {
+        Result result = Run(["sh", "-c", "{ setsid sh -c 'echo $$; exec sleep 1000' & } | head -n 1"]);
+
+        Assert.That(result.End, Is.EqualTo(new CommandEnd(CommandEndKind.Exited)));
+        Eventually.True(() => !IsRunning(Encoding.UTF8.GetString(result.Output).Trim()), () => "the process is left");
+    }
+
+    // Process 1 switches the machine off as soon as the session has ended.
+    [Test]
+    public void Exit_Agent_WaitsUntilTheHostEndsTheConnection()
+    {
+        using var agent = new AgentProcess();
+        using var connection = new AgentConnection(agent.Socket);
+        connection.Send(AgentFrameType.Start, AgentStream.Input, new GuestCommand { Arguments = ["true"], Directory = "/" }.Encode(0, 0));
+        AgentFrame head = default;
+        while (head.Type != AgentFrameType.Exit)
+        {
+            Assert.That(Poll.Wait([new PollEntry(agent.Socket, PollEvents.Readable)], 10_000), Is.EqualTo(1));
+            Assert.That(connection.Receive(), Is.True);
+            while (connection.TryTake(out AgentFrame next, out _))
+                head = next;
+        }
+
+        Assert.That(agent.HasEnded(500), Is.False);
+        connection.Dispose();
+        agent.WaitForEnd();
+    }
+
+    [TestCase("abc")]
+    [TestCase("abc\n")]
+    [TestCase("")]
+    public void Run_WithTerminalAndInputThatEnds_CommandReadsItAll(string input)
+    {
+        Result result = Run(new GuestCommand { Arguments = ["sh", "-c", "stty -echo; echo ready; exec cat"], HasTerminal = true, HasTerminalError = true },
+            Encoding.UTF8.GetBytes(input));
+
+        Assert.That(result.End, Is.EqualTo(new CommandEnd(CommandEndKind.Exited)));
+        Assert.That(Encoding.UTF8.GetString(result.Output), Does.EndWith(input.ReplaceLineEndings("\r\n")));
+    }
+
+    [Test]
+    public void Run_TerminalThatTakesNothing_DoesNotHoldTheTimeLimit()
+    {
+        using var agent = new AgentProcess();
+        using var terminal = new PseudoTerminal();
+        using var session = new AgentSession(new GuestCommand { Arguments = ["yes"] }, new HostStreams(null, terminal.Terminal, null, false, false),
+            TimeSpan.FromSeconds(1));
+        Task<CommandEnd> end = Task.Run(() => session.Run(agent.Socket));
+        bool hasEnded = end.Wait(10_000);
+        byte[] buffer = new byte[65536];
+        while (!end.Wait(100))
+            terminal.User.TryRead(buffer);
+
+        Assert.That(hasEnded, Is.True, "it waits for the terminal");
+        Assert.That(end.Result, Is.EqualTo(new CommandEnd(CommandEndKind.TimedOut)));
+    }
+
     [TestCase(Terminate)]
     [TestCase(Interrupt)]
     [TestCase(Hangup)]
@@ -208,7 +277,7 @@ public sealed class AgentSessionTests
         byte[] buffer = new byte[20];
         string id = Encoding.UTF8.GetString(buffer, 0, output.Reader.TryRead(buffer)).Trim();
         Assert.That(IsRunning(id), Is.True);
-        session.GuestHasEnded();
+        session.Leave();
         Assert.That(end.Wait(10_000), Is.True);
 
         agent.WaitForEnd();

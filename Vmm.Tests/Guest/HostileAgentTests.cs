@@ -109,6 +109,82 @@ public sealed class HostileAgentTests
     }
 
     [Test]
+    public void GuestHasEnded_LastOutputAndExitAreOnTheirWay_AreRead()
+    {
+        using var pipe = new Pipe();
+        CommandEnd end = RunAfterTheGuest(pipe.Writer, [.. Frame(AgentFrameType.Data, AgentStream.Output, [1, 2, 3]), .. Exit(7)]);
+
+        Assert.That(end, Is.EqualTo(new CommandEnd(CommandEndKind.Exited, 7)));
+        byte[] buffer = new byte[10];
+        Assert.That(pipe.Reader.TryRead(buffer), Is.EqualTo(3));
+    }
+
+    [Test]
+    public void GuestHasEnded_NothingMoreComes_IsALostGuest()
+    {
+        using var pipe = new Pipe();
+        Assert.That(RunAfterTheGuest(pipe.Writer, []), Is.EqualTo(new CommandEnd(CommandEndKind.Lost)));
+    }
+
+    [Test]
+    public void GuestHasEnded_NoAgentHasConnected_IsALostGuestAtOnce()
+    {
+        string path = Path.Combine(Path.GetTempPath(), $"vmm-test-{Guid.NewGuid():N}");
+        using var listener = UnixListener.Listen(path);
+        using var session = new AgentSession(new GuestCommand { Arguments = ["x"] }, new HostStreams(null, null, null, false, false), null);
+        session.GuestHasEnded();
+        long start = Environment.TickCount64;
+
+        Assert.That(session.Run(listener), Is.EqualTo(new CommandEnd(CommandEndKind.Lost)));
+        Assert.That(Environment.TickCount64 - start, Is.LessThan(1500));
+    }
+
+    // The reader begins after the time that is left for what is on its way from the guest.
+    [Test]
+    public void GuestHasEnded_SlowReader_GetsAllOutput()
+    {
+        using var pipe = new Pipe();
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using (theirs)
+        {
+            using var session = new AgentSession(new GuestCommand { Arguments = ["x"] }, new HostStreams(null, pipe.Writer, null, false, false), null);
+            byte[] block = Frame(AgentFrameType.Data, AgentStream.Output, new byte[60_000]);
+            Assert.That(theirs.TrySend(Started([.. block, .. block, .. Exit(0)]), []), Is.GreaterThan(120_000));
+            Task<CommandEnd> end = Task.Run(() => session.Run(ours));
+            Assert.That(Poll.Wait([new PollEntry(theirs, PollEvents.Readable)], 10_000), Is.EqualTo(1));
+            session.GuestHasEnded();
+            Thread.Sleep(3000);
+            byte[] all = new byte[120_000];
+            int count = 0;
+            while (count < all.Length && Poll.Wait([new PollEntry(pipe.Reader, PollEvents.Readable)], 2000) == 1)
+                count += pipe.Reader.TryRead(all.AsSpan(count));
+
+            Assert.That(count, Is.EqualTo(all.Length));
+            Assert.That(end.Wait(10_000), Is.True);
+            Assert.That(end.Result, Is.EqualTo(new CommandEnd(CommandEndKind.Exited)));
+        }
+    }
+
+    [Test]
+    public void Leave_OutputThatNobodyReads_DoesNotHoldTheProcess()
+    {
+        using var pipe = new Pipe();
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using (theirs)
+        {
+            using var session = new AgentSession(new GuestCommand { Arguments = ["x"] }, new HostStreams(null, pipe.Writer, null, false, false), null);
+            byte[] block = Frame(AgentFrameType.Data, AgentStream.Output, new byte[60_000]);
+            Assert.That(theirs.TrySend(Started([.. block, .. block, .. Exit(0)]), []), Is.GreaterThan(120_000));
+            Task<CommandEnd> end = Task.Run(() => session.Run(ours));
+            Assert.That(end.Wait(500), Is.False, "nobody has read the output");
+            session.Leave();
+
+            Assert.That(end.Wait(10_000), Is.True);
+            Assert.That(end.Result, Is.EqualTo(new CommandEnd(CommandEndKind.Exited)));
+        }
+    }
+
+    [Test]
     public void Signal_ThatNobodyTakes_IsAGuestThatDoesNotReact()
     {
         using var pipe = new Pipe();
@@ -124,6 +200,21 @@ public sealed class HostileAgentTests
             Assert.That(end.Result, Is.EqualTo(new CommandEnd(CommandEndKind.Unresponsive, 15)));
         }
     }
+
+    private static CommandEnd RunAfterTheGuest(FileDescriptor output, byte[] sent)
+    {
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using (theirs)
+        {
+            using var session = new AgentSession(
+                new GuestCommand { Arguments = ["x"] }, new HostStreams(null, output, null, false, false), TimeSpan.FromSeconds(10));
+            Assert.That(theirs.TrySend(Started(sent), []), Is.GreaterThan(0));
+            session.GuestHasEnded();
+            return session.Run(ours);
+        }
+    }
+
+    private static byte[] Exit(uint status) => Frame(AgentFrameType.Exit, 0, Numbers(0, status, 0));
 
     private static string Refusal(byte[] sent) => Assert.Throws<VmmException>(() => Run(sent, end: false))!.Message;
 

@@ -10,7 +10,7 @@ namespace Vmm.Guest;
 internal sealed class AgentSession : IDisposable
 {
     private const int Alarm = 1000;     // milliseconds between looks at a terminal that is in the background
-    private const int LastMoment = 2000;    // milliseconds that are left for output when the guest is gone
+    private const int LastMoment = 2000;    // milliseconds that are left for what is on its way when the guest is gone, or this process is to end
 
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(5);
 
@@ -22,6 +22,8 @@ internal sealed class AgentSession : IDisposable
     private AgentConnection? _agent;
     private CommandEnd? _end;
     private long? _signalDeadline;
+    private long? _guestDeadline;   // once the guest is gone
+    private long? _leaveDeadline;   // once this process is to end
     private int _signal;
     private bool _isGreeted, _isStarted;
     private volatile bool _takesSignals;
@@ -68,8 +70,16 @@ internal sealed class AgentSession : IDisposable
     /// <summary>Gives the terminal its settings back, until something happens again; from any thread.</summary>
     public void RestoreTerminal() => _streams.RestoreTerminal();
 
-    /// <summary>The guest is gone: nothing more comes. From any thread.</summary>
-    public void GuestHasEnded() => Request(() => _end ??= new CommandEnd(CommandEndKind.Lost));
+    /// <summary>The guest is gone. What it has sent before may still be on its way: it is read until the connection ends, 2 s at most. From any
+    /// thread.</summary>
+    public void GuestHasEnded() => Request(() => _guestDeadline ??= Environment.TickCount64 + LastMoment);
+
+    /// <summary>This process is to end: nothing more is read, and what is left to write has 2 s. From any thread.</summary>
+    public void Leave() => Request(() =>
+    {
+        _end ??= new CommandEnd(CommandEndKind.Lost);
+        _leaveDeadline ??= Environment.TickCount64 + LastMoment;
+    });
 
     /// <summary>Waits for the agent, which connects to <paramref name="listener"/>, and runs the command.</summary>
     /// <exception cref="VmmException">The agent does not keep to the protocol.</exception>
@@ -100,6 +110,8 @@ internal sealed class AgentSession : IDisposable
                     _end ??= new CommandEnd(CommandEndKind.TimedOut);
                 if (_signalDeadline <= Environment.TickCount64)
                     _end ??= new CommandEnd(CommandEndKind.Unresponsive, _signal);
+                if (_guestDeadline <= Environment.TickCount64 || (_guestDeadline is not null && _agent is null))
+                    _end ??= new CommandEnd(CommandEndKind.Lost);
             }
             _takesSignals = false;
             WriteTheRest(_end.Kind <= CommandEndKind.NotPrepared ? limit : Environment.TickCount64 + LastMoment);
@@ -117,7 +129,7 @@ internal sealed class AgentSession : IDisposable
     {
         AgentConnection? agent = _agent;
         bool reads = _isStarted;
-        int timeout = Until(limit, _signalDeadline);
+        int timeout = Until(limit, _signalDeadline, _guestDeadline);
         if (reads && _streams.Input.IsInBackground)
             timeout = timeout < 0 ? Alarm : Math.Min(timeout, Alarm);
         else if (reads)
@@ -231,20 +243,16 @@ internal sealed class AgentSession : IDisposable
     // What has come is written out, as long as somebody takes it and nobody ends us.
     private void WriteTheRest(long? limit)
     {
-        while (_streams.HasWork && !(limit <= Environment.TickCount64))
+        while (_streams.HasWork && !(limit <= Environment.TickCount64) && !(_leaveDeadline <= Environment.TickCount64))
         {
             Span<PollEntry> entries = [EntryOf(_streams.Output, true), EntryOf(_streams.Error, true), new(_wake, PollEvents.Readable)];
-            Poll.Wait(entries, Until(limit, null));
+            Poll.Wait(entries, Until(limit, _leaveDeadline, null));
             if (entries[0].Happened != PollEvents.None)
                 _streams.Output.Happened(null, entries[0].Happened);
             if (entries[1].Happened != PollEvents.None)
                 _streams.Error.Happened(null, entries[1].Happened);
             if (entries[2].Happened != PollEvents.None)
-            {
-                _wake.Drain();
-                _requests.Clear();
-                limit = Math.Min(limit ?? long.MaxValue, Environment.TickCount64 + LastMoment);
-            }
+                HandleRequests();
         }
     }
 
@@ -277,9 +285,9 @@ internal sealed class AgentSession : IDisposable
             action();
     }
 
-    private static int Until(long? one, long? other)
+    private static int Until(long? one, long? other, long? third)
     {
-        long first = Math.Min(one ?? long.MaxValue, other ?? long.MaxValue);
+        long first = Math.Min(one ?? long.MaxValue, Math.Min(other ?? long.MaxValue, third ?? long.MaxValue));
         return first == long.MaxValue ? -1 : (int)Math.Clamp(first - Environment.TickCount64, 0, int.MaxValue);
     }
 

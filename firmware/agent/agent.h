@@ -66,6 +66,10 @@ bool start_command(const struct request *request, struct command *command, struc
 void kill_command(const struct command *command);
 void remove_cgroup(const struct command *command);
 
+/* children.c */
+void adopt_descendants(void);
+void kill_children(void);
+
 /* users.c */
 struct user {
     uid_t id;

@@ -1,4 +1,4 @@
-/* The agent's three ways to be started:
+/* The agent's two ways to be started:
  *   as process 1        init of the guest
  *   serve               a session on descriptor 3, a connected socket; for tests on the host */
 #include "agent.h"

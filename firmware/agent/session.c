@@ -38,12 +38,16 @@ struct session {
     size_t input_start, input_count;
     uint32_t taken;              /* of the input, not yet given back to the host */
     bool is_input_over;          /* the host sends no more */
+    bool is_line_unfinished;     /* the last byte of the input ended no line */
+    unsigned int ends_to_type;   /* so many Ctrl-D are still to be written to the terminal */
 };
 
 static void __attribute__((noreturn)) leave(struct session *session)
 {
-    if (session->command.id > 0)
+    if (session->command.id > 0) {
         kill_command(&session->command);
+        kill_children();
+    }
     _exit(1);
 }
 
@@ -211,6 +215,8 @@ static void add_input(struct session *session, uint32_t length)
 {
     unsigned char data[MAX_DATA];
     receive_all(session, data, length);
+    if (length > 0)
+        session->is_line_unfinished = data[length - 1] != '\n' && data[length - 1] != '\r';
     if (session->command.input < 0)
         return; /* it was told, or will be */
     if (length > WINDOW - session->input_count)
@@ -224,17 +230,31 @@ static void add_input(struct session *session, uint32_t length)
     }
 }
 
-static void end_input(struct session *session)
+/* All that came was written. A terminal is not closed: who reads from it is told. */
+static void finish_input(struct session *session)
 {
     static const char end = END_OF_TRANSMISSION;
-    session->is_input_over = true;
-    if (session->input_count > 0)
-        return; /* first what came before */
-    /* A terminal is not closed: who reads from it is told. */
-    if (session->command.terminal >= 0)
-        (void)!write(session->command.input, &end, sizeof end);
-    else
+    if (session->command.terminal < 0)
         close_input(session);
+    else
+        while (session->ends_to_type > 0 && write(session->command.input, &end, sizeof end) == sizeof end)
+            session->ends_to_type--;
+}
+
+static void end_input(struct session *session)
+{
+    if (session->is_input_over)
+        return;
+    session->is_input_over = true;
+    /* The first Ctrl-D behind an unfinished line only hands that over. */
+    session->ends_to_type = session->is_line_unfinished ? 2 : 1;
+    if (session->input_count == 0)
+        finish_input(session);
+}
+
+static bool has_input_to_write(const struct session *session)
+{
+    return session->input_count > 0 || (session->command.terminal >= 0 && session->ends_to_type > 0);
 }
 
 static void flush_input(struct session *session)
@@ -260,7 +280,7 @@ static void flush_input(struct session *session)
         session->taken = 0;
     }
     if (session->input_count == 0 && session->is_input_over)
-        end_input(session);
+        finish_input(session);
 }
 
 static void close_output(struct session *session, struct output *output)
@@ -351,13 +371,10 @@ static void handle_frame(struct session *session)
 }
 
 /* The command has ended: what it has left running is ended too, so that its output has an end. */
-static void command_has_ended(struct session *session, int signals)
+static void command_has_ended(struct session *session, int status)
 {
-    struct signalfd_siginfo information;
-    (void)!read(signals, &information, sizeof information);
-    if (session->has_ended || waitpid(session->command.id, &session->status, WNOHANG) != session->command.id)
-        return;
     session->has_ended = true;
+    session->status = status;
     kill_command(&session->command);
     if (session->is_main)
         kill(-1, SIGKILL); /* all but the first process and this one */
@@ -367,13 +384,27 @@ static void command_has_ended(struct session *session, int signals)
     close_input(session);
 }
 
+/* Children have ended: the command, or what it has left and this process has adopted. */
+static void reap(struct session *session, int signals)
+{
+    struct signalfd_siginfo information;
+    int status;
+    pid_t id;
+    (void)!read(signals, &information, sizeof information);
+    while ((id = waitpid(-1, &status, WNOHANG)) > 0)
+        if (id == session->command.id && !session->has_ended)
+            command_has_ended(session, status);
+    if (session->has_ended)
+        kill_children();
+}
+
 static void wait_once(struct session *session, int signals)
 {
     struct output *output = &session->outputs[0], *error = &session->outputs[1];
     struct pollfd entries[] = {
         { .fd = session->connection, .events = POLLIN },
         { .fd = signals, .events = POLLIN },
-        { .fd = session->command.input, .events = session->input_count > 0 ? POLLOUT : 0 },
+        { .fd = session->command.input, .events = has_input_to_write(session) ? POLLOUT : 0 },
         { .fd = output->window > 0 ? output->fd : -1, .events = POLLIN },
         { .fd = error->window > 0 ? error->fd : -1, .events = POLLIN },
     };
@@ -390,7 +421,7 @@ static void wait_once(struct session *session, int signals)
         close_input(session);
     }
     if (entries[1].revents)
-        command_has_ended(session, signals);
+        reap(session, signals);
     if (entries[0].revents)
         handle_frame(session);
 }
@@ -410,6 +441,8 @@ void serve(int connection, bool is_main)
     static struct session session;
     session.connection = connection;
     session.is_main = is_main;
+    signal(SIGPIPE, SIG_IGN); /* a command that stops reading is no reason to die */
+    adopt_descendants();
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGCHLD);

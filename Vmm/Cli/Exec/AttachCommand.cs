@@ -32,7 +32,7 @@ internal static class AttachCommand
             if (session.Signal(number))
                 return;
             signal = number;
-            session.GuestHasEnded();
+            session.Leave();
         }
     }
 }

@@ -70,8 +70,10 @@ internal sealed class ExecRun(MachineConfig config, AgentSession session, UnixLi
     private void Forward(VirtualMachine machine, int number)
     {
         bool isSecond = number == Terminate && Interlocked.Increment(ref _terminations) > 1;
-        if (isSecond || !Array.Exists(s_forwarded, forwarded => forwarded == number) || !session.Signal(number))
-            machine.Stop(new MachineEnd(MachineEndKind.Signal, number));
+        if (!isSecond && Array.Exists(s_forwarded, forwarded => forwarded == number) && session.Signal(number))
+            return;
+        machine.Stop(new MachineEnd(MachineEndKind.Signal, number));
+        session.Leave();
     }
 
     private void Suspend(VirtualMachine machine)
