@@ -179,6 +179,6 @@ public sealed class SpawnerTests
         Assert.That(spawner.TryConnect(slot.SocketPath, out _), Is.Not.Zero);
     }
 
-    private static NUnit.Framework.Constraints.IResolveConstraint Refused() =>
+    private static NUnit.Framework.Constraints.EqualNumericConstraint<int> Refused() =>
         Throws.InstanceOf<ErrnoException>().With.Property(nameof(ErrnoException.Errno)).EqualTo(Errnos.Eperm);
 }

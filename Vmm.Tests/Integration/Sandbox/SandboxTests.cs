@@ -243,7 +243,7 @@ public class SandboxTests : KvmTest
         Assert.That(ProcFs.ProcessesWithEnvironment(VmmProcess.Mark), Has.Length.EqualTo(3), "the VMM, its spawner and the back-end");
         process.Signal(LibC.SIGKILL);
         process.WaitForEnd();
-        Eventually.True(() => !ProcFs.ProcessesWithEnvironment(VmmProcess.Mark).Any(), () => "processes are left");
+        Eventually.True(() => ProcFs.ProcessesWithEnvironment(VmmProcess.Mark).Length == 0, () => "processes are left");
         Assert.That(Directory.GetFileSystemEntries(Temporary), Is.Empty);
     }
 
