@@ -9,7 +9,7 @@ using Vmm.Vhost.Native.Confinement;
 namespace Vmm.Sandbox;
 
 /// <summary>The confinement of <c>vmm run</c>: before it reads the kernel or runs the guest, all of its threads give up what they need no more. The
-/// machine's own threads begin in it (docs/adr/0013-threads-begin-in-the-sandbox.md).</summary>
+/// machine's own threads begin in it (docs/adr/0014-threads-begin-in-the-sandbox.md).</summary>
 internal sealed class MachineSandbox : IDisposable
 {
     /// <summary>The verb by which this program is a <see cref="SpawnerServer"/>.</summary>
