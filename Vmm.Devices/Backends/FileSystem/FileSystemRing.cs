@@ -13,6 +13,7 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool) : IRin
     private readonly Lock _lock = new();
     private readonly List<FuseRequest> _done = [];      // by other threads
     private readonly Stack<FuseRequest> _free = [];
+    private readonly LargeBuffers _large = new();
     private FuseRequest[] _taken = [];
     private int _takenCount;
     private int _pending;
@@ -74,7 +75,7 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool) : IRin
 
     private void Begin(BackendRing ring, ref readonly DescriptorChain chain)
     {
-        FuseRequest request = _free.TryPop(out FuseRequest? free) ? free : new FuseRequest { Ring = this };
+        FuseRequest request = _free.TryPop(out FuseRequest? free) ? free : new FuseRequest { Ring = this, Large = _large };
         long result = request.Load(in chain);
         // What a process before this one may have done already: to forget a file once too often is worse than not to forget it.
         if (result == 0 && (FuseServer.HasReply(request.Header.Opcode) || !ring.IsLatestLeft))

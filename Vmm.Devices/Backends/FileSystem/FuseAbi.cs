@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Vmm.Vhost.Native.FileSystem;
 
 namespace Vmm.Devices.Backends.FileSystem;
 
@@ -164,7 +165,11 @@ internal readonly record struct FuseFlush(ulong Handle, uint Unused, uint Paddin
 internal readonly record struct FuseTransfer(ulong Handle, ulong Offset, uint Size, uint TransferFlags, ulong LockOwner, uint Flags, uint Padding)
 {
     public const int WireSize = 40;
+    public const uint FromCache = 1;        // FUSE_WRITE_CACHE
     public const uint KillsPrivileges = 4;  // FUSE_WRITE_KILL_SUIDGID
+
+    /// <summary>Whether a write goes to the file's end, wherever that is: a program has asked for it (O_APPEND), and it is no page of the guest's cache.</summary>
+    public bool Appends => (Flags & FileTree.Append) != 0 && (TransferFlags & FromCache) == 0;
 }
 
 /// <summary>struct fuse_kstatfs.</summary>

@@ -16,10 +16,13 @@ internal sealed class FuseRequest
     public const int MaxReply = 128 * 1024;
 
     private const int UsualSize = 1024;
+    private const int MaxLeftArguments = 8 * 1024;      // FUSE_REMOVEMAPPING with 256 ranges, and room to spare
     private const int MaxNameLength = 255;
 
-    private byte[] _arguments = new byte[UsualSize];
-    private byte[] _reply = new byte[UsualSize];
+    private readonly byte[] _usualReply = new byte[UsualSize];
+    private byte[] _ownArguments = new byte[UsualSize];
+    private byte[] _arguments = [];
+    private byte[] _reply = [];
     private GuestBuffer[] _writable = new GuestBuffer[16];
     private GuestBuffer[] _readable = new GuestBuffer[16];
     private IoVector[] _vectors = new IoVector[16];
@@ -35,6 +38,9 @@ internal sealed class FuseRequest
 
     /// <summary>The ring from which it came, and to which it goes back when another thread has done it.</summary>
     public FileSystemRing? Ring { get; init; }
+
+    /// <summary>Memory for what is larger than usual: the ring's, because only a request that is done at once has such things.</summary>
+    public required LargeBuffers Large { get; init; }
 
     /// <summary>Who asks for what.</summary>
     public ref readonly FuseRequestHeader Header => ref _header;
@@ -64,6 +70,8 @@ internal sealed class FuseRequest
         _position = 0;
         _argumentsLength = 0;
         _header = default;
+        _arguments = _ownArguments;
+        _reply = _usualReply;
         _room = chain.WritableLength;
         Copy(chain.Writable, ref _writable, out _writableCount);
         Span<byte> header = MemoryMarshal.AsBytes(new Span<FuseRequestHeader>(ref _header));
@@ -80,13 +88,15 @@ internal sealed class FuseRequest
             Copy(chain.Readable, ref _readable, out _readableCount);
             count = Math.Min(count, FuseTransfer.WireSize);
         }
-        if (count > MaxArguments || 8 * _header.ExtensionWords > count)
+        // A guest may have as many requests wait as its rings have room for: none of them keeps much memory.
+        bool mayBeLeft = FuseServer.MayBeLeft(_header.Opcode);
+        if (count > (mayBeLeft ? MaxLeftArguments : MaxArguments) || 8 * _header.ExtensionWords > count)
         {
             _header.ExtensionWords = 0;
             return -Errnos.Einval;
         }
         if (_arguments.Length <= count)
-            _arguments = new byte[Math.Max(count + 1, 2 * _arguments.Length)];
+            _arguments = mayBeLeft ? _ownArguments = new byte[count + 1] : Large.Arguments((int)count + 1);
         _argumentsLength = chain.Read(FuseRequestHeader.WireSize, _arguments.AsSpan(0, (int)count));
         _arguments[_argumentsLength] = 0;
         return _argumentsLength == count ? 0 : -Errnos.Einval;
@@ -153,7 +163,7 @@ internal sealed class FuseRequest
     public Span<byte> MakeReply(int size)
     {
         if (_reply.Length < size)
-            _reply = new byte[Math.Max(size, Math.Min(MaxReply, 2 * _reply.Length))];
+            _reply = Large.Reply(size);
         return _reply.AsSpan(0, size);
     }
 
@@ -238,5 +248,26 @@ internal sealed class FuseRequest
         if (to.Length < count)
             to = new GuestBuffer[Math.Max(count, 2 * to.Length)];
         from.CopyTo(to);
+    }
+}
+
+/// <summary>Memory of a ring's for the one request that it does at the moment, where that has long arguments or a long reply. It grows with what is asked for, up to
+/// <see cref="FuseRequest.MaxArguments"/> and <see cref="FuseRequest.MaxReply"/>.</summary>
+internal sealed class LargeBuffers
+{
+    private byte[] _arguments = [];
+    private byte[] _reply = [];
+
+    /// <summary>At least <paramref name="size"/> bytes for arguments.</summary>
+    public byte[] Arguments(int size) => Grow(ref _arguments, size);
+
+    /// <summary>At least <paramref name="size"/> bytes for a reply.</summary>
+    public byte[] Reply(int size) => Grow(ref _reply, size);
+
+    private static byte[] Grow(ref byte[] buffer, int size)
+    {
+        if (buffer.Length < size)
+            buffer = new byte[Math.Max(size, 2 * buffer.Length)];
+        return buffer;
     }
 }

@@ -6,7 +6,7 @@ namespace Vmm.Devices.Backends.FileSystem;
 /// <content>Files that are open.</content>
 internal sealed partial class FuseServer
 {
-    private const int KeptFlags = FileTree.AccessMask | FileTree.Truncate | FileTree.Append | FileTree.NonBlocking | FileTree.Synchronous;
+    private const int KeptFlags = FileTree.AccessMask | FileTree.Truncate | FileTree.NonBlocking | FileTree.Synchronous;
     private const uint AllocateModes = 0x1 | 0x2 | 0x8 | 0x10 | 0x20 | 0x40;    // FALLOC_FL_* of linux/falloc.h but NO_HIDE_STALE
 
     private long Open(FuseRequest request, Inode inode)
@@ -25,10 +25,9 @@ internal sealed partial class FuseServer
         FileDescriptor? file;
         using (WithoutSetId.Begin(this, (arguments.OpenFlags & FuseOpen.KillPrivileges) != 0))
         {
-            if ((error = Reopen(in path, flags, out file)) < 0)
-                return error;
+            error = ReopenFor(in path, arguments.Flags, ref flags, out file);
         }
-        return request.Reply(Opened(inode, file!, flags));
+        return error < 0 ? error : request.Reply(Opened(inode, file!, flags));
     }
 
     private FuseOpenReply Opened(Inode inode, FileDescriptor file, int flags)
@@ -43,7 +42,8 @@ internal sealed partial class FuseServer
         }, 0);
     }
 
-    // What is opened here with what the guest asks for: never more than reading and writing of what is there.
+    // What is opened here with what the guest asks for: never more than reading and writing of what is there. O_APPEND is not among it: a page that the guest's cache
+    // writes back belongs where it was, so each write says for itself whether it appends.
     private int HostFlags(uint wanted, out int flags)
     {
         flags = (int)wanted & (KeptFlags | (Options.AllowDirectIo ? FileTree.Direct : 0) | (Options.PreserveNoAccessTime ? FileTree.NoAccessTime : 0));
@@ -54,8 +54,15 @@ internal sealed partial class FuseServer
             return -Errnos.Erofs;
         // A cache that is written back later reads what it does not have, and knows best where a file ends.
         if (Has(FuseFlags.WritebackCache))
-            flags = (flags & ~(FileTree.Append | FileTree.AccessMask)) | (access == FileTree.WriteOnly ? FileTree.ReadWrite : access);
+            flags = (flags & ~FileTree.AccessMask) | (access == FileTree.WriteOnly ? FileTree.ReadWrite : access);
         return 0;
+    }
+
+    private int ReopenFor(in HeldDescriptor path, uint wanted, ref int flags, out FileDescriptor? file)
+    {
+        int error = Reopen(in path, flags, out file);
+        // A file that may only be appended to (chattr +a): the host opens it in no other way.
+        return error == -Errnos.Eperm && (wanted & FileTree.Append) != 0 ? Reopen(in path, flags |= FileTree.Append, out file) : error;
     }
 
     // Opens by /proc/self/fd what is open by O_PATH. Where no descriptor is to be had, those of files that can be found again are given up.
@@ -82,7 +89,7 @@ internal sealed partial class FuseServer
         // O_EXCL always: what is there already may be a device, or a link.
         int number = Options.IsReadOnly ? -Errnos.Erofs : MakeFile(request, in directory, name, flags | FileTree.Create | FileTree.Exclusive, in arguments);
         if (number == -Errnos.Eexist && ((int)arguments.Flags & FileTree.Exclusive) == 0)
-            return CreateOverExisting(request, parent, in directory, name, flags, arguments.OpenFlags);
+            return CreateOverExisting(request, parent, in directory, name, flags, in arguments);
         if (number < 0)
             return number;
         var file = new FileDescriptor(number);
@@ -111,7 +118,7 @@ internal sealed partial class FuseServer
         return number is -Errnos.Emfile or -Errnos.Enfile && _inodes.Shrink() ? FileTree.Open(in directory, name, flags, mode) : number;
     }
 
-    private long CreateOverExisting(FuseRequest request, Inode parent, in HeldDescriptor directory, ReadOnlySpan<byte> name, int flags, uint openFlags)
+    private long CreateOverExisting(FuseRequest request, Inode parent, in HeldDescriptor directory, ReadOnlySpan<byte> name, int flags, in FuseCreate arguments)
     {
         int error = FileTree.GetStatus(in directory, name, out FileStatus status);
         if (error < 0)
@@ -119,14 +126,14 @@ internal sealed partial class FuseServer
         if (!status.IsRegular)
             return status.IsDirectory ? -Errnos.Eisdir : -Errnos.Enxio;
         FuseEntry entry = Entry(parent, name, in status);
-        error = OpenEntered(entry.Node, flags, openFlags, out FileDescriptor? file);
+        error = OpenEntered(entry.Node, ref flags, in arguments, out FileDescriptor? file);
         if (error == 0)
             return ReplyCreated(request, entry, file!, flags);
         _inodes.Forget(entry.Node, 1);  // the guest does not hear of it
         return error;
     }
 
-    private int OpenEntered(ulong id, int flags, uint openFlags, out FileDescriptor? file)
+    private int OpenEntered(ulong id, ref int flags, in FuseCreate arguments, out FileDescriptor? file)
     {
         file = null;
         if (_inodes.Find(id) is not { } inode)
@@ -134,8 +141,8 @@ internal sealed partial class FuseServer
         using HeldDescriptor path = _inodes.Hold(inode, out int error);
         if (error < 0)
             return error;
-        using var powers = WithoutSetId.Begin(this, (openFlags & FuseOpen.KillPrivileges) != 0);
-        return Reopen(in path, flags, out file);
+        using var powers = WithoutSetId.Begin(this, (arguments.OpenFlags & FuseOpen.KillPrivileges) != 0);
+        return ReopenFor(in path, arguments.Flags, ref flags, out file);
     }
 
     private long ReplyCreated(FuseRequest request, in FuseEntry entry, FileDescriptor file, int flags)
@@ -227,10 +234,12 @@ internal sealed partial class FuseServer
             return NeedsThread;
         using HeldDescriptor file = opened.Descriptor.Hold();
         using var powers = WithoutSetId.Begin(this, (arguments.TransferFlags & FuseTransfer.KillsPrivileges) != 0);
+        // A cache that is written back later knows best where the file ends.
+        bool appends = arguments.Appends && !Has(FuseFlags.WritebackCache);
         ulong done = 0;
         while (done < arguments.Size)
         {
-            long count = OpenFileIo.Write(in file, request.DataVectors(done, arguments.Size - done), (long)(arguments.Offset + done));
+            long count = OpenFileIo.Write(in file, request.DataVectors(done, arguments.Size - done), (long)(arguments.Offset + done), appends);
             if (count < 0 && done == 0)
                 return count;
             if (count <= 0)
@@ -250,8 +259,15 @@ internal sealed partial class FuseServer
         return 0;
     }
 
-    private long Release(FuseRequest request) =>
-        !request.TryTake(out FuseRelease arguments) ? -Errnos.Einval : _handles.Remove(arguments.Handle) ? 0 : -Errnos.Ebadf;
+    private long Release(FuseRequest request)
+    {
+        if (!request.TryTake(out FuseRelease arguments))
+            return -Errnos.Einval;
+        if (!_handles.Remove(arguments.Handle))
+            return -Errnos.Ebadf;
+        _waiters.LookNow();     // its locks are gone
+        return 0;
+    }
 
     private long Synchronize(FuseRequest request)
     {

@@ -47,8 +47,6 @@ internal sealed partial class FuseServer
     {
         if (!request.TryTake(out FuseLock arguments))
             return -Errnos.Einval;
-        if (_handles.Find(arguments.Handle) is not { } opened || opened.Inode != inode)
-            return -Errnos.Ebadf;
         long result = TakeLock(inode, in arguments);
         if (result != -Errnos.Eagain || !waits || request.Ring is null)
         {
@@ -62,10 +60,11 @@ internal sealed partial class FuseServer
 
     private long TakeLock(Inode inode, in FuseLock arguments)
     {
+        // Asked for each time: a request that waits must not get its lock when the file is closed.
+        if (_handles.Find(arguments.Handle) is not { } opened || opened.Inode != inode)
+            return -Errnos.Ebadf;
         if ((arguments.Flags & FuseLock.IsFlock) != 0)
         {
-            if (_handles.Find(arguments.Handle) is not { } opened)
-                return -Errnos.Ebadf;
             int operation = arguments.Type switch
             {
                 (uint)OpenFileIo.ReadLock => OpenFileIo.FlockShared,

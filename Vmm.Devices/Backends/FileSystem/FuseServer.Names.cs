@@ -146,8 +146,12 @@ internal sealed partial class FuseServer
         using HeldDescriptor directory = _inodes.Hold(parent, out error);
         if (error < 0)
             return error;
-        _inodes.Pin(in directory, name);
-        return FileTree.Remove(in directory, name, isDirectory);
+        if ((error = _inodes.Pin(in directory, name)) < 0)
+            return error;
+        error = FileTree.Remove(in directory, name, isDirectory);
+        if (error < 0)
+            _inodes.Named(parent, in directory, name);
+        return error;
     }
 
     private long Rename(FuseRequest request, Inode parent, bool hasFlags)
@@ -178,13 +182,12 @@ internal sealed partial class FuseServer
         if (error < 0)
             return error;
         bool isExchange = (flags & RenameExchange) != 0;
-        if (!isExchange)
-            _inodes.Pin(in newDirectory, newName);
-        if ((error = FileTree.Rename(in directory, name, in newDirectory, newName, flags)) < 0)
+        if (!isExchange && (error = _inodes.Pin(in newDirectory, newName)) < 0)
             return error;
-        _inodes.Renamed(newParent, in newDirectory, newName);
-        if (isExchange)
-            _inodes.Renamed(parent, in directory, name);
-        return 0;
+        error = FileTree.Rename(in directory, name, in newDirectory, newName, flags);
+        _inodes.Named(newParent, in newDirectory, newName);     // the one that was moved, or the one that was not replaced
+        if (error == 0 && isExchange)
+            _inodes.Named(parent, in directory, name);
+        return error;
     }
 }

@@ -94,6 +94,9 @@ internal sealed partial class FuseServer : IDisposable
     /// <summary>Whether a request is answered at all.</summary>
     public static bool HasReply(FuseOpcode opcode) => opcode is not (FuseOpcode.Forget or FuseOpcode.BatchForget or FuseOpcode.Interrupt);
 
+    /// <summary>Whether a request may be left to another thread: <see cref="Execute"/> may return <see cref="NeedsThread"/> or <see cref="Waits"/> for it.</summary>
+    public static bool MayBeLeft(FuseOpcode opcode) => MayWait(opcode) || opcode is FuseOpcode.Read or FuseOpcode.Write or FuseOpcode.SetLockWait;
+
     /// <summary>Does what a request asks for, and leaves the reply in it.</summary>
     /// <param name="request">The request.</param>
     /// <param name="mayWait">Whether the thread may wait for disks and locks.</param>

@@ -163,48 +163,50 @@ internal sealed class InodeTable : IDisposable
         }
     }
 
-    /// <summary>The guest is about to take a name away: a file that it knows by that name stays open, because the name does not lead to it afterwards.</summary>
+    /// <summary>The guest is about to take a name away: a file that it knows by that name stays open, because the name does not lead to it afterwards. If the name stays after
+    /// all, <see cref="Named"/> has to be called.</summary>
     /// <param name="directory">The directory, open.</param>
     /// <param name="name">The name.</param>
-    public void Pin(in HeldDescriptor directory, ReadOnlySpan<byte> name)
+    /// <returns>0, or a negated error number: the file would be lost, so its name has to stay.</returns>
+    public int Pin(in HeldDescriptor directory, ReadOnlySpan<byte> name)
     {
         if (FileTree.GetStatus(in directory, name, out FileStatus status) < 0)
-            return;
+            return 0;       // there is nothing to lose
         Inode? inode;
         lock (_lock)
         {
-            if (!_byIdentity.TryGetValue(InodeIdentity.Of(in status), out inode) || !IsSame(inode, in status) || inode.IsPinned)
-                return;
-            if (inode.Path is not null)
-            {
-                inode.IsPinned = true;
-                return;
-            }
+            if (!_byIdentity.TryGetValue(InodeIdentity.Of(in status), out inode) || !IsSame(inode, in status))
+                return 0;
+            inode.IsPinned |= inode.Path is not null;
+            if (inode.IsPinned)
+                return 0;
         }
         int number = FileTree.Open(in directory, name, FileTree.PathOnly);
+        if (number is -Errnos.Emfile or -Errnos.Enfile && Shrink())
+            number = FileTree.Open(in directory, name, FileTree.PathOnly);
         if (number < 0)
-            return;
+            return number == -Errnos.Enoent ? 0 : number;
         var path = new FileDescriptor(number);
         lock (_lock)
         {
+            bool isSame;
             using (HeldDescriptor held = path.Hold())
-            {
-                if (FileTree.GetStatus(in held, out status) < 0 || inode.Path is not null || !IsSame(inode, in status) || inode.Lookups == 0)
-                {
-                    path.Dispose();
-                    return;
-                }
-            }
-            inode.IsPinned = true;
-            AddOpen(inode, path);
+                isSame = FileTree.GetStatus(in held, out status) == 0 && IsSame(inode, in status) && inode.Lookups > 0;
+            inode.IsPinned |= isSame;
+            // Another thread may have opened it meanwhile.
+            if (isSame && inode.Path is null)
+                AddOpen(inode, path);
+            else
+                path.Dispose();
         }
+        return 0;
     }
 
-    /// <summary>A file has a new name: one that was pinned can be found by it.</summary>
+    /// <summary>A name leads to a file, because it is new or was not taken away: one that was pinned can be found by it.</summary>
     /// <param name="parent">The directory.</param>
     /// <param name="directory">The same, open.</param>
     /// <param name="name">The name.</param>
-    public void Renamed(Inode parent, in HeldDescriptor directory, ReadOnlySpan<byte> name)
+    public void Named(Inode parent, in HeldDescriptor directory, ReadOnlySpan<byte> name)
     {
         if (FileTree.GetStatus(in directory, name, out FileStatus status) < 0)
             return;
@@ -275,23 +277,21 @@ internal sealed class InodeTable : IDisposable
         }
     }
 
-    /// <summary>The opening has ended.</summary>
+    /// <summary>The opening has ended. With the last one of a file end the guest's locks of it: Linux tells nobody that those of an opening of its own (F_OFD_SETLK) are
+    /// gone.</summary>
     public void Remove(Inode inode, OpenFile file)
     {
         lock (_lock)
         {
             if (inode.FirstOpen == file)
-            {
                 inode.FirstOpen = file.NextOfInode;
-                return;
-            }
             for (OpenFile? other = inode.FirstOpen; other is not null; other = other.NextOfInode)
             {
-                if (other.NextOfInode != file)
-                    continue;
-                other.NextOfInode = file.NextOfInode;
-                return;
+                if (other.NextOfInode == file)
+                    other.NextOfInode = file.NextOfInode;
             }
+            if (inode.FirstOpen is null)
+                ReleaseLocks(inode);
         }
     }
 

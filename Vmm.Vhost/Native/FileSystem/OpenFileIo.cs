@@ -76,14 +76,18 @@ public static unsafe class OpenFileIo
     }
 
     /// <summary>pwritev2(2).</summary>
+    /// <param name="file">The file.</param>
+    /// <param name="vectors">The bytes.</param>
+    /// <param name="offset">Where; it does not count where <paramref name="appends"/> is set.</param>
+    /// <param name="appends">Whether the bytes go to the file's end (RWF_APPEND).</param>
     /// <returns>Bytes written.</returns>
-    public static long Write(in HeldDescriptor file, ReadOnlySpan<IoVector> vectors, long offset)
+    public static long Write(in HeldDescriptor file, ReadOnlySpan<IoVector> vectors, long offset, bool appends = false)
     {
         fixed (IoVector* pointer = vectors)
-            return Do(SystemCallNumber.Pwritev2, file.Number, (nint)pointer, vectors.Length, (nint)offset, 0, 0);
+            return Do(SystemCallNumber.Pwritev2, file.Number, (nint)pointer, vectors.Length, (nint)offset, 0, appends ? AppendNow : 0);
     }
 
-    private const int NoWait = 8;       // RWF_NOWAIT of linux/fs.h
+    private const int NoWait = 8, AppendNow = 16;   // RWF_NOWAIT and RWF_APPEND of linux/fs.h
 }
 
 /// <summary>A lock of a range: struct flock of asm-generic/fcntl.h, 32 bytes.</summary>

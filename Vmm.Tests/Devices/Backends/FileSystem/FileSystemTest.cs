@@ -1,6 +1,7 @@
 using NUnit.Framework;
 using Vmm.Tests.Integration;
 using Vmm.Tests.Integration.Backends;
+using Vmm.Tests.Integration.Linux.Devices;
 
 namespace Vmm.Tests.Devices.Backends.FileSystem;
 
@@ -20,6 +21,13 @@ public abstract class FileSystemTest : BackendTest
     {
         Serve(options);
         return Keep(new FuseGuest(SocketPath));
+    }
+
+    /// <summary>Whether a program of the host's finds <c>file</c> locked, when it asks for a lock in these words of Python's.</summary>
+    private protected bool IsLockedOnHost(string expression)
+    {
+        string script = $"import fcntl\nf = open('{In("file")}', 'r+b')\ntry:\n    {expression}\n    print('free')\nexcept BlockingIOError:\n    print('locked')\n";
+        return HostCommand.Run("python3", "-c", script).Trim() == "locked";
     }
 
     private protected static void RequireRoot()

@@ -482,10 +482,4 @@ public class FuseRequestTests : FileSystemTest
     private static byte[] SetAttributes(
         uint valid, ulong size = 0, uint mode = 0, ulong accessed = 0, ulong modified = 0, uint user = 0) =>
         [.. Bytes(valid, 0U), .. Bytes(0UL, size, 0UL, accessed, modified, 0UL), .. Bytes(0U, 0U, 0U, mode, 0U, user, 0U, 0U)];
-
-    private bool IsLockedOnHost(string expression)
-    {
-        string script = $"import fcntl\nf = open('{In("file")}', 'r+b')\ntry:\n    {expression}\n    print('free')\nexcept BlockingIOError:\n    print('locked')\n";
-        return HostCommand.Run("python3", "-c", script).Trim() == "locked";
-    }
 }

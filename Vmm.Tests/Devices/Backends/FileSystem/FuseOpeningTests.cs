@@ -1,0 +1,131 @@
+using System.Runtime.Versioning;
+using NUnit.Framework;
+using Vmm.Tests.Integration;
+using Vmm.Tests.Integration.Linux.Devices;
+using static Vmm.Tests.Conformance.FuseClient;
+
+namespace Vmm.Tests.Devices.Backends.FileSystem;
+
+/// <summary>What a guest has open, and what this costs the process.</summary>
+[SupportedOSPlatform("linux")]
+public class FuseOpeningTests : FileSystemTest
+{
+    private const int TooManyOpen = 24, Invalid = 22, Notempty = 39;
+    private const uint Append = 0x400, FromCache = 1;
+
+    [Test]
+    public void Appending_IsForEachWriteToSay()
+    {
+        File.WriteAllText(In("file"), "0123456789");
+        FuseGuest guest = Begin();
+        ulong node = guest.Node("file"), handle = (ulong)guest.Open(node, Append | 2);
+        Write(guest, node, handle, "a page", 0, Append);
+        Assert.That(File.ReadAllText(In("file")), Is.EqualTo("0123456789a page"), "at the end, whatever the guest takes for it");
+        Write(guest, node, handle, "PAGE", 2, 0);
+        Write(guest, node, handle, "ab", 0, Append, FromCache);
+        Assert.That(File.ReadAllText(In("file")), Is.EqualTo("abPAGE6789a page"), "what a cache writes back goes where it was");
+    }
+
+    [Test]
+    public void Appending_ToAFileThatAllowsNothingElse_IsPossible()
+    {
+        RequireRoot();
+        File.WriteAllText(In("log"), "one");
+        if (HostCommand.TryRun("chattr", "+a", In("log")).Status != 0)
+            Assert.Ignore("this file system has no files that may only be appended to");
+        try
+        {
+            FuseGuest guest = Begin();
+            ulong node = guest.Node("log");
+            Assert.That(guest.Open(node, 2), Is.EqualTo(-1), "EPERM");
+            Write(guest, node, (ulong)guest.Open(node, Append | 1), "two", 0, Append);
+            Write(guest, node, (ulong)guest.TryCreate(FuseGuest.Root, "log", Append | 0x41), "three", 0, Append);
+            Assert.That(File.ReadAllText(In("log")), Is.EqualTo("onetwothree"));
+        }
+        finally
+        {
+            HostCommand.TryRun("chattr", "-a", In("log"));
+        }
+    }
+
+    [Test]
+    public void Locks_OfAFileThatIsOpenNoMore_AreGone()
+    {
+        FuseGuest guest = Begin();
+        (ulong node, ulong handle) = guest.Create(FuseGuest.Root, "file");
+        ulong second = (ulong)guest.Open(node);
+        // Of an opening (F_OFD_SETLK): its owner does not stand in the FUSE_FLUSH of the process that closes it.
+        Assert.That(guest.Lock(node, handle, owner: 77, type: 1), Is.Zero);
+        guest.Demand(25, node, [.. Bytes(handle), .. Bytes(0U, 0U), .. Bytes(1UL)]);
+        guest.Fuse.Release(node, handle);
+        Assert.That(IsLockedOnHost("fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB, 10)"), "another opening may have it");
+        guest.Fuse.Release(node, second);
+        Assert.That(IsLockedOnHost("fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB, 10)"), Is.False);
+        Assert.That(guest.Lock(node, second, owner: 77, type: 1), Is.EqualTo(-9), "EBADF: it is not open");
+    }
+
+    [Test]
+    public void Removed_WithoutForgetting_HasAnEndAndLosesNothing()
+    {
+        VmmProcess process = Serve("--rlimit-nofile", "400");
+        using var guest = new FuseGuest(SocketPath);
+        var nodes = new List<ulong>();
+        int error = 0;
+        for (int i = 0; i < 1000 && error == 0; i++)
+        {
+            nodes.Add(U64(guest.Demand(8, FuseGuest.Root, [.. Bytes(0x81A4U, 0U, 0U, 0U), .. Name($"f{i}")], 128), 0));
+            error = guest.Unlink(FuseGuest.Root, $"f{i}");
+        }
+        Assert.That(error, Is.EqualTo(-TooManyOpen), "each is a descriptor of the host's");
+        Assert.That(nodes, Has.Count.GreaterThan(200));
+        string last = $"f{nodes.Count - 1}";
+        Assert.That(File.Exists(In(last)), "it could not be kept, so it has its name");
+        File.WriteAllText(In("other"), "");
+        Assert.That(guest.Rename(FuseGuest.Root, "other", FuseGuest.Root, last), Is.EqualTo(-TooManyOpen));
+        process.WaitForErrors("as many files open as this process may have descriptors");
+        foreach (ulong node in nodes[..10])
+            guest.Fuse.Forget(node, 1);
+        Assert.That(guest.Unlink(FuseGuest.Root, last), Is.Zero);
+        Assert.That(guest.TryAttributes(nodes[^1]), Is.Zero, "the guest still knows it");
+    }
+
+    [Test]
+    public void NotRemoved_AfterAll_CostsNoDescriptor()
+    {
+        const int directories = 500;
+        for (int i = 0; i < directories; i++)
+            File.WriteAllText(Path.Combine(Directory.CreateDirectory(In($"d{i}")).FullName, "file"), $"{i}");
+        Serve("--rlimit-nofile", "400");
+        using var guest = new FuseGuest(SocketPath);
+        ulong[] nodes = [.. Enumerable.Range(0, directories).Select(i => guest.Node($"d{i}"))];
+        ulong empty = guest.MakeDirectory(FuseGuest.Root, "empty");
+        for (int i = 0; i < directories; i++)
+        {
+            Assert.That(guest.Try(11, FuseGuest.Root, Name($"d{i}")), Is.EqualTo(-Notempty));
+            Assert.That(guest.Rename(FuseGuest.Root, "empty", FuseGuest.Root, $"d{i}"), Is.EqualTo(-Notempty));
+        }
+        Assert.That(guest.TryAttributes(empty), Is.Zero);
+        for (int i = 0; i < directories; i++)
+            Assert.That(guest.ReadText(guest.Node($"d{i}/file")), Is.EqualTo($"{i}"));
+    }
+
+    [Test]
+    public void Requests_ThatMayWait_HaveNoLongArguments()
+    {
+        FuseGuest guest = Begin();
+        (ulong node, ulong handle) = guest.Create(FuseGuest.Root, "file");
+        Assert.That(guest.Try(20, node, [.. Bytes(handle), .. Bytes(0U, 0U), .. new byte[60_000]]), Is.EqualTo(-Invalid), "FUSE_FSYNC");
+        Assert.That(guest.Try(33, node, [.. FuseGuest.LockArguments(handle, 1, 1), .. new byte[60_000]]), Is.EqualTo(-Invalid), "FUSE_SETLKW");
+        byte[] value = new byte[60_000];
+        new Random(5).NextBytes(value);
+        // Where the file system has room for such a value, it is taken over whole.
+        Assert.That(guest.SetXattr(node, "user.long", value), Is.Zero.Or.EqualTo(-28).Or.EqualTo(-95).Or.EqualTo(-7));
+        Assert.That(guest.Try(20, node, [.. Bytes(handle), .. Bytes(0U, 0U)]), Is.Zero);
+    }
+
+    private static void Write(FuseGuest guest, ulong node, ulong handle, string text, ulong offset, uint flags, uint transferFlags = 0)
+    {
+        byte[] data = System.Text.Encoding.ASCII.GetBytes(text);
+        guest.Demand(16, node, [.. Bytes(handle, offset), .. Bytes((uint)data.Length, transferFlags), .. Bytes(0UL), .. Bytes(flags, 0U)], 8, data);
+    }
+}
