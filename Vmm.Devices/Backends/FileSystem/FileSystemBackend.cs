@@ -105,6 +105,10 @@ public sealed class FileSystemBackend : VhostUserDevice, IDisposable
     public override void Reset() => _server.Reset();
 
     /// <inheritdoc/>
+    // Nothing of a guest that may be gone is kept, its locks least of all. A front-end that comes back with the memory that it keeps goes on from there.
+    public override void FrontEndGone() => _server.Reset();
+
+    /// <inheritdoc/>
     public override void MemoryKept(KeptMemory? memory) => _server.Keep(memory);
 
     /// <inheritdoc/>

@@ -39,7 +39,8 @@ public sealed record FileSystemOptions
     /// <summary>Whether the guest labels files as it makes them (SELinux, Smack); with <see cref="Xattr"/>.</summary>
     public bool SecurityLabel { get; init; }
 
-    /// <summary>Whether locks of the guest's exclude other programs of the host, and theirs the guest. If not, they hold in the guest only.</summary>
+    /// <summary>Whether locks of the guest's exclude other programs of the host, and theirs the guest. If not, or with
+    /// <see cref="IsReadOnly"/>, they hold in the guest only.</summary>
     public bool HostLocks { get; init; } = true;
 
     /// <summary>Whether a guest that opens a file with O_DIRECT goes past the host's page cache, too.</summary>

@@ -77,8 +77,11 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool) : IRin
     {
         FuseRequest request = _free.TryPop(out FuseRequest? free) ? free : new FuseRequest { Ring = this, Large = _large };
         long result = request.Load(in chain);
-        // What a process before this one may have done already: to forget a file once too often is worse than not to forget it.
-        if (result == 0 && (FuseServer.HasReply(request.Header.Opcode) || !ring.IsLatestLeft))
+        // What a process before this one may have done already: to forget a file once too often is worse than not to forget it, and who hears of an error can look what is so.
+        bool isLeft = ring.IsLatestLeft;
+        if (result == 0 && isLeft && server.IsForOnce(request))
+            result = -Errnos.Eio;
+        if (result == 0 && (FuseServer.HasReply(request.Header.Opcode) || !isLeft))
         {
             // Before anybody else can say that it is done.
             _pending++;

@@ -7,6 +7,7 @@ namespace Vmm.Devices.Backends.FileSystem;
 internal sealed partial class FuseServer
 {
     private const int KeptFlags = FileTree.AccessMask | FileTree.Truncate | FileTree.NonBlocking | FileTree.Synchronous;
+    private const uint AllocateShift = 0x8 | 0x20;      // FALLOC_FL_COLLAPSE_RANGE and _INSERT_RANGE: what is behind moves
     private const uint AllocateModes = 0x1 | 0x2 | 0x8 | 0x10 | 0x20 | 0x40;    // FALLOC_FL_* of linux/falloc.h but NO_HIDE_STALE
 
     private long Open(FuseRequest request, Inode inode)
@@ -137,7 +138,7 @@ internal sealed partial class FuseServer
     {
         file = null;
         if (_inodes.Find(id) is not { } inode)
-            return -Errnos.Enoent;
+            return -Errnos.Estale;
         using HeldDescriptor path = _inodes.Hold(inode, out int error);
         if (error < 0)
             return error;
@@ -151,7 +152,7 @@ internal sealed partial class FuseServer
         if (_inodes.Find(entry.Node) is not { } inode)
         {
             file.Dispose();
-            return -Errnos.Enoent;
+            return -Errnos.Estale;
         }
         request.Reply(in entry);
         return request.Reply(Opened(inode, file, flags), FuseEntry.WireSize);
@@ -193,24 +194,20 @@ internal sealed partial class FuseServer
             return -Errnos.Ebadf;
         if (opened.Directory is not null)
             return -Errnos.Eisdir;
-        if (opened.MayBlock && !mayWait)
+        if ((opened.MayBlock || opened.CannotTell) && !mayWait)
             return NeedsThread;
         using HeldDescriptor file = opened.Descriptor.Hold();
         ulong size = Math.Min(Math.Min(arguments.Size, MaxTransfer), (ulong)request.Room);
         ulong done = 0;
-        bool asks = !mayWait && !opened.CannotTell;
         request.IsReplyInPlace = true;
         // A short answer would be the file's end for the guest.
         while (done < size)
         {
-            long count = OpenFileIo.Read(in file, request.ReplyVectors(done, size - done), (long)(arguments.Offset + done), noWait: asks);
-            if (count == -Errnos.Eagain && asks)
-                return NeedsThread;
-            if (count == -Errnos.Eopnotsupp && asks)
+            long count = OpenFileIo.Read(in file, request.ReplyVectors(done, size - done), (long)(arguments.Offset + done), noWait: !mayWait);
+            if (count is -Errnos.Eagain or -Errnos.Eopnotsupp && !mayWait)
             {
-                asks = false;
-                opened.CannotTell = true;
-                continue;
+                opened.CannotTell = count == -Errnos.Eopnotsupp;    // a network's file system, most times: it may take long
+                return NeedsThread;
             }
             if (count < 0 && done == 0)
                 return count;
@@ -234,8 +231,7 @@ internal sealed partial class FuseServer
             return NeedsThread;
         using HeldDescriptor file = opened.Descriptor.Hold();
         using var powers = WithoutSetId.Begin(this, (arguments.TransferFlags & FuseTransfer.KillsPrivileges) != 0);
-        // A cache that is written back later knows best where the file ends.
-        bool appends = arguments.Appends && !Has(FuseFlags.WritebackCache);
+        bool appends = Appends(in arguments);
         ulong done = 0;
         while (done < arguments.Size)
         {
@@ -248,6 +244,9 @@ internal sealed partial class FuseServer
         }
         return request.Reply(new FuseWriteReply((uint)done, 0));
     }
+
+    // A cache that is written back later knows best where the file ends.
+    private bool Appends(in FuseTransfer arguments) => arguments.Appends && !Has(FuseFlags.WritebackCache);
 
     private long Flush(FuseRequest request, Inode inode)
     {

@@ -27,8 +27,13 @@ internal sealed partial class FuseServer
     /// <returns>The requests that waited.</returns>
     public IReadOnlyList<FuseRequest> GiveUpWaiting(FileSystemRing ring) => _waiters.Remove(ring);
 
+    // Who may change nothing may hold up nobody either: the guest's kernel keeps locks to itself then.
+    private bool HasHostLocks => Options.HostLocks && !Options.IsReadOnly;
+
     private long GetLock(FuseRequest request, Inode inode)
     {
+        if (!HasHostLocks)
+            return -Errnos.Enosys;
         if (!request.TryTake(out FuseLock arguments) || !IsRange(in arguments, out RangeLockRequest range) || range.Type == OpenFileIo.Unlock)
             return -Errnos.Einval;
         if (_handles.Find(arguments.Handle) is not { } opened || opened.Inode != inode)
@@ -45,6 +50,8 @@ internal sealed partial class FuseServer
 
     private long SetLock(FuseRequest request, Inode inode, bool waits)
     {
+        if (!HasHostLocks)
+            return -Errnos.Enosys;
         if (!request.TryTake(out FuseLock arguments))
             return -Errnos.Einval;
         long result = TakeLock(inode, in arguments);
@@ -107,7 +114,7 @@ internal sealed partial class FuseServer
         if (error < 0)
             return error;
         // To lock for writing one must be able to write.
-        error = Options.IsReadOnly ? -Errnos.Eacces : Reopen(in path, FileTree.ReadWrite | FileTree.NonBlocking, out file);
+        error = Reopen(in path, FileTree.ReadWrite | FileTree.NonBlocking, out file);
         if (error is -Errnos.Eacces or -Errnos.Erofs or -Errnos.Eperm or -Errnos.Etxtbsy && (error = Reopen(in path, FileTree.NonBlocking, out file)) < 0)
             return error;
         if (error < 0)

@@ -128,7 +128,7 @@ internal sealed partial class FuseServer
         if (error < 0)
             return error;
         if (_inodes.Find(id) is not { } inode)
-            return -Errnos.Enoent;
+            return -Errnos.Estale;
         using HeldDescriptor file = _inodes.Hold(inode, out error);
         if (error < 0)
             return error;
@@ -174,7 +174,7 @@ internal sealed partial class FuseServer
         if (error < 0 || (error = request.TakeName(out ReadOnlySpan<byte> newName)) < 0)
             return error;
         if (_inodes.Find(id) is not { } newParent)
-            return -Errnos.Enoent;
+            return -Errnos.Estale;
         using HeldDescriptor directory = _inodes.Hold(parent, out error);
         if (error < 0)
             return error;

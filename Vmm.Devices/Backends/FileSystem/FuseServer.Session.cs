@@ -23,7 +23,7 @@ internal sealed partial class FuseServer
 
     private FuseFlags Offered => FuseFlags.AsyncRead | FuseFlags.AtomicTruncate | FuseFlags.BigWrites | FuseFlags.AsyncDirectIo | FuseFlags.ParallelDirectoryOperations
         | FuseFlags.MaxPages | FuseFlags.InitExtension | FuseFlags.SetXattrExtension | FuseFlags.CreateSupplementaryGroup
-        | (Options.HostLocks ? FuseFlags.PosixLocks | FuseFlags.FlockLocks : 0)
+        | (HasHostLocks ? FuseFlags.PosixLocks | FuseFlags.FlockLocks : 0)
         | (Options.Cache == FileSystemCache.Auto ? FuseFlags.AutoInvalidateData : 0)
         | (Options.ReadDirectoryPlus ? FuseFlags.ReadDirectoryPlus | FuseFlags.ReadDirectoryPlusAuto : 0)
         | (Options.Writeback ? FuseFlags.WritebackCache : 0)

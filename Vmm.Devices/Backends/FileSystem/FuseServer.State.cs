@@ -26,14 +26,14 @@ internal sealed partial class FuseServer
             WriteTo(table);
     }
 
-    /// <summary>The session as bytes. No ring runs.</summary>
-    public byte[] Save()
+    /// <summary>The session as bytes; null where the guest knows more files than a state has room for. No ring runs.</summary>
+    public byte[]? Save()
     {
         byte[] bytes = new byte[KeptSize];
         var table = new SessionTable(() => bytes);
         SessionTable? kept = _inodes.Session;
         WriteTo(table);
-        byte[] state = bytes[..table.Length];
+        byte[]? state = table.IsFull ? null : bytes[..table.Length];
         if (kept is not null)
             WriteTo(kept);
         else
@@ -49,6 +49,11 @@ internal sealed partial class FuseServer
         if (bytes.Length < SessionTable.HeaderRoom)
             return false;
         var table = new SessionTable(() => bytes);
+        if (table.IsTable && !table.HasSession)
+        {
+            Reset();        // a guest that has not mounted
+            return true;
+        }
         if (table.Session(_inodes.Root.Identity, isElsewhere: true) is not { } flags || (flags & ~Offered) != 0)
             return false;
         SessionTable? kept = _inodes.Session;
@@ -73,7 +78,7 @@ internal sealed partial class FuseServer
         bool isElsewhere = !table.IsOf(_inodes.Root.Identity);
         (List<FileRecord> files, List<OpeningRecord> openings) = table.Load();
         SessionTable? session = isKept ? table : null;
-        _inodes.Restore(files, table.Last.File, session, isElsewhere);
+        _inodes.Restore(files, table.Last.File, session, isElsewhere, table.RootMount);
         _flags = flags;
         var opened = new List<OpenFile>();
         foreach (OpeningRecord opening in openings)

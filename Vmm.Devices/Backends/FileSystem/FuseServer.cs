@@ -97,6 +97,20 @@ internal sealed partial class FuseServer : IDisposable
     /// <summary>Whether a request may be left to another thread: <see cref="Execute"/> may return <see cref="NeedsThread"/> or <see cref="Waits"/> for it.</summary>
     public static bool MayBeLeft(FuseOpcode opcode) => MayWait(opcode) || opcode is FuseOpcode.Read or FuseOpcode.Write or FuseOpcode.SetLockWait;
 
+    /// <summary>Whether a request does something else when it is done once more: it appends, moves what is in a file, or exchanges two names.</summary>
+    public bool IsForOnce(FuseRequest request)
+    {
+        bool isForOnce = request.Header.Opcode switch
+        {
+            FuseOpcode.Write => request.TryTake(out FuseTransfer transfer) && Appends(in transfer),
+            FuseOpcode.Allocate => request.TryTake(out FuseAllocate allocate) && (allocate.Mode & AllocateShift) != 0,
+            FuseOpcode.Rename2 => request.TryTake(out FuseRename2 rename) && (rename.Flags & RenameExchange) != 0,
+            _ => false,
+        };
+        request.Rewind();
+        return isForOnce;
+    }
+
     /// <summary>Does what a request asks for, and leaves the reply in it.</summary>
     /// <param name="request">The request.</param>
     /// <param name="mayWait">Whether the thread may wait for disks and locks.</param>
@@ -183,7 +197,7 @@ internal sealed partial class FuseServer : IDisposable
                 return RemoveMapping(request);
         }
         if (_inodes.Find(request.Header.Node) is not { } inode)
-            return opcode == FuseOpcode.SyncFs ? SynchronizeFileSystem(_inodes.Root) : -Errnos.Enoent;
+            return opcode == FuseOpcode.SyncFs ? SynchronizeFileSystem(_inodes.Root) : -Errnos.Estale;   // the guest looks it up again
         return opcode switch
         {
             FuseOpcode.Lookup => Lookup(request, inode),

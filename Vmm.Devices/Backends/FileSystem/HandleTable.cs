@@ -46,7 +46,10 @@ internal sealed class HandleTable(InodeTable inodes)
         {
             inodes.Add(file.Inode, file);
             lock (_lock)
+            {
                 _files[file.Handle] = file;
+                _last = Math.Max(_last, file.Handle);
+            }
         }
     }
 

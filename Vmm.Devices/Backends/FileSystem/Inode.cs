@@ -17,10 +17,10 @@ internal sealed class Inode(ulong id, InodeIdentity identity, FileTime born, uin
     /// <summary>By what number the guest knows it.</summary>
     public ulong Id { get; } = id;
 
-    public InodeIdentity Identity { get; } = identity;
+    public InodeIdentity Identity { get; set; } = identity;
 
     /// <summary>When it was made; all zero where the file system does not say.</summary>
-    public FileTime Born { get; } = born;
+    public FileTime Born { get; set; } = born;
 
     /// <summary>What kind of file it is (<see cref="FileStatus.TypeMask"/>): the same for all its life.</summary>
     public uint Type { get; } = type;
@@ -46,8 +46,6 @@ internal sealed class Inode(ulong id, InodeIdentity identity, FileTime born, uin
 
     /// <summary>Whether no name leads to it any more, as far as is known here: <see cref="Path"/> stays open.</summary>
     public bool IsPinned;
-
-
 
     /// <summary>Where it is in the <see cref="SessionTable"/>; -1 if it is not.</summary>
     public int Slot = -1;

@@ -11,7 +11,8 @@ internal sealed class InodeTable : IDisposable
     /// <summary>FUSE_ROOT_ID.</summary>
     public const ulong RootId = 1;
 
-    private const int MaxPath = 4000;       // bytes of a path that is opened at once; PATH_MAX is 4096
+    private const int MaxPath = 4096;       // PATH_MAX: bytes of a path that is opened at once, with its null byte
+    private const int MaxName = 256;        // bytes of a name, with its null byte
     private const int MaxDepth = 10_000;    // of a directory
 
     private readonly Lock _lock = new();
@@ -238,7 +239,8 @@ internal sealed class InodeTable : IDisposable
     /// <param name="last">The last number that was given out.</param>
     /// <param name="session">Where they stand, and others will; null where they are read from elsewhere.</param>
     /// <param name="isElsewhere">Whether the directory may be a copy of the one where they were seen: what makes a file the same is then its path and its kind.</param>
-    public void Restore(IReadOnlyList<FileRecord> records, ulong last, SessionTable? session, bool isElsewhere)
+    /// <param name="rootMount">The mount of the directory where they were seen. Files of other mounts are found by their paths, too, if that is another now.</param>
+    public void Restore(IReadOnlyList<FileRecord> records, ulong last, SessionTable? session, bool isElsewhere, ulong rootMount)
     {
         lock (_lock)
         {
@@ -247,7 +249,9 @@ internal sealed class InodeTable : IDisposable
             var paths = new Dictionary<ulong, Inode>(records.Count) { [RootId] = Root };
             foreach (FileRecord record in records)
             {
-                var inode = new Inode(record.Id, record.Identity, record.Born, record.Type) { Lookups = record.Lookups, Name = record.Name, Slot = session is null ? -1 : record.Slot };
+                _lastId = Math.Max(_lastId, record.Id);
+                InodeIdentity identity = record.Identity.Mount == rootMount ? record.Identity with { Mount = Root.Identity.Mount } : record.Identity;
+                var inode = new Inode(record.Id, identity, record.Born, record.Type) { Lookups = record.Lookups, Name = record.Name, Slot = session is null ? -1 : record.Slot };
                 if (record.Lookups > 0 && paths.TryAdd(record.Id, inode))
                     _byId[record.Id] = inode;
             }
@@ -257,9 +261,10 @@ internal sealed class InodeTable : IDisposable
                 if (parent is { IsDirectory: true } && record.Name.Length > 0 && paths.TryGetValue(record.Id, out Inode? inode) && !IsBelow(parent, inode))
                     inode.Parent = parent;
             }
-            foreach (Inode inode in _byId.Values.ToArray())
+            bool hasOtherMounts = rootMount != Root.Identity.Mount;
+            foreach (Inode inode in _byId.Values)
             {
-                if (isElsewhere && inode != Root)
+                if (inode != Root && (isElsewhere || (hasOtherMounts && inode.Identity.Mount != Root.Identity.Mount)))
                     Adopt(inode);
                 else
                     _byIdentity[inode.Identity] = inode;
@@ -334,8 +339,30 @@ internal sealed class InodeTable : IDisposable
         Root.Path!.Dispose();
     }
 
-    private static bool IsSame(Inode inode, in FileStatus status) =>
-        inode.Identity == InodeIdentity.Of(in status) && inode.Born == status.Born && inode.Type == status.Type;
+    // Under the lock. An overlay says another time of birth of a file once that was written to (copy-up). As long as the file is open its number is no other file's.
+    private bool IsSame(Inode inode, in FileStatus status)
+    {
+        if (inode.Identity != InodeIdentity.Of(in status) || inode.Type != status.Type)
+            return false;
+        if (inode.Born == status.Born)
+            return true;
+        try
+        {
+            if ((inode.Path ?? inode.FirstOpen?.Descriptor) is not { } open)
+                return false;
+            using HeldDescriptor held = open.Hold();
+            if (FileTree.GetStatus(in held, out FileStatus now) < 0 || InodeIdentity.Of(in now) != inode.Identity || now.Born != status.Born)
+                return false;
+        }
+        catch (ObjectDisposedException)
+        {
+            return false;   // closed just now
+        }
+        inode.Born = status.Born;
+        if (inode != Root && Session is { } session)
+            inode.Slot = session.Move(inode);
+        return true;
+    }
 
     private void Move(Inode inode, Inode parent, ReadOnlySpan<byte> name)
     {
@@ -344,7 +371,7 @@ internal sealed class InodeTable : IDisposable
             inode.Slot = session.Move(inode);
     }
 
-    // A file of a copy: what its path leads to, if that is of the same kind; else nothing leads to it.
+    // A file of a copy, or of a mount that has another number now: what its path leads to, if that is of the same kind; else nothing leads to it.
     private void Adopt(Inode inode)
     {
         if (OpenByName(inode, out FileDescriptor? opened) < 0)
@@ -354,14 +381,8 @@ internal sealed class InodeTable : IDisposable
             using HeldDescriptor held = opened!.Hold();
             if (FileTree.GetStatus(in held, out FileStatus status) < 0 || status.Type != inode.Type)
                 return;
-            var adopted = new Inode(inode.Id, InodeIdentity.Of(in status), status.Born, status.Type)
-            {
-                Lookups = inode.Lookups,
-                Parent = inode.Parent,
-                Name = inode.Name,
-            };
-            _byId[inode.Id] = adopted;
-            _byIdentity[adopted.Identity] = adopted;
+            (inode.Identity, inode.Born) = (InodeIdentity.Of(in status), status.Born);
+            _byIdentity[inode.Identity] = inode;
         }
     }
 
@@ -436,7 +457,10 @@ internal sealed class InodeTable : IDisposable
             return OpenByHandle(inode, out path) == 0 ? 0 : result;
         using (HeldDescriptor held = opened!.Hold())
         {
-            if (FileTree.GetStatus(in held, out FileStatus status) == 0 && IsSame(inode, in status))
+            bool isSame = FileTree.GetStatus(in held, out FileStatus status) == 0;
+            lock (_lock)
+                isSame = isSame && IsSame(inode, in status);
+            if (isSame)
             {
                 path = opened;
                 return 0;
@@ -489,14 +513,14 @@ internal sealed class InodeTable : IDisposable
         FileDescriptor? at = null;
         try
         {
-            Span<byte> path = stackalloc byte[MaxPath + 300];
+            Span<byte> path = stackalloc byte[MaxPath];
             int length = 0;
             for (int i = names.Count - 1; i >= 0; i--)
             {
                 // Each name has a null byte at its end, in whose place comes the slash.
                 names[i].CopyTo(path[length..]);
                 length += names[i].Length;
-                path[length - 1] = i > 0 && length < MaxPath ? (byte)'/' : (byte)0;
+                path[length - 1] = i > 0 && length <= MaxPath - MaxName ? (byte)'/' : (byte)0;
                 if (path[length - 1] != 0)
                     continue;
                 int number;
@@ -505,7 +529,7 @@ internal sealed class InodeTable : IDisposable
                 at?.Dispose();
                 at = null;
                 if (number < 0)
-                    return number is -Errnos.Emfile or -Errnos.Enfile or -Errnos.Enomem ? number : -Errnos.Estale;
+                    return number is -Errnos.Emfile or -Errnos.Enfile or -Errnos.Enomem or -Errnos.Eacces or -Errnos.Eio ? number : -Errnos.Estale;
                 at = new FileDescriptor(number);
                 length = 0;
             }

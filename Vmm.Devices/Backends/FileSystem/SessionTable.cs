@@ -10,9 +10,12 @@ namespace Vmm.Devices.Backends.FileSystem;
 /// <remarks>A header, then slots of 128 bytes. A name that is longer than its slot has room for goes on in others.</remarks>
 internal sealed class SessionTable(Func<Span<byte>> memory)
 {
-    private const ulong Magic = 0x3130_3046_4D56_6D76;     // "vmVMF001", more or less
+    private const ulong Magic = 0x3130_3046_4D56_6D76;     // "vmVMF001"
+
     /// <summary>Bytes of the header.</summary>
     public const int HeaderRoom = 128;
+
+    private const ulong MaxId = long.MaxValue;      // numbers are counted up from 1: nobody gets there
 
     private const int NameInSlot = SlotSize - 80, NameInRest = SlotSize - 8;
 
@@ -36,13 +39,26 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
 
     private ref Header Head => ref MemoryMarshal.AsRef<Header>(memory());
 
-    /// <summary>What was agreed on by FUSE_INIT; null where no session is in the table, or one of another directory's.</summary>
+    /// <summary>Whether the memory holds such a table.</summary>
+    public bool IsTable => Head.Magic == Magic;
+
+    /// <summary>Whether a session is in the table: the guest has mounted.</summary>
+    public bool HasSession => Head.IsReady != 0;
+
+    /// <summary>Whether there was no room for a record: what the table holds is not all.</summary>
+    public bool IsFull => _isFull;
+
+    /// <summary>The mount of the directory as it was seen by who wrote the table: the number of a mount is another after each boot, and in each namespace.</summary>
+    public ulong RootMount => Head.RootMount;
+
+    /// <summary>What was agreed on by FUSE_INIT; null where no session is in the table, one of another directory's, or one whose numbers make no sense.</summary>
     /// <param name="root">The directory.</param>
     /// <param name="isElsewhere">Whether the directory may be a copy, or the same one as another host has it.</param>
     public FuseFlags? Session(in InodeIdentity root, bool isElsewhere)
     {
         ref Header head = ref Head;
-        return head.Magic == Magic && head.IsReady == 1 && (isElsewhere || IsOf(in root)) ? head.Flags : null;
+        bool isSound = head.Magic == Magic && head.IsReady == 1 && head.LastFile <= MaxId && head.LastOpening <= MaxId;
+        return isSound && (isElsewhere || IsOf(in root)) ? head.Flags : null;
     }
 
     /// <summary>Whether it was written for this very directory.</summary>
@@ -75,7 +91,7 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
         lock (_lock)
         {
             ref Header head = ref Head;
-            (head.Device, head.Number, head.Flags) = (root.Device, root.Number, flags);
+            (head.Device, head.Number, head.RootMount, head.Flags) = (root.Device, root.Number, root.Mount, flags);
             Volatile.Write(ref head.IsReady, 1);
         }
     }
@@ -149,6 +165,8 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
             for (int i = 0; i < _used; i++)
             {
                 Slot slot = At(i);      // the one copy that is looked at
+                if (slot.Id > MaxId)
+                    continue;
                 if (slot.Kind == SlotKind.Opening)
                     openings.TryAdd(slot.Id, new OpeningRecord(slot.Id, slot.Parent, (int)slot.Lookups, slot.Type == 1, i));
                 if (slot.Kind != SlotKind.File || slot.Id <= InodeTable.RootId || ReadName(i, in slot) is not { } name)
@@ -186,7 +204,7 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
         if (_used >= Slots)
         {
             if (!_isFull)
-                s_log.Warn("the guest knows more files than {Count}: it loses the others, should this process be killed", Slots);
+                s_log.Warn("the guest knows more files than {Count}: it loses the others, should this process be killed, and its state cannot be saved", Slots);
             _isFull = true;
             return -1;
         }
@@ -299,6 +317,7 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
         public ulong LastOpening;
         public int IsReady;
         public uint MostUsed;
+        public ulong RootMount;
     }
 
     [StructLayout(LayoutKind.Sequential, Size = SlotSize)]

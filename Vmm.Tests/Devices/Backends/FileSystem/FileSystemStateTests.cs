@@ -2,8 +2,10 @@ using System.Runtime.InteropServices;
 using NUnit.Framework;
 using Tmds.Linux;
 using Vmm.Devices.Backends.FileSystem;
+using Vmm.Tests.Fakes;
 using Vmm.Tests.Integration;
 using Vmm.Vhost.User.Backend;
+using Vmm.Vhost.User.Protocol;
 using static Vmm.Tests.Conformance.FuseClient;
 
 namespace Vmm.Tests.Devices.Backends.FileSystem;
@@ -11,7 +13,7 @@ namespace Vmm.Tests.Devices.Backends.FileSystem;
 /// <summary>What outlives a process: by the memory that its front-end keeps, and as a state that is saved.</summary>
 public class FileSystemStateTests : FileSystemTest
 {
-    private const int Ebadf = 9, Stale = 116;
+    private const int Eio = 5, Ebadf = 9, Stale = 116;
 
     [Test]
     public void Killed_FilesThatAreKnownAndOpen_GoOn()
@@ -38,7 +40,7 @@ public class FileSystemStateTests : FileSystemTest
         Assert.That(guest.Demand(28, directory, [.. Bytes(listing, 0UL), .. Bytes(4096U, 0U), .. Bytes(0UL), .. Bytes(0U, 0U)], 4096), Is.Not.Empty);
         Assert.That(guest.Try(15, gone, [.. Bytes(goneHandle, 0UL), .. Bytes(10U, 0U), .. Bytes(0UL), .. Bytes(0U, 0U)], 10), Is.EqualTo(-Ebadf), "nothing leads to it");
         Assert.That(guest.TryAttributes(gone), Is.EqualTo(-Stale));
-        Assert.That(guest.TryAttributes(forgotten), Is.EqualTo(-2));
+        Assert.That(guest.TryAttributes(forgotten), Is.EqualTo(-Stale));
         (ulong newer, ulong newHandle) = guest.Create(FuseGuest.Root, "newer");
         Assert.That((newer > forgotten, newHandle > listing), Is.EqualTo((true, true)), "no number is given out twice");
 
@@ -47,9 +49,9 @@ public class FileSystemStateTests : FileSystemTest
         guest.Fuse.Write(newer, newHandle, 0, "newer"u8.ToArray());
         Assert.That((guest.ReadText(node), guest.ReadText(newer)), Is.EqualTo(("before, after", "newer")));
         guest.Fuse.Forget(named, 2);
-        Assert.That(guest.TryAttributes(named), Is.EqualTo(-2), "it was looked up as often as the guest says");
+        Assert.That(guest.TryAttributes(named), Is.EqualTo(-Stale), "it was looked up as often as the guest says");
         guest.Begin(FuseGuest.AllFlags);
-        Assert.That(guest.TryAttributes(node), Is.EqualTo(-2), "a new session knows nothing");
+        Assert.That(guest.TryAttributes(node), Is.EqualTo(-Stale), "a new session knows nothing");
     }
 
     [Test]
@@ -109,7 +111,7 @@ public class FileSystemStateTests : FileSystemTest
         ulong file = U64(source.Demand(1, directory, Name("file")), 0);
         ulong other = U64(source.Demand(1, FuseGuest.Root, Name("other")), 0);
         ulong handle = U64(source.Demand(14, file, Bytes(2U, 0U)), 0);
-        byte[] state = source.Fuse.Save();
+        byte[] state = source.Fuse.Save()!;
         Assert.That(source.Demand(15, file, Transfer(handle, 10)), Is.EqualTo("text"u8.ToArray()), "the source goes on");
         string place = Shared;
         if (isElsewhere)
@@ -139,7 +141,7 @@ public class FileSystemStateTests : FileSystemTest
             ulong node = U64(source.Demand(1, FuseGuest.Root, Name($"file-{i}-{new string('x', i * 10)}")), 0);
             source.Demand(14, node, Bytes(0U, 0U));
         }
-        byte[] state = source.Fuse.Save();
+        byte[] state = source.Fuse.Save()!;
         using var target = new Server(Shared);
         int loaded = 0;
         for (int seed = 0; seed < 300; seed++)
@@ -157,6 +159,103 @@ public class FileSystemStateTests : FileSystemTest
             target.Fuse.Save();
         }
         Assert.That(loaded, Is.GreaterThan(10));
+    }
+
+    [Test]
+    public void State_OfAGuestThatHasNotMounted_IsGoneOnWith()
+    {
+        using var source = new Server(Shared);
+        source.Demand(38, 0, []);
+        using var target = new Server(Shared);
+        Assert.That(target.Fuse.Load(source.Fuse.Save()!));
+        Assert.That(target.Try(3, FuseGuest.Root, Bytes(0UL, 0UL)), Is.EqualTo(-Eio), "there is no session");
+        target.Begin();
+        Assert.That(target.Try(3, FuseGuest.Root, Bytes(0UL, 0UL)), Is.Zero);
+    }
+
+    [Test]
+    public void State_WhoseMountsHaveOtherNumbers_IsGoneOnWith()
+    {
+        foreach (string name in new[] { "file", "replaced" })
+            File.WriteAllText(In(name), name);
+        using var source = new Server(Shared);
+        ulong file = U64(source.Demand(1, FuseGuest.Root, Name("file")), 0), replaced = U64(source.Demand(1, FuseGuest.Root, Name("replaced")), 0);
+        byte[] state = source.Fuse.Save()!;
+        const int rootMount = 56, mountInSlot = 40;
+        BitConverter.TryWriteBytes(state.AsSpan(rootMount), U64(state, rootMount) + 1000);
+        for (int at = SessionTable.HeaderRoom + mountInSlot; at < state.Length; at += SessionTable.SlotSize)
+            BitConverter.TryWriteBytes(state.AsSpan(at), U64(state, at) + 1000);
+        File.WriteAllText(In("new"), "new");
+        File.Move(In("new"), In("replaced"), overwrite: true);
+        using var target = new Server(Shared);
+        Assert.That(target.Fuse.Load(state));
+        Assert.That(target.Try(3, file, Bytes(0UL, 0UL)), Is.Zero);
+        Assert.That(U64(target.Demand(1, FuseGuest.Root, Name("file")), 0), Is.EqualTo(file));
+        Assert.That(target.Try(3, replaced, Bytes(0UL, 0UL)), Is.EqualTo(-Stale), "another file");
+    }
+
+    [Test]
+    public void State_OfACopy_FollowsItsDirectories()
+    {
+        string place = Directory.CreateDirectory(Path.Combine(Scratch, "copy")).FullName;
+        foreach (string each in new[] { Shared, place })
+        {
+            Directory.CreateDirectory(Path.Combine(each, "directory"));
+            File.WriteAllText(Path.Combine(each, "directory/file"), "");
+        }
+        using var source = new Server(Shared);
+        ulong directory = U64(source.Demand(1, FuseGuest.Root, Name("directory")), 0);
+        ulong file = U64(source.Demand(1, directory, Name("file")), 0);
+        using var target = new Server(place);
+        Assert.That(target.Fuse.Load(source.Fuse.Save()!));
+        target.Demand(12, FuseGuest.Root, [.. Bytes(FuseGuest.Root), .. Name("directory"), .. Name("moved")]);
+        Assert.That(target.Try(3, file, Bytes(0UL, 0UL)), Is.Zero);
+    }
+
+    [Test]
+    public void State_WhoseLastNumberIsWrong_GivesNoNumberTwice()
+    {
+        foreach (string name in new[] { "a", "b" })
+            File.WriteAllText(In(name), "");
+        using var source = new Server(Shared);
+        ulong a = U64(source.Demand(1, FuseGuest.Root, Name("a")), 0);
+        byte[] state = source.Fuse.Save()!;
+        const int lastFile = 32;
+        Assert.That(U64(state, lastFile), Is.EqualTo(a));
+        using var target = new Server(Shared);
+        BitConverter.TryWriteBytes(state.AsSpan(lastFile), ulong.MaxValue);
+        Assert.That(target.Fuse.Load(state), Is.False);
+        BitConverter.TryWriteBytes(state.AsSpan(lastFile), 0UL);
+        Assert.That(target.Fuse.Load(state));
+        Assert.That(U64(target.Demand(1, FuseGuest.Root, Name("b")), 0), Is.GreaterThan(a));
+    }
+
+    [Test]
+    public void Killed_WhatIsForOnce_IsNotDoneTwice()
+    {
+        File.WriteAllText(In("a"), "a");
+        File.WriteAllText(In("b"), "b");
+        using var server = new Server(Shared);
+        ulong node = U64(server.Demand(1, FuseGuest.Root, Name("a")), 0);
+        ulong handle = U64(server.Demand(14, node, Bytes(0x402U, 0U)), 0);
+        byte[] Write(uint flags) => Server.Request(16, node, [.. Bytes(handle, 0UL), .. Bytes(3U, 0U), .. Bytes(0UL), .. Bytes(flags, 0U), .. "new"u8]);
+        byte[][] requests =
+        [
+            Write(0x400),
+            Server.Request(45, FuseGuest.Root, [.. Bytes(FuseGuest.Root), .. Bytes(2U, 0U), .. Name("a"), .. Name("b")]),
+            Server.Request(43, node, [.. Bytes(handle, 0UL, 4096UL), .. Bytes(0x20U, 0U)]),
+            Write(0),
+        ];
+        using var lost = new LostRequests(requests.Length, 0, VhostUserProtocolFeatures.InflightShmFd, add: (ring, i) => ring.Add(requests[i], 64));
+        using FrontEndRing again = lost.GiveTo(server);
+        again.Enable(true);
+        int[] errors = [.. requests.Select(_ => MemoryMarshal.Read<int>(again.Take().Bytes.AsSpan(4)))];
+        Assert.That(errors, Is.EqualTo(new[] { -Eio, -Eio, -Eio, 0 }), "an append, an exchange, a part that moves; and what is the same twice");
+        Assert.That((File.ReadAllText(In("a")), File.ReadAllText(In("b"))), Is.EqualTo(("new", "b")));
+        again.Add(Write(0x400), 64);
+        Assert.That(MemoryMarshal.Read<int>(again.Take().Bytes.AsSpan(4)), Is.Zero);
+        Assert.That(File.ReadAllText(In("a")), Is.EqualTo("newnew"), "one that nobody has done");
+        again.Stop();
     }
 
     private VmmProcess Restart(VmmProcess process, FuseGuest guest, int times)
@@ -183,7 +282,7 @@ public class FileSystemStateTests : FileSystemTest
             Fuse = new FuseServer(new FileSystemOptions { Directory = directory, Xattr = false, PoolSize = 0 });
             _pool = new RequestPool(Fuse, 0);
             _ring = new DeviceRing(this, 0);
-            Demand(26, 0, [.. Bytes(7U, 39U, 0U, 0U), .. new byte[48]]);
+            Begin();
         }
 
         public FuseServer Fuse { get; }
@@ -192,15 +291,20 @@ public class FileSystemStateTests : FileSystemTest
 
         public override ulong Features => 0;
 
-        public override int RingCount => 1;
+        public override int RingCount => 2;
 
         public override IRingHandler StartRing(BackendRing ring) => new FileSystemRing(Fuse, _pool);
 
-        public int Try(uint code, ulong node, byte[] arguments) => MemoryMarshal.Read<int>(Request(code, node, arguments).AsSpan(4));
+        public static byte[] Request(uint code, ulong node, byte[] arguments) =>
+            [.. Bytes((uint)(40 + arguments.Length), code), .. Bytes(1UL, node), .. Bytes(0U, 0U, 0U, 0U), .. arguments];
+
+        public void Begin() => Demand(26, 0, [.. Bytes(7U, 39U, 0U, 0U), .. new byte[48]]);
+
+        public int Try(uint code, ulong node, byte[] arguments) => MemoryMarshal.Read<int>(Ask(code, node, arguments).AsSpan(4));
 
         public byte[] Demand(uint code, ulong node, byte[] arguments)
         {
-            byte[] reply = Request(code, node, arguments);
+            byte[] reply = Ask(code, node, arguments);
             Assert.That(MemoryMarshal.Read<int>(reply.AsSpan(4)), Is.Zero, $"request {code}");
             return reply[16..];
         }
@@ -212,9 +316,9 @@ public class FileSystemStateTests : FileSystemTest
             Fuse.Dispose();
         }
 
-        private byte[] Request(uint code, ulong node, byte[] arguments)
+        private byte[] Ask(uint code, ulong node, byte[] arguments)
         {
-            _ring.Add([.. Bytes((uint)(40 + arguments.Length), code), .. Bytes(1UL, node), .. Bytes(0U, 0U, 0U, 0U), .. arguments], [40], Room);
+            _ring.Add(Request(code, node, arguments), [40], Room);
             return _ring.Await();
         }
     }

@@ -1,5 +1,7 @@
 using System.Runtime.Versioning;
 using NUnit.Framework;
+using Vmm.Devices.Backends.FileSystem;
+using Vmm.Tests.Fakes;
 using Vmm.Tests.Integration;
 using Vmm.Tests.Integration.Linux.Devices;
 using static Vmm.Tests.Conformance.FuseClient;
@@ -62,6 +64,79 @@ public class FuseOpeningTests : FileSystemTest
         guest.Fuse.Release(node, second);
         Assert.That(IsLockedOnHost("fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB, 10)"), Is.False);
         Assert.That(guest.Lock(node, second, owner: 77, type: 1), Is.EqualTo(-9), "EBADF: it is not open");
+    }
+
+    [Test]
+    public void Locks_OfAGuestThatIsGone_AreGone()
+    {
+        VmmProcess process = Serve();
+        int before;
+        using (var guest = new FuseGuest(SocketPath))
+        {
+            before = Directory.GetFiles($"/proc/{process.Id}/fd").Length;
+            (ulong node, ulong handle) = guest.Create(FuseGuest.Root, "file");
+            Assert.That(guest.Lock(node, handle, owner: 1, type: 1), Is.Zero);
+            Assert.That(guest.Lock(node, handle, owner: 1, type: 1, isFlock: true), Is.Zero);
+            Assert.That(IsLockedOnHost("fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)"));
+        }
+        Eventually.True(() => Directory.GetFiles($"/proc/{process.Id}/fd").Length < before, () => "it has all that it had with its guest");
+        Assert.That(IsLockedOnHost("fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB, 10)"), Is.False);
+        Assert.That(IsLockedOnHost("fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)"), Is.False);
+    }
+
+    [Test]
+    public void Locks_WhereNothingMayBeChanged_AreTheGuestsOwn()
+    {
+        File.WriteAllText(In("file"), "");
+        FuseGuest guest = Begin("--readonly");
+        Assert.That(guest.Flags & (ulong)(FuseFlags.PosixLocks | FuseFlags.FlockLocks), Is.Zero);
+        ulong node = guest.Node("file"), handle = (ulong)guest.Open(node, 0);
+        Assert.That(guest.Lock(node, handle, owner: 1, type: 1, isFlock: true), Is.EqualTo(-38), "ENOSYS");
+        Assert.That(guest.Lock(node, handle, owner: 1, type: 0), Is.EqualTo(-38));
+        Assert.That(IsLockedOnHost("fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)"), Is.False);
+    }
+
+    [Test]
+    public void Paths_OfAnyLength_AreFound()
+    {
+        // After the first name and fifteen others 3941 bytes are less than a path may have, and with one more 4197 are too many.
+        FuseGuest guest = Begin();
+        ulong node = guest.MakeDirectory(FuseGuest.Root, new string('a', 100));
+        try
+        {
+            for (int i = 0; i < 40; i++)
+                node = guest.MakeDirectory(node, new string((char)('b' + i % 20), 255));
+            Assert.That(guest.TryCreate(node, "file"), Is.Not.Negative);
+        }
+        finally
+        {
+            HostCommand.Run("rm", "-r", In(new string('a', 100)));  // .NET does not get there
+        }
+    }
+
+    [Test]
+    public void Overlay_AFileThatIsWrittenTo_StaysTheSame()
+    {
+        RequireRoot();
+        string[] parts = [.. new[] { "lower", "upper", "work" }.Select(name => Directory.CreateDirectory(Path.Combine(Scratch, name)).FullName)];
+        File.WriteAllText(Path.Combine(parts[0], "file"), "lower");
+        if (HostCommand.TryRun("mount", "-t", "overlay", "overlay", "-o", $"lowerdir={parts[0]},upperdir={parts[1]},workdir={parts[2]}", Shared).Status != 0)
+            Assert.Ignore("no overlay can be mounted here");
+        try
+        {
+            FuseGuest guest = Begin();
+            ulong node = guest.Node("file");
+            Assert.That(guest.ReadText(node), Is.EqualTo("lower"));
+            // The copy is made later than the file.
+            Thread.Sleep(20);
+            File.AppendAllText(In("file"), " and upper");
+            Assert.That(guest.Node("file"), Is.EqualTo(node));
+            Assert.That(guest.ReadText(node), Is.EqualTo("lower and upper"));
+        }
+        finally
+        {
+            HostCommand.Run("umount", "--lazy", Shared);
+        }
     }
 
     [Test]
