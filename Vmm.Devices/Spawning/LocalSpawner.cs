@@ -33,6 +33,10 @@ public sealed class LocalSpawner : ISpawner
         lock (_lock)
         {
             Place place = _places[slot.Index];
+            if (place.IsRemoved)
+                throw new ErrnoException($"cannot start {place.Program.Path}: its place was removed", Errnos.Enoent);
+            if (place.Process?.Kill(Patience) == false)
+                throw new ErrnoException($"cannot start {place.Program.Path}: process {place.Process.Id}, which ran before, does not end", Errnos.Ebusy);
             place.Process?.Dispose();
             // It inherits the socket instead of making it: so nobody has to wait for it, and it writes no lock file.
             using var listener = UnixListener.Listen(slot.SocketPath);
@@ -85,7 +89,10 @@ public sealed class LocalSpawner : ISpawner
     internal void Kill(int index)
     {
         lock (_lock)
-            _places[index].Process?.Kill(0);
+        {
+            if (_places[index] is { IsRemoved: false, Process: { } process })
+                process.Kill(0);
+        }
     }
 
     /// <summary>Ends all programs, which notice that by their connections, and removes all sockets.</summary>

@@ -15,6 +15,7 @@ public sealed class RemoteSpawner : ISpawner
     private readonly Lock _lock = new();
     private readonly ChildProcess? _process;
     private readonly SpawnerChannel _channel;
+    private readonly int _patience = Patience;
     private readonly Dictionary<string, int> _paths = [];
     private int _slots;
     private bool _isGone;
@@ -43,8 +44,9 @@ public sealed class RemoteSpawner : ISpawner
         }
     }
 
-    /// <summary>Uses a spawner at the other end of <paramref name="socket"/>, which belongs to it from now on.</summary>
-    internal RemoteSpawner(UnixSocket socket) => _channel = new SpawnerChannel(socket);
+    /// <summary>Uses a spawner at the other end of <paramref name="socket"/>, which belongs to it from now on, and waits for each of its answers for
+    /// <paramref name="patience"/> milliseconds.</summary>
+    internal RemoteSpawner(UnixSocket socket, int patience = Patience) => (_channel, _patience) = (new SpawnerChannel(socket), patience);
 
     /// <summary>The spawner's process id; 0 if it is not this process's child.</summary>
     public int ProcessId => _process?.Id ?? 0;
@@ -63,10 +65,8 @@ public sealed class RemoteSpawner : ISpawner
     /// <inheritdoc/>
     public IStartedProcess Start(SpawnerSlot slot)
     {
-        SpawnerMessage answer = Ask(SpawnerRequest.Start, slot.Index);
-        if (answer.Descriptors is [FileDescriptor output, FileDescriptor ended])
-            return new RemoteProcess(this, slot.Index, answer.Number, output, ended);
-        throw Broken(answer);
+        SpawnerMessage answer = Ask(SpawnerRequest.Start, slot.Index, descriptors: 2);
+        return new RemoteProcess(this, slot.Index, answer.Number, answer.Descriptors[0], answer.Descriptors[1]);
     }
 
     /// <inheritdoc/>
@@ -99,9 +99,8 @@ public sealed class RemoteSpawner : ISpawner
                 return Errnos.Eperm;
             try
             {
-                SpawnerMessage answer = Ask(SpawnerRequest.Connect, number);
-                if (answer.Descriptors is not [FileDescriptor descriptor])
-                    throw Broken(answer);
+                SpawnerMessage answer = Ask(SpawnerRequest.Connect, number, descriptors: 1);
+                using FileDescriptor descriptor = answer.Descriptors[0];    // no more than a name for it once it is adopted
                 socket = UnixSocket.Adopt(descriptor);
                 return 0;
             }
@@ -136,21 +135,24 @@ public sealed class RemoteSpawner : ISpawner
         _process.Dispose();
     }
 
-    // The answer's error is thrown.
-    private SpawnerMessage Ask(SpawnerRequest request, int number, string text = "")
+    // The answer's error is thrown. An answer that came too late would be taken for that of the next request: so there is none after it. The
+    // connection stays: at its end the spawner ends the daemons that it has started, which may be well.
+    private SpawnerMessage Ask(SpawnerRequest request, int number, string text = "", int descriptors = 0)
     {
         lock (_lock)
         {
             ObjectDisposedException.ThrowIf(_isDisposed, this);
-            if (!TrySend(request, number, text) || !_channel.TryReceive(out SpawnerMessage answer, Patience))
+            if (_isGone || !TrySend(request, number, text) || !_channel.TryReceive(out SpawnerMessage answer, _patience))
             {
                 _isGone = true;
                 throw new ErrnoException("the process that starts daemons has ended, or does not answer", Errnos.Epipe);
             }
-            if (answer.Kind == 0)
+            if (answer.Kind == 0 && answer.Descriptors.Count == descriptors)
                 return answer;
-            Discard(answer);
-            throw ErrnoException.FromElsewhere(answer.Text, answer.Kind);
+            answer.Descriptors.ForEach(descriptor => descriptor.Dispose());
+            throw answer.Kind == 0
+                ? new ErrnoException($"the process that starts daemons sends {answer.Descriptors.Count} descriptors, not {descriptors}", Errnos.Emfile)
+                : ErrnoException.FromElsewhere(answer.Text, answer.Kind);
         }
     }
 
@@ -166,14 +168,6 @@ public sealed class RemoteSpawner : ISpawner
             return false;
         }
     }
-
-    private static ErrnoException Broken(SpawnerMessage answer)
-    {
-        Discard(answer);
-        return new ErrnoException("the process that starts daemons sends no descriptor", Errnos.Emfile);
-    }
-
-    private static void Discard(SpawnerMessage answer) => answer.Descriptors.ForEach(descriptor => descriptor.Dispose());
 
     private sealed class RemoteProcess(RemoteSpawner spawner, int slot, int id, FileDescriptor output, FileDescriptor ended) : IStartedProcess
     {

@@ -36,7 +36,12 @@ internal enum SpawnerRequest
 }
 
 /// <summary>Messages between a process and its spawner: two numbers, text and descriptors, in both directions.</summary>
-internal sealed class SpawnerChannel(UnixSocket socket) : IDisposable
+/// <param name="socket">The connection, which belongs to it.</param>
+/// <param name="takesDescriptors">Whether descriptors are received. If not, the kernel drops what is sent: they could be the other side's own end of the
+/// connection, which then had no end.</param>
+/// <param name="ended">What becomes readable once the other process has ended: somebody else may still have its end of the connection. Null where that is not
+/// looked at. It stays the caller's.</param>
+internal sealed class SpawnerChannel(UnixSocket socket, bool takesDescriptors = true, FileDescriptor? ended = null) : IDisposable
 {
     /// <summary>The most bytes of text.</summary>
     public const int MaxText = 256 << 10;
@@ -66,13 +71,13 @@ internal sealed class SpawnerChannel(UnixSocket socket) : IDisposable
                 rest = rest[sent..];
                 descriptors = [];
             }
-            else if (sent == -Errnos.Eagain)
-            {
-                Poll.Wait([new PollEntry(socket, PollEvents.Writable)], -1);
-            }
-            else
+            else if (sent != -Errnos.Eagain)
             {
                 throw new ErrnoException("sendmsg", -sent);
+            }
+            else if (!TryWait(PollEvents.Writable, -1))
+            {
+                throw new ErrnoException("sendmsg", Errnos.Epipe);
             }
         }
     }
@@ -80,7 +85,7 @@ internal sealed class SpawnerChannel(UnixSocket socket) : IDisposable
     /// <summary>Waits for a message.</summary>
     /// <param name="message">The message; its descriptors are the caller's to close.</param>
     /// <param name="patience">Milliseconds until it must have come; -1: it may take as long as it likes.</param>
-    /// <returns>False at the end of the connection, and if what came is no message.</returns>
+    /// <returns>False at the end of the connection or of the other process, and if what came is no message.</returns>
     public bool TryReceive(out SpawnerMessage message, int patience = -1)
     {
         message = default;
@@ -108,18 +113,23 @@ internal sealed class SpawnerChannel(UnixSocket socket) : IDisposable
         long end = Environment.TickCount64 + patience;
         while (!target.IsEmpty)
         {
-            int count = socket.TryReceive(target, descriptors, out _);
-            if (count > 0)
-            {
-                target = target[count..];
-                continue;
-            }
-            int left = patience < 0 ? -1 : (int)Math.Max(end - Environment.TickCount64, 0);
-            if (count != -Errnos.Eagain || left == 0)
+            if (!TryWait(PollEvents.Readable, patience < 0 ? -1 : (int)Math.Max(end - Environment.TickCount64, 0)))
                 return false;
-            Poll.Wait([new PollEntry(socket, PollEvents.Readable)], left);
+            int count = takesDescriptors ? socket.TryReceive(target, descriptors, out _) : socket.TryRead(target);
+            if (count > 0)
+                target = target[count..];
+            else if (count != -Errnos.Eagain || (patience >= 0 && Environment.TickCount64 >= end))
+                return false;
         }
         return true;
+    }
+
+    // False once the other process has ended. A signal, and the end of the time, end the wait: the caller looks whether there is something.
+    private bool TryWait(PollEvents events, int milliseconds)
+    {
+        Span<PollEntry> entries = [new PollEntry(socket, events), new PollEntry(ended, PollEvents.Readable)];
+        Poll.Wait(entries, milliseconds);
+        return entries[1].Happened == PollEvents.None;
     }
 }
 

@@ -14,15 +14,16 @@ public sealed class SpawnerServer : IDisposable
     private bool _isClosed;
 
     /// <summary>Serves <paramref name="socket"/>, which belongs to it from now on.</summary>
-    public SpawnerServer(UnixSocket socket) => _channel = new SpawnerChannel(socket);
+    /// <param name="socket">The connection.</param>
+    /// <param name="ended">What becomes readable once the process at its other end has ended, whoever else may have that end then; null where the
+    /// connection alone tells. It stays the caller's.</param>
+    public SpawnerServer(UnixSocket socket, FileDescriptor? ended = null) => _channel = new SpawnerChannel(socket, takesDescriptors: false, ended);
 
     /// <summary>Serves until the other side ends, or breaks the protocol.</summary>
     public void Run()
     {
         while (_channel.TryReceive(out SpawnerMessage request))
         {
-            foreach (FileDescriptor uninvited in request.Descriptors)
-                uninvited.Dispose();
             try
             {
                 Answer(in request);

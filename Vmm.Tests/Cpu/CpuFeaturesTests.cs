@@ -232,6 +232,22 @@ public sealed class CpuFeaturesTests
         Assert.That(Register(Make(host, new CpuOptions { Profile = CpuProfile.V3 }), 7, 2, Edx) >> 20, Is.Zero);
     }
 
+    // Registers of which the table has no bit.
+    [TestCase(1u, "Ebx")]
+    [TestCase(1u, "Ecx")]
+    [TestCase(2u, "Eax")]
+    [TestCase(2u, "Ebx")]
+    [TestCase(2u, "Ecx")]
+    public void Make_UnknownRegisterOfFeatures_IsPassedButNotWithAProfile(uint subleaf, string name)
+    {
+        CpuidRegister register = Enum.Parse<CpuidRegister>(name);
+        KvmCpuidEntry2[] host = Host("SapphireRapids");
+        CpuidRegisters.Of(ref Entry(host, 7, subleaf), register) = 1 << 5;
+
+        Assert.That(Register(Make(host), 7, subleaf, register), Is.EqualTo(1 << 5));
+        Assert.That(Register(Make(host, new CpuOptions { Profile = CpuProfile.V3 }), 7, subleaf, register), Is.Zero);
+    }
+
     // KVM sets these while the guest runs.
     [Test]
     public void Make_RuntimeFeatures_AreClear()

@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Tmds.Linux;
 
 namespace Vmm.Vhost.Native;
 
@@ -20,6 +21,10 @@ public sealed partial class ProcessDescriptor : FileDescriptor
         int fd = id > 0 ? (int)Syscall(PidfdOpen, id, 0) : -1;
         return fd >= 0 ? new ProcessDescriptor(fd, id) : null;
     }
+
+    /// <summary>Opens the process that started this one.</summary>
+    /// <returns>Null if the system does not let us open it. If it has ended already, that is the process which took this one over.</returns>
+    public static ProcessDescriptor? TryOpenParent() => TryOpen(LibC.getppid());
 
     /// <summary>Whether it has ended; waits at most <paramref name="milliseconds"/> for that. Once it has, its threads run no more and its memory is
     /// unmapped. Direct reads that it gave to io_uring may still be written to pages that it shared.</summary>

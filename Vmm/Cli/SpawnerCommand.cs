@@ -13,7 +13,10 @@ internal static class SpawnerCommand
     {
         try
         {
-            using var server = new SpawnerServer(UnixSocket.Adopt(ChildProcess.InheritedNumber));
+            // What ends all processes of a service or a session comes here, too (systemd.kill(5)): the VMM may need this one until its own end.
+            using var signals = new StopSignals();
+            using ProcessDescriptor? parent = ProcessDescriptor.TryOpenParent();
+            using var server = new SpawnerServer(UnixSocket.Adopt(ChildProcess.InheritedNumber), parent);
             server.Run();
             return ExitCode.Success;
         }

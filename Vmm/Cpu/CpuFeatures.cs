@@ -69,10 +69,15 @@ internal static class CpuFeatures
             if (feature.IsVisible(options))
                 visible[(int)feature.Register] |= feature.Mask;
         }
+        // In these sub-leaves there is nothing but features: what a later processor says in a register without a row is one.
+        bool hasOnlyFeatures = entry is { Function: 7, Index: > 0 };
         for (int i = 0; i < 4; i++)
         {
-            if (named[i] != 0)
-                CpuidRegisters.Of(ref entry, (CpuidRegister)i) &= options.Profile == CpuProfile.Host ? visible[i] | ~named[i] : visible[i];
+            ref uint register = ref CpuidRegisters.Of(ref entry, (CpuidRegister)i);
+            if (options.Profile == CpuProfile.Host)
+                register &= visible[i] | ~named[i];
+            else if (named[i] != 0 || hasOnlyFeatures)
+                register &= visible[i];
         }
     }
 }

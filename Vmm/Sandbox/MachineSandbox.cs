@@ -49,7 +49,7 @@ internal sealed class MachineSandbox : IDisposable
             return null;
         }
         MachineSandbox? sandbox = null;
-        Explain(() => sandbox = new MachineSandbox(jail));
+        Explain(jail, () => sandbox = new MachineSandbox(jail));
         return sandbox;
     }
 
@@ -90,7 +90,7 @@ internal sealed class MachineSandbox : IDisposable
         if (_spawner.IsValueCreated)
             _spawner.Value.Close();
         int main = NativeThread.CurrentId;
-        Explain(() =>
+        Explain(_jail, () =>
         {
             EveryThread.Do(
                 () =>
@@ -128,7 +128,7 @@ internal sealed class MachineSandbox : IDisposable
         ThreadPrivileges.GiveUp(_rules);
     }
 
-    private static void Explain(Action confine)
+    private static void Explain(JailOptions jail, Action confine)
     {
         try
         {
@@ -136,7 +136,10 @@ internal sealed class MachineSandbox : IDisposable
         }
         catch (ErrnoException e)
         {
-            throw new VmmException($"cannot confine this process: {e.Message}: vmm check says what this kernel has, and --sandbox off does without", e);
+            string remedy = jail == new JailOptions()
+                ? "vmm check says what this kernel has, and --sandbox off does without"
+                : "vmm check says what this kernel has; --user takes CAP_SETUID and CAP_SETGID, --chroot CAP_SYS_CHROOT: give these to it, or leave the option out";
+            throw new VmmException($"cannot confine this process: {e.Message}: {remedy}", e);
         }
     }
 }

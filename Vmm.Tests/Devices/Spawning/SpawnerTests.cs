@@ -1,5 +1,7 @@
+using System.Diagnostics;
 using NUnit.Framework;
 using Vmm.Devices.Spawning;
+using Vmm.Tests.Integration;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Tests.Devices.Spawning;
@@ -11,16 +13,18 @@ public sealed class SpawnerTests
 
     private string _directory = "";
     private UnixSocket _ours = null!;
+    private EventFd _ended = null!;     // the other process's end, where a test has it
     private Thread _server = null!;
 
     [SetUp]
     public void Start()
     {
         _directory = Directory.CreateTempSubdirectory("vmm-test-").FullName;
+        _ended = new EventFd();
         (_ours, UnixSocket theirs) = UnixSocket.Pair();
         _server = new Thread(() =>
         {
-            using var server = new SpawnerServer(theirs);
+            using var server = new SpawnerServer(theirs, _ended);
             server.Run();
         });
         _server.Start();
@@ -31,6 +35,7 @@ public sealed class SpawnerTests
     {
         _ours.Dispose();
         Assert.That(_server.Join(Patience), "it ends with the other side");
+        _ended.Dispose();
         Directory.Delete(_directory, recursive: true);
     }
 
@@ -161,6 +166,110 @@ public sealed class SpawnerTests
         Assert.That(File.Exists(ours), Is.False);
         Assert.That(File.Exists(besides), Is.False);
         Assert.That(File.Exists(replaced), "another's socket of that name");
+    }
+
+    // A process that was taken over keeps its end of the connection open by sending it, so that it is in the connection itself.
+    [Test]
+    public void End_OfOneThatSentItsOwnEnd_IsSeen()
+    {
+        Assert.That(_ours.TrySend([9, 0], [_ours]), Is.EqualTo(2), "a part of a message");
+        _ours.Dispose();
+        Assert.That(_server.Join(Patience));
+    }
+
+    // Somebody else has the connection then.
+    [Test]
+    public void End_OfTheOtherProcess_IsSeenThoughTheConnectionStays()
+    {
+        using var channel = new SpawnerChannel(_ours);
+        channel.Send((int)SpawnerRequest.Close, 0);
+        Assert.That(channel.TryReceive(out _, Patience));
+        _ended.Signal();
+        Assert.That(_server.Join(Patience));
+    }
+
+    // It takes none of its answers, so that the server waits until it can send more.
+    [Test]
+    public void End_OfTheOtherProcessThatReadsNothing_IsSeen()
+    {
+        var stopwatch = Stopwatch.StartNew();
+        while (stopwatch.ElapsedMilliseconds < Patience && _ours.TrySend([8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], []) > 0)
+        {
+        }
+        _ended.Signal();
+        Assert.That(_server.Join(Patience));
+    }
+
+    [Test]
+    public void Start_PlaceThatWasRemoved_IsRefused()
+    {
+        using var spawner = new RemoteSpawner(_ours);
+        SpawnerSlot slot = spawner.Add(Shell("exec sleep 600"));
+        spawner.Remove(slot);
+        Assert.That(() => spawner.Start(slot), Throws.InstanceOf<ErrnoException>().With.Message.Contains("its place was removed"));
+    }
+
+    [Test]
+    public void Answer_ThatComesTooLate_IsNotTakenForAnothers()
+    {
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using var server = new SpawnerChannel(theirs);
+        using var spawner = new RemoteSpawner(ours, patience: 100);
+        foreach (int number in (int[])[0, 1])
+        {
+            server.Send(0, number);
+            spawner.AllowConnection($"{number}");
+        }
+        Assert.That(spawner.TryConnect("0", out _), Is.EqualTo(Errnos.Econnrefused), "no answer yet");
+        (UnixSocket first, UnixSocket second) = UnixSocket.Pair();
+        using (first)
+        using (second)
+            server.Send(0, 0, "", first);
+        Assert.That(spawner.TryConnect("1", out UnixSocket? socket), Is.EqualTo(Errnos.Econnrefused));
+        Assert.That(socket, Is.Null);
+    }
+
+    [Test]
+    public void Answer_WithDescriptorsThatDoNotBelong_IsAnErrorAndClosesThem()
+    {
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using var server = new SpawnerChannel(theirs);
+        using var spawner = new RemoteSpawner(ours);
+        server.Send(0, 0);
+        spawner.AllowConnection("a");
+        (FileDescriptor reading, FileDescriptor writing) = PipePair.Create();
+        using (reading)
+        {
+            using (writing)
+            {
+                server.Send(0, 0, "", writing);
+                server.Send(0, 0, "", writing, writing);
+                server.Send(0, 0, "", writing);
+            }
+            Assert.That(spawner.TryConnect("a", out _), Is.EqualTo(Errnos.Einval), "it is no socket");
+            Assert.That(spawner.TryConnect("a", out _), Is.EqualTo(Errnos.Emfile), "two");
+            Assert.That(() => spawner.RemoveAtEnd("a"), Throws.InstanceOf<ErrnoException>(), "one, where none was asked for");
+            Assert.That(reading.TryRead(new byte[1]), Is.Zero, "none of them is open");
+        }
+    }
+
+    // What ends all processes of a service at once must not end it before the VMM.
+    [TestCase(1)]       // SIGHUP
+    [TestCase(2)]       // SIGINT
+    [TestCase(15)]      // SIGTERM
+    public void Process_SignalThatEndsOthers_StaysUntilItsConnectionEnds(int signal)
+    {
+        if (!VmmProcess.IsNative)
+            Assert.Ignore("dotnet is no path: set VMM_BINARY");
+        using var spawner = new RemoteSpawner(VmmProcess.Command[0], ["spawner"]);
+        SpawnerSlot slot = spawner.Add(Shell("exec sleep 600"));
+        Assert.That(Tmds.Linux.LibC.kill(spawner.ProcessId, signal), Is.Zero);
+        using (IStartedProcess process = spawner.Start(slot))
+            Assert.That(process.End, Is.Null);
+        string directory = Path.GetDirectoryName(slot.SocketPath)!;
+        Assert.That(Directory.Exists(directory));
+        spawner.Dispose();
+        Assert.That(Directory.Exists(directory), Is.False);
     }
 
     [Test]
