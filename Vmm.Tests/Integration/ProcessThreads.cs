@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Globalization;
 
 namespace Vmm.Tests.Integration;
@@ -25,6 +26,17 @@ internal static class ProcessThreads
 
     /// <summary>Whether it is in a system call, and not at work: there it can be made to do another one.</summary>
     public static bool IsWaiting(int process, int thread) => Call(process, thread) is not null;
+
+    /// <summary>Whether it waits in a system call now or within a second: on a busy machine a thread may be about to.</summary>
+    public static bool WaitsSoon(int process, int thread)
+    {
+        for (long start = Stopwatch.GetTimestamp(); Stopwatch.GetElapsedTime(start) < TimeSpan.FromSeconds(1); Thread.Sleep(1))
+        {
+            if (IsWaiting(process, thread))
+                return true;
+        }
+        return false;
+    }
 
     /// <summary>The number of the system call that it waits in; null if it is at work.</summary>
     public static int? Call(int process, int thread)

@@ -10,7 +10,8 @@ public class VhostUserTests : KvmTest
 {
     [TestCase("--disk", "socket=/nonexistent,timeout=50ms",
         "--disk: /nonexistent: no back-end within 0.05 s: nobody listens there: start the back-end, or is it another path?")]
-    [TestCase("--fs", "tag=x,source=/nonexistent", "--fs tag=x: /nonexistent is no directory: make it first, or give another")]
+    [TestCase("--fs", "tag=x,source=/nonexistent",
+        "--fs tag=x: vmm backend fs ended with status 1: vmm: /nonexistent is no directory: make it first, or give another")]
     [TestCase("--net", "socket=/nonexistent/socket,server=on",
         "--net: /nonexistent/socket: cannot listen on /nonexistent/socket: No such file or directory (errno 2)")]
     [TestCase("--vhost-user", "type=rng,fd=99",

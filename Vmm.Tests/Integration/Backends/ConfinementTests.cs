@@ -50,7 +50,7 @@ public class ConfinementTests : BackendTest
         InjectedCall[] calls = [.. EscapeAttempts.Possible, .. EscapeAttempts.Others];
         Assert.That(calls, Has.Length.GreaterThan(40));
         int attacked = 0;
-        foreach (int thread in Threads(process.Id).Where(thread => IsWaiting(process.Id, thread)))
+        foreach (int thread in Threads(process.Id).Where(thread => ProcessThreads.WaitsSoon(process.Id, thread)))
         {
             long?[] results = SystemCallInjector.Calls(_injector, thread, calls);
             for (int i = 0; i < calls.Length; i++)

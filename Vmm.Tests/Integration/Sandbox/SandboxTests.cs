@@ -56,7 +56,7 @@ public class SandboxTests : KvmTest
             calls = [.. calls.Where(call => call is not { Name: "socketpair" or "pidfd_open" } and not { Name: "getsockopt", Arguments: [_, _, "17", ..] })];
         Assert.That(calls, Has.Length.GreaterThan(100));
         var attacked = new List<string>();
-        foreach (int thread in ProcessThreads.Of(process.Id).Where(thread => ProcessThreads.IsWaiting(process.Id, thread)))
+        foreach (int thread in ProcessThreads.Of(process.Id).Where(thread => ProcessThreads.WaitsSoon(process.Id, thread)))
         {
             string name = ProcessThreads.Name(process.Id, thread);
             long?[] results = SystemCallInjector.Calls(_injector, thread, calls);

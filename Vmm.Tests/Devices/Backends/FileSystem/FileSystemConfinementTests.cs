@@ -51,7 +51,7 @@ public class FileSystemConfinementTests : FileSystemTest
         VmmProcess process = StartWithThreads(out FuseGuest guest);
         InjectedCall[] calls = [.. EscapeAttempts.Possible.Concat(EscapeAttempts.Others).Where(call => !s_ownCalls.Contains(call.Name))];
         Assert.That(calls, Has.Length.GreaterThan(90));
-        foreach (int thread in Threads(process.Id).Where(thread => IsWaiting(process.Id, thread)))
+        foreach (int thread in Threads(process.Id).Where(thread => ProcessThreads.WaitsSoon(process.Id, thread)))
         {
             long?[] results = SystemCallInjector.Calls(_injector, thread, calls);
             for (int i = 0; i < calls.Length; i++)
@@ -70,7 +70,7 @@ public class FileSystemConfinementTests : FileSystemTest
         File.WriteAllText(outside, "secret");
         File.WriteAllText(In("inside"), "");
         VmmProcess process = StartWithThreads(out _, isReadOnly ? ["--readonly"] : []);
-        foreach (int thread in Threads(process.Id).Where(thread => IsWaiting(process.Id, thread)))
+        foreach (int thread in Threads(process.Id).Where(thread => ProcessThreads.WaitsSoon(process.Id, thread)))
         {
             InjectedCall[] refused =
             [
