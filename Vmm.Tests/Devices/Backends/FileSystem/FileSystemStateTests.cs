@@ -4,6 +4,7 @@ using Tmds.Linux;
 using Vmm.Devices.Backends.FileSystem;
 using Vmm.Tests.Fakes;
 using Vmm.Tests.Integration;
+using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Backend;
 using Vmm.Vhost.User.Protocol;
 using static Vmm.Tests.Conformance.FuseClient;
@@ -162,6 +163,41 @@ public class FileSystemStateTests : FileSystemTest
     }
 
     [Test]
+    public void FrontEnd_ThatComesBack_GoesOnByTheMemoryThatItKept()
+    {
+        File.WriteAllText(In("file"), "text");
+        using var server = new Server(Shared);
+        using FrontEndDriver first = Connect(server);
+        InflightPayload payload = LostRequests.GetLog(first, 2, 16, out FileDescriptor log);
+        using (log)
+        {
+            Assert.That(first.Ask(VhostUserRequest.SetInflightFd, payload, log), Is.Zero);
+            ulong node = U64(server.Demand(1, FuseGuest.Root, Name("file")), 0);
+            ulong handle = U64(server.Demand(14, node, Bytes(2U, 0U)), 0);
+            first.Leave();
+            Assert.That(server.Fuse.Count, Is.EqualTo((1, 0, 0)), "nothing but the directory");
+            Assert.That(server.Try(3, node, Bytes(0UL, 0UL)), Is.EqualTo(-Eio), "there is no session");
+
+            using FrontEndDriver second = Connect(server);
+            Assert.That(second.Ask(VhostUserRequest.SetInflightFd, payload, log), Is.Zero);
+            Assert.That(server.Demand(15, node, Transfer(handle, 10)), Is.EqualTo("text"u8.ToArray()));
+            second.Leave();
+        }
+    }
+
+    [Test]
+    public void Table_WithoutRoom_SaysSo()
+    {
+        byte[] memory = new byte[SessionTable.HeaderRoom + 2 * SessionTable.SlotSize];
+        var table = new SessionTable(() => memory);
+        table.Clear();
+        Inode[] files = [.. Enumerable.Range(2, 3).Select(id => new Inode((ulong)id, default, default, 0) { Lookups = 1 })];
+        Assert.That(files[..2].Select(table.Add), Is.EqualTo(new[] { 0, 1 }));
+        Assert.That(table.IsFull, Is.False);
+        Assert.That((table.Add(files[2]), table.IsFull), Is.EqualTo((-1, true)));
+    }
+
+    [Test]
     public void State_OfAGuestThatHasNotMounted_IsGoneOnWith()
     {
         using var source = new Server(Shared);
@@ -258,6 +294,14 @@ public class FileSystemStateTests : FileSystemTest
         again.Stop();
     }
 
+    private static FrontEndDriver Connect(Server server)
+    {
+        var frontEnd = FrontEndDriver.ConnectedTo(server);
+        frontEnd.Negotiate(protocolFeatures: VhostUserProtocolFeatures.InflightShmFd);
+        frontEnd.ShareMemory();
+        return frontEnd;
+    }
+
     private VmmProcess Restart(VmmProcess process, FuseGuest guest, int times)
     {
         process.Signal(LibC.SIGKILL);
@@ -292,6 +336,13 @@ public class FileSystemStateTests : FileSystemTest
         public override ulong Features => 0;
 
         public override int RingCount => 2;
+
+        // As FileSystemBackend has them.
+        public override int KeptMemorySize => FuseServer.KeptSize;
+
+        public override void MemoryKept(KeptMemory? memory) => Fuse.Keep(memory);
+
+        public override void FrontEndGone() => Fuse.Reset();
 
         public override IRingHandler StartRing(BackendRing ring) => new FileSystemRing(Fuse, _pool);
 
