@@ -199,15 +199,25 @@ internal sealed partial class FuseServer
         using HeldDescriptor file = opened.Descriptor.Hold();
         ulong size = Math.Min(Math.Min(arguments.Size, MaxTransfer), (ulong)request.Room);
         ulong done = 0;
+        bool asks = !mayWait && !opened.NeverWaits;
         request.IsReplyInPlace = true;
         // A short answer would be the file's end for the guest.
         while (done < size)
         {
-            long count = OpenFileIo.Read(in file, request.ReplyVectors(done, size - done), (long)(arguments.Offset + done), noWait: !mayWait);
-            if (count is -Errnos.Eagain or -Errnos.Eopnotsupp && !mayWait)
-            {
-                opened.CannotTell = count == -Errnos.Eopnotsupp;    // a network's file system, most times: it may take long
+            long count = OpenFileIo.Read(in file, request.ReplyVectors(done, size - done), (long)(arguments.Offset + done), noWait: asks);
+            if (count == -Errnos.Eagain && asks)
                 return NeedsThread;
+            if (count == -Errnos.Eopnotsupp && asks)
+            {
+                // The file system cannot say. One in memory never waits; another is a network's, most times, and may not answer for long.
+                if (!FileTree.IsInMemory(in file))
+                {
+                    opened.CannotTell = true;
+                    return NeedsThread;
+                }
+                opened.NeverWaits = true;
+                asks = false;
+                continue;
             }
             if (count < 0 && done == 0)
                 return count;

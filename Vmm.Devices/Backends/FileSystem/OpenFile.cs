@@ -23,6 +23,9 @@ internal sealed class OpenFile(ulong handle, Inode inode, FileDescriptor descrip
     /// <summary>Whether the file system cannot say that a read would have to wait for the disk (RWF_NOWAIT).</summary>
     public bool CannotTell { get; set; }
 
+    /// <summary>Whether it cannot say so, either, but no read waits: it is in memory.</summary>
+    public bool NeverWaits { get; set; }
+
     /// <summary>Where it is in the <see cref="SessionTable"/>; -1 if it is not.</summary>
     public int Slot { get; set; } = -1;
 

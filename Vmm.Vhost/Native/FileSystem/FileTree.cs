@@ -17,6 +17,7 @@ public static unsafe class FileTree
     private const int CloseOnExec = 0x80000, NoTerminal = 0x100, LargeFile = 0x8000;
     private const int EmptyPath = 0x1000, SymlinkNoFollow = 0x100, SymlinkFollow = 0x400, NoAutomount = 0x800, RemoveDirectoryFlag = 0x200;
     private const int EffectiveIds = 0x200;         // AT_EACCESS
+    private const long TmpfsMagic = 0x01021994, RamfsMagic = 0x858458F6;
     private const ulong ResolveBeneath = 8, ResolveNoSymlinks = 4, ResolveNoMagicLinks = 2;     // linux/openat2.h
 
     /// <summary>Opens a file of a directory.</summary>
@@ -157,6 +158,10 @@ public static unsafe class FileTree
         fixed (byte* pointer = name)
             return (int)Do(SystemCallNumber.Faccessat2, links.Number, (nint)pointer, (nint)mask, EffectiveIds);
     }
+
+    /// <summary>Whether the file system that the file is of is in memory only (tmpfs or ramfs, by their numbers in linux/magic.h).</summary>
+    public static bool IsInMemory(in HeldDescriptor file) =>
+        GetFileSystem(in file, out FileSystemStatus status) == 0 && status.Type is TmpfsMagic or RamfsMagic;
 
     /// <summary>fstatfs(2).</summary>
     public static int GetFileSystem(in HeldDescriptor file, out FileSystemStatus status)

@@ -185,6 +185,20 @@ public class FuseOpeningTests : FileSystemTest
     }
 
     [Test]
+    public void Read_OfAFileSystemThatDoesNotAnswer_HoldsUpNothingElse()
+    {
+        using var slow = new SlowFile(In("slow"), 4 << 20, perSecond: 1, requestSize: 4096);
+        FuseGuest guest = Begin();
+        ulong node = guest.Node("slow"), handle = (ulong)guest.Open(node, 0);
+        byte[] Read(ulong offset) => [.. Bytes(handle, offset), .. Bytes(0x1_0000U, 0U), .. Bytes(0UL), .. Bytes(0U, 0U)];
+        // The first is done at once, and those behind it are late.
+        Assert.That(new PendingRequest(guest, 15, node, Read(0), 0x1_0000).Await(), Is.Zero);
+        var late = new PendingRequest(guest, 15, node, Read(2 << 20), 0x1_0000);
+        Assert.That(new PendingRequest(guest, 3, FuseGuest.Root, Bytes(0UL, 0UL), FuseGuest.AttributesSize).Await(), Is.Zero);
+        Assert.That(late.HasEnded, Is.False);
+    }
+
+    [Test]
     public void Requests_ThatMayWait_HaveNoLongArguments()
     {
         FuseGuest guest = Begin();

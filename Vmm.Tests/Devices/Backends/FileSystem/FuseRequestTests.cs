@@ -406,13 +406,13 @@ public class FuseRequestTests : FileSystemTest
         FuseGuest guest = Begin();
         (ulong node, ulong handle) = guest.Create(FuseGuest.Root, "file");
         Assert.That(guest.Lock(node, handle, owner: 1, type: 1), Is.Zero);
-        var second = new WaitingLock(guest, node, FuseGuest.LockArguments(handle, 2, 1));
-        var third = new WaitingLock(guest, node, FuseGuest.LockArguments(handle, 3, 1));
+        var second = new PendingRequest(guest, 33, node, FuseGuest.LockArguments(handle, 2, 1));
+        var third = new PendingRequest(guest, 33, node, FuseGuest.LockArguments(handle, 3, 1));
         Assert.That(guest.TryAttributes(node), Is.Zero, "others go on");
         Assert.That(guest.Lock(node, handle, owner: 1, type: 2), Is.Zero);
         // One that the back-end has only just seen may be faster than one that waits.
         Eventually.True(() => second.HasEnded || third.HasEnded, () => "nobody has got the lock");
-        (WaitingLock first, WaitingLock other) = second.HasEnded ? (second, third) : (third, second);
+        (PendingRequest first, PendingRequest other) = second.HasEnded ? (second, third) : (third, second);
         Assert.That(first.Await(), Is.Zero);
         Assert.That(other.HasEnded, Is.False);
         guest.Peer.Pause();
