@@ -102,6 +102,7 @@ internal sealed class MachineSandbox : IDisposable
                 },
                 someHaveDone: true);
             _starter.Dispose();     // this thread is as confined as that one
+            _rules?.Dispose();
             filter.Install(allThreads: true);
         });
         s_log.Debug("confined by seccomp, and by Landlock {Version}", _landlock);

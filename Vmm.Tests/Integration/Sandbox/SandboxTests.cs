@@ -72,7 +72,8 @@ public class SandboxTests : KvmTest
         PressPowerButton(process);
     }
 
-    // More than the process may is out of a vCPU's reach: it makes no VM, no thread, no memory that others could map, and accepts no connection.
+    // By itself a vCPU's thread makes no VM, no thread, no memory that others could map, and accepts no connection. That keeps a mistake small. It is no wall: the threads
+    // have one memory, and whoever controls one of them can have another one do it.
     [TestCaseSource(nameof(s_kinds))]
     public void Vcpu_WhatOtherThreadsDo_IsRefused(string kind)
     {
@@ -123,7 +124,7 @@ public class SandboxTests : KvmTest
         {
             string target = new FileInfo(path).LinkTarget!;
             Assert.That(Directory.Exists(target), Is.False, $"{path} is {target}");
-            Assert.That(target, Does.Not.StartWith("/proc").And.Not.StartWith("/sys").And.Not.StartWith("/etc"));
+            Assert.That(target, Does.Not.StartWith("/proc").And.Not.StartWith("/sys").And.Not.StartWith("/etc").And.Not.Contain("landlock"));
             if (target.StartsWith("/dev", StringComparison.Ordinal))
                 Assert.That(target, Is.EqualTo("/dev/kvm").Or.EqualTo("/dev/urandom").Or.EqualTo("/dev/null").Or.StartsWith("/dev/vhost-").Or.EqualTo("/dev/net/tun"));
         }

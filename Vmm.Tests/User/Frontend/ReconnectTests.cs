@@ -69,6 +69,38 @@ public class ReconnectTests
         Assert.That(_fixture.Frontend.Session.LostReason, Is.Null);
     }
 
+    // Another process may connect for this one, and take its time: a vCPU that touches the device meanwhile goes on.
+    [Test]
+    public void Connect_ThatTakesItsTime_HoldsUpNobody()
+    {
+        var patience = TimeSpan.FromSeconds(10);
+        using var isConnecting = new ManualResetEventSlim();
+        using var goOn = new ManualResetEventSlim();
+        int calls = 0;
+        _fixture.Options = _fixture.Options with
+        {
+            Connect = (string path, out UnixSocket? socket) =>
+            {
+                if (calls++ > 0)
+                {
+                    isConnecting.Set();
+                    goOn.Wait(patience);
+                }
+                return UnixSocket.TryConnect(path, out socket);
+            },
+        };
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Open();
+        backend.Kill();
+        Assert.That(isConnecting.Wait(patience));
+        bool isFree = _fixture.Sync.TryEnter(TimeSpan.FromSeconds(2));
+        if (isFree)
+            _fixture.Sync.Exit();
+        goOn.Set();
+        Assert.That(isFree, "the lock of the device");
+        _fixture.WaitFor("restored");
+    }
+
     [Test]
     public void Away_NewBackendAtThePath_IsFound()
     {

@@ -251,10 +251,12 @@ public sealed partial class VhostUserFrontend
         try
         {
             _options.Respawn?.Invoke();
+            UnixSocket? socket = _connector.TryConnect();
             lock (_options.Sync)
             {
-                if (_disposed || _connector.TryConnect() is not { } socket)
+                if (_disposed || socket is null)
                 {
+                    socket?.Dispose();
                     isQuiet = true;
                     return null;
                 }
