@@ -4,7 +4,6 @@ using System.Net.Sockets;
 using System.Security.Cryptography;
 using NUnit.Framework;
 using Tmds.Linux;
-using Vmm.Tests.Fakes;
 using Vmm.Tests.Integration.Linux.Devices;
 
 namespace Vmm.Tests.Integration.Linux;
@@ -280,63 +279,34 @@ public class ExecTests : LinuxTest
         Assert.That(result, Is.EqualTo(new VmmResult(125, "", "vmm: the guest ran out of memory, and its kernel killed the command: raise --memory\n")));
     }
 
+    // Ports of the host that lead into the guest: NetUserTests, without a guest.
     [Test]
-    public void Exec_OnTheHostsNetwork_ConnectsInBothDirections()
+    public void Exec_OnTheHostsNetwork_ReachesTheHost()
     {
         if (!File.Exists("/usr/bin/passt"))
             Assert.Ignore("passt is not installed: scripts/setup test");
-        using (Process unshare = Process.Start("unshare", ["--user", "true"]))
-        {
-            unshare.WaitForExit();
-            if (unshare.ExitCode != 0)
-                Assert.Ignore("no user namespace can be made here, such as in a chroot: passt wants one");
-        }
         using var server = new TcpListener(IPAddress.Loopback, 0);
         server.Start();
-        int port = ((IPEndPoint)server.LocalEndpoint).Port, forwarded = FreePort();
-        string script = $"cat /etc/resolv.conf; exec 3<>/dev/tcp/10.0.2.2/{port}; echo from the guest >&3; cat <&3; echo reply | busybox nc -l -p 7000";
+        int port = ((IPEndPoint)server.LocalEndpoint).Port;
 
-        VmmProcess process = Start(["--port", $"{forwarded}:7000"], "bash", "-c", script);
+        VmmProcess process = Start(["--net", "user"], "bash", "-c", $"cat /etc/resolv.conf; exec 3<>/dev/tcp/10.0.2.2/{port}; echo from the guest >&3; cat <&3");
         using (TcpClient client = AcceptFrom(server, process))
         {
             using var reader = new StreamReader(client.GetStream());
             Assert.That(reader.ReadLine(), Is.EqualTo("from the guest"));
             client.GetStream().Write("from the host\n"u8);
         }
-        Eventually.True(() => TryTalk(forwarded) == "reply\n", () => "the guest cannot be reached");
         VmmResult result = process.WaitForEnd();
 
-        Assert.That(result, Is.EqualTo(new VmmResult(0, "nameserver 10.0.2.3\nfrom the host\nhello\n", "")));
+        Assert.That(result, Is.EqualTo(new VmmResult(0, "nameserver 10.0.2.3\nfrom the host\n", "")));
     }
 
     private static TcpClient AcceptFrom(TcpListener server, VmmProcess process)
     {
-        Eventually.True(() => server.Pending() || process.EndsWithin(TimeSpan.Zero), () => "the guest does not connect");
+        // The first guest of an emulated host may take a minute to boot.
+        for (int i = 0; i < 1200 && !server.Pending() && !process.EndsWithin(TimeSpan.Zero); i++)
+            Thread.Sleep(100);
         return server.Pending() ? server.AcceptTcpClient() : throw new AssertionException(process.WaitForEnd().Summary);
-    }
-
-    // passt takes a connection at once, and closes it if nobody listens in the guest.
-    private static string TryTalk(int port)
-    {
-        try
-        {
-            using var client = new TcpClient("127.0.0.1", port);
-            client.GetStream().Write("hello\n"u8);
-            client.Client.Shutdown(SocketShutdown.Send);
-            using var reader = new StreamReader(client.GetStream());
-            return reader.ReadToEnd();
-        }
-        catch (Exception e) when (e is SocketException or IOException)
-        {
-            return "";
-        }
-    }
-
-    private static int FreePort()
-    {
-        using var listener = new TcpListener(IPAddress.Loopback, 0);
-        listener.Start();
-        return ((IPEndPoint)listener.LocalEndpoint).Port;
     }
 
     private VmmResult Exec(string input, string[] options, params string[] command)
