@@ -165,7 +165,7 @@ public class SandboxTests : KvmTest
         int attacked = 0;
         // A vCPU's thread has a filter of its own, which was put in force.
         foreach (int thread in ProcessThreads.Of(process).Where(thread =>
-            ProcessThreads.IsWaiting(process, thread) && !ProcessThreads.Name(process, thread).StartsWith("vcpu", StringComparison.Ordinal)))
+            !ProcessThreads.Name(process, thread).StartsWith("vcpu", StringComparison.Ordinal) && ProcessThreads.WaitsSoon(process, thread)))
         {
             long?[] results = SystemCallInjector.Calls(_injector, thread, calls);
             for (int i = 0; i < calls.Length; i++)

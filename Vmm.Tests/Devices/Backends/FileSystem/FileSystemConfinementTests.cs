@@ -36,8 +36,8 @@ public class FileSystemConfinementTests : FileSystemTest
     {
         VmmProcess process = StartWithThreads(out _);
         string capabilities = Environment.IsPrivilegedProcess ? "00000000880000db" : "0000000000000000";
-        Assert.That(Threads(process.Id), Has.Length.GreaterThanOrEqualTo(6), "the main one, the runtime's two, two queues' and one of the pool");
-        foreach (int thread in Threads(process.Id))
+        Assert.That(ProcessThreads.Of(process.Id), Has.Length.GreaterThanOrEqualTo(6), "the main one, the runtime's two, two queues' and one of the pool");
+        foreach (int thread in ProcessThreads.Of(process.Id))
         {
             string status = File.ReadAllText($"/proc/{process.Id}/task/{thread}/status");
             Assert.That(status, Does.Contain("NoNewPrivs:\t1\n").And.Contain("Seccomp:\t2\n").And.Contain($"CapPrm:\t{capabilities}\n")
@@ -51,7 +51,7 @@ public class FileSystemConfinementTests : FileSystemTest
         VmmProcess process = StartWithThreads(out FuseGuest guest);
         InjectedCall[] calls = [.. EscapeAttempts.Possible.Concat(EscapeAttempts.Others).Where(call => !s_ownCalls.Contains(call.Name))];
         Assert.That(calls, Has.Length.GreaterThan(90));
-        foreach (int thread in Threads(process.Id).Where(thread => ProcessThreads.WaitsSoon(process.Id, thread)))
+        foreach (int thread in ProcessThreads.Of(process.Id).Where(thread => ProcessThreads.WaitsSoon(process.Id, thread)))
         {
             long?[] results = SystemCallInjector.Calls(_injector, thread, calls);
             for (int i = 0; i < calls.Length; i++)
@@ -70,7 +70,7 @@ public class FileSystemConfinementTests : FileSystemTest
         File.WriteAllText(outside, "secret");
         File.WriteAllText(In("inside"), "");
         VmmProcess process = StartWithThreads(out _, isReadOnly ? ["--readonly"] : []);
-        foreach (int thread in Threads(process.Id).Where(thread => ProcessThreads.WaitsSoon(process.Id, thread)))
+        foreach (int thread in ProcessThreads.Of(process.Id).Where(thread => ProcessThreads.WaitsSoon(process.Id, thread)))
         {
             InjectedCall[] refused =
             [
@@ -169,16 +169,7 @@ public class FileSystemConfinementTests : FileSystemTest
         VmmProcess process = Serve(options);
         FuseGuest one = guest = Keep(new FuseGuest(SocketPath));
         guest.Demand(50, FuseGuest.Root, Bytes(0UL));
-        Eventually.True(() => Threads(process.Id).All(thread => IsWaiting(process.Id, thread)) || one.TryAttributes(FuseGuest.Root) != 0, () => "it is not at rest");
+        Eventually.True(() => ProcessThreads.Of(process.Id).All(thread => ProcessThreads.IsWaiting(process.Id, thread)) || one.TryAttributes(FuseGuest.Root) != 0, () => "it is not at rest");
         return process;
-    }
-
-    private static int[] Threads(int process) =>
-        [.. Directory.GetDirectories($"/proc/{process}/task").Select(path => int.Parse(Path.GetFileName(path), CultureInfo.InvariantCulture))];
-
-    private static bool IsWaiting(int process, int thread)
-    {
-        string call = File.ReadAllText($"/proc/{process}/task/{thread}/syscall");
-        return call.Length > 0 && char.IsAsciiDigit(call[0]);
     }
 }
