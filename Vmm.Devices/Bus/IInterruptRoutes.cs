@@ -11,6 +11,7 @@ public interface IInterruptRoutes
 
 /// <summary>An interrupt as what it is on the way to a local APIC: a write to an address that selects the CPUs, of a word that says
 /// how and by which vector (Intel SDM vol. 3A, 11.11 "Message Signalled Interrupts").</summary>
-/// <param name="Address">0xFEExxxxx: the destination.</param>
+/// <param name="Address">0xFEExxxxx: bits 7:0 of the destination's APIC id are in bits 19:12. Bits 63:40 are the upper bits of that id, for a machine with more CPUs than
+/// 8 bits can name (KVM's api.rst, KVM_CAP_X2APIC_API).</param>
 /// <param name="Data">The vector, the delivery mode and the trigger mode.</param>
-public readonly record struct InterruptMessage(uint Address, uint Data);
+public readonly record struct InterruptMessage(ulong Address, uint Data);

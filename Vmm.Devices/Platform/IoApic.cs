@@ -33,10 +33,13 @@ public sealed class IoApic(int inputs, IInterruptRoutes routes) : IBusDevice
     private const uint Masked = 1 << 16;
     private const uint LowMask = 0x1_AFFF;
 
-    // Its high half: bits 31:24 are the destination.
-    private const uint HighMask = 0xFF00_0000;
+    // Its high half: bits 31:24 are bits 7:0 of the destination, and bits 23:17 are its bits 14:8. Those are reserved on the chip: a guest writes them
+    // that CPUID tells of KVM_FEATURE_MSI_EXT_DEST_ID (KVM's cpuid.rst).
+    private const uint HighMask = 0xFFFE_0000;
+    private const uint ExtendedDestinationMask = 0x00FE_0000;
 
-    // A message: the destination is in bits 19:12 of its address; vector, delivery mode and trigger mode are where an entry has them.
+    // A message: bits 7:0 of the destination are in bits 19:12 of its address, the others in bits 63:40; vector, delivery mode and trigger mode
+    // are where an entry has them.
     private const uint MessageAddress = 0xFEE0_0000;
     private const uint MessageLogicalDestination = 1 << 2;
     private const uint MessageData = 0x87FF;
@@ -139,7 +142,8 @@ public sealed class IoApic(int inputs, IInterruptRoutes routes) : IBusDevice
         public InterruptMessage? Message => (Low & Masked) != 0
             ? null
             : new InterruptMessage(
-                MessageAddress | High >> 12 | ((Low & LogicalDestination) != 0 ? MessageLogicalDestination : 0),
+                MessageAddress | High >> 24 << 12 | ((Low & LogicalDestination) != 0 ? MessageLogicalDestination : 0)
+                    | (ulong)(High & ExtendedDestinationMask) << 23,
                 (Low & MessageData) | MessageAsserts);
     }
 }

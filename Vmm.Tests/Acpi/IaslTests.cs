@@ -21,6 +21,7 @@ public class IaslTests
     [TestCase(2, 1, true)]
     [TestCase(32, 16, false)]
     [TestCase(254, 16, false)]
+    [TestCase(1024, 16, false)]
     public void Iasl_EveryTable_IsDisassembledWithoutAnObjection(int cpus, int slots, bool isPc)
     {
         using var machine = new TestMachine(cpus, slots, isPc);
@@ -33,7 +34,7 @@ public class IaslTests
     }
 
     [TestCase(1, 0)]
-    [TestCase(254, 16)]
+    [TestCase(1024, 16)]
     public void Iasl_DsdtRecompiled_IsTheSameByteForByte(int cpus, int slots)
     {
         using var machine = new TestMachine(cpus, slots);

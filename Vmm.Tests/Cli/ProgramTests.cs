@@ -89,7 +89,7 @@ public class ProgramTests
     [TestCase("--kernel", "unknown", "check", "--kernel", "k")]
     [TestCase("--cpus", "'0'", "run", "--kernel", "k", "--cpus", "0")]
     [TestCase("--cpus", "'-1'", "run", "--kernel", "k", "--cpus=-1")]
-    [TestCase("--cpus", "boot='255'", "run", "--kernel", "k", "--cpus", "boot=255")]
+    [TestCase("--cpus", "boot='1025'", "run", "--kernel", "k", "--cpus", "boot=1025")]
     [TestCase("--memory", "'huge'", "run", "--kernel", "k", "--memory", "huge=1")]
     [TestCase("--memory", "'12x'", "run", "--kernel", "k", "--memory", "12x")]
     [TestCase("--serial", "'com1'", "run", "--kernel", "k", "--serial", "com1")]

@@ -125,6 +125,19 @@ public class GuestCpuidTests
     public void Make_AnyNumberOfCpus_CountsThemInAmdsLeaf(int cpus, uint expected) =>
         Assert.That(Find(Make(s_supported, cpus, true, 0), 0x8000_0008).Ecx, Is.EqualTo(expected));
 
+    // Intel SDM vol. 2A, CPUID: leaf 1 has 8 bits for it, leaf 0BH has 32.
+    [TestCase(254, 0u)]
+    [TestCase(255, 1u << 15)]
+    [TestCase(1024, 1u << 15)]
+    public void Make_MoreCpusThanXApicCanName_TellsOfLongDestinations(int cpus, uint feature)
+    {
+        KvmCpuidEntry2[] entries = Make([Intel(0xD), new() { Function = 1 }, new() { Function = 0x4000_0001, Eax = 0x3F }], cpus, true, 0);
+        CpuTopology.SetApicId(entries, (uint)cpus - 1);
+
+        Assert.That(Find(entries, 0x4000_0001).Eax, Is.EqualTo(0x3F | feature));
+        Assert.That((Find(entries, 0xB).Edx, Find(entries, 1).Ebx >> 24), Is.EqualTo(((uint)cpus - 1, (uint)(cpus - 1) & 0xFF)));
+    }
+
     [Test]
     public void Make_Intel_HasNothingInAmdsFields()
     {

@@ -107,6 +107,16 @@ public class AccessTests : KvmTest
         Assert.That(result.ExitCode, Is.Zero, result.Errors);
     }
 
+    [TestCase(255)]
+    [TestCase(300)]
+    public void Cpus_MoreThanXApicCanName_AreStartedAndInterrupted(int count)
+    {
+        VmmResult result = Run("x2apic", "--cpus", $"boot={count}");
+
+        Assert.That(result.Output, Is.EqualTo($"others: 0x{count - 1:x}\nlast: 0x{count - 1:x}\ninterrupted: 0x{count - 1:x}\n"), result.Errors);
+        Assert.That(result.ExitCode, Is.Zero, result.Errors);
+    }
+
     private static string[] Lines(string text, string part) =>
         text.Split('\n').Where(line => line.Contains(part, StringComparison.OrdinalIgnoreCase)).ToArray();
 }

@@ -28,6 +28,8 @@ internal static class CpuState
     private const ulong MtrrEnabled = 1 << 11;
     private const ulong WriteBack = 6;
 
+    private const ulong X2ApicMode = 1 << 10;      // IA32_APIC_BASE.EXTD
+
     private const int LvtLint0 = 0x350;
     private const int LvtLint1 = 0x360;
     private const int DeliveryModeMask = 0x700;
@@ -36,7 +38,9 @@ internal static class CpuState
 
     /// <summary>What firmware leaves behind on every processor: an FPU after FNINIT, interrupt pins of the local APIC wired
     /// to the 8259 and to NMI, write-back memory.</summary>
-    public static void Initialize(KvmVcpu vcpu)
+    /// <param name="vcpu">The processor; its CPUID is set.</param>
+    /// <param name="x2Apic">Whether its local APIC is in x2APIC mode.</param>
+    public static void Initialize(KvmVcpu vcpu, bool x2Apic)
     {
         vcpu.SetFpu(new KvmFpu { Fcw = 0x37F, Mxcsr = 0x1F80 });
 
@@ -44,6 +48,12 @@ internal static class CpuState
         SetDeliveryMode(ref lapic, LvtLint0, DeliverExtInt);
         SetDeliveryMode(ref lapic, LvtLint1, DeliverNmi);
         vcpu.SetLapic(lapic);
+        if (x2Apic)
+        {
+            KvmSregs sregs = vcpu.GetSregs();
+            sregs.ApicBase |= X2ApicMode;
+            vcpu.SetSregs(sregs);
+        }
 
         // One at a time: KVM stops at the first register that this host lacks, and a guest can do without any of these.
         // KVM has said in the first which tracing there is not (BTS, PEBS): that stays.

@@ -9,9 +9,9 @@ internal static class CpusOption
     /// <summary>The option's name.</summary>
     public const string Name = "--cpus";
 
-    private const int Max = 254;   // APIC ids are 8 bits without x2APIC: 255 is broadcast, and the I/O APIC takes one
+    private const int Max = 1024;   // what KVM has allowed since Linux 5.15
 
-    /// <summary>The number of vCPUs, 1 to 254, and what they can do. Whether the host has that is seen later.</summary>
+    /// <summary>The number of vCPUs, 1 to 1024, and what they can do. Whether the host has that is seen later.</summary>
     /// <exception cref="UsageException">The value is malformed or contradicts itself.</exception>
     public static (int Count, CpuOptions Options) Parse(string text)
     {

@@ -5,7 +5,7 @@ namespace Vmm.Cli;
 /// <summary>The options that <c>vmm run</c> and <c>vmm exec</c> have both, as the user wrote them: the machine and its devices.</summary>
 internal abstract class MachineOptions : IVerbOptions
 {
-    [Option("cpus", MetaValue = "N", HelpText = "Number of CPUs, 1 to 254, or [boot=N][,profile=x86-64-v2|x86-64-v3|x86-64-v4][,nested=on][,pmu=on][,amx=on] "
+    [Option("cpus", MetaValue = "N", HelpText = "Number of CPUs, 1 to 1024, or [boot=N][,profile=x86-64-v2|x86-64-v3|x86-64-v4][,nested=on][,pmu=on][,amx=on] "
         + "(default: 1, with what this host's KVM lists, but for virtualisation, performance counters and AMX).")]
     public string? Cpus { get; set; }
 

@@ -12,6 +12,13 @@ internal static class CpuTopology
     private const uint ThreadLevel = 1;
     private const uint CoreLevel = 2;
 
+    /// <summary>How many CPUs 8 bits of an APIC id can name: 255 is all of them, and the I/O APIC takes one.</summary>
+    public const int MaxXApicCpus = 254;
+
+    /// <summary>Whether the local APICs of a machine of <paramref name="cpus"/> CPUs are in x2APIC mode from power-on, as firmware leaves them where there are
+    /// APIC ids that xAPIC mode cannot name (ACPI 6.5 §5.2.12.12).</summary>
+    public static bool NeedsX2Apic(int cpus) => cpus > MaxXApicCpus;
+
     /// <summary>Whether <paramref name="leaf"/> holds the host's topology and nothing else: <see cref="AddLevels"/> makes it anew.</summary>
     public static bool IsReplaced(uint leaf) => leaf is 0xB or 0x1F;
 

@@ -43,7 +43,7 @@ internal sealed record CpuidLeaf(uint First, uint Last, string Name, CpuidTreatm
         new(0x23, 0x23, "performance counters, more", CpuidTreatment.Pmu, CpuidTreatments.Why(CpuidTreatment.Pmu), Sdm),
         new(0x24, 0x24, "AVX10", CpuidTreatment.Passed, "hidden with a profile, as avx10 is", Sdm),
         new(0x4000_0000, 0x4000_0000, "KVM's signature", CpuidTreatment.Made, "the highest of these leaves is 0x40000010", Kvm),
-        new(0x4000_0001, 0x4000_0001, "KVM's paravirtual features", CpuidTreatment.Kept, "clock, interrupts and waiting without exits", Kvm),
+        new(0x4000_0001, 0x4000_0001, "KVM's paravirtual features", CpuidTreatment.Made, "clock, interrupts and waiting without exits; with more than 254 CPUs also interrupts to all of them (KVM_FEATURE_MSI_EXT_DEST_ID)", Kvm),
         new(0x4000_0010, 0x4000_0010, "frequencies of TSC and local APIC timer", CpuidTreatment.Made, "the guest's", "VMware KB 1009458"),
         new(0x8000_0000, 0x8000_0000, "vendor, highest extended leaf", CpuidTreatment.Kept, "as leaf 0", Apm),
         new(0x8000_0001, 0x8000_0001, "features", CpuidTreatment.Kept, "features below", Apm),

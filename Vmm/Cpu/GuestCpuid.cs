@@ -10,6 +10,8 @@ internal sealed record GuestCpuid
     private const string Option = "--cpus";
     private const uint TscDeadlineTimer = 1u << 24;   // leaf 1, ECX
     private const uint Hypervisor = 1u << 31;         // leaf 1, ECX
+    private const uint KvmFeatures = 0x4000_0001;
+    private const uint ExtendedDestinations = 1u << 15;   // KVM_FEATURE_MSI_EXT_DEST_ID, EAX
 
     /// <summary>How many vCPUs the machine has, 1 or more.</summary>
     public required int Cpus { get; init; }
@@ -48,6 +50,8 @@ internal sealed record GuestCpuid
             CpuFeatures.Hide(ref entry, Options);
             if (entry.Function == 1)
                 SetOwnFeatures(ref entry);
+            else if (entry.Function == KvmFeatures && CpuTopology.NeedsX2Apic(Cpus))
+                entry.Eax |= ExtendedDestinations;
             else if (entry.Function == 7 && entry.Index == 0)
                 entry.Ecx &= ~CpuFeatures.Find(7, "ospke").Mask;
             CpuTopology.Describe(ref entry, (uint)Cpus, isAmd);

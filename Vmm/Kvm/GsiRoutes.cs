@@ -34,7 +34,8 @@ internal sealed class GsiRoutes(int count) : IInterruptRoutes
                 {
                     Gsi = (uint)gsi,
                     Type = KvmIrqRoutingEntry.Msi,
-                    AddressLo = routed.Address,
+                    AddressLo = (uint)routed.Address,
+                    AddressHi = (uint)(routed.Address >> 32),
                     Data = routed.Data,
                 };
             }

@@ -77,6 +77,12 @@ internal struct KvmEnableCap
     /// <summary>KVM_PMU_CAP_DISABLE: KVM_CAP_PMU_CAPABILITY takes the performance counters from the guest.</summary>
     public const int DisablePmu = 1 << 0;
 
+    /// <summary>KVM_X2APIC_API_USE_32BIT_IDS: messages and the state of local APICs have APIC ids of 32 bits.</summary>
+    public const ulong Use32BitIds = 1 << 0;
+
+    /// <summary>KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK: a message to APIC id 255 is for that CPU alone.</summary>
+    public const ulong DisableBroadcastQuirk = 1 << 1;
+
     public uint Cap;
     public uint Flags;
     public ulong Arg0;

@@ -17,6 +17,7 @@ internal readonly record struct KvmCapability(int Number, string Name)
     public static readonly KvmCapability TscDeadlineTimer = new(72, "KVM_CAP_TSC_DEADLINE_TIMER");
     public static readonly KvmCapability ReadonlyMem = new(81, "KVM_CAP_READONLY_MEM");
     public static readonly KvmCapability SplitIrqchip = new(121, "KVM_CAP_SPLIT_IRQCHIP");
+    public static readonly KvmCapability X2ApicApi = new(129, "KVM_CAP_X2APIC_API");
     public static readonly KvmCapability ImmediateExit = new(136, "KVM_CAP_IMMEDIATE_EXIT");
     public static readonly KvmCapability PmuCapability = new(212, "KVM_CAP_PMU_CAPABILITY");
 

@@ -34,6 +34,17 @@ internal sealed class KvmVm(FileDescriptor fd, int runSize) : IDisposable
         Ioctl.Call(fd, KvmIoctls.EnableCap, ref argument);
     }
 
+    /// <summary>From now on messages name CPUs by APIC ids of 32 bits. Before any vCPU (api.rst, 7.8).</summary>
+    public void UseLongApicIds()
+    {
+        var argument = new KvmEnableCap
+        {
+            Cap = (uint)KvmCapability.X2ApicApi.Number,
+            Arg0 = KvmEnableCap.Use32BitIds | KvmEnableCap.DisableBroadcastQuirk,
+        };
+        Ioctl.Call(fd, KvmIoctls.EnableCap, ref argument);
+    }
+
     /// <summary>Takes the performance counters from the guest, also those that no CPUID tells of (AMD's four oldest). Before any vCPU; a kernel that cannot do it, older
     /// than 5.18, leaves the guest those (api.rst, 8.35).</summary>
     /// <param name="offered">What KVM_CHECK_EXTENSION says of <see cref="KvmCapability.PmuCapability"/>.</param>

@@ -1,4 +1,5 @@
 using Vmm.Boot;
+using Vmm.Cpu;
 using Vmm.Devices.Bus;
 using Vmm.Devices.Platform;
 using Vmm.Kvm;
@@ -11,15 +12,24 @@ namespace Vmm.Machine;
 internal sealed class InterruptControllers
 {
     private readonly GsiRoutes? _routes;
+    private readonly bool _longIds;
 
     /// <summary>Puts the I/O APIC, if it is ours, on the bus.</summary>
     /// <exception cref="VmmException">This host's KVM has not the controllers that the machine needs.</exception>
     public InterruptControllers(MachineConfig config, KvmSystem kvm, IoBus mmio)
     {
         string? whyPc = WhyPc(config);
+        _longIds = CpuTopology.NeedsX2Apic(config.Cpus);
         bool hasSplit = kvm.Check(KvmCapability.SplitIrqchip) != 0;
         if (config.Interrupts == InterruptHardware.Apic && !hasSplit)
             throw new VmmException($"--interrupts apic: this host's KVM lacks {KvmCapability.SplitIrqchip.Name}: leave the option out, or use a current Linux kernel");
+        if (_longIds && (whyPc is not null || !hasSplit))
+        {
+            throw new VmmException($"--cpus {config.Cpus}: the I/O APIC of a PC interrupts CPUs 0 to {CpuTopology.MaxXApicCpus - 1} only: "
+                + (whyPc is not null ? $"leave out {whyPc}, or give the guest fewer CPUs" : $"use a Linux kernel whose KVM has {KvmCapability.SplitIrqchip.Name}, or give the guest fewer CPUs"));
+        }
+        if (_longIds && kvm.Check(KvmCapability.X2ApicApi) == 0)
+            throw new VmmException($"--cpus {config.Cpus}: this host's KVM lacks {KvmCapability.X2ApicApi.Name}: give the guest at most {CpuTopology.MaxXApicCpus} CPUs");
         if (whyPc is not null || !hasSplit)
         {
             foreach (KvmCapability capability in KvmCapability.OfAPc)
@@ -60,6 +70,8 @@ internal sealed class InterruptControllers
             return;
         }
         vm.CreateLocalApics();
+        if (_longIds)
+            vm.UseLongApicIds();
         _routes.Bind(vm);
     }
 }

@@ -12,7 +12,7 @@ internal sealed record MachineConfig
     /// <summary>The kernel, and how it is booted.</summary>
     public required KernelOptions Kernel { get; init; }
 
-    /// <summary>Number of vCPUs, 1 to 254.</summary>
+    /// <summary>Number of vCPUs, 1 to 1024.</summary>
     public int Cpus { get; init; } = 1;
 
     /// <summary>What they can do.</summary>

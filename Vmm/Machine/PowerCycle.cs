@@ -65,7 +65,7 @@ internal sealed class PowerCycle : IDisposable
                 cycle._vcpus.Add(new VcpuThread(i, vcpu, platform.Ports, platform.Mmio, events, confineVcpu));
                 CpuTopology.SetApicId(cpuid, (uint)i);
                 vcpu.SetCpuid(cpuid);
-                CpuState.Initialize(vcpu);
+                CpuState.Initialize(vcpu, CpuTopology.NeedsX2Apic(config.Cpus));
             }
             BootEntry entry = KernelLoader.Load(memory, kernel, KernelOf(config, kernel, slots, tscKilohertz), rsdp);
             CpuState.Enter(boot, memory, entry);

@@ -2,17 +2,7 @@
 
 .include "payload.inc"
 .include "interrupts.inc"
-
-.equ RSDP_XSDT, 24
-.equ TABLE_LENGTH, 4
-.equ TABLE_HEADER, 36
-.equ MADT_SIGNATURE, 0x43495041     # "APIC"
-.equ MADT_ENTRIES, 44
-.equ MADT_LOCAL_APIC, 0
-.equ MADT_ENABLED, 1 << 0
-
-.equ ICR_INIT, 0x4500               # level assert
-.equ ICR_STARTUP, 0x4600
+.include "madt.inc"
 
 .equ TRAMPOLINE, 0x80000            # a page below 1 MiB; its number is the SIPI's vector
 .equ NO_ANSWER, 0xffff
@@ -35,9 +25,6 @@ begin
     print "\n"
 
     call find_madt
-    mov TABLE_LENGTH(%rbx), %r13d
-    add %rbx, %r13                  # its end
-    add $MADT_ENTRIES, %rbx
 next_entry:
     cmp %r13, %rbx
     jae finish
@@ -58,26 +45,6 @@ skip_entry:
 finish:
     print "no more cpus\n"
     jmp power_off
-
-# Sets RBX to the MADT.
-find_madt:
-    mov boot_params, %rsi
-    mov BP_ACPI_RSDP_ADDR(%rsi), %rsi
-    mov RSDP_XSDT(%rsi), %rsi
-    mov TABLE_LENGTH(%rsi), %ecx
-    sub $TABLE_HEADER, %ecx
-    shr $3, %ecx
-    add $TABLE_HEADER, %rsi
-1:  jrcxz 2f
-    mov (%rsi), %rbx
-    cmpl $MADT_SIGNATURE, (%rbx)
-    je 3f
-    add $8, %rsi
-    dec %rcx
-    jmp 1b
-2:  print "the XSDT lists no MADT\n"
-    jmp power_off
-3:  ret
 
 # Starts the CPU with APIC id EDI and prints what it says, or that it says nothing.
 start_cpu:

@@ -60,18 +60,20 @@ public class IoApicTests
         Assert.That(Register(0x01), Is.EqualTo(0x0017_0011), "version");
         Assert.That(Register(0x02), Is.EqualTo(0x0F00_0000), "arbitration");
         for (int input = 0; input < Inputs; input++)
-            Assert.That(Entry(input), Is.EqualTo(0xFF00_0000_0001_AFFF), $"input {input}");
+            Assert.That(Entry(input), Is.EqualTo(0xFFFE_0000_0001_AFFF), $"input {input}");
         Assert.That(_routes.Calls, Is.Zero, "all are masked");
     }
 
-    // Intel 82093AA, 3.2.4; Intel SDM vol. 3A, 11.11.
+    // Intel 82093AA, 3.2.4; Intel SDM vol. 3A, 11.11; KVM's cpuid.rst, KVM_FEATURE_MSI_EXT_DEST_ID.
     [TestCase(0x0000_0000_0000_0031u, 0xFEE0_0000u, 0x4031u, Description = "fixed, edge, to APIC id 0")]
     [TestCase(0x0300_0000_0000_0031u, 0xFEE0_3000u, 0x4031u, Description = "to APIC id 3")]
     [TestCase(0xFF00_0000_0000_00FEu, 0xFEEF_F000u, 0x40FEu, Description = "to all")]
+    [TestCase(0x2B02_0000_0000_0031u, 0x0000_0100_FEE2_B000u, 0x4031u, Description = "to APIC id 299, which has more than 8 bits")]
+    [TestCase(0xFFFE_0000_0000_0031u, 0x0000_7F00_FEEF_F000u, 0x4031u, Description = "to the highest APIC id")]
     [TestCase(0x0300_0000_0000_0931u, 0xFEE0_3004u, 0x4131u, Description = "lowest priority, to a logical destination")]
     [TestCase(0x0000_0000_0000_A031u, 0xFEE0_0000u, 0xC031u, Description = "active low, level")]
     [TestCase(0x0000_0000_0000_0400u, 0xFEE0_0000u, 0x4400u, Description = "NMI")]
-    public void Entry_Unmasked_SendsItsMessage(ulong entry, uint address, uint data)
+    public void Entry_Unmasked_SendsItsMessage(ulong entry, ulong address, uint data)
     {
         SetEntry(5, entry);
 
@@ -188,9 +190,10 @@ public class IoApicTests
                 ulong entry = model[input];
                 if ((entry & Masked) != 0)
                     continue;
-                ulong vector = entry & 0xFF, mode = (entry >> 8) & 7, logical = (entry >> 11) & 1, level = (entry >> 15) & 1, destination = entry >> 56;
+                ulong vector = entry & 0xFF, mode = (entry >> 8) & 7, logical = (entry >> 11) & 1, level = (entry >> 15) & 1;
+                ulong destination = entry >> 56, upperDestination = (entry >> 49) & 0x7F;
                 expected[input] = new InterruptMessage(
-                    (uint)(0xFEE0_0000 + destination * 0x1000 + logical * 4),
+                    (upperDestination << 40) + 0xFEE0_0000 + destination * 0x1000 + logical * 4,
                     (uint)(level * 0x8000 + 0x4000 + mode * 0x100 + vector));
             }
             routed += expected.Count;
