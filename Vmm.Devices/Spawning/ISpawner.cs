@@ -24,6 +24,7 @@ public interface ISpawner : IDisposable
 
     /// <summary>Connects to the socket at <paramref name="path"/>, that of a slot or one of <see cref="AllowConnection"/>.</summary>
     /// <returns>0, or the error number.</returns>
+    /// <exception cref="IOException">The other process is gone (EPIPE), or has not answered in time (ETIMEDOUT).</exception>
     int TryConnect(string path, out UnixSocket? socket);
 
     /// <summary>Has the socket at <paramref name="path"/>, on which this process listens, removed at its end.</summary>

@@ -9,6 +9,7 @@ public sealed class RemoteSpawner : ISpawner
 {
     private const int Patience = 30_000;        // milliseconds for an answer: programs may take some time to load, and 2 s to be killed
     private const int EndPatience = 5000;       // milliseconds until it has removed all
+    private const int MaxUnanswered = 4;        // requests: one that is held up is not given without end what it then does all at once
 
     private static readonly BoundedLog s_log = new("Vmm.Devices.Spawning");
 
@@ -18,7 +19,8 @@ public sealed class RemoteSpawner : ISpawner
     private readonly int _patience = Patience;
     private readonly Dictionary<string, int> _paths = [];
     private int _slots;
-    private bool _isGone;
+    private int _asked;         // the number of the last request
+    private int _answered;      // that of the last answer
     private bool _isDisposed;
 
     /// <summary>Starts the process.</summary>
@@ -104,9 +106,9 @@ public sealed class RemoteSpawner : ISpawner
                 socket = UnixSocket.Adopt(descriptor);
                 return 0;
             }
-            catch (ErrnoException e)
+            catch (ErrnoException e) when (e.Errno is not (Errnos.Epipe or Errnos.Etimedout))
             {
-                return _isGone ? Errnos.Econnrefused : e.Errno;     // nobody will listen there any more
+                return e.Errno;
             }
         }
     }
@@ -135,18 +137,13 @@ public sealed class RemoteSpawner : ISpawner
         _process.Dispose();
     }
 
-    // The answer's error is thrown. An answer that came too late would be taken for that of the next request: so there is none after it. The
-    // connection stays: at its end the spawner ends the daemons that it has started, which may be well.
+    // The answer's error is thrown.
     private SpawnerMessage Ask(SpawnerRequest request, int number, string text = "", int descriptors = 0)
     {
         lock (_lock)
         {
             ObjectDisposedException.ThrowIf(_isDisposed, this);
-            if (_isGone || !TrySend(request, number, text) || !_channel.TryReceive(out SpawnerMessage answer, _patience))
-            {
-                _isGone = true;
-                throw new ErrnoException("the process that starts daemons has ended, or does not answer", Errnos.Epipe);
-            }
+            SpawnerMessage answer = Exchange(request, number, text);
             if (answer.Kind == 0 && answer.Descriptors.Count == descriptors)
                 return answer;
             answer.Descriptors.ForEach(descriptor => descriptor.Dispose());
@@ -156,18 +153,46 @@ public sealed class RemoteSpawner : ISpawner
         }
     }
 
-    private bool TrySend(SpawnerRequest request, int number, string text)
+    // Sends a request and waits for its answer. Those of earlier requests, which came too late, are dropped with their descriptors.
+    private SpawnerMessage Exchange(SpawnerRequest request, int number, string text)
+    {
+        long end = Environment.TickCount64 + _patience;
+        bool isSent = false;
+        for (int dropped = 0; dropped <= MaxUnanswered; dropped++)
+        {
+            if (!isSent && _asked - _answered < MaxUnanswered)
+            {
+                Send(request, number, text);
+                isSent = true;
+            }
+            if (!_channel.TryReceive(out SpawnerMessage answer, (int)Math.Max(end - Environment.TickCount64, 0)))
+                break;
+            _answered = answer.Sequence;
+            if (isSent && answer.Sequence == _asked)
+                return answer;
+            answer.Descriptors.ForEach(descriptor => descriptor.Dispose());
+        }
+        throw _channel.HasEnded
+            ? Gone()
+            : ErrnoException.FromElsewhere(
+                $"the process that starts daemons and connects to sockets has not answered within {_patience / 1000.0:0.###} s", Errnos.Etimedout);
+    }
+
+    private void Send(SpawnerRequest request, int number, string text)
     {
         try
         {
-            _channel.Send((int)request, number, text);
-            return true;
+            _channel.Send(_asked + 1, (int)request, number, text);
+            _asked++;
         }
         catch (ErrnoException)
         {
-            return false;
+            throw Gone();
         }
     }
+
+    private static ErrnoException Gone() =>
+        ErrnoException.FromElsewhere("the process that starts daemons and connects to sockets has ended: restart vmm", Errnos.Epipe);
 
     private sealed class RemoteProcess(RemoteSpawner spawner, int slot, int id, FileDescriptor output, FileDescriptor ended) : IStartedProcess
     {

@@ -35,7 +35,7 @@ internal enum SpawnerRequest
     Connect,
 }
 
-/// <summary>Messages between a process and its spawner: two numbers, text and descriptors, in both directions.</summary>
+/// <summary>Messages between a process and its spawner: three numbers, text and descriptors, in both directions.</summary>
 /// <param name="socket">The connection, which belongs to it.</param>
 /// <param name="takesDescriptors">Whether descriptors are received. If not, the kernel drops what is sent: they could be the other side's own end of the
 /// connection, which then had no end.</param>
@@ -46,21 +46,25 @@ internal sealed class SpawnerChannel(UnixSocket socket, bool takesDescriptors = 
     /// <summary>The most bytes of text.</summary>
     public const int MaxText = 256 << 10;
 
-    private const int HeaderSize = 3 * sizeof(int);
+    private const int HeaderSize = 4 * sizeof(int);
+
+    /// <summary>Whether the connection is of no use any more: the other side has ended, or what came from it is no message.</summary>
+    public bool HasEnded { get; private set; }
 
     /// <summary>Sends a message.</summary>
+    /// <param name="sequence">The number of a request; an answer has that of its request.</param>
     /// <param name="kind">A request; in an answer the error number.</param>
     /// <param name="number">What it is about.</param>
     /// <param name="text">Text, at most <see cref="MaxText"/> bytes.</param>
     /// <param name="descriptors">What goes with it; they stay the caller's.</param>
     /// <exception cref="IOException">The other side is gone.</exception>
-    public void Send(int kind, int number, string text = "", params ReadOnlySpan<FileDescriptor> descriptors)
+    public void Send(int sequence, int kind, int number, string text = "", params ReadOnlySpan<FileDescriptor> descriptors)
     {
         int length = Encoding.UTF8.GetByteCount(text);
         if (length > MaxText)
             throw new IOException($"a program's arguments are {length} bytes long; at most {MaxText} are possible");
         byte[] message = new byte[HeaderSize + length];
-        MemoryMarshal.Cast<int, byte>([kind, number, length]).CopyTo(message);
+        MemoryMarshal.Cast<int, byte>([sequence, kind, number, length]).CopyTo(message);
         Encoding.UTF8.GetBytes(text, message.AsSpan(HeaderSize));
         ReadOnlySpan<byte> rest = message;
         while (!rest.IsEmpty)
@@ -84,22 +88,28 @@ internal sealed class SpawnerChannel(UnixSocket socket, bool takesDescriptors = 
 
     /// <summary>Waits for a message.</summary>
     /// <param name="message">The message; its descriptors are the caller's to close.</param>
-    /// <param name="patience">Milliseconds until it must have come; -1: it may take as long as it likes.</param>
-    /// <returns>False at the end of the connection or of the other process, and if what came is no message.</returns>
+    /// <param name="patience">Milliseconds until it must have begun, and so many for the rest of it; -1: it may take as long as it likes.</param>
+    /// <returns>False if none has come in time, and once the connection <see cref="HasEnded"/>.</returns>
     public bool TryReceive(out SpawnerMessage message, int patience = -1)
     {
         message = default;
         var descriptors = new List<FileDescriptor>();
-        Span<int> header = stackalloc int[3];
-        if (TryFill(MemoryMarshal.AsBytes(header), descriptors, patience) && header[2] is >= 0 and <= MaxText)
+        Span<int> header = stackalloc int[4];
+        Span<byte> rest = MemoryMarshal.AsBytes(header);
+        if (HasEnded || (!TryFill(ref rest, descriptors, patience) && !HasEnded && rest.Length == HeaderSize))
+            return false;
+        if (rest.IsEmpty && header[3] is >= 0 and <= MaxText)
         {
-            byte[] text = new byte[header[2]];
-            if (TryFill(text, descriptors, patience))
+            byte[] text = new byte[header[3]];
+            rest = text;
+            if (TryFill(ref rest, descriptors, patience))
             {
-                message = new SpawnerMessage(header[0], header[1], Encoding.UTF8.GetString(text), descriptors);
+                message = new SpawnerMessage(header[0], header[1], header[2], Encoding.UTF8.GetString(text), descriptors);
                 return true;
             }
         }
+        // Where the next message begins is not known.
+        HasEnded = true;
         foreach (FileDescriptor descriptor in descriptors)
             descriptor.Dispose();
         return false;
@@ -108,18 +118,31 @@ internal sealed class SpawnerChannel(UnixSocket socket, bool takesDescriptors = 
     /// <inheritdoc/>
     public void Dispose() => socket.Dispose();
 
-    private bool TryFill(Span<byte> target, List<FileDescriptor> descriptors, int patience)
+    // Fills target, of which is left what has not come in time.
+    private bool TryFill(ref Span<byte> target, List<FileDescriptor> descriptors, int patience)
     {
         long end = Environment.TickCount64 + patience;
         while (!target.IsEmpty)
         {
             if (!TryWait(PollEvents.Readable, patience < 0 ? -1 : (int)Math.Max(end - Environment.TickCount64, 0)))
+            {
+                HasEnded = true;
                 return false;
+            }
             int count = takesDescriptors ? socket.TryReceive(target, descriptors, out _) : socket.TryRead(target);
             if (count > 0)
+            {
                 target = target[count..];
-            else if (count != -Errnos.Eagain || (patience >= 0 && Environment.TickCount64 >= end))
+            }
+            else if (count != -Errnos.Eagain)
+            {
+                HasEnded = true;
                 return false;
+            }
+            else if (patience >= 0 && Environment.TickCount64 >= end)
+            {
+                return false;
+            }
         }
         return true;
     }
@@ -134,8 +157,9 @@ internal sealed class SpawnerChannel(UnixSocket socket, bool takesDescriptors = 
 }
 
 /// <summary>A message that was received.</summary>
+/// <param name="Sequence">The number of the request.</param>
 /// <param name="Kind">A <see cref="SpawnerRequest"/>; in an answer the error number, 0 for none.</param>
 /// <param name="Number">What it is about.</param>
 /// <param name="Text">Text.</param>
 /// <param name="Descriptors">What came with it.</param>
-internal readonly record struct SpawnerMessage(int Kind, int Number, string Text, List<FileDescriptor> Descriptors);
+internal readonly record struct SpawnerMessage(int Sequence, int Kind, int Number, string Text, List<FileDescriptor> Descriptors);

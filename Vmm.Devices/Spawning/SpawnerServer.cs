@@ -30,7 +30,7 @@ public sealed class SpawnerServer : IDisposable
             }
             catch (ErrnoException e)
             {
-                TryRefuse(e.Errno, e.Message);
+                TryRefuse(request.Sequence, e.Errno, e.Message);
             }
         }
     }
@@ -44,44 +44,44 @@ public sealed class SpawnerServer : IDisposable
 
     private void Answer(in SpawnerMessage request)
     {
-        int number = request.Number;
+        (int sequence, int number) = (request.Sequence, request.Number);
         switch ((SpawnerRequest)request.Kind)
         {
             case SpawnerRequest.Add when !_isClosed && Parse(request.Text) is { } program:
                 _slots.Add(_spawner.Add(program));
-                _channel.Send(0, AddPath(_slots[^1].SocketPath), _slots[^1].SocketPath);
+                _channel.Send(sequence, 0, AddPath(_slots[^1].SocketPath), _slots[^1].SocketPath);
                 break;
             case SpawnerRequest.AllowConnection when !_isClosed:
-                _channel.Send(0, AddPath(request.Text));
+                _channel.Send(sequence, 0, AddPath(request.Text));
                 break;
             case SpawnerRequest.RemoveAtEnd when !_isClosed:
                 _spawner.RemoveAtEnd(request.Text);
-                _channel.Send(0, 0);
+                _channel.Send(sequence, 0, 0);
                 break;
             case SpawnerRequest.Close:
                 _isClosed = true;
-                _channel.Send(0, 0);
+                _channel.Send(sequence, 0, 0);
                 break;
             case SpawnerRequest.Start when IsSlot(number):
                 IStartedProcess process = _spawner.Start(_slots[number]);
-                _channel.Send(0, process.Id, "", process.Output, process.Ended);
+                _channel.Send(sequence, 0, process.Id, "", process.Output, process.Ended);
                 break;
             case SpawnerRequest.GetEnd when IsSlot(number):
-                _channel.Send(0, 0, _spawner.EndOf(number) ?? "");
+                _channel.Send(sequence, 0, 0, _spawner.EndOf(number) ?? "");
                 break;
             case SpawnerRequest.Kill when IsSlot(number):
                 _spawner.Kill(number);
-                _channel.Send(0, 0);
+                _channel.Send(sequence, 0, 0);
                 break;
             case SpawnerRequest.Remove when IsSlot(number):
                 _spawner.Remove(_slots[number]);
-                _channel.Send(0, 0);
+                _channel.Send(sequence, 0, 0);
                 break;
             case SpawnerRequest.Connect when number >= 0 && number < _paths.Count:
-                Connect(_paths[number]);
+                Connect(sequence, _paths[number]);
                 break;
             default:
-                TryRefuse(Errnos.Eperm, $"request {request.Kind} for {number} is refused");
+                TryRefuse(sequence, Errnos.Eperm, $"request {request.Kind} for {number} is refused");
                 break;
         }
     }
@@ -94,24 +94,24 @@ public sealed class SpawnerServer : IDisposable
         return _paths.Count - 1;
     }
 
-    private void Connect(string path)
+    private void Connect(int sequence, string path)
     {
         int error = _spawner.TryConnect(path, out UnixSocket? socket);
         using (socket)
         {
             if (socket is null)
-                _channel.Send(error, 0);
+                _channel.Send(sequence, error, 0);
             else
-                _channel.Send(0, 0, "", socket);
+                _channel.Send(sequence, 0, 0, "", socket);
         }
     }
 
     // To one that is gone nothing has to be said: that is seen next.
-    private void TryRefuse(int errno, string message)
+    private void TryRefuse(int sequence, int errno, string message)
     {
         try
         {
-            _channel.Send(errno, 0, message);
+            _channel.Send(sequence, errno, 0, message);
         }
         catch (ErrnoException)
         {

@@ -116,6 +116,9 @@ public static class Errnos
     /// <summary>Not a socket.</summary>
     public const int Enotsock = 88;
 
+    /// <summary>Connection timed out.</summary>
+    public const int Etimedout = 110;
+
     /// <summary>Connection refused.</summary>
     public const int Econnrefused = 111;
 

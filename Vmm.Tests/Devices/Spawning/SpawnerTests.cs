@@ -124,20 +124,22 @@ public sealed class SpawnerTests
     public void Requests_OfNothing_AreRefused()
     {
         using var channel = new SpawnerChannel(_ours);
+        int sequence = 0;
         foreach (int request in Enumerable.Range(-1, 12).Where(request => request is not ((int)SpawnerRequest.Close or (int)SpawnerRequest.AllowConnection or (int)SpawnerRequest.RemoveAtEnd)))
         {
             foreach (int number in (int[])[-1, 0, 1, int.MaxValue, int.MinValue])
             {
-                channel.Send(request, number, "a");
+                channel.Send(++sequence, request, number, "a");
                 Assert.That(channel.TryReceive(out SpawnerMessage answer, Patience), $"request {request} for {number}");
-                Assert.That((answer.Kind, answer.Descriptors.Count), Is.EqualTo((Errnos.Eperm, 0)), $"request {request} for {number}");
+                Assert.That((answer.Sequence, answer.Kind, answer.Descriptors.Count), Is.EqualTo((sequence, Errnos.Eperm, 0)), $"request {request} for {number}");
             }
         }
         using var uninvited = new EventFd();
-        channel.Send((int)SpawnerRequest.Start, 0, "", uninvited);
+        channel.Send(++sequence, (int)SpawnerRequest.Start, 0, "", uninvited);
         Assert.That(channel.TryReceive(out _, Patience));
-        Assert.That(_ours.TrySend([9, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 127], []), Is.EqualTo(12), "2 GiB of text");
+        Assert.That(_ours.TrySend([1, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 127], []), Is.EqualTo(16), "2 GiB of text");
         Assert.That(channel.TryReceive(out _, Patience), Is.False, "and it leaves");
+        Assert.That(channel.HasEnded);
     }
 
     [Test]
@@ -182,7 +184,7 @@ public sealed class SpawnerTests
     public void End_OfTheOtherProcess_IsSeenThoughTheConnectionStays()
     {
         using var channel = new SpawnerChannel(_ours);
-        channel.Send((int)SpawnerRequest.Close, 0);
+        channel.Send(1, (int)SpawnerRequest.Close, 0);
         Assert.That(channel.TryReceive(out _, Patience));
         _ended.Signal();
         Assert.That(_server.Join(Patience));
@@ -193,7 +195,7 @@ public sealed class SpawnerTests
     public void End_OfTheOtherProcessThatReadsNothing_IsSeen()
     {
         var stopwatch = Stopwatch.StartNew();
-        while (stopwatch.ElapsedMilliseconds < Patience && _ours.TrySend([8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], []) > 0)
+        while (stopwatch.ElapsedMilliseconds < Patience && _ours.TrySend([1, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], []) > 0)
         {
         }
         _ended.Signal();
@@ -210,23 +212,62 @@ public sealed class SpawnerTests
     }
 
     [Test]
-    public void Answer_ThatComesTooLate_IsNotTakenForAnothers()
+    public void Answer_ThatComesTooLate_IsDroppedAndTheNextIsTaken()
     {
         (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
         using var server = new SpawnerChannel(theirs);
         using var spawner = new RemoteSpawner(ours, patience: 100);
-        foreach (int number in (int[])[0, 1])
-        {
-            server.Send(0, number);
-            spawner.AllowConnection($"{number}");
-        }
-        Assert.That(spawner.TryConnect("0", out _), Is.EqualTo(Errnos.Econnrefused), "no answer yet");
+        server.Send(1, 0, 7);
+        spawner.AllowConnection("a");
+        Assert.That(() => spawner.TryConnect("a", out _), NotAnswered());
+        (FileDescriptor reading, FileDescriptor writing) = PipePair.Create();
         (UnixSocket first, UnixSocket second) = UnixSocket.Pair();
-        using (first)
+        using (reading)
         using (second)
-            server.Send(0, 0, "", first);
-        Assert.That(spawner.TryConnect("1", out UnixSocket? socket), Is.EqualTo(Errnos.Econnrefused));
-        Assert.That(socket, Is.Null);
+        {
+            using (writing)
+                server.Send(2, 0, 0, "", writing);
+            using (first)
+                server.Send(3, 0, 0, "", first);
+            Assert.That(spawner.TryConnect("a", out UnixSocket? socket), Is.Zero);
+            using (socket)
+            {
+                Assert.That(socket!.TrySend("x"u8, []), Is.EqualTo(1));
+                Assert.That(second.TryRead(new byte[1]), Is.EqualTo(1), "it is that of the second answer");
+            }
+            Assert.That(reading.TryRead(new byte[1]), Is.Zero, "what came with the first is closed");
+        }
+    }
+
+    // Each of them starts a program, for example, once it is read.
+    [Test]
+    public void Requests_ThatAreNotAnswered_AreNotMadeWithoutEnd()
+    {
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using var server = new SpawnerChannel(theirs);
+        using var spawner = new RemoteSpawner(ours, patience: 20);
+        for (int i = 0; i < 10; i++)
+            Assert.That(() => spawner.Close(), NotAnswered());
+        int last = 0;
+        while (server.TryReceive(out SpawnerMessage request, 0))
+            last = request.Sequence;
+        Assert.That(last, Is.EqualTo(4));
+        server.Send(last, 0, 0);
+        server.Send(last + 1, 0, 0);
+        Assert.That(() => spawner.Close(), Throws.Nothing, "the answers between are lost, and it goes on");
+    }
+
+    [Test]
+    public void Answer_HalfOfOne_IsTheEnd()
+    {
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using (theirs)
+        using (var spawner = new RemoteSpawner(ours, patience: 20))
+        {
+            Assert.That(theirs.TrySend([1, 0, 0, 0], []), Is.EqualTo(4));
+            Assert.That(() => spawner.Close(), Gone());
+            Assert.That(() => spawner.Close(), Gone());
+        }
     }
 
     [Test]
@@ -235,16 +276,16 @@ public sealed class SpawnerTests
         (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
         using var server = new SpawnerChannel(theirs);
         using var spawner = new RemoteSpawner(ours);
-        server.Send(0, 0);
+        server.Send(1, 0, 0);
         spawner.AllowConnection("a");
         (FileDescriptor reading, FileDescriptor writing) = PipePair.Create();
         using (reading)
         {
             using (writing)
             {
-                server.Send(0, 0, "", writing);
-                server.Send(0, 0, "", writing, writing);
-                server.Send(0, 0, "", writing);
+                server.Send(2, 0, 0, "", writing);
+                server.Send(3, 0, 0, "", writing, writing);
+                server.Send(4, 0, 0, "", writing);
             }
             Assert.That(spawner.TryConnect("a", out _), Is.EqualTo(Errnos.Einval), "it is no socket");
             Assert.That(spawner.TryConnect("a", out _), Is.EqualTo(Errnos.Emfile), "two");
@@ -284,10 +325,16 @@ public sealed class SpawnerTests
             Assert.That(process.WaitForEnd(Patience), "the kernel tells its end");
             Assert.That(process.End, Is.EqualTo("a status that is not known"));
         }
-        Assert.That(() => spawner.Start(slot), Throws.InstanceOf<IOException>());
-        Assert.That(spawner.TryConnect(slot.SocketPath, out _), Is.Not.Zero);
+        Assert.That(() => spawner.Start(slot), Gone());
+        Assert.That(() => spawner.TryConnect(slot.SocketPath, out _), Gone(), "it is told from a socket on which nobody listens");
     }
 
-    private static NUnit.Framework.Constraints.EqualNumericConstraint<int> Refused() =>
-        Throws.InstanceOf<ErrnoException>().With.Property(nameof(ErrnoException.Errno)).EqualTo(Errnos.Eperm);
+    private static NUnit.Framework.Constraints.EqualNumericConstraint<int> Refused() => Fails(Errnos.Eperm);
+
+    private static NUnit.Framework.Constraints.EqualNumericConstraint<int> NotAnswered() => Fails(Errnos.Etimedout);
+
+    private static NUnit.Framework.Constraints.EqualNumericConstraint<int> Gone() => Fails(Errnos.Epipe);
+
+    private static NUnit.Framework.Constraints.EqualNumericConstraint<int> Fails(int errno) =>
+        Throws.InstanceOf<ErrnoException>().With.Property(nameof(ErrnoException.Errno)).EqualTo(errno);
 }

@@ -101,6 +101,38 @@ public class ReconnectTests
         _fixture.WaitFor("restored");
     }
 
+    // As a spawner says it that is held up, and one that is gone.
+    [Test]
+    public void Connect_CannotBeTried_IsTriedAgainUnlessItNeverCanBe([Values] bool isForEver)
+    {
+        int calls = 0;
+        _fixture.Options = _fixture.Options with
+        {
+            Connect = (string path, out UnixSocket? socket) => Interlocked.Increment(ref calls) == 2
+                ? throw ErrnoException.FromElsewhere("on purpose", isForEver ? Errnos.Epipe : Errnos.Etimedout)
+                : UnixSocket.TryConnect(path, out socket),
+        };
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Open();
+        _fixture.StartAll();
+        backend.Kill();
+        _fixture.WaitFor(isForEver ? $"lost --test: {_fixture.Path}: on purpose" : "restored");
+        Assert.That(_fixture.Told.Any(told => told.StartsWith("lost", StringComparison.Ordinal)), Is.EqualTo(isForEver));
+    }
+
+    [Test]
+    public void Respawn_NeverCan_IsLost()
+    {
+        _fixture.Options = _fixture.Options with
+        {
+            Respawn = () => throw new VhostException("--test: on purpose", ErrnoException.FromElsewhere("on purpose", Errnos.Epipe)),
+        };
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Open();
+        backend.Kill();
+        _fixture.WaitFor("lost --test: on purpose");
+    }
+
     [Test]
     public void Away_NewBackendAtThePath_IsFound()
     {

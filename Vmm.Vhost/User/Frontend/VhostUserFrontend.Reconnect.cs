@@ -214,7 +214,7 @@ public sealed partial class VhostUserFrontend
         }
         catch (VhostException e)
         {
-            // It answers, and is none for this device.
+            // It answers, and is none for this device; or the process that starts and connects for this one is gone.
             pause = s_pause;
             Refuse(e.Message);
         }
@@ -263,7 +263,7 @@ public sealed partial class VhostUserFrontend
                 session = _connecting = NewSession(socket);
             }
         }
-        catch (IOException e)
+        catch (IOException e) when (e.InnerException is not ErrnoException { Errno: Errnos.Epipe })
         {
             Complain(e.Message.StartsWith(Name, StringComparison.Ordinal) ? e.Message : $"{Name}: {e.Message}");
             return null;

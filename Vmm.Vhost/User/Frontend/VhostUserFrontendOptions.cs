@@ -100,8 +100,9 @@ public sealed record VhostUserFrontendOptions
     public required Lock Sync { get; init => field = NotNull(value, nameof(Sync)); }
 
     /// <summary>Called without <see cref="Sync"/> before each attempt to connect again, up to 40 times a second: to start the
-    /// daemon if it does not run. An <see cref="IOException"/> from it is warned of, and it is tried again; any other exception ends the
-    /// device (<see cref="IVhostUserFrontendEvents.Lost"/>).</summary>
+    /// daemon if it does not run. An <see cref="IOException"/> from it is warned of, and it is tried again, but for one whose inner exception is an
+    /// <see cref="ErrnoException"/> with EPIPE: nobody is left who can start it, and the device is lost
+    /// (<see cref="IVhostUserFrontendEvents.Lost"/>). Any other exception ends the device.</summary>
     public Action? Respawn { get; init; }
 
     /// <summary>Connects to a socket: for a process that may not do so by itself.</summary>
@@ -118,4 +119,6 @@ public sealed record VhostUserFrontendOptions
 
 /// <summary>Connects to the socket at <paramref name="path"/>.</summary>
 /// <returns>0, or the error number.</returns>
+/// <exception cref="ErrnoException">It could not be tried. With EPIPE, nobody is left who can connect: a device whose back-end is away is lost
+/// (<see cref="IVhostUserFrontendEvents.Lost"/>).</exception>
 public delegate int SocketConnector(string path, out UnixSocket? socket);
