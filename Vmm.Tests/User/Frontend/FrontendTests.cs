@@ -513,6 +513,22 @@ public class FrontendTests
     }
 
     [Test]
+    public void Open_AnswersLaterThanAReplyMay_IsWaitedForAsLongAsAConnection()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path)
+        {
+            Script = (message, _) =>
+            {
+                if (message.Header.Request == (uint)VhostUserRequest.GetFeatures)
+                    Thread.Sleep(1000);
+                return false;
+            },
+        }.Start();
+        _fixture.Options = _fixture.Options with { ReplyTimeout = TimeSpan.FromMilliseconds(300) };
+        Assert.That(() => _fixture.Open(), Throws.Nothing);
+    }
+
+    [Test]
     public void Open_CancelledBeforeTheFirstAnswer_WaitsNoLonger()
     {
         using var cancellation = new CancellationTokenSource();

@@ -120,6 +120,46 @@ public class ReconnectTests
         Assert.That(_fixture.Told.Any(told => told.StartsWith("lost", StringComparison.Ordinal)), Is.EqualTo(isForEver));
     }
 
+    // On a busy host a program takes its time until it hears anything. Who started it would kill it for the next one, which is no faster.
+    [Test]
+    public void Back_AnswersLaterThanAReplyMay_IsWaitedFor()
+    {
+        _fixture.Options = _fixture.Options with { ReplyTimeout = TimeSpan.FromMilliseconds(300) };
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Open();
+        _fixture.StartAll();
+        backend.Script = (message, _) =>
+        {
+            if (message.Header.Request is (uint)VhostUserRequest.GetFeatures or (uint)VhostUserRequest.GetConfig)
+                Thread.Sleep(1000);
+            return false;
+        };
+        backend.Kill();
+        _fixture.WaitFor("restored");
+        Assert.That(backend.Connections, Is.EqualTo(2));
+    }
+
+    // All answers together have that time: one that answers at the last moment each time does not come back.
+    [Test]
+    public void Back_EachAnswerIsLate_HasOneDeadline()
+    {
+        _fixture.Options = _fixture.Options with { StartTimeout = TimeSpan.FromMilliseconds(500) };
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Open();
+        bool isSlow = true;
+        backend.Script = (_, _) =>
+        {
+            if (Volatile.Read(ref isSlow))
+                Thread.Sleep(300);
+            return false;
+        };
+        backend.Kill();
+        Eventually.True(() => backend.Connections >= 3, () => "it is not given up");
+        Assert.That(_fixture.Told.Any(told => told == "restored"), Is.False);
+        Volatile.Write(ref isSlow, false);
+        _fixture.WaitFor("restored");
+    }
+
     [Test]
     public void Respawn_NeverCan_IsLost()
     {

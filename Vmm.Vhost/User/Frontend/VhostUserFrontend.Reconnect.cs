@@ -261,6 +261,8 @@ public sealed partial class VhostUserFrontend
                     return null;
                 }
                 session = _connecting = NewSession(socket);
+                // A program that has just been started answers when the host has time for it. One that is given up too early, and started again, never does.
+                session.Deadline = new Deadline(_options.StartTimeout);
             }
         }
         catch (IOException e) when (e.InnerException is not ErrnoException { Errno: Errnos.Epipe })
@@ -274,6 +276,7 @@ public sealed partial class VhostUserFrontend
         }
         finally
         {
+            session.Deadline = null;
             lock (_options.Sync)
             {
                 _connecting = null;

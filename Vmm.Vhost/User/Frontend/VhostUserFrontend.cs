@@ -279,7 +279,12 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
         long start = Stopwatch.GetTimestamp();
         VhostUserSession session = NewSession(_connector.Connect(timeout, cancellation));
         TimeSpan left = timeout - Stopwatch.GetElapsedTime(start);
-        using CancellationTokenSource limit = timeout == Timeout.InfiniteTimeSpan ? new() : new(left > s_leastTime ? left : s_leastTime);
+        if (left < s_leastTime)
+            left = s_leastTime;
+        using CancellationTokenSource limit = timeout == Timeout.InfiniteTimeSpan ? new() : new(left);
+        // The limit ends it, and says what the matter may be: a single answer may take all of that time.
+        if (timeout != Timeout.InfiniteTimeSpan)
+            session.Deadline = new Deadline(left + s_leastTime);
         using CancellationTokenRegistration ended = limit.Token.UnsafeRegister(_ => session.Abort(
             $"{Name}: the back-end did not agree within {timeout.TotalSeconds:0.###} s: it does not answer, or is it another program?"), null);
         try
@@ -293,6 +298,10 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
         catch (VhostUserException e) when (limit.IsCancellationRequested)
         {
             throw new VhostException(session.LostReason ?? e.Message, e);
+        }
+        finally
+        {
+            session.Deadline = null;
         }
     }
 

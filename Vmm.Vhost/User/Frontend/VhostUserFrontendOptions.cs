@@ -69,12 +69,14 @@ public sealed record VhostUserFrontendOptions
         init => field = value == TimeSpan.Zero ? value : TimeLimit.Checked(value, nameof(ConnectTimeout), mayBeInfinite: true);
     } = TimeSpan.FromSeconds(5);
 
-    /// <summary>How long the back-end may take to answer a question, such as for its configuration.</summary>
+    /// <summary>How long the back-end may take to answer a question, such as for its configuration, outside of what has <see cref="ConnectTimeout"/>, unless that is
+    /// infinite, or <see cref="StartTimeout"/>.</summary>
     /// <exception cref="ArgumentOutOfRangeException">It is 0 or less, or more than 24 days.</exception>
     public TimeSpan ReplyTimeout { get; init => field = TimeLimit.Checked(value, nameof(ReplyTimeout)); } = TimeSpan.FromSeconds(5);
 
-    /// <summary>How long each step of a start may take in all: the features, the memory, the rings; and to tell all of it to a back-end that has
-    /// come back. It is long, as some back-ends register all memory with their hardware, or make it resident.</summary>
+    /// <summary>How long each step of a start may take in all: the features, the memory, the rings; and with a back-end that has come back the agreement on
+    /// all that comes before them, and to tell it all of them. It is long, as some back-ends register all memory with their hardware, or make it
+    /// resident, and one that is just being started answers late on a busy host.</summary>
     /// <exception cref="ArgumentOutOfRangeException">It is 0 or less, or more than 24 days.</exception>
     public TimeSpan StartTimeout { get; init => field = TimeLimit.Checked(value, nameof(StartTimeout)); } = VhostUserSession.MemoryTimeout;
 
