@@ -290,6 +290,29 @@ public sealed class BackendRingTests : IDisposable
         Assert.That(ring.Call.Drain(), Is.Zero);
     }
 
+    // What was completed before may have been told to the old one only, which nobody reads any more.
+    [Test]
+    public void SetVringCall_RingRuns_TheNewOneIsCalledAtOnce()
+    {
+        using FrontEndRing ring = _frontEnd.Start();
+        ring.Add([1], 1);
+        ring.Take();
+        using var other = new EventFd();
+        Assert.That(_frontEnd.Ask(Request.SetVringCall, 0UL, other), Is.Zero);
+        Assert.That(other.Drain(), Is.Not.Zero);
+    }
+
+    // The kick before may have gone to the old one, and nobody has seen it.
+    [Test]
+    public void SetVringKick_RingRuns_IsLookedAtWithoutAKick()
+    {
+        using FrontEndRing ring = _frontEnd.Start();
+        using var other = new EventFd();
+        ring.Add([1], 1, kick: false);
+        Assert.That(_frontEnd.Ask(Request.SetVringKick, 0UL, other), Is.Zero);
+        Assert.That(ring.Take().Bytes, Is.EqualTo(new byte[] { 2 }));
+    }
+
     [Test]
     public void SetVringKick_RingRuns_TheNewOneKicks()
     {

@@ -102,10 +102,16 @@ internal sealed partial class BackendSession
         RingSetup ring = RingOf(message, out EventFd? kick);
         ring.SetKick(kick);
         ring.IsStarted = true;
-        if (ring.Runner is RingRunner runner)
-            ring.Loop!.Invoke(() => runner.IsPolled = IsPolled(ring));
-        else
+        if (ring.Runner is not RingRunner runner)
+        {
             TryStart(ring);
+            return;
+        }
+        ring.Loop!.Invoke(() =>
+        {
+            runner.IsPolled = IsPolled(ring);
+            runner.Kicked();    // nobody may have seen a kick of the old one
+        });
     }
 
     // A kick by message; the first one starts the ring, as SET_VRING_KICK does.

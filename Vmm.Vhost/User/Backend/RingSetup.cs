@@ -52,7 +52,13 @@ internal sealed class RingSetup(int index) : IDisposable
     {
         EventFd? old = Call;
         Call = call;
-        HandOver(old, ring => ring.Call = call);
+        HandOver(old, ring =>
+        {
+            ring.Call = call;
+            // The driver may not have heard of what the old one told. Without a descriptor there is none that anybody begins to wait for.
+            if (call is not null)
+                ring.CallDriver();
+        });
     }
 
     public void SetError(EventFd? error)
