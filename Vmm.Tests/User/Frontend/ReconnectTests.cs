@@ -535,21 +535,42 @@ public class ReconnectTests
         _fixture.WaitFor($"lost --test: {_fixture.Path}: has 1 queues");
     }
 
+    // With a message before the rings, of a ring, and the last, when others may run already.
+    [TestCase(VhostUserRequest.GetConfig)]
+    [TestCase(VhostUserRequest.SetVringAddr)]
+    [TestCase(VhostUserRequest.SetVringEnable)]
+    public void Back_RefusesForAMoment_IsTriedAgain(VhostUserRequest refused)
+    {
+        int before = PassedDescriptors.Count();
+        using (FakeBackend backend = new FakeBackend(_fixture.Path) { ProtocolFeatures = WithInflight }.Start())
+        {
+            _fixture.Open();
+            _fixture.StartAll();
+            ulong mark = backend.InflightMark;
+            backend.Script = (message, connection) => backend.Connections <= 4 && Refuse(message, connection, refused);
+            backend.Kill();
+            _fixture.WaitFor("restored");
+            Assert.That(backend.Connections, Is.EqualTo(5));
+            Assert.That(backend.InflightMark, Is.EqualTo(mark), "the same memory");
+            Assert.That(_fixture.Told.Any(told => told.StartsWith("lost", StringComparison.Ordinal)), Is.False);
+            _fixture.Dispose();
+        }
+        PassedDescriptors.ReturnTo(before);
+    }
+
+    // Refusals that end are forgotten: it is those in succession that end a device.
     [Test]
     public void Back_RefusesARing_IsRefused()
     {
         using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
         _fixture.Open();
         _fixture.StartAll();
-        backend.Script = (message, connection) =>
-        {
-            if (message.Header.Request != (uint)VhostUserRequest.SetVringAddr)
-                return false;
-            connection.Send(message.Header.Request, VhostUserFlags.Reply, SessionPeer.Bytes(1UL), [], TimeSpan.FromSeconds(1));
-            return true;
-        };
+        backend.Script = (message, connection) => backend.Connections != 3 && Refuse(message, connection, VhostUserRequest.SetVringAddr);
+        backend.Kill();
+        _fixture.WaitFor("restored");
         backend.Kill();
         _fixture.WaitFor($"lost --test: {_fixture.Path}: refused SET_VRING_ADDR (0x1)");
+        Assert.That(backend.Connections, Is.EqualTo(3 + 10));
         Assert.That(() => _fixture.StartAll(), Throws.TypeOf<VhostException>());
     }
 
@@ -923,5 +944,15 @@ public class ReconnectTests
                 files.Clear();
             }
         }
+    }
+
+    private static bool Refuse(VhostUserMessage message, VhostUserConnection connection, VhostUserRequest refused)
+    {
+        if (message.Header.Request != (uint)refused)
+            return false;
+        // Of its configuration a back-end gives nothing; all else is acknowledged.
+        byte[] payload = refused == VhostUserRequest.GetConfig ? [] : SessionPeer.Bytes(1UL);
+        connection.Send(message.Header.Request, VhostUserFlags.Reply, payload, [], TimeSpan.FromSeconds(1));
+        return true;
     }
 }

@@ -15,6 +15,10 @@ public sealed partial class VhostUserFrontend
     // Until it is tried again after a back-end that is of no use, or when this process has no descriptor or memory left.
     private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(500);
 
+    // A back-end that comes back may refuse for a moment: its predecessor, which is about to end, still has the lock of an image, or its host is out of
+    // memory. So many refusals in succession, s_pause apart, end the device.
+    private const int RefusalLimit = 10;
+
     private readonly EventFd _news = null!;     // there is something to raise an event about
     private readonly Lock _newsLock = new();    // _news is signalled by whoever holds no other lock
     private readonly TimerFd _retry = null!;
@@ -25,6 +29,7 @@ public sealed partial class VhostUserFrontend
     private string? _lastComplaint;
     private long _connectedAt;                  // when the last connection was tried or began
     private int _quickEnds;                     // how many in succession ended within s_quick
+    private int _refusals;                      // in succession, of back-ends that came back
     private FrontendPeer? _candidate;           // connected, and another than the one that the driver knows: it waits for a reset
     private string? _toldLost;                  // why the device was lost, as it was logged last
 
@@ -206,17 +211,10 @@ public sealed partial class VhostUserFrontend
         {
             return;   // the device went meanwhile
         }
-        catch (VhostException e) when (e.InnerException is ErrnoException { IsShortage: true })
-        {
-            // This process has run out of something, which says nothing about the back-end.
-            pause = s_pause;
-            Complain(e.Message);
-        }
         catch (VhostException e)
         {
-            // It answers, and is none for this device; or the process that starts and connects for this one is gone.
             pause = s_pause;
-            Refuse(e.Message);
+            TurnAway(e);
         }
         lock (_options.Sync)
         {
@@ -327,11 +325,12 @@ public sealed partial class VhostUserFrontend
         catch (VhostException e)
         {
             _retry.Set(s_pause);
-            Refuse(e.Message);
+            TurnAway(e);
             return;
         }
         if (_peer != peer)
             return;
+        _refusals = 0;
         _lastComplaint = _toldLost = null;
         s_log.Log(ReportLevel, "{Peer}: the back-end is back", Name);
         Events?.Restored();
@@ -395,6 +394,21 @@ public sealed partial class VhostUserFrontend
         return HasOtherConfig(peer) ? "its configuration space differs" : null;
     }
 
+    // A back-end that did not come back. If this process has run out of something, that says nothing about the back-end. What the back-end refuses it may take a
+    // moment later. All else stays as it is: it is none for this device, or nobody is left to start it and to connect to it.
+    private void TurnAway(VhostException e)
+    {
+        bool isOfTheMoment = e.InnerException is ErrnoException { IsShortage: true } || (e is VhostUserException && ++_refusals < RefusalLimit);
+        if (!isOfTheMoment)
+        {
+            Refuse(e.Message);
+            return;
+        }
+        lock (_options.Sync)
+            Drop();
+        Complain(e.Message);
+    }
+
     // The device cannot go on until it is reset. A device that is lost already stays so for the first reason.
     private void Refuse(string reason)
     {
@@ -402,16 +416,22 @@ public sealed partial class VhostUserFrontend
         {
             if (_disposed || _lost is not null)
                 return;
-            if (_peer is not null)
-            {
-                NoteWriter(_peer, Parting.Ours);
-                _monitor.Remove(_peer.Session.Socket);
-                _peer.Dispose();
-            }
-            _peer = null;
+            Drop();
+            _refusals = 0;
             _lost = _untold = reason;
         }
         News();
+    }
+
+    // Ends the connection, of which nothing is told. Under the lock.
+    private void Drop()
+    {
+        if (_peer is not { } peer)
+            return;
+        NoteWriter(peer, Parting.Ours);
+        _monitor.Remove(peer.Session.Socket);
+        _peer = null;
+        peer.Dispose();
     }
 
     // The connection stays open until the device is reset: then the back-end is there at once.

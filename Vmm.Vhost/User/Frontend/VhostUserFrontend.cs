@@ -11,8 +11,8 @@ namespace Vmm.Vhost.User.Frontend;
 /// <remarks><para>It is called with the owner's lock held, and two threads of its own are there: one takes the lock, waits for the end of the
 /// connection and for the next one; the other answers what the back-end asks and never waits for anybody, since whoever holds the
 /// lock may wait for the back-end.</para>
-/// <para>While the back-end is away, everything succeeds and is done when it is back; what it then refuses ends the device
-/// (<see cref="IVhostUserFrontendEvents.Lost"/>).</para></remarks>
+/// <para>While the back-end is away, everything succeeds and is done when it is back. If it then refuses, it is connected to again a few times, and
+/// what it refuses each time ends the device (<see cref="IVhostUserFrontendEvents.Lost"/>).</para></remarks>
 public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackendRequests
 {
     /// <summary>The system calls that it makes on threads of its owner's once it is open: for a process that confines itself.</summary>
