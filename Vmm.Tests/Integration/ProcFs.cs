@@ -52,22 +52,6 @@ internal static class ProcFs
         .Where(path => char.IsAsciiDigit(Path.GetFileName(path)[0]) && Environment(path).Contains(text, StringComparison.Ordinal))
         .Select(path => int.Parse(Path.GetFileName(path), CultureInfo.InvariantCulture)).ToArray();
 
-    /// <summary>Where in the kernel each thread of a process is: for the message of a test whose process does not end. The stacks are
-    /// root's to read.</summary>
-    public static string KernelStacks(int pid)
-    {
-        try
-        {
-            return string.Join('\n', Directory.GetDirectories($"/proc/{pid}/task").Select(thread =>
-                $"-- {File.ReadAllText($"{thread}/comm").Trim()}, {File.ReadLines($"{thread}/status").First(line => line.StartsWith("State:", StringComparison.Ordinal))}\n"
-                + File.ReadAllText($"{thread}/stack").Trim()));
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            return e.Message;
-        }
-    }
-
     private static string Environment(string process)
     {
         try

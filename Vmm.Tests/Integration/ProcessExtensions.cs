@@ -11,7 +11,7 @@ internal static class ProcessExtensions
     public static void WaitForEnd(this Process process, string name)
     {
         if (!process.WaitForExit(VmmProcess.Deadline))
-            throw new AssertionException($"{name} did not end\n{ProcFs.KernelStacks(process.Id)}");
+            throw new AssertionException($"{name} did not end\n{HangReport.Of(process.Id)}");
     }
 
     /// <summary>Kills a process if it still runs, and waits for its end.</summary>

@@ -135,7 +135,7 @@ internal sealed class VmmProcess : IDisposable
 
     private AssertionException Failed(string what)
     {
-        string state = _process.HasExited ? $"it ended with status {_process.ExitCode}" : $"it still runs\n{ProcFs.KernelStacks(_process.Id)}";
-        return new AssertionException($"{what}; {state}\n{Show(_output.Text, _errors.Text)}");
+        string state = _process.HasExited ? $"it ended with status {_process.ExitCode}" : "it still runs";
+        return new AssertionException($"{what}; {state}\n{HangReport.OfAllStarted()}{Show(_output.Text, _errors.Text)}");
     }
 }

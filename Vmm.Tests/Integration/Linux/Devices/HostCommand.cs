@@ -24,7 +24,7 @@ internal static class HostCommand
         Task<string> errors = process.StandardError.ReadToEndAsync();
         if (!process.WaitForExit(VmmProcess.Deadline))
         {
-            string where = ProcFs.KernelStacks(process.Id);
+            string where = HangReport.Of(process.Id);
             process.Kill();
             throw new AssertionException($"{program} {string.Join(' ', arguments)} did not end\n{where}");
         }
