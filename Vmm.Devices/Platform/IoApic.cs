@@ -6,7 +6,10 @@ namespace Vmm.Devices.Platform;
 /// <summary>The I/O APIC of a PC (Intel 82093AA): says which message each of its inputs sends to the local APICs. It sees no
 /// interrupt; to send the message when a line pulses is up to <paramref name="routes"/>.</summary>
 /// <remarks>A line pulses (<see cref="IInterruptLine"/>) and is never held, so there is no level to remember and no end of an interrupt
-/// to wait for: Remote IRR and the delivery status read 0, and a pulse at a masked input is lost, as an edge is on the chip.
+/// to wait for: Remote IRR and the delivery status read 0, and a pulse at a masked input is lost, as an edge is on the chip
+/// (82093AA, redirection table, bit 16: "ignored (i.e., not delivered or held pending)"). It is not made up for when the input is unmasked, since a guest of the
+/// chip expects none. Linux loses nothing: it masks an edge input only when it has taken an interrupt that it remembers, and calls the handler after it has
+/// unmasked the input (handle_edge_irq, and check_irq_resend after disable_irq); the handler looks at all that happened before.
 /// A register is accessed at its first byte. A narrower write clears the rest of it; what is wider, and every other offset, reads 0
 /// and is not written.</remarks>
 /// <param name="inputs">Number of inputs, 1 to 120.</param>
