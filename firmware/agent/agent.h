@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "protocol.h"
+
 #define ARRAY_LENGTH(array) (sizeof(array) / sizeof((array)[0]))
 
 /* Whether this is the guest's first process or a child of it: only then is the machine the agent's to change. */
@@ -33,6 +35,26 @@ void make_directories(const char *path);
 void bring_up_loopback(void);
 void set_address(const char *name, const char *address, const char *gateway);
 void set_resolver(const char *address);
+
+/* input.c */
+struct input {
+    int fd;                      /* the command's standard input, or the master of its terminal; -1 once it is closed */
+    bool is_terminal;
+    unsigned char bytes[WINDOW]; /* a ring */
+    size_t start, count;
+    uint32_t taken;              /* written, and not yet given back to the host */
+    bool is_over;                /* the host sends no more */
+    bool is_line_unfinished;     /* the last byte that came ended no line */
+    unsigned int ends_to_type;   /* so many Ctrl-D are still to be written to the terminal */
+};
+
+void open_input(struct input *input, int fd, bool is_terminal);
+void close_input(struct input *input);
+bool add_input(struct input *input, const unsigned char *data, size_t length);
+void end_input(struct input *input);
+bool has_input_to_write(const struct input *input);
+bool write_input(struct input *input);
+uint32_t input_to_give_back(struct input *input);
 
 /* session.c: serves one host over a connected stream socket, from HELLO to EXIT. */
 void serve(int connection, bool is_main);
@@ -61,6 +83,9 @@ struct failure {
     int error;
     char what[256];
 };
+
+/* request.c */
+bool parse_request(char *data, uint32_t length, struct request *request);
 
 bool start_command(const struct request *request, struct command *command, struct failure *failure);
 void kill_command(const struct command *command);

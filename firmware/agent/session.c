@@ -16,8 +16,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define END_OF_TRANSMISSION 4   /* Ctrl-D, what ends the input of a terminal */
-#define GIVE_BACK (WINDOW / 4)
 #define PATIENCE 10 /* seconds */
 
 struct output {
@@ -34,12 +32,7 @@ struct session {
     bool has_ended;
     unsigned long oom_kills;
     struct output outputs[2];
-    unsigned char input[WINDOW]; /* a ring */
-    size_t input_start, input_count;
-    uint32_t taken;              /* of the input, not yet given back to the host */
-    bool is_input_over;          /* the host sends no more */
-    bool is_line_unfinished;     /* the last byte of the input ended no line */
-    unsigned int ends_to_type;   /* so many Ctrl-D are still to be written to the terminal */
+    struct input input;
 };
 
 static void __attribute__((noreturn)) leave(struct session *session)
@@ -130,48 +123,6 @@ static void send_exit(struct session *session, enum exit_kind kind, uint32_t val
     send_frame(session, FRAME_EXIT, 0, &end, 3 * sizeof(uint32_t) + strlen(end.what));
 }
 
-/* Counted strings, one after the other, each ended by a null byte. Returns NULL if there are fewer. */
-static char *next_string(char **next, const char *end)
-{
-    char *text = *next;
-    size_t length = strnlen(text, end - text);
-    if (text >= end || text + length >= end)
-        return NULL;
-    *next = text + length + 1;
-    return text;
-}
-
-static char **next_strings(char **next, const char *end, uint32_t count)
-{
-    if (count > (size_t)(end - *next))
-        return NULL;
-    char **strings = calloc(count + 1, sizeof *strings);
-    for (uint32_t i = 0; strings && i < count; i++)
-        if (!(strings[i] = next_string(next, end)))
-            return NULL;
-    return strings;
-}
-
-static bool parse_start(char *data, uint32_t length, struct request *request)
-{
-    struct {
-        uint32_t flags;
-        uint16_t rows, columns;
-        uint32_t arguments, variables;
-    } start;
-    if (length < sizeof start)
-        return false;
-    memcpy(&start, data, sizeof start);
-    char *next = data + sizeof start;
-    const char *end = data + length;
-    if (!(start.flags & START_TERMINAL))
-        start.flags &= ~START_TERMINAL_ERROR;
-    *request = (struct request){ .flags = start.flags, .rows = start.rows, .columns = start.columns };
-    return (request->directory = next_string(&next, end)) && (request->user = next_string(&next, end))
-        && (request->arguments = next_strings(&next, end, start.arguments))
-        && (request->environment = next_strings(&next, end, start.variables));
-}
-
 /* The first frame, and what comes of it. */
 static bool begin(struct session *session)
 {
@@ -185,7 +136,7 @@ static bool begin(struct session *session)
     if (!data)
         leave(session);
     receive_all(session, data, frame.length);
-    if (!parse_start(data, frame.length, &request))
+    if (!parse_request(data, frame.length, &request))
         leave(session);
     session->oom_kills = count_oom_kills();
     bool is_started = start_command(&request, &session->command, &failure);
@@ -196,91 +147,30 @@ static bool begin(struct session *session)
         send_exit(session, failure.is_of_command ? EXIT_COMMAND : EXIT_PREPARE, failure.error, failure.what);
         return false;
     }
+    open_input(&session->input, session->command.input, session->command.terminal >= 0);
     session->outputs[0] = (struct output){ STREAM_OUTPUT, session->command.output, WINDOW };
     session->outputs[1] = (struct output){ STREAM_ERROR, session->command.error, WINDOW };
     send_number(session, FRAME_STARTED, 0, session->command.id);
     return true;
 }
 
-static void close_input(struct session *session)
-{
-    if (session->command.input < 0)
-        return;
-    close(session->command.input);
-    session->command.input = -1;
-    session->input_count = 0;
-}
-
-static void add_input(struct session *session, uint32_t length)
+static void receive_input(struct session *session, uint32_t length)
 {
     unsigned char data[MAX_DATA];
     receive_all(session, data, length);
-    if (length > 0)
-        session->is_line_unfinished = data[length - 1] != '\n' && data[length - 1] != '\r';
-    if (session->command.input < 0)
-        return; /* it was told, or will be */
-    if (length > WINDOW - session->input_count)
+    if (!add_input(&session->input, data, length))
         leave(session);
-    for (uint32_t i = 0; i < length;) {
-        size_t end = (session->input_start + session->input_count) % WINDOW;
-        size_t part = length - i < WINDOW - end ? length - i : WINDOW - end;
-        memcpy(session->input + end, data + i, part);
-        session->input_count += part;
-        i += part;
-    }
 }
 
-/* All that came was written. A terminal is not closed: who reads from it is told. */
-static void finish_input(struct session *session)
+static void pass_input(struct session *session)
 {
-    static const char end = END_OF_TRANSMISSION;
-    if (session->command.terminal < 0)
-        close_input(session);
-    else
-        while (session->ends_to_type > 0 && write(session->command.input, &end, sizeof end) == sizeof end)
-            session->ends_to_type--;
-}
-
-static void end_input(struct session *session)
-{
-    if (session->is_input_over)
+    if (!write_input(&session->input)) {
+        send_frame(session, FRAME_CLOSED, STREAM_INPUT, NULL, 0);
         return;
-    session->is_input_over = true;
-    /* The first Ctrl-D behind an unfinished line only hands that over. */
-    session->ends_to_type = session->is_line_unfinished ? 2 : 1;
-    if (session->input_count == 0)
-        finish_input(session);
-}
-
-static bool has_input_to_write(const struct session *session)
-{
-    return session->input_count > 0 || (session->command.terminal >= 0 && session->ends_to_type > 0);
-}
-
-static void flush_input(struct session *session)
-{
-    while (session->input_count > 0) {
-        size_t part = session->input_count < WINDOW - session->input_start ? session->input_count : WINDOW - session->input_start;
-        ssize_t count = write(session->command.input, session->input + session->input_start, part);
-        if (count < 0 && errno == EINTR)
-            continue;
-        if (count < 0 && errno == EAGAIN)
-            break;
-        if (count < 0) {
-            send_frame(session, FRAME_CLOSED, STREAM_INPUT, NULL, 0);
-            close_input(session);
-            return;
-        }
-        session->input_start = (session->input_start + count) % WINDOW;
-        session->input_count -= count;
-        session->taken += count;
     }
-    if (session->taken >= GIVE_BACK || (session->taken > 0 && session->input_count == 0)) {
-        send_number(session, FRAME_WINDOW, STREAM_INPUT, session->taken);
-        session->taken = 0;
-    }
-    if (session->input_count == 0 && session->is_input_over)
-        finish_input(session);
+    uint32_t count = input_to_give_back(&session->input);
+    if (count > 0)
+        send_number(session, FRAME_WINDOW, STREAM_INPUT, count);
 }
 
 static void close_output(struct session *session, struct output *output)
@@ -329,8 +219,8 @@ static void send_signal(struct session *session, uint32_t number)
 static void resize(struct session *session, uint32_t size)
 {
     struct winsize window = { .ws_row = size & 0xffff, .ws_col = size >> 16 };
-    if (session->command.input >= 0)
-        ioctl(session->command.input, TIOCSWINSZ, &window);
+    if (session->input.fd >= 0)
+        ioctl(session->input.fd, TIOCSWINSZ, &window);
 }
 
 static void handle_frame(struct session *session)
@@ -341,7 +231,7 @@ static void handle_frame(struct session *session)
     if (frame.type == FRAME_DATA) {
         if (frame.stream != STREAM_INPUT || frame.length > MAX_DATA)
             leave(session);
-        add_input(session, frame.length);
+        receive_input(session, frame.length);
         return;
     }
     if (frame.length > sizeof number)
@@ -349,7 +239,7 @@ static void handle_frame(struct session *session)
     receive_all(session, &number, frame.length);
     switch (frame.type) {
     case FRAME_END:
-        end_input(session);
+        end_input(&session->input);
         break;
     case FRAME_WINDOW:
         if (number > WINDOW - output_of(session, frame.stream)->window)
@@ -381,7 +271,7 @@ static void command_has_ended(struct session *session, int status)
     if (session->command.terminal >= 0)
         close(session->command.terminal);
     session->command.terminal = -1;
-    close_input(session);
+    close_input(&session->input);
 }
 
 /* Children have ended: the command, or what it has left and this process has adopted. */
@@ -404,7 +294,7 @@ static void wait_once(struct session *session, int signals)
     struct pollfd entries[] = {
         { .fd = session->connection, .events = POLLIN },
         { .fd = signals, .events = POLLIN },
-        { .fd = session->command.input, .events = has_input_to_write(session) ? POLLOUT : 0 },
+        { .fd = session->input.fd, .events = has_input_to_write(&session->input) ? POLLOUT : 0 },
         { .fd = output->window > 0 ? output->fd : -1, .events = POLLIN },
         { .fd = error->window > 0 ? error->fd : -1, .events = POLLIN },
     };
@@ -415,10 +305,10 @@ static void wait_once(struct session *session, int signals)
     if (entries[4].revents)
         pass_output(session, error);
     if (entries[2].revents & POLLOUT) {
-        flush_input(session);
+        pass_input(session);
     } else if (entries[2].revents & POLLERR) { /* nobody has its other end any more */
         send_frame(session, FRAME_CLOSED, STREAM_INPUT, NULL, 0);
-        close_input(session);
+        close_input(&session->input);
     }
     if (entries[1].revents)
         reap(session, signals);
