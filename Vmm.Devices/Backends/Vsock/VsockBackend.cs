@@ -13,6 +13,7 @@ public sealed class VsockBackend : VhostUserDevice, IDisposable
     /// <summary>The largest; above is VMADDR_CID_ANY.</summary>
     public const uint MaxCid = uint.MaxValue - 1;
 
+    private const int LastMoment = 1000;    // milliseconds
     private const int ReceiveQueue = 0, TransmitQueue = 1, Queues = 3;
 
     private readonly VsockSwitch _switch;
@@ -73,8 +74,13 @@ public sealed class VsockBackend : VhostUserDevice, IDisposable
         _receiveRing.Clear();
     }
 
-    /// <summary>Who comes next may be another guest, and must not get at this one's connections.</summary>
-    public override void FrontEndGone() => Reset();
+    /// <summary>Who comes next may be another guest, and must not get at this one's connections. Host programs have a second to take what this one has
+    /// sent.</summary>
+    public override void FrontEndGone()
+    {
+        _switch.Flush(LastMoment);
+        Reset();
+    }
 
     /// <inheritdoc/>
     public void Dispose() => _switch.Dispose();

@@ -76,6 +76,9 @@ internal sealed class VsockConnection : IDisposable
     /// <summary>Whether the host's socket has something that the guest has not got.</summary>
     public bool IsReadable => _isReadable;
 
+    /// <summary>Whether the guest has sent something that the host's program has not taken yet.</summary>
+    public bool HasDataForHost => _toHost.Count > 0;
+
     /// <summary>Whether nothing is left to do for it.</summary>
     public bool IsOver { get; private set; }
 
@@ -280,7 +283,8 @@ internal sealed class VsockConnection : IDisposable
         _toHost.Add(data);
     }
 
-    private void Flush()
+    /// <summary>Gives the host's program what it takes of what the guest has sent.</summary>
+    public void Flush()
     {
         while (_toHost.Count > 0)
         {

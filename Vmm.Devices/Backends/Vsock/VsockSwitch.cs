@@ -178,6 +178,25 @@ internal sealed partial class VsockSwitch : IDisposable
         }
     }
 
+    /// <summary>Gives host programs what the guest has sent and they have not taken yet. Returns when they have it, or after <paramref name="milliseconds"/>.
+    /// The guest's queues are stopped.</summary>
+    public void Flush(int milliseconds)
+    {
+        long end = Environment.TickCount64 + milliseconds;
+        while (true)
+        {
+            lock (_lock)
+            {
+                VsockConnection[] slow = [.. _connections.Values.Where(connection => connection.HasDataForHost)];
+                long left = end - Environment.TickCount64;
+                if (slow.Length == 0 || left <= 0)
+                    return;
+                Poll.Wait([.. slow.Select(connection => new PollEntry(connection.Socket, PollEvents.Writable))], (int)left);
+                Array.ForEach(slow, connection => connection.Flush());
+            }
+        }
+    }
+
     /// <summary>Ends all connections: the guest, or whoever speaks for it, is gone.</summary>
     public void Clear()
     {

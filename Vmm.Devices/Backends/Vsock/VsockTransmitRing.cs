@@ -27,10 +27,9 @@ internal sealed class VsockTransmitRing(VsockSwitch sockets) : IRingHandler
         ring.Notify();
     }
 
+    /// <summary>What the guest has sent before the stop is still passed on: a guest that ended may have been kicking a moment ago.</summary>
     /// <inheritdoc/>
-    public void Drain(BackendRing ring)
-    {
-    }
+    public void Drain(BackendRing ring) => Process(ring);
 
     /// <inheritdoc/>
     public void Dispose()

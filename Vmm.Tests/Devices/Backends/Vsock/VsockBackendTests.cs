@@ -165,6 +165,31 @@ public sealed class VsockBackendTests
         Assert.That(program.Receive(new byte[1]), Is.Zero);
     }
 
+    [Test]
+    public void Transmit_SentJustBeforeTheFrontEndLeaves_ReachesTheHost()
+    {
+        using var listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        listener.Bind(new UnixDomainSocketEndPoint($"{Path.Combine(_directory, "vsock")}_6"));
+        listener.Listen(1);
+        using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(_device);
+        frontEnd.Negotiate();
+        frontEnd.ShareMemory();
+        using FrontEndRing transmit = frontEnd.Ring(1);
+        transmit.SetUp();
+        transmit.Enable(true);
+        transmit.Add(Packet(VsockOperation.Request, 0));
+        transmit.Take();
+        using Socket program = listener.Accept();
+        program.ReceiveTimeout = 20_000;
+
+        // The ring's thread has not got to it yet.
+        transmit.Add([.. Packet(VsockOperation.ReadWrite, 2), 1, 2], kick: false);
+        frontEnd.Leave();
+
+        Assert.That(VsockGuest.Read(program, 2), Is.EqualTo(new byte[] { 1, 2 }));
+        Assert.That(program.Receive(new byte[1]), Is.Zero);
+    }
+
     private static byte[] Packet(VsockOperation operation, uint length, uint room = 0)
     {
         var header = new VsockHeader

@@ -437,6 +437,40 @@ public sealed class VsockSwitchTests
     }
 
     [Test]
+    public void Flush_ProgramThatIsSlow_GetsAllThatTheGuestHasSent()
+    {
+        using Socket program = _guest.Connect();
+        int sent = Fill();
+        Task<byte[]> taken = Task.Run(() => VsockGuest.Read(program, sent));
+        _guest.Switch.Flush(20_000);
+        _guest.Switch.Clear();
+        Assert.That(taken.Result, Has.Length.EqualTo(sent));
+        Assert.That(program.Receive(new byte[1]), Is.Zero);
+    }
+
+    [Test]
+    public void Flush_ProgramThatReadsNothing_EndsInTime()
+    {
+        using Socket program = _guest.Connect();
+        Fill();
+        _guest.Switch.Flush(1);
+        Assert.That(_guest.Switch.Count, Is.EqualTo(1));
+    }
+
+    // The program's socket, and some of the room behind it.
+    private int Fill()
+    {
+        int sent = 0;
+        for (uint taken = 0; taken == sent; taken = _guest.Receive(VsockOperation.CreditUpdate).ForwardCount)
+        {
+            _guest.Send(VsockOperation.ReadWrite, GuestPort, HostPort, new byte[1 << 15]);
+            _guest.Send(VsockOperation.CreditRequest, GuestPort, HostPort);
+            sent += 1 << 15;
+        }
+        return sent;
+    }
+
+    [Test]
     public void Clear_WithConnections_EndsThemAndListensOn()
     {
         using Socket program = _guest.Connect();
