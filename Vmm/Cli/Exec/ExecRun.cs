@@ -21,35 +21,44 @@ internal sealed class ExecRun(MachineConfig config, AgentSession session, UnixLi
     public (MachineEnd? Machine, CommandEnd Command) Run()
     {
         using var signals = new StopSignals();
+        Thread? agent = null;
         try
         {
-            using var machine = new VirtualMachine(config, cancellation: signals.Token);
-            signals.Attach(number => Forward(machine, number));
-            signals.Handle(User1, () => Forward(machine, User1));
-            signals.Handle(WindowChange, session.Resize);
-            signals.Handle(ProcessStop.Number, () => Suspend(machine));
-            signals.Handle(Continue, () =>
-            {
-                machine.Resume();
-                session.Continue();
-            });
-            var agent = new Thread(() => RunSession(machine)) { IsBackground = true, Name = "agent" };
-            NativeThread.Start(agent);
             MachineEnd end;
-            try
+            using (var machine = new VirtualMachine(config, cancellation: signals.Token))
             {
-                end = machine.Run();
+                signals.Attach(number => Forward(machine, number));
+                signals.Handle(User1, () => Forward(machine, User1));
+                signals.Handle(WindowChange, session.Resize);
+                signals.Handle(ProcessStop.Number, () => Suspend(machine));
+                signals.Handle(Continue, () =>
+                {
+                    machine.Resume();
+                    session.Continue();
+                });
+                var thread = new Thread(() => RunSession(machine)) { IsBackground = true, Name = "agent" };
+                NativeThread.Start(thread);
+                agent = thread;
+                try
+                {
+                    end = machine.Run();
+                }
+                finally
+                {
+                    session.GuestHasEnded();
+                }
             }
-            finally
-            {
-                session.GuestHasEnded();
-                agent.Join();
-            }
+            // With its devices gone, what the guest has sent last has been passed on, and the connection with its agent has ended.
+            agent.Join();
             return _failure is null ? (end, _end!) : throw new VmmException(_failure.Message, _failure);
         }
         catch (OperationCanceledException) when (signals.First != 0)
         {
             return (new MachineEnd(MachineEndKind.Signal, signals.First), new CommandEnd(CommandEndKind.Lost));
+        }
+        finally
+        {
+            agent?.Join();
         }
     }
 
