@@ -5,12 +5,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -103,6 +105,25 @@ static void join_cgroup(const struct command *command)
     write_text(path, "0");
 }
 
+/* A child that is in the command's cgroup from the start: a process that joins one later waits for a grace period of the kernel's. */
+static pid_t fork_into_cgroup(const struct command *command)
+{
+    int cgroup = command->cgroup[0] ? open(command->cgroup, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (cgroup >= 0) {
+        struct clone_args how = { .flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = cgroup };
+        pid_t id = (pid_t)syscall(SYS_clone3, &how, sizeof how); /* Linux 5.7 */
+        if (id == 0)
+            return 0;
+        close(cgroup);
+        if (id > 0)
+            return id;
+    }
+    pid_t id = fork();
+    if (id == 0)
+        join_cgroup(command);
+    return id;
+}
+
 void remove_cgroup(const struct command *command)
 {
     if (command->cgroup[0])
@@ -137,7 +158,6 @@ static void become(const struct request *request, const struct command *command,
 {
     struct user user;
     setsid();
-    join_cgroup(command);
     write_text("/proc/self/oom_score_adj", "0");
     if (command->terminal >= 0 && ioctl(command->terminal, TIOCSCTTY, 0) < 0)
         fail(reports, false, "cannot take the %s", "terminal");
@@ -193,7 +213,7 @@ bool start_command(const struct request *request, struct command *command, struc
         return false;
     }
     make_cgroup(command);
-    command->id = fork();
+    command->id = fork_into_cgroup(command);
     if (command->id == 0)
         become(request, command, &ends, reports[1]);
     failure->error = errno;

@@ -284,7 +284,8 @@ static void reap(struct session *session, int signals)
     while ((id = waitpid(-1, &status, WNOHANG)) > 0)
         if (id == session->command.id && !session->has_ended)
             command_has_ended(session, status);
-    if (session->has_ended)
+    /* Of the guest's own session nobody is left. */
+    if (session->has_ended && !session->is_main)
         kill_children();
 }
 
