@@ -38,6 +38,9 @@ internal sealed class AgentSession : IDisposable
     /// <summary>The agent has this to say of itself: the release of the guest's kernel.</summary>
     public string Release { get; private set; } = "";
 
+    /// <summary>Whether the command has run.</summary>
+    public bool HasStarted => _isStarted;
+
     /// <summary>Sends the command a signal; from any thread.</summary>
     /// <returns>False if there is no command yet, or no more.</returns>
     public bool Signal(int number)

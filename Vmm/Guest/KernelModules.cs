@@ -24,7 +24,7 @@ internal sealed class KernelModules
     public ModulePlan Plan(IEnumerable<GuestDriver> wanted)
     {
         if (_index is null)
-            return new ModulePlan([], []);
+            return new ModulePlan([], []) { Assumed = [.. wanted.Where(driver => !driver.IsOptional)] };
         var walk = new Walk(_index);
         List<GuestDriver> missing = [];
         foreach (GuestDriver driver in wanted)

@@ -54,7 +54,8 @@ internal static class ExecCommand
         var run = new ExecRun(config with { Serial = new SerialConfig(SerialKind.Descriptor, Descriptor: log.Writing) }, session, listener);
         (MachineEnd? machine, CommandEnd end) = run.Run();
         log.WaitForEnd();
-        return new ExecReport(command, options.Quiet, timeout, log).Tell(machine, end);
+        var report = new ExecReport(command, options.Quiet, timeout, log) { Advice = modules.Advice(kernel), HasStarted = session.HasStarted };
+        return report.Tell(machine, end);
     }
 
     private static bool IsTerminal(FileDescriptor? stream) => stream is not null && Terminal.TryOpen(stream) is not null;

@@ -10,6 +10,12 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
     private const int ShownOfTrouble = 60;
     private const int Kill = 9;
 
+    /// <summary>What to do if the guest could not be set up; null where nothing is known.</summary>
+    public string? Advice { get; init; }
+
+    /// <summary>Whether the command has run: then the guest was set up, whatever its agent has complained of before.</summary>
+    public bool HasStarted { get; init; }
+
     /// <summary>Tells of the end.</summary>
     /// <param name="machine">How the machine ended.</param>
     /// <param name="end">How the command ended.</param>
@@ -20,7 +26,7 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
         {
             case CommandEndKind.Exited:
                 if (end.OutOfMemoryKills > 0)
-                    Say($"the guest ran out of memory, and its kernel killed {end.OutOfMemoryKills} processes: raise --memory");
+                    Say($"the guest ran out of memory, and its kernel killed {(end.OutOfMemoryKills == 1 ? "a process" : $"{end.OutOfMemoryKills} processes")}: raise --memory");
                 return end.Value;
             case CommandEndKind.Killed when end.Value == Kill && end.OutOfMemoryKills > 0:
                 Say("the guest ran out of memory, and its kernel killed the command: raise --memory");
@@ -60,8 +66,8 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
             Say($"the guest has ended before {Name} had");
             return ExitCode.ExecFailure;
         }
-        if (log.AgentError is string error)
-            Say($"the guest could not be set up: {error}");
+        if (!HasStarted && log.AgentError is string error)
+            Say($"the guest could not be set up: {error}{(Advice is null ? "" : $"; {Advice}")}");
         else if (machine is { Kind: MachineEndKind.Panic } || log.Panic is not null)
             Say($"the guest's kernel panicked before {Name} had ended{(log.Panic is string panic ? $": {panic}" : "")}");
         else
@@ -74,6 +80,7 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
     {
         MachineEndKind.Reset or MachineEndKind.ResetLoop => "was rebooted",
         MachineEndKind.EarlyHalt => "halted",
+        MachineEndKind.Quit => "lost its agent, which somebody in it has killed,",
         _ => "powered off",
     };
 
