@@ -10,7 +10,7 @@ namespace Vmm.Tests.Guest;
 /// <summary>A guest whose agent does not keep to the protocol.</summary>
 public sealed class HostileAgentTests
 {
-    private static readonly byte[] s_hello = Numbers(AgentFrame.Magic, AgentFrame.Version);
+    private static readonly byte[] s_hello = Numbers(AgentFrame.Magic, AgentFrame.Version, 0, 0, 0);
 
     [Test]
     public void Hello_OfAnotherVersion_IsRefused()

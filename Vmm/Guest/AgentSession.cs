@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using System.Collections.Concurrent;
+using System.Diagnostics;
 using System.Text;
 using Vmm.Vhost.Native;
 
@@ -40,6 +41,9 @@ internal sealed class AgentSession : IDisposable
 
     /// <summary>Whether the command has run.</summary>
     public bool HasStarted => _isStarted;
+
+    /// <summary>When what happened.</summary>
+    public AgentTimes Times { get; private set; }
 
     /// <summary>Sends the command a signal; from any thread.</summary>
     /// <returns>False if there is no command yet, or no more.</returns>
@@ -194,6 +198,7 @@ internal sealed class AgentSession : IDisposable
                 break;
             case AgentFrameType.Started when _isGreeted && !_isStarted:
                 _isStarted = true;
+                Times = Times with { Started = Stopwatch.GetTimestamp() };
                 _streams.Begin(agent);
                 _takesSignals = true;
                 break;
@@ -214,6 +219,7 @@ internal sealed class AgentSession : IDisposable
                 break;
             case AgentFrameType.Exit when _isGreeted:
                 _end = ReadEnd(data);
+                Times = Times with { Ended = Stopwatch.GetTimestamp() };
                 break;
             default:
                 throw new VmmException($"the guest's agent sends a frame of type {(int)head.Type} for stream {(int)head.Stream}, which makes no sense now");
@@ -230,7 +236,9 @@ internal sealed class AgentSession : IDisposable
                 : "who answers in the guest is no agent of vmm");
         }
         _isGreeted = true;
-        Release = Text(data[(2 * sizeof(uint))..]);
+        uint modules = Number(data, 2), mounts = Number(data, 3), now = Number(data, 4);
+        Times = new AgentTimes(Stopwatch.GetTimestamp(), 0, 0, TimeSpan.FromMicroseconds(modules), TimeSpan.FromMicroseconds((long)mounts - modules), TimeSpan.FromMicroseconds(now));
+        Release = Text(data[(5 * sizeof(uint))..]);
         uint size = Size();
         agent.Send(AgentFrameType.Start, AgentStream.Input, _command.Encode((ushort)size, (ushort)(size >> 16)));
     }

@@ -77,6 +77,9 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         }
     }
 
+    /// <summary>When the guest was last started, a timestamp of <see cref="Stopwatch"/>; 0 before.</summary>
+    public long Started { get; private set; }
+
     /// <summary>Confines the process, and runs the guest until it ends or <see cref="Stop"/> is called, restarting it as configured.</summary>
     /// <exception cref="VmmException">The guest could not be started or could not go on.</exception>
     public MachineEnd Run()
@@ -248,7 +251,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
             _cycle = cycle;
         try
         {
-            long start = Stopwatch.GetTimestamp();
+            long start = Started = Stopwatch.GetTimestamp();
             (long, long) before = Done;
             cycle.Start();
             var haltWatch = new HaltWatch(cycle.Vcpus);

@@ -14,6 +14,13 @@
 /* Whether this is the guest's first process or a child of it: only then is the machine the agent's to change. */
 extern bool is_guest;
 
+/* main.c: how long after the agent's start, in microseconds, init had done what the name says. */
+extern struct times {
+    uint32_t modules; /* loaded */
+    uint32_t mounts;  /* and the rest of the description */
+} times;
+uint32_t microseconds(void);
+
 /* log.c: a line in the kernel's log, which the host's console shows. */
 void log_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

@@ -53,7 +53,12 @@ static void seed(const char *digits)
         close(fd);
 }
 
-static void run_module(char **a) { load_module(a[0], a[1]); }
+static void run_module(char **a)
+{
+    load_module(a[0], a[1]);
+    times.modules = microseconds();
+}
+
 static void run_seed(char **a) { seed(a[0]); }
 static void run_root(char **a) { mount_root("virtiofs", a[0], is_on(a[1])); }
 static void run_disk(char **a) { mount_disk_root(a[0], a[1], is_on(a[2])); }

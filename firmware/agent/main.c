@@ -10,6 +10,7 @@
 #include <sys/reboot.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define DESCRIPTION "/description"
@@ -18,6 +19,16 @@
 #define BACKLOG 8
 
 bool is_guest;
+struct times times;
+static struct timespec start;
+
+/* Since the agent's start. */
+uint32_t microseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint32_t)((now.tv_sec - start.tv_sec) * 1000000 + (now.tv_nsec - start.tv_nsec) / 1000);
+}
 
 static void power_off(void)
 {
@@ -94,6 +105,7 @@ static void run_as_init(void)
     is_guest = true;
     mount_initial();
     run_description(DESCRIPTION);
+    times.mounts = microseconds();
     int connection = connect_to_host(host_port);
     if (connection < 0)
         power_off();
@@ -110,6 +122,7 @@ static void run_as_init(void)
 
 int main(int count, char **arguments)
 {
+    clock_gettime(CLOCK_MONOTONIC, &start);
     if (getpid() == 1)
         run_as_init();
     if (count != 2 || strcmp(arguments[1], "serve") != 0) {

@@ -19,7 +19,7 @@ struct frame {
 };
 
 enum frame_type {
-    FRAME_HELLO = 1,      /* agent: magic, version, the kernel's release */
+    FRAME_HELLO = 1,      /* agent: magic, version, times, the kernel's release */
     FRAME_START = 2,      /* host: the command */
     FRAME_STARTED = 3,    /* agent: its process id */
     FRAME_DATA = 4,       /* both */

@@ -103,14 +103,16 @@ static unsigned long count_oom_kills(void)
 
 static void send_hello(struct session *session)
 {
-    struct {
-        uint32_t magic, version;
+    struct hello {
+        uint32_t magic, version, modules, mounts, now;
         char release[65];
-    } hello = { .magic = PROTOCOL_MAGIC, .version = PROTOCOL_VERSION };
+    } hello = {
+        .magic = PROTOCOL_MAGIC, .version = PROTOCOL_VERSION, .modules = times.modules, .mounts = times.mounts, .now = microseconds()
+    };
     struct utsname name;
     if (uname(&name) == 0)
         memcpy(hello.release, name.release, sizeof hello.release - 1);
-    send_frame(session, FRAME_HELLO, 0, &hello, 2 * sizeof(uint32_t) + strlen(hello.release));
+    send_frame(session, FRAME_HELLO, 0, &hello, offsetof(struct hello, release) + strlen(hello.release));
 }
 
 static void send_exit(struct session *session, enum exit_kind kind, uint32_t value, const char *what)

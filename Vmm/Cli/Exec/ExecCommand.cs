@@ -1,3 +1,4 @@
+using NLog;
 using Vmm.Guest;
 using Vmm.Machine;
 using Vmm.Serial;
@@ -15,7 +16,9 @@ internal static class ExecCommand
     public static int Run(ExecOptions options, TextWriter output)
     {
         // What the VMM would warn of, such as a panic, is told here in other words.
-        Logging.Start(LogLevelOption.Parse(options.LogLevel ?? (options.Verbose ? "info" : "error")));
+        LogLevel level = LogLevelOption.Parse(options.LogLevel ?? (options.Verbose ? "info" : "error"));
+        Logging.Start(level);
+        ExecPhases? phases = level <= LogLevel.Info ? new ExecPhases() : null;
         DefaultsFile? file = options.Attach is null ? DefaultsFile.Find(Environment.CurrentDirectory) : null;
         if (options.Matrix)
             return MatrixCommand.Run(options, file, output);
@@ -32,10 +35,10 @@ internal static class ExecCommand
             command, new HostStreams(input, written, error, command.HasTerminal, closesOutput: written is not null), timeout);
         if (options.Attach is string name)
             return new ExecReport(command, options.Quiet, timeout, null).Tell(null, AttachCommand.Run(name, session));
-        return Run(options, command, session, timeout, output);
+        return Run(options, command, session, timeout, output, phases);
     }
 
-    private static int Run(ExecOptions options, GuestCommand command, AgentSession session, TimeSpan? timeout, TextWriter output)
+    private static int Run(ExecOptions options, GuestCommand command, AgentSession session, TimeSpan? timeout, TextWriter output, ExecPhases? phases)
     {
         GuestKernel kernel = KernelSearch.Find(options.Kernel, options.Modules);
         ModulePlan modules = new KernelModules(kernel).Plan(ExecOptionsReader.Drivers(options));
@@ -54,6 +57,8 @@ internal static class ExecCommand
         var run = new ExecRun(config with { Serial = new SerialConfig(SerialKind.Descriptor, Descriptor: log.Writing) }, session, listener);
         (MachineEnd? machine, CommandEnd end) = run.Run();
         log.WaitForEnd();
+        if (session.Times.Ended != 0)
+            phases?.Tell(run.GuestStarted, session.Times);
         var report = new ExecReport(command, options.Quiet, timeout, log) { Advice = modules.Advice(kernel), HasStarted = session.HasStarted };
         return report.Tell(machine, end);
     }

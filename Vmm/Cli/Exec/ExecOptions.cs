@@ -62,7 +62,7 @@ internal sealed class ExecOptions : MachineOptions, ICommandOptions
     [Option("quiet", HelpText = "Of a guest that fails, only the one line that says so.")]
     public bool Quiet { get; set; }
 
-    [Option("verbose", HelpText = "As --dmesg - and --log-level info.")]
+    [Option("verbose", HelpText = "As --dmesg - and --log-level info; and how long each part of the run took.")]
     public bool Verbose { get; set; }
 
     [Option("name", MetaValue = "NAME", HelpText = "A name for the guest, by which --attach finds it.")]

@@ -15,6 +15,9 @@ internal sealed class ExecRun(MachineConfig config, AgentSession session, UnixLi
     private CommandEnd? _end;
     private Exception? _failure;
 
+    /// <summary>When the guest was started, a timestamp of <see cref="System.Diagnostics.Stopwatch"/>; 0 if it was not.</summary>
+    public long GuestStarted { get; private set; }
+
     /// <summary>Runs the guest.</summary>
     /// <returns>How the machine ended, null if it was never made because a signal came first; and how the command did.</returns>
     /// <exception cref="VmmException">The machine cannot be made, or the agent does not keep to the protocol.</exception>
@@ -45,6 +48,7 @@ internal sealed class ExecRun(MachineConfig config, AgentSession session, UnixLi
                 }
                 finally
                 {
+                    GuestStarted = machine.Started;
                     session.GuestHasEnded();
                 }
             }
