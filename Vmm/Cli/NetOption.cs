@@ -28,9 +28,6 @@ internal static class NetOption
 
     private const string UserWord = "user";
 
-    // passt itself is given 5 s.
-    private static readonly TimeSpan s_passtTimeout = TimeSpan.FromSeconds(10);
-
     private const int MaxInterfaceName = 15;    // IFNAMSIZ less its terminating zero (linux/if.h)
     private const int FirstFreeFd = 3;
 
@@ -79,7 +76,7 @@ internal static class NetOption
         string[] ports = list?.Find("port") is { } port ? ["--port", string.Join('+', PortValue.ParseAll(port))] : [];
         return new VhostUserNetOptions
         {
-            Peer = new VhostUserPeer { Program = OwnBackend.Serve("net", text, ["--user", .. ports]), Timeout = s_passtTimeout },
+            Peer = new VhostUserPeer { Program = OwnBackend.Serve("net", text, ["--user", .. ports]) },
             Mac = list?.Find("mac") is { } mac ? ParseMac(mac) : null,
             Mtu = UserNetwork.Mtu,
         };

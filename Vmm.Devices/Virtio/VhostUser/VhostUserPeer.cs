@@ -6,6 +6,10 @@ namespace Vmm.Devices.Virtio.VhostUser;
 /// <summary>The process that works a device's rings: how it is reached, and what is asked of it.</summary>
 public sealed record VhostUserPeer
 {
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(5), s_startPatience = TimeSpan.FromSeconds(30);
+
+    private readonly TimeSpan? _timeout;
+
     /// <summary>Its socket; null where the device starts it.</summary>
     public VhostUserEndpoint? Endpoint { get; init; }
 
@@ -18,8 +22,13 @@ public sealed record VhostUserPeer
     /// <summary>Whether its death is survived: the device waits until it is back, and goes on.</summary>
     public bool Reconnect { get; init; } = true;
 
-    /// <summary>How long it may take until it is there, before the guest boots.</summary>
-    public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(5);
+    /// <summary>How long it may take until it is there, before the guest boots: 5 s by default, and 30 s where the device starts it, which takes long on a
+    /// busy host. The end of its process ends the wait.</summary>
+    public TimeSpan Timeout
+    {
+        get => _timeout ?? (Program is null ? s_patience : s_startPatience);
+        init => _timeout = value;
+    }
 
     /// <summary>Descriptors in each queue at most, a power of two up to 32768; null for what suits the device.</summary>
     public int? QueueSize { get; init; }

@@ -248,6 +248,21 @@ public class FrontendTests
     }
 
     [Test]
+    public void Open_ProgramThatHasYetToBegin_MayTakeLongerThanAnAnswer()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Options = _fixture.Options with { ConnectTimeout = TimeSpan.FromMinutes(1), ReplyTimeout = TimeSpan.FromMilliseconds(300), PeerProcessId = () => Environment.ProcessId };
+        backend.Script = (message, _) =>
+        {
+            if (message.Header.Request == (uint)VhostUserRequest.GetFeatures)
+                Thread.Sleep(1500);
+            return false;
+        };
+        Assert.That(() => _fixture.Open(), Throws.Nothing);
+        Assert.That(backend.Connections, Is.EqualTo(1));
+    }
+
+    [Test]
     public void Open_CancelledWhileTheBackendDoesNotAnswer_WaitsNoLonger()
     {
         int before = OpenDescriptors.Count;
