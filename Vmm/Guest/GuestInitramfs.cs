@@ -11,6 +11,7 @@ internal sealed class GuestInitramfs : IDisposable
     private const string AgentPath = "/init";
     private const string DescriptionPath = "/description";
     private const int Executable = 0x1ED;       // 0755
+    private const int UsualSize = 4 << 20;      // Debian's kernels take 2 to 3 MiB: a buffer that grows is copied again and again
 
     private readonly List<string> _list = [];
     private readonly FileDescriptor _file;
@@ -21,7 +22,7 @@ internal sealed class GuestInitramfs : IDisposable
     /// <exception cref="VmmException">A module cannot be read.</exception>
     public GuestInitramfs(IReadOnlyList<ModuleFile> modules, Action<GuestDescription> describe)
     {
-        using var archive = new MemoryStream();
+        using var archive = new MemoryStream(UsualSize);
         var writer = new InitramfsWriter(archive);
         AddFile(writer, AgentPath, ReadAgent(), Executable);
         writer.AddCharacterDevice("/dev/console", 5, 1);
