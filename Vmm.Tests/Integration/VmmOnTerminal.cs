@@ -32,6 +32,14 @@ internal sealed class VmmOnTerminal : IDisposable
     /// <summary>Types.</summary>
     public void Type(params ReadOnlySpan<byte> keys) => _terminal.Write(keys);
 
+    /// <summary>Makes it another size, of which vmm is told.</summary>
+    public void Resize(int rows, int columns)
+    {
+        using Process stty = Process.Start("stty", ["-F", _terminal.Path, "rows", $"{rows}", "columns", $"{columns}"]);
+        stty.WaitForExit();
+        Assert.That(stty.ExitCode, Is.Zero, "stty");
+    }
+
     /// <summary>Unplugs the terminal.</summary>
     public void HangUp() => _terminal.HangUp();
 

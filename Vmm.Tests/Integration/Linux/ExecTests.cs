@@ -225,9 +225,10 @@ public class ExecTests : LinuxTest
     [Test]
     public void Exec_Panic_IsToldWithItsTrace()
     {
-        VmmResult result = Exec("", [], "sh", "-c", "echo c > /proc/sysrq-trigger");
+        VmmResult result = Exec("", [], "sh", "-c", "echo last words; echo c > /proc/sysrq-trigger");
 
         Assert.That(result.ExitCode, Is.EqualTo(125), result.Summary);
+        Assert.That(result.Output, Is.EqualTo("last words\n"));
         Assert.That(result.Errors, Does.StartWith(
             "vmm: the guest's kernel panicked before sh had ended: Kernel panic - not syncing: sysrq triggered crash\n").And.Contain("Call Trace:"));
         Assert.That(Directory.GetFileSystemEntries(Temporary), Is.Empty, "files are left");
@@ -252,21 +253,25 @@ public class ExecTests : LinuxTest
     }
 
     [Test]
-    public void Exec_LongerThanItMay_TimesOut()
+    public void Exec_GuestThatHangs_TimesOut()
     {
-        VmmResult result = Exec("", ["--timeout", "30s", "--quiet"], "sleep", "1000");
+        // A task of the highest priority lets nobody else run: not the agent either.
+        VmmResult result = Exec("", ["--timeout", "30s", "--quiet"], "sh", "-c",
+            "echo -1 > /proc/sys/kernel/sched_rt_runtime_us; echo hanging; sleep 0.5; exec chrt -f 99 sh -c 'while :; do :; done'");
 
-        Assert.That(result, Is.EqualTo(new VmmResult(124, "", "vmm: sleep took longer than 30 s (--timeout)\n")));
+        Assert.That(result, Is.EqualTo(new VmmResult(124, "hanging\n", "vmm: sh took longer than 30 s (--timeout)\n")));
     }
 
     [Test]
     public void Exec_OnATerminal_CommandHasOne()
     {
-        using var terminal = new VmmOnTerminal([.. s_kernel, "--", "sh", "-c", "test -t 0 && test -t 1 && test -t 2 && echo a terminal; read -r line; echo \"got $line\"; cat"]);
+        using var terminal = new VmmOnTerminal([.. s_kernel, "--", "sh", "-c", "test -t 0 && test -t 1 && test -t 2 && echo a terminal; read -r line; echo \"got $line\"; trap 'stty size' WINCH; echo ready; while :; do sleep 0.1; done"]);
         terminal.WaitForScreen("a terminal\r\n");
         Assert.That(terminal.IsRaw, Is.True);
         terminal.Type("typed\r"u8);
-        terminal.WaitForScreen("typed\r\ngot typed\r\n");
+        terminal.WaitForScreen("typed\r\ngot typed\r\nready\r\n");
+        terminal.Resize(33, 77);
+        terminal.WaitForScreen("33 77\r\n");
         terminal.Type("\x03"u8);
         terminal.WaitForEnd(128 + LibC.SIGINT);
     }
@@ -279,26 +284,199 @@ public class ExecTests : LinuxTest
         Assert.That(result, Is.EqualTo(new VmmResult(125, "", "vmm: the guest ran out of memory, and its kernel killed the command: raise --memory\n")));
     }
 
-    // Ports of the host that lead into the guest: NetUserTests, without a guest.
     [Test]
-    public void Exec_OnTheHostsNetwork_ReachesTheHost()
+    public void Exec_PanicInAModule_IsTold()
+    {
+        string module = HostCommand.Run("find", LinuxGuest.Artifact("kernels", "cloud", "root"), "-name", "softdog.ko").Trim();
+        VmmResult result = Exec("", ["--bind-ro", $"{Path.GetDirectoryName(module)}:/mnt/modules"], "sh", "-c", $"""
+            insmod {module.Replace("/softdog.ko", "/watchdog.ko", StringComparison.Ordinal)} 2> /dev/null
+            insmod /mnt/modules/softdog.ko soft_margin=1 || exit 3
+            echo x > /dev/watchdog; sleep 100
+            """);
+
+        Assert.That(result.ExitCode, Is.EqualTo(125), result.Summary);
+        Assert.That(result.Errors, Does.Contain("panicked before sh had ended: Kernel panic - not syncing: Software Watchdog Timer expired").And.Contain("softdog"));
+    }
+
+    [Test]
+    public void Exec_AgentIsKilled_IsTold()
+    {
+        VmmResult result = Exec("", ["--quiet"], "sh", "-c", "kill -9 -1; sleep 100");
+
+        Assert.That(result, Is.EqualTo(new VmmResult(125, "", "vmm: the guest lost its agent, which somebody in it has killed, before sh had ended\n")));
+    }
+
+    [Test]
+    public void Exec_GuestInTrouble_GoesOn()
+    {
+        VmmResult result = Exec("", ["--memory", "192M", "--overlay", "size=10M"], "sh", "-c", """
+            kill -9 1; sleep 0.5; echo init cannot be killed
+            head -c 20M /dev/zero > /var/full || echo the overlay is full
+            rm /var/full; echo there is room again > /var/note; cat /var/note
+            mkfifo /tmp/zeros; cat /dev/zero > /tmp/zeros & tail -c 1G /tmp/zeros; echo "killed: $?"
+            exit 4
+            """);
+
+        Assert.That(result.ExitCode, Is.EqualTo(4), result.Summary);
+        Assert.That(result.Output, Is.EqualTo("init cannot be killed\nthe overlay is full\nthere is room again\nkilled: 137\n"));
+        Assert.That(result.Errors, Does.Contain("No space left on device").And.EndWith("vmm: the guest ran out of memory, and its kernel killed a process: raise --memory\n"));
+    }
+
+    [Test]
+    public void Exec_OutputThatNobodyReadsToItsEnd_EndsTheCommand()
+    {
+        (int status, string output) = HostCommand.TryRun("bash",
+            ["-c", "\"$@\" < /dev/null | head -n 1; echo \"${PIPESTATUS[0]}\"", "bash", .. VmmProcess.Command, .. s_kernel, "--", "yes"]);
+
+        Assert.That((status, output), Is.EqualTo((0, "y\n141\n")));
+    }
+
+    [Test]
+    public void Exec_PackedModules_AreLoaded()
+    {
+        // Half of them packed in each way.
+        string tree = Path.Combine(Scratch, "modules");
+        HostCommand.Run("sh", "-c", $"""
+            set -e
+            PATH=$PATH:/sbin:/usr/sbin
+            release=$(cat {LinuxGuest.Artifact("kernels", "generic", "release")})
+            from={LinuxGuest.Artifact("kernels", "generic", "root")}/lib/modules/$release to={tree}/lib/modules/$release
+            mkdir -p $to/kernel/drivers $to/kernel/fs $to/kernel/net
+            cp $from/modules.builtin $from/modules.builtin.modinfo $from/modules.order $to/
+            cp -r $from/kernel/drivers/virtio $to/kernel/drivers/
+            cp -r $from/kernel/fs/fuse $from/kernel/fs/overlayfs $to/kernel/fs/
+            cp -r $from/kernel/net/vmw_vsock $to/kernel/net/
+            find $to/kernel/drivers $to/kernel/fs -name '*.ko' -exec xz --check=crc32 {"{}"} +
+            find $to/kernel/net -name '*.ko' -exec zstd -q --rm {"{}"} +
+            depmod -b {tree} $release
+            """);
+        string[] kernel = ["exec", "--kernel", LinuxGuest.Artifact("kernels", "generic", "vmlinuz"), "--modules", tree, "--cmdline", LinuxHost.GuestOptions];
+
+        VmmProcess process = StartVmm([.. kernel, "--log-level", "info", "--", "cut", "-d ", "-f1", "/proc/modules"]);
+        process.EndInput();
+        VmmResult result = process.WaitForEnd();
+
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(result.Output.Split('\n'), Is.SupersetOf(new[] { "virtio_mmio", "virtiofs", "overlay", "vmw_vsock_virtio_transport" }));
+        Assert.That(result.Errors, Does.Match("vmm: modules +[0-9.]+ ms\n").And.Match("vmm: command +[0-9.]+ ms\n"));
+    }
+
+    [Test]
+    public void Exec_KernelWithoutModules_IsToldWhatIsMissing()
+    {
+        string image = Path.Combine(Scratch, "vmlinuz");
+        File.Copy(LinuxGuest.Artifact("kernels", "generic", "vmlinuz"), image);
+        string release = File.ReadAllText(LinuxGuest.Artifact("kernels", "generic", "release")).Trim();
+        if (Directory.Exists($"/lib/modules/{release}"))
+            Assert.Ignore($"this host has modules of kernel {release}");
+
+        VmmProcess process = StartVmm("exec", "--kernel", image, "--cmdline", LinuxHost.GuestOptions, "--quiet", "--", "true");
+        process.EndInput();
+        VmmResult result = process.WaitForEnd();
+
+        Assert.That(result.ExitCode, Is.EqualTo(125), result.Summary);
+        Assert.That(result.Errors, Does.Match($"\\Avmm: the guest could not be set up: cannot mount [^\n]*; no modules of kernel {release} are on this host: [^\n]*CONFIG_VIRTIO_FS[^\n]*\n\\z"));
+    }
+
+    [Test]
+    public void Exec_FourAtATime_LeaveNothing()
+    {
+        VmmProcess[] all = [.. Enumerable.Range(1, 4).Select(number => Start(["--memory", "256M", "--bind", Scratch], "sh", "-c", $"echo number {number}; exit {number}"))];
+        foreach (VmmProcess process in all)
+            process.EndInput();
+
+        for (int i = 0; i < all.Length; i++)
+            Assert.That(all[i].WaitForEnd(), Is.EqualTo(new VmmResult(i + 1, $"number {i + 1}\n", "")));
+        Assert.That(ProcFs.ProcessesWithEnvironment(VmmProcess.Mark), Is.Empty, "processes are left");
+        Assert.That(Directory.GetFileSystemEntries(Temporary), Is.Empty, "files are left");
+    }
+
+    [Test]
+    public void Exec_AsAnUnprivilegedUser_FilesAreTheCallers()
+    {
+        const string user = "1234";
+        // In the emulated host nobody has said yet whose it is.
+        if (LinuxHost.IsEmulated)
+            HostCommand.Run("sh", "-c", "chgrp kvm /dev/kvm && chmod 0660 /dev/kvm");
+        string bound = Directory.CreateDirectory(Path.Combine(Scratch, "bound")).FullName;
+        HostCommand.Run("sh", "-c", $"chmod 0755 {Scratch} && chown {user}:{user} {bound} {Temporary}");
+
+        (int status, string output) = HostCommand.TryRun("setpriv",
+        [
+            "--reuid", user, "--regid", user, "--groups", HostCommand.Run("stat", "-c", "%g", "/dev/kvm").Trim(),
+            "env", $"TMPDIR={Temporary}", $"XDG_RUNTIME_DIR={Temporary}",
+            .. VmmProcess.Command, .. s_kernel, "--bind", bound, "--", "sh", "-c",
+            $"cd {bound}; id -u; echo x > file; mkdir directory; echo y > directory/file; ln -s file link; mv file moved; touch /etc/written && echo written",
+        ]);
+
+        Assert.That((status, output), Is.EqualTo((0, "0\nwritten\n")));
+        Assert.That(HostCommand.Run("sh", "-c", $"cd {bound} && find . -mindepth 1 -printf '%p %U:%G\n' | sort").Split('\n', StringSplitOptions.RemoveEmptyEntries), Is.EqualTo(new[]
+        {
+            $"./directory {user}:{user}", $"./directory/file {user}:{user}", $"./link {user}:{user}", $"./moved {user}:{user}",
+        }));
+        Assert.That(Directory.GetFileSystemEntries(Temporary), Is.Empty, "files are left");
+    }
+
+    [Test]
+    public void Exec_OnTheHostsNetwork_ReachesTheHostAndIsReached()
     {
         if (!File.Exists("/usr/bin/passt"))
             Assert.Ignore("passt is not installed: scripts/setup test");
         using var server = new TcpListener(IPAddress.Loopback, 0);
         server.Start();
-        int port = ((IPEndPoint)server.LocalEndpoint).Port;
+        int port = ((IPEndPoint)server.LocalEndpoint).Port, inward = FreePort();
 
-        VmmProcess process = Start(["--net", "user"], "bash", "-c", $"cat /etc/resolv.conf; exec 3<>/dev/tcp/10.0.2.2/{port}; echo from the guest >&3; cat <&3");
+        VmmProcess process = Start(["--net", "user", "--port", $"{inward}:8080"], "bash", "-c", $"""
+            cat /etc/resolv.conf
+            busybox nc -ll -p 8080 -e cat &
+            until cat /proc/net/tcp /proc/net/tcp6 2> /dev/null | grep -q ':1F90 .* 0A '; do sleep 0.1; done
+            exec 3<>/dev/tcp/10.0.2.2/{port}; echo from the guest >&3; cat <&3; kill %1
+            """);
         using (TcpClient client = AcceptFrom(server, process))
         {
             using var reader = new StreamReader(client.GetStream());
             Assert.That(reader.ReadLine(), Is.EqualTo("from the guest"));
+            for (int i = 0; i < 2; i++)
+                EchoThrough(inward, connections: 3);
             client.GetStream().Write("from the host\n"u8);
         }
         VmmResult result = process.WaitForEnd();
 
         Assert.That(result, Is.EqualTo(new VmmResult(0, "nameserver 10.0.2.3\nfrom the host\n", "")));
+    }
+
+    private static int FreePort()
+    {
+        using var listener = new TcpListener(IPAddress.Loopback, 0);
+        listener.Start();
+        return ((IPEndPoint)listener.LocalEndpoint).Port;
+    }
+
+    // Several at the same time, each with what is its own.
+    private static void EchoThrough(int port, int connections)
+    {
+        List<TcpClient> clients = [];
+        try
+        {
+            for (int i = 0; i < connections; i++)
+                clients.Add(new TcpClient("127.0.0.1", port) { ReceiveTimeout = 60_000 });
+            byte[] sent = new byte[100_000];
+            for (int i = 0; i < connections; i++)
+            {
+                Array.Fill(sent, (byte)('a' + i));
+                clients[i].GetStream().Write(sent);
+            }
+            for (int i = 0; i < connections; i++)
+            {
+                byte[] received = new byte[sent.Length];
+                clients[i].GetStream().ReadExactly(received);
+                Assert.That(received, Is.All.EqualTo((byte)('a' + i)));
+            }
+        }
+        finally
+        {
+            clients.ForEach(client => client.Dispose());
+        }
     }
 
     private static TcpClient AcceptFrom(TcpListener server, VmmProcess process)
