@@ -287,12 +287,9 @@ public class ExecTests : LinuxTest
     [Test]
     public void Exec_PanicInAModule_IsTold()
     {
-        string module = HostCommand.Run("find", LinuxGuest.Artifact("kernels", "cloud", "root"), "-name", "softdog.ko").Trim();
-        VmmResult result = Exec("", ["--bind-ro", $"{Path.GetDirectoryName(module)}:/mnt/modules"], "sh", "-c", $"""
-            insmod {module.Replace("/softdog.ko", "/watchdog.ko", StringComparison.Ordinal)} 2> /dev/null
-            insmod /mnt/modules/softdog.ko soft_margin=1 || exit 3
-            echo x > /dev/watchdog; sleep 100
-            """);
+        string modules = LinuxGuest.Artifact("kernels", "cloud", "root", "lib", "modules", new LinuxGuest().Release, "kernel", "drivers", "watchdog");
+        VmmResult result = Exec("", [], "sh", "-c",
+            $"PATH=$PATH:/sbin; cd {modules} && insmod watchdog.ko && insmod softdog.ko soft_margin=1 soft_panic=1 && echo x > /dev/watchdog && sleep 100");
 
         Assert.That(result.ExitCode, Is.EqualTo(125), result.Summary);
         Assert.That(result.Errors, Does.Contain("panicked before sh had ended: Kernel panic - not syncing: Software Watchdog Timer expired").And.Contain("softdog"));
