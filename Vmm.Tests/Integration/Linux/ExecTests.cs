@@ -316,7 +316,8 @@ public class ExecTests : LinuxTest
 
         Assert.That(result.ExitCode, Is.EqualTo(4), result.Summary);
         Assert.That(result.Output, Is.EqualTo("init cannot be killed\nthe overlay is full\nthere is room again\nkilled: 137\n"));
-        Assert.That(result.Errors, Does.Contain("No space left on device").And.EndWith("vmm: the guest ran out of memory, and its kernel killed a process: raise --memory\n"));
+        Assert.That(result.Errors, Does.Contain("No space left on device")
+            .And.Match("\nvmm: the guest ran out of memory, and its kernel killed (a process|[0-9]+ processes): raise --memory\n\\z"));
     }
 
     [Test]
@@ -427,7 +428,7 @@ public class ExecTests : LinuxTest
             cat /etc/resolv.conf
             busybox nc -ll -p 8080 -e cat &
             until cat /proc/net/tcp /proc/net/tcp6 2> /dev/null | grep -q ':1F90 .* 0A '; do sleep 0.1; done
-            exec 3<>/dev/tcp/10.0.2.2/{port}; echo from the guest >&3; cat <&3; kill %1
+            exec 3<>/dev/tcp/10.0.2.2/{port}; echo from the guest >&3; cat <&3
             """);
         using (TcpClient client = AcceptFrom(server, process))
         {
