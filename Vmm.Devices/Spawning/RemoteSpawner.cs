@@ -36,7 +36,9 @@ public sealed class RemoteSpawner : ISpawner
             _channel = new SpawnerChannel(ours);
             try
             {
-                _process = ChildProcess.Start(program, arguments, theirs);
+                // Nobody reads what it says here: what it has to say goes where our own errors go.
+                _process = ChildProcess.Start(program, arguments, theirs, sharesErrors: true);
+                _process.Output.Dispose();
             }
             catch
             {

@@ -66,8 +66,9 @@ public sealed unsafe partial class ChildProcess : IStartedProcess
     /// <param name="arguments">Its arguments, without its name.</param>
     /// <param name="inherited">What it finds as descriptor <see cref="InheritedNumber"/>. It becomes blocking, here too, as programs expect.</param>
     /// <param name="raisesLimits">Whether it raises its limit of open files as soon as it runs: then it keeps this process's limit to begin with.</param>
+    /// <param name="sharesErrors">Whether its output and errors go to this process's standard error, if there is one, and not to <see cref="Output"/>.</param>
     /// <exception cref="ErrnoException">It cannot be started.</exception>
-    public static ChildProcess Start(string program, IReadOnlyList<string> arguments, FileDescriptor inherited, bool raisesLimits = false)
+    public static ChildProcess Start(string program, IReadOnlyList<string> arguments, FileDescriptor inherited, bool raisesLimits = false, bool sharesErrors = false)
     {
         int* pipe = stackalloc int[2];
         if (LibC.pipe2(pipe, LibC.O_CLOEXEC | LibC.O_NONBLOCK) < 0)
@@ -78,7 +79,7 @@ public sealed unsafe partial class ChildProcess : IStartedProcess
         {
             MakeBlocking(writing);   // both ends have a file description of their own: ours stays as it is
             MakeBlocking(inherited);
-            int id = Spawn(program, arguments, writing, inherited);
+            int id = Spawn(program, arguments, sharesErrors ? StandardStream.Error ?? writing : writing, inherited);
             // A daemon that closes every descriptor that it may have would otherwise be at it for minutes. One that raises its limit does so
             // at any moment now, and must not have that taken back.
             if (!raisesLimits)

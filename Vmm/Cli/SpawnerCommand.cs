@@ -4,9 +4,11 @@ using Vmm.Vhost.Native;
 
 namespace Vmm.Cli;
 
-/// <summary><c>vmm spawner</c>, which no user gives: what <c>vmm run</c> starts to do for it what it must not do itself.</summary>
+/// <summary><c>vmm spawner</c>, which no user gives: what <c>vmm run</c> and <c>vmm exec</c> start to do for it what it must not do itself.</summary>
 internal static class SpawnerCommand
 {
+    private const int BackgroundWrite = 22;     // SIGTTOU (signal(7))
+
     /// <summary>Serves the process that has started this one, until its end.</summary>
     /// <returns>The exit status; see <see cref="ExitCode"/>.</returns>
     public static int Run()
@@ -15,6 +17,8 @@ internal static class SpawnerCommand
         {
             // What ends all processes of a service or a session comes here, too (systemd.kill(5)): the VMM may need this one until its own end.
             using var signals = new StopSignals();
+            // It is no part of the terminal's job. Where the terminal stops such processes that write to it (stty tostop), it writes all the same.
+            SignalDisposition.Ignore(BackgroundWrite);
             using ProcessDescriptor? parent = ProcessDescriptor.TryOpenParent();
             using var server = new SpawnerServer(UnixSocket.Adopt(ChildProcess.InheritedNumber), parent);
             server.Run();
@@ -22,7 +26,7 @@ internal static class SpawnerCommand
         }
         catch (ErrnoException e)
         {
-            StandardWriter.Error().WriteLine($"vmm: {MachineSandbox.SpawnerVerb}: {e.Message}: vmm run starts it by itself");
+            StandardWriter.Error().WriteLine($"vmm: {MachineSandbox.SpawnerVerb}: {e.Message}: vmm run and vmm exec start it by themselves");
             return ExitCode.Failure;
         }
     }
