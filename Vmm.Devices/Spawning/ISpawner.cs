@@ -27,7 +27,7 @@ public interface ISpawner : IDisposable
     /// <exception cref="IOException">The other process is gone (EPIPE), or has not answered in time (ETIMEDOUT).</exception>
     int TryConnect(string path, out UnixSocket? socket);
 
-    /// <summary>Has the socket at <paramref name="path"/>, on which this process listens, removed at its end.</summary>
+    /// <summary>Has the socket at <paramref name="path"/>, on which this process listens, removed at its end; or the directory, with all that is in it then.</summary>
     /// <exception cref="IOException">It comes after <see cref="Close"/>.</exception>
     void RemoveAtEnd(string path);
 

@@ -14,7 +14,8 @@ public sealed class LocalSpawner : ISpawner
 
     private readonly Lock _lock = new();
     private readonly List<Place> _places = [];
-    private readonly List<(string Path, (ulong Device, ulong Inode) Identity)> _removed = [];
+    // A directory is kept open: as long as it is, no other one has its identity.
+    private readonly List<(string Path, (ulong Device, ulong Inode) Identity, FileDescriptor? Directory)> _removed = [];
 
     /// <inheritdoc/>
     public SpawnerSlot Add(SpawnerProgram program)
@@ -68,7 +69,7 @@ public sealed class LocalSpawner : ISpawner
         lock (_lock)
         {
             if (FileKind.Identity(path) is { } identity)
-                _removed.Add((Path.GetFullPath(path), identity));
+                _removed.Add((Path.GetFullPath(path), identity, Directory.Exists(path) ? FileDescriptor.Open(path, OpenMode.ReadOnly) : null));
         }
     }
 
@@ -95,18 +96,21 @@ public sealed class LocalSpawner : ISpawner
         }
     }
 
-    /// <summary>Ends all programs, which notice that by their connections, and removes all sockets.</summary>
+    /// <summary>Ends all programs, which notice that by their connections, and removes all sockets and directories.</summary>
     public void Dispose()
     {
         lock (_lock)
         {
             foreach (Place place in _places)
                 Remove(place);
-            foreach ((string path, (ulong, ulong) identity) in _removed)
+            foreach ((string path, (ulong, ulong) identity, FileDescriptor? directory) in _removed)
             {
                 // What has that name now may be another's.
-                if (FileKind.Identity(path) == identity)
+                if (FileKind.Identity(path) == identity && directory is null)
                     UnixListener.RemoveStale(path);
+                else if (FileKind.Identity(path) == identity)
+                    RemoveDirectory(path);
+                directory?.Dispose();
             }
             _removed.Clear();
         }
@@ -119,15 +123,20 @@ public sealed class LocalSpawner : ISpawner
         place.IsRemoved = true;
         place.Process?.WaitForEnd(Patience);
         place.Process?.Dispose();
+        if (place.Program.Socket is { } socket)
+            UnixListener.RemoveStale(socket);
+        RemoveDirectory(place.Directory);
+    }
+
+    private static void RemoveDirectory(string path)
+    {
         try
         {
-            if (place.Program.Socket is { } socket)
-                UnixListener.RemoveStale(socket);
-            Directory.Delete(place.Directory, recursive: true);
+            Directory.Delete(path, recursive: true);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            s_log.Debug("{Directory} stays: {Error}", place.Directory, e.Message);
+            s_log.Debug("{Directory} stays: {Error}", path, e.Message);
         }
     }
 

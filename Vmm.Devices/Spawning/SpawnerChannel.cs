@@ -13,7 +13,7 @@ internal enum SpawnerRequest
     /// <summary>Adds a path to connect to. Its number is the answer.</summary>
     AllowConnection,
 
-    /// <summary>Adds a socket to remove at the end.</summary>
+    /// <summary>Adds a socket or a directory to remove at the end.</summary>
     RemoveAtEnd,
 
     /// <summary>From now on the requests above are refused.</summary>

@@ -35,7 +35,7 @@ public sealed class SpawnerServer : IDisposable
         }
     }
 
-    /// <summary>Ends all programs and removes all sockets.</summary>
+    /// <summary>Ends all programs and removes all sockets and directories.</summary>
     public void Dispose()
     {
         _channel.Dispose();

@@ -62,6 +62,10 @@ internal abstract class MachineOptions : IVerbOptions
     [Option("force", HelpText = "Run a Linux kernel also where this host's KVM does not run Linux guests (vmm check says why).")]
     public bool Force { get; set; }
 
+    [Option("sandbox", MetaValue = "on|off", HelpText = "Give up all that the guest's machine does not need, before the guest runs: files, privileges, "
+        + "system calls (default: on).")]
+    public string? Sandbox { get; set; }
+
     [Option("log-level", MetaValue = "LEVEL", HelpText = "What is logged to standard error: off, error, warn, info, debug or trace "
         + "(default: warn).")]
     public string? LogLevel { get; set; }

@@ -44,12 +44,12 @@ internal static class RunCommand
     private static int Run(MachineConfig config, JailOptions? jail)
     {
         VirtualMachine? running = null;
-        using MachineSandbox? sandbox = jail is null ? null : MachineSandbox.Begin(jail);
-        using StopSignals signals = HandleSignals(sandbox, hasDevices: config.Devices.Count > 0);
+        using var process = new MachineProcess(jail, hasDevices: config.Devices.Count > 0);
+        StopSignals signals = process.Signals;
         signals.Handle(PowerFailure, () => Volatile.Read(ref running)?.PressPowerButton());
         try
         {
-            using var machine = new VirtualMachine(config, sandbox, signals.Token);
+            using var machine = new VirtualMachine(config, process.Sandbox, signals.Token);
             signals.Attach(machine.Signal);
             signals.Handle(ProcessStop.Number, machine.Suspend);
             signals.Handle(Continue, machine.Resume);
@@ -69,30 +69,6 @@ internal static class RunCommand
         catch (OperationCanceledException) when (signals.First != 0)
         {
             return ExitCode.Signal(signals.First);
-        }
-    }
-
-    // The runtime starts a thread for signals with the first handler, and one for timers with the first timer, which devices have while they are opened.
-    private static StopSignals HandleSignals(MachineSandbox? sandbox, bool hasDevices)
-    {
-        if (sandbox is null)
-            return new StopSignals();
-        StopSignals? signals = null;
-        sandbox.DoConfined(() => signals = new StopSignals());
-        if (hasDevices)
-            sandbox.DoConfined(StartTimers);
-        return signals!;
-    }
-
-    private static void StartTimers()
-    {
-        try
-        {
-            using var first = new Timer(static _ => { }, null, TimeSpan.FromDays(1), Timeout.InfiniteTimeSpan);
-        }
-        catch (OutOfMemoryException)
-        {
-            throw NativeThread.Refused("timers");   // all that the runtime says of a thread that it may not have
         }
     }
 

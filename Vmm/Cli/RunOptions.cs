@@ -36,10 +36,6 @@ internal sealed class RunOptions : MachineOptions
         + "presses its power button, such as 90s; a second signal switches it off (default: 0, at once).")]
     public string? ShutdownTimeout { get; set; }
 
-    [Option("sandbox", MetaValue = "on|off", HelpText = "Give up all that the guest's machine does not need, before the guest runs: files, privileges, "
-        + "system calls (default: on).")]
-    public string? Sandbox { get; set; }
-
     [Option("user", MetaValue = "USER[:GROUP]", HelpText = "Become this user, by name or number, once all is open: for who starts as root.")]
     public string? User { get; set; }
 

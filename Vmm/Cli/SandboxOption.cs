@@ -3,7 +3,7 @@ using Vmm.Sandbox;
 
 namespace Vmm.Cli;
 
-/// <summary>The options <c>--sandbox</c>, <c>--user</c> and <c>--chroot</c> of <c>vmm run</c>.</summary>
+/// <summary>The option <c>--sandbox</c>, and <c>--user</c> and <c>--chroot</c> of <c>vmm run</c>.</summary>
 internal static class SandboxOption
 {
     /// <summary>What becomes of the process; null if it is not to be confined.</summary>

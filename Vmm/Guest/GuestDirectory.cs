@@ -1,4 +1,5 @@
 using System.Text;
+using Vmm.Devices.Spawning;
 using Vmm.Devices.Virtio.VhostUser;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Native.FileSystem;
@@ -19,6 +20,7 @@ internal sealed class GuestDirectory : IDisposable
 
     private readonly string _path;
     private readonly FileDescriptor? _lock;     // as long as it is locked, the name is taken; the kernel unlocks it for a process that dies
+    private bool _isLeft;   // to a spawner
 
     private GuestDirectory(string path, FileDescriptor? @lock) => (_path, _lock) = (path, @lock);
 
@@ -45,7 +47,7 @@ internal sealed class GuestDirectory : IDisposable
             if (!TryLock(file))
                 throw new VmmException($"--name: a guest called {name} runs already: give another name, or get into it by --attach {name}");
             if (Directory.Exists(path) && FileKind.IsOwn(path))
-                Directory.Delete(path, recursive: true);
+                Remove(path);
             PrivateDirectory.Make(path);
             var directory = new GuestDirectory(path, file);
             file = null;
@@ -76,18 +78,40 @@ internal sealed class GuestDirectory : IDisposable
         throw new VmmException($"--attach: the guest called {name} does not answer: it has not booted yet, or hangs");
     }
 
+    /// <summary>Has <paramref name="spawner"/> remove the directory at its end: this process will not be able to. The name is taken until this object goes,
+    /// which must be after the spawner.</summary>
+    /// <exception cref="IOException">The spawner is gone.</exception>
+    public void LeaveTo(ISpawner spawner)
+    {
+        spawner.RemoveAtEnd(_path);
+        _isLeft = true;
+    }
+
     /// <inheritdoc/>
     public void Dispose()
     {
         try
         {
-            Directory.Delete(_path, recursive: true);
+            if (!_isLeft)
+                Remove(_path);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            // Somebody else has taken it away.
+            // What is left is in the way of nobody: the next guest of that name removes it.
         }
         _lock?.Dispose();
+    }
+
+    // The spawner of a process that was killed may be about to do the same.
+    private static void Remove(string path)
+    {
+        try
+        {
+            Directory.Delete(path, recursive: true);
+        }
+        catch (DirectoryNotFoundException)
+        {
+        }
     }
 
     private static bool TryLock(FileDescriptor file)

@@ -39,6 +39,9 @@ internal sealed class HostStreams : IDisposable
     /// <summary>Its errors.</summary>
     public OutputStream Error { get; }
 
+    /// <summary>Whether the input is a terminal, whose settings and size are asked for, and may be changed.</summary>
+    public bool HasTerminal => _terminal is not null;
+
     /// <summary>Whether output waits to be written.</summary>
     public bool HasWork => (Output.HasWork && Output.Target is not null) || (Error.HasWork && Error.Target is not null);
 

@@ -8,7 +8,7 @@ using Vmm.Vhost.Native.Confinement;
 
 namespace Vmm.Sandbox;
 
-/// <summary>The confinement of <c>vmm run</c>: before it reads the kernel or runs the guest, all of its threads give up what they need no more. The
+/// <summary>The confinement of <c>vmm run</c> and <c>vmm exec</c>: before the process reads the kernel or runs the guest, all of its threads give up what they need no more. The
 /// machine's own threads begin in it (docs/adr/0014-threads-begin-in-the-sandbox.md).</summary>
 internal sealed class MachineSandbox : IDisposable
 {
@@ -22,6 +22,7 @@ internal sealed class MachineSandbox : IDisposable
     private readonly FileDescriptor? _rules;
     private readonly ConfinedStarter _starter;
     private readonly Lazy<RemoteSpawner> _spawner = new(() => new RemoteSpawner("/proc/self/exe", [SpawnerVerb]));
+    private readonly List<SystemCallRule> _others = [];
     private SeccompFilter? _vcpuFilter;
 
     private MachineSandbox(JailOptions jail)
@@ -61,6 +62,9 @@ internal sealed class MachineSandbox : IDisposable
     /// <summary>Does something on a thread that is confined, but for its system calls: what the runtime starts meanwhile is so, too.</summary>
     public void DoConfined(Action action) => _starter.Do(action);
 
+    /// <summary>Lets the process, but not the threads of vCPUs, make <paramref name="calls"/> beside those of a machine; before <see cref="Close"/>.</summary>
+    public void Allow(IReadOnlyList<SystemCallRule> calls) => _others.AddRange(calls);
+
     /// <summary>Confines the whole process, for good. All that has to be opened is open.</summary>
     /// <param name="serial">What the serial port is connected to.</param>
     /// <param name="driverCalls">What devices do on vCPU threads.</param>
@@ -83,8 +87,8 @@ internal sealed class MachineSandbox : IDisposable
             .Allow(ofDrivers)
             .Allow(Confinement.Common)
             .Allow(MachineSystemCalls.Machine)
-            .Allow(serial == SerialKind.Tty ? MachineSystemCalls.Tty : [])
-            .Allow(eventCalls.Distinct())
+            .Allow(serial == SerialKind.Tty ? [.. MachineSystemCalls.OwnTerminal, .. MachineSystemCalls.Job] : [])
+            .Allow(eventCalls.Concat(_others).Distinct())
             .HideClone3()
             .Kill(Confinement.Deadly);
         if (_spawner.IsValueCreated)
@@ -129,7 +133,9 @@ internal sealed class MachineSandbox : IDisposable
         ThreadPrivileges.GiveUp(_rules);
     }
 
-    private static void Explain(JailOptions jail, Action confine)
+    /// <summary>Does something that confines this process; an error of the kernel's is told with what to do about it.</summary>
+    /// <exception cref="VmmException">The kernel refused.</exception>
+    internal static void Explain(JailOptions jail, Action confine)
     {
         try
         {

@@ -7,7 +7,7 @@ using static Vmm.Vhost.Native.Confinement.SystemCallNumber;
 
 namespace Vmm.Sandbox;
 
-/// <summary>The system calls of <c>vmm run</c> from before its kernel is read to its end. Devices add their own
+/// <summary>The system calls of <c>vmm run</c> and <c>vmm exec</c> from before the kernel is read to their end. Devices add their own
 /// (<see cref="Devices.Virtio.VirtioDevice.DriverCalls"/>).</summary>
 /// <remarks>The table in docs/security.md says of each of them what can be done with it; a test compares the two.</remarks>
 internal static class MachineSystemCalls
@@ -37,11 +37,18 @@ internal static class MachineSystemCalls
             KvmIoctls.SetSignalMask, KvmIoctls.GetTscKhz),
     ];
 
-    /// <summary>What they do where the serial port is the terminal.</summary>
-    public static IReadOnlyList<SystemCallRule> Tty { get; } =
+    /// <summary>What they do where this process's terminal is the guest's, or its command's.</summary>
+    public static IReadOnlyList<SystemCallRule> OwnTerminal { get; } = [SystemCallRule.Requests(Terminal.Requests), Getpgrp];
+
+    /// <summary>What they do besides where the serial port is the terminal, on which Ctrl-A z stops the job.</summary>
+    public static IReadOnlyList<SystemCallRule> Job { get; } =
     [
-        SystemCallRule.Requests(Terminal.Requests),
-        Getpgrp,
         new(Kill, "pid is 0, sig is SIGTSTP", IsOneOf(0, 0), IsOneOf(1, (uint)ProcessStop.Number)),
+    ];
+
+    /// <summary>What <c>vmm exec</c> does besides, for the streams of its command.</summary>
+    public static IReadOnlyList<SystemCallRule> Streams { get; } =
+    [
+        new(Dup2, "newfd is 1", IsOneOf(1, 1)),     // whoever reads the output is told of its end: StandardStream.Replace
     ];
 }

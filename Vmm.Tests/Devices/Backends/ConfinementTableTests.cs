@@ -43,7 +43,9 @@ public partial class ConfinementTableTests
         ("vCPUs: `--vdpa`", VhostVdpa.OwnSystemCalls),
         ("vCPUs: vhost-user", VhostUserFrontend.OwnersCalls),
         ("others", MachineSystemCalls.Machine),
-        ("others: `--serial tty`", MachineSystemCalls.Tty),
+        ("others: terminal", MachineSystemCalls.OwnTerminal),
+        ("others: `--serial tty`", MachineSystemCalls.Job),
+        ("others: `vmm exec`", MachineSystemCalls.Streams),
         ("others: `--net tap=`", NetDevice.LinkCalls),
         ("others: vhost-user", VhostUserFrontend.ConnectingCalls),
     ];
@@ -54,7 +56,7 @@ public partial class ConfinementTableTests
 
     [Test]
     public void Table_OfTheMachine_HasTheSameCalls() =>
-        Assert.That(Documented("\n### What `vmm run` can call\n"), Is.EquivalentTo(InCode(s_machine)));
+        Assert.That(Documented("\n### What the VMM can call\n"), Is.EquivalentTo(InCode(s_machine)));
 
     [Test]
     public void Rules_WithArgumentsInWords_HaveConditions()

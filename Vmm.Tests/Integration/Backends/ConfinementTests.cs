@@ -18,7 +18,7 @@ public class ConfinementTests : BackendTest
     private const int TapNumber = 92;
 
     // Every kind of back-end, as they hold different descriptors and may do different things.
-    private static readonly string[] s_kinds = ["blk", "blk threads", "net tap", "net udp", "rng", "console pty", "console file", "vsock"];
+    internal static readonly string[] Kinds = ["blk", "blk threads", "net tap", "net udp", "rng", "console pty", "console file", "vsock"];
 
     private string _injector = "";
 
@@ -27,10 +27,10 @@ public class ConfinementTests : BackendTest
     {
         if (!VmmProcess.IsNative)
             Assert.Ignore("only the native binary is confined: set VMM_BINARY");
-        _injector = SystemCallInjector.Build(Scratch);
+        _injector = SystemCallInjector.Build();
     }
 
-    [TestCaseSource(nameof(s_kinds))]
+    [TestCaseSource(typeof(ConfinementTests), nameof(Kinds))]
     public void Threads_HaveAFilterAndNoPrivileges(string kind)
     {
         VmmProcess process = StartServing(kind);
@@ -43,7 +43,7 @@ public class ConfinementTests : BackendTest
         }
     }
 
-    [TestCaseSource(nameof(s_kinds))]
+    [TestCaseSource(typeof(ConfinementTests), nameof(Kinds))]
     public void Escapes_OnEveryThread_AreRefusedAndItServesOn(string kind)
     {
         VmmProcess process = StartServing(kind, out FrontEndDriver frontEnd);
@@ -62,7 +62,7 @@ public class ConfinementTests : BackendTest
         Assert.That(frontEnd.Get(VhostUserRequest.GetFeatures), Is.Not.Zero);
     }
 
-    [TestCaseSource(nameof(s_kinds))]
+    [TestCaseSource(typeof(ConfinementTests), nameof(Kinds))]
     public void Requests_OnEveryDescriptor_AreRefused(string kind)
     {
         VmmProcess process = StartServing(kind);
@@ -83,7 +83,7 @@ public class ConfinementTests : BackendTest
     }
 
     // Nothing is open by which a process reaches more than its device: no socket for interfaces, no directory, no other process.
-    [TestCaseSource(nameof(s_kinds))]
+    [TestCaseSource(typeof(ConfinementTests), nameof(Kinds))]
     public void Descriptors_AreOfTheDeviceOnly(string kind)
     {
         VmmProcess process = StartServing(kind);

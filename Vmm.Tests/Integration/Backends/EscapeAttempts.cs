@@ -205,9 +205,4 @@ public static class EscapeAttempts
         new("finit_module", "0", "@", "0"),
         new("kexec_load", "0", "0", "0", "0"),
     ];
-
-    /// <summary>All names, and those of calls that tests make besides.</summary>
-    public static IEnumerable<string> Names =>
-        Possible.Concat(Others).Concat(Deadly).Select(call => call.Name)
-            .Concat(["connect", "ioctl", "clone3", "sendmsg", "recvmsg", "accept4", "memfd_create", "eventfd2", "epoll_create1", "timerfd_create", "ftruncate", "pread64", "mkdirat", "symlinkat"]).Distinct();
 }

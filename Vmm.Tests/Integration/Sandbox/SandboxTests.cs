@@ -9,14 +9,14 @@ using Vmm.Vhost.User.Protocol;
 
 namespace Vmm.Tests.Integration.Sandbox;
 
-/// <summary>What <c>vmm run</c> can still do while its guest runs, seen from inside: on each of its threads, as whoever takes it over would.</summary>
+/// <summary>What <c>vmm run</c> and <c>vmm exec</c> can still do while their guest runs, seen from inside: on each of its threads, as whoever takes it over would.</summary>
 public class SandboxTests : KvmTest
 {
     private const int Eperm = 1, Eacces = 13, Enosys = 38;
     private const int TapNumber = 94;
 
     // Machines whose VMM holds different descriptors, and may do different things.
-    private static readonly string[] s_kinds = ["plain", "tap", "vsock", "disk", "socket", "server"];
+    internal static readonly string[] Kinds = ["plain", "tap", "vsock", "disk", "socket", "server", "exec"];
 
     private string _injector = "";
 
@@ -25,10 +25,10 @@ public class SandboxTests : KvmTest
     {
         if (!VmmProcess.IsNative)
             Assert.Ignore("only the native binary is confined: set VMM_BINARY");
-        _injector = SystemCallInjector.Build(Scratch);
+        _injector = SystemCallInjector.Build();
     }
 
-    [TestCaseSource(nameof(s_kinds))]
+    [TestCaseSource(typeof(SandboxTests), nameof(Kinds))]
     public void Threads_HaveAFilterAndNoPrivileges(string kind)
     {
         VmmProcess process = StartRunning(kind);
@@ -43,16 +43,18 @@ public class SandboxTests : KvmTest
         string[] names = [.. threads.Select(thread => ProcessThreads.Name(process.Id, thread))];
         Assert.That(names, Has.Member("vcpu0").And.Member("vcpu1").And.No.Member("starter"));
         Assert.That(names.Length, Is.GreaterThanOrEqualTo(6), "the main one, the runtime's two, two vCPUs', the console's");
+        if (kind == "exec")
+            Assert.That(names, Has.Member("agent").And.Member("kernel log"));
     }
 
-    [TestCaseSource(nameof(s_kinds))]
+    [TestCaseSource(typeof(SandboxTests), nameof(Kinds))]
     public void Escapes_OnEveryThread_AreRefusedAndTheGuestRunsOn(string kind)
     {
         VmmProcess process = StartRunning(kind);
         // And VMs of another type than the machine's.
         InjectedCall[] calls = [.. EscapeAttempts.Possible, .. EscapeAttempts.Others, new("ioctl", "0", "0xAE01", "1"), new("ioctl", "0", "0xAE01", "0x100000000")];
         // What a back-end in another process takes; a socket pair of its own, and whether a process is there, reach nothing.
-        if (kind is "disk" or "socket" or "server")
+        if (kind is "disk" or "socket" or "server" or "exec")
             calls = [.. calls.Where(call => call is not { Name: "socketpair" or "pidfd_open" } and not { Name: "getsockopt", Arguments: [_, _, "17", ..] })];
         Assert.That(calls, Has.Length.GreaterThan(100));
         var attacked = new List<string>();
@@ -68,13 +70,15 @@ public class SandboxTests : KvmTest
         Assert.That(attacked, Has.Member("vcpu0").And.Member("vcpu1").And.Member(ProcessThreads.Name(process.Id, process.Id)));
         if (kind != "plain")
             Assert.That(attacked, Has.Member("device events"));
+        if (kind == "exec")
+            Assert.That(attacked, Has.Member("agent").And.Member("kernel log"));
         Assert.That(attacked, Has.Count.GreaterThanOrEqualTo(5));
-        PressPowerButton(process);
+        End(process, kind);
     }
 
     // By itself a vCPU's thread makes no VM, no thread, no memory that others could map, and accepts no connection. That keeps a mistake small. It is no wall: the threads
     // have one memory, and whoever controls one of them can have another one do it.
-    [TestCaseSource(nameof(s_kinds))]
+    [TestCaseSource(typeof(SandboxTests), nameof(Kinds))]
     public void Vcpu_WhatOtherThreadsDo_IsRefused(string kind)
     {
         VmmProcess process = StartRunning(kind);
@@ -85,18 +89,18 @@ public class SandboxTests : KvmTest
             new("epoll_create1", "0"), new("timerfd_create", "1", "0"), new("prctl", "15", "@a"), new("ftruncate", "0", "0"), new("pread64", "0", "0", "0", "0"),
             new("fcntl", "0", "2", "1"), new("kill", "0", "20"), new("ioctl", "0", "0x5402", "0"), new("ioctl", "0", "0xAE01", "0"), new("ioctl", "0", "0xAE41", "0"),
             new("ioctl", "0", "0x4020AE46", "0"), new("ioctl", "0", "0x4020AE76", "0"), new("ioctl", "0", "0x4068AEA3", "0"), new("socketpair", "1", "1", "0", "0"),
-            new("pidfd_open", "1", "0"), new("socket", "1", "1", "0"), new("connect", "0", "0", "0"),
+            new("pidfd_open", "1", "0"), new("socket", "1", "1", "0"), new("connect", "0", "0", "0"), new("dup2", "0", "1"),
         ];
         long?[] results = SystemCallInjector.Calls(_injector, vcpu, calls);
         for (int i = 0; i < calls.Length; i++)
             Assert.That(results[i], Is.EqualTo(-Eperm), $"{calls[i]}");
         if (kind == "plain")
             Assert.That(SystemCallInjector.Calls(_injector, vcpu, [new("sendmsg", "0", "0", "0"), new("recvmsg", "0", "0", "0")]), Is.All.EqualTo(-Eperm));
-        PressPowerButton(process);
+        End(process, kind);
     }
 
     // On each descriptor: what the table lists, and nothing else.
-    [TestCaseSource(nameof(s_kinds))]
+    [TestCaseSource(typeof(SandboxTests), nameof(Kinds))]
     public void Requests_OnEveryDescriptor_AreRefused(string kind)
     {
         VmmProcess process = StartRunning(kind);
@@ -116,7 +120,7 @@ public class SandboxTests : KvmTest
         }
     }
 
-    [TestCaseSource(nameof(s_kinds))]
+    [TestCaseSource(typeof(SandboxTests), nameof(Kinds))]
     public void Descriptors_AreOfTheMachineOnly(string kind)
     {
         VmmProcess process = StartRunning(kind);
@@ -133,14 +137,14 @@ public class SandboxTests : KvmTest
     [TestCaseSource(typeof(EscapeAttempts), nameof(EscapeAttempts.Deadly))]
     public void Call_ThatABreakInGoesOnWith_EndsTheProcess(InjectedCall call)
     {
-        foreach (string name in (string[])["main", "vcpu0"])
+        foreach ((string kind, string name) in ((string, string)[])[("plain", "main"), ("plain", "vcpu0"), ("exec", "main"), ("exec", "vcpu0")])
         {
-            VmmProcess process = StartRunning("plain");
+            VmmProcess process = StartRunning(kind);
             int thread = name == "main" ? process.Id : ProcessThreads.Of(process.Id).First(thread => ProcessThreads.Name(process.Id, thread) == name);
             long? result = SystemCallInjector.Call(_injector, thread, call.Name, call.Arguments);
             if (result == long.MinValue)
                 Assert.Ignore($"the C library's headers here do not know {call.Name}");
-            Assert.That(result, Is.Null, $"{call} in {name}");
+            Assert.That(result, Is.Null, $"{call} in {name} of {kind}");
             Assert.That(process.WaitForEnd().ExitCode, Is.EqualTo(128 + 31), "SIGSYS");
         }
     }
@@ -148,13 +152,14 @@ public class SandboxTests : KvmTest
     // Landlock and capabilities alone, where a kernel did not filter calls.
     [TestCase("plain")]
     [TestCase("disk")]
+    [TestCase("exec")]
     public void Files_WithoutTheFilter_AreOutOfReachOnEveryThread(string kind)
     {
         if (Landlock.Version == 0)
             Assert.Ignore("this kernel has no Landlock");
         string file = Path.Combine(Scratch, "file");
         File.WriteAllText(file, "");
-        int process = Keep(new UnfilteredProcess(_injector, [VmmProcess.Command[0], .. CommandOf(kind), "--serial", $"file={Scratch}/console"])).Id;
+        int process = Keep(new UnfilteredProcess(_injector, [VmmProcess.Command[0], .. CommandOf(kind, kind == "exec" ? ["--dmesg", $"{Scratch}/console"] : ["--serial", $"file={Scratch}/console"])])).Id;
         Eventually.True(() => File.Exists($"{Scratch}/console") && File.ReadAllText($"{Scratch}/console").Contains("ready", StringComparison.Ordinal), () => "the guest does not run");
         InjectedCall[] calls =
         [
@@ -178,12 +183,14 @@ public class SandboxTests : KvmTest
         Assert.That(attacked, Is.GreaterThanOrEqualTo(4), "the main one, the runtime's, the console's");
     }
 
-    [Test]
-    public void Off_NothingIsGivenUp()
+    [TestCase("plain")]
+    [TestCase("exec")]
+    public void Off_NothingIsGivenUp(string kind)
     {
-        VmmProcess process = StartReady("powerbutton", "--sandbox", "off");
+        VmmProcess process = StartRunning(kind, "--sandbox", "off");
         Assert.That(ProcessThreads.Status(process.Id, process.Id), Does.Contain("NoNewPrivs:\t0\n").And.Contain("Seccomp:\t0\n"));
-        PressPowerButton(process);
+        End(process, kind);
+        Assert.That(Directory.GetFileSystemEntries(Temporary), Is.Empty);
     }
 
     [Test]
@@ -199,7 +206,7 @@ public class SandboxTests : KvmTest
                 .And.Contain("Gid:\t54322\t54322\t54322\t54322\n").And.Match("\nGroups:\\s*\n"));
         }
         Assert.That(new FileInfo($"/proc/{process.Id}/root").LinkTarget, Is.EqualTo(root));
-        Assert.That(LibC.kill(Backend(), LibC.SIGKILL), Is.Zero);
+        Assert.That(LibC.kill(Started("backend"), LibC.SIGKILL), Is.Zero);
         process.WaitForErrors("the back-end is back");
         PressPowerButton(process);
         Assert.That(Directory.GetFileSystemEntries(Temporary), Is.Empty);
@@ -238,27 +245,41 @@ public class SandboxTests : KvmTest
         Assert.That((shell.ExitCode, output), Is.EqualTo((0, "hello from the guest\n")));
     }
 
-    [Test]
-    public void Spawner_VmmKilled_EndsAndRemovesItsSockets()
+    [TestCase("disk", 3, Description = "the VMM, its spawner and the back-end")]
+    [TestCase("exec", 4, Description = "another back-end")]
+    public void Spawner_VmmKilled_EndsAndRemovesItsSockets(string kind, int processes)
     {
-        VmmProcess process = StartRunning("disk");
-        Assert.That(ProcFs.ProcessesWithEnvironment(VmmProcess.Mark), Has.Length.EqualTo(3), "the VMM, its spawner and the back-end");
+        VmmProcess process = StartRunning(kind);
+        Assert.That(ProcFs.ProcessesWithEnvironment(VmmProcess.Mark), Has.Length.EqualTo(processes));
         process.Signal(LibC.SIGKILL);
         process.WaitForEnd();
         Eventually.True(() => ProcFs.ProcessesWithEnvironment(VmmProcess.Mark).Length == 0, () => "processes are left");
         Assert.That(Directory.GetFileSystemEntries(Temporary), Is.Empty);
     }
 
+    // Nobody reads a pipe of its own.
     [Test]
-    public void Backend_Killed_IsStartedAgainByTheSpawner()
+    public void Spawner_ItsErrors_GoWhereThoseOfTheVmmGo()
     {
-        VmmProcess process = StartRunning("disk", "--log-level", "info");
-        int backend = Backend();
+        VmmProcess process = StartRunning("disk");
+        int spawner = Started("spawner");
+        foreach (int number in (int[])[1, 2])
+            Assert.That(new FileInfo($"/proc/{spawner}/fd/{number}").LinkTarget, Is.EqualTo(new FileInfo($"/proc/{process.Id}/fd/2").LinkTarget));
+        PressPowerButton(process);
+    }
+
+    [TestCase("disk", "blk")]
+    [TestCase("exec", "fs")]
+    [TestCase("exec", "vsock")]
+    public void Backend_Killed_IsStartedAgainByTheSpawner(string kind, string device)
+    {
+        VmmProcess process = StartRunning(kind, "--log-level", "info");
+        int backend = Started("backend", device);
         Assert.That(LibC.kill(backend, LibC.SIGKILL), Is.Zero);
         process.WaitForErrors("ended with signal 9");
         process.WaitForErrors("the back-end is back");
-        Assert.That(Backend(), Is.Not.EqualTo(backend));
-        PressPowerButton(process);
+        Assert.That(Started("backend", device), Is.Not.EqualTo(backend));
+        End(process, kind);
         Assert.That(Directory.GetFileSystemEntries(Temporary), Is.Empty);
     }
 
@@ -285,8 +306,9 @@ public class SandboxTests : KvmTest
         Assert.That(process.WaitForEnd().Errors, Is.Empty);
     }
 
-    private static int Backend() => ProcFs.ProcessesWithEnvironment(VmmProcess.Mark)
-        .Single(id => File.ReadAllText($"/proc/{id}/cmdline").Contains("backend", StringComparison.Ordinal));
+    // The one whose first arguments are these.
+    private static int Started(params string[] arguments) => ProcFs.ProcessesWithEnvironment(VmmProcess.Mark)
+        .Single(id => File.ReadAllText($"/proc/{id}/cmdline").Contains($"\0{string.Join('\0', arguments)}\0", StringComparison.Ordinal));
 
     private VmmProcess StartRunning(string kind, params string[] options) => StartRunning(kind, out _, options);
 
@@ -296,10 +318,13 @@ public class SandboxTests : KvmTest
         backend = null!;
         if (kind == "socket")
             backend = Keep(new FakeBackend(Path.Combine(Scratch, "peer")) { Config = new byte[60] }.Start());
-        VmmProcess process = StartVmm([.. CommandOf(kind), .. options]);
+        VmmProcess process = StartVmm(CommandOf(kind, options));
         if (kind == "server")
             StartVmm("backend", "rng", "--client", "--socket-path", Path.Combine(Scratch, "server"));
-        process.WaitForOutput("ready\n");
+        if (kind == "exec")
+            process.WaitForErrors("ready\n");     // --dmesg -
+        else
+            process.WaitForOutput("ready\n");
         Eventually.True(
             () => ProcessThreads.Of(process.Id).Count(thread => ProcessThreads.Name(process.Id, thread).StartsWith("vcpu", StringComparison.Ordinal)
                 && ProcessThreads.IsWaiting(process.Id, thread)) == 2,
@@ -308,16 +333,9 @@ public class SandboxTests : KvmTest
         return process;
     }
 
-    private VmmProcess StartReady(string payload, params string[] options)
+    private string[] CommandOf(string kind, params string[] options)
     {
-        VmmProcess process = Start(payload, options);
-        process.WaitForOutput("ready\n");
-        return process;
-    }
-
-    private string[] CommandOf(string kind)
-    {
-        string[] run = ["run", "--kernel", Payloads.Path("powerbutton"), "--cpus", "2"];
+        string[] machine = ["--kernel", Payloads.Path("powerbutton"), "--cpus", "2", .. options], run = ["run", .. machine];
         switch (kind)
         {
             case "tap":
@@ -336,9 +354,24 @@ public class SandboxTests : KvmTest
                 return [.. run, "--disk", $"socket={Path.Combine(Scratch, "peer")}"];
             case "server":
                 return [.. run, "--vhost-user", $"type=rng,socket={Path.Combine(Scratch, "server")},server=on"];
+            // No agent answers in such a guest: it runs until a signal ends it.
+            case "exec":
+                return ["exec", .. machine, .. options.Contains("--dmesg") ? Array.Empty<string>() : ["--dmesg", "-"], "--", "true"];
             default:
                 return run;
         }
+    }
+
+    private static void End(VmmProcess process, string kind)
+    {
+        if (kind != "exec")
+        {
+            PressPowerButton(process);
+            return;
+        }
+        process.Signal(LibC.SIGTERM);
+        VmmResult result = process.WaitForEnd();
+        Assert.That((result.ExitCode, result.Output), Is.EqualTo((128 + LibC.SIGTERM, "")), result.Summary);
     }
 
     private static void PressPowerButton(VmmProcess process)

@@ -29,6 +29,7 @@ public enum SystemCallNumber
     Mremap = 25,
     Mincore = 27,
     Madvise = 28,
+    Dup2 = 33,
     Nanosleep = 35,
     Getpid = 39,
     Socket = 41,

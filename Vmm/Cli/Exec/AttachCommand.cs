@@ -1,5 +1,8 @@
+using Vmm.Devices.Backends;
 using Vmm.Guest;
+using Vmm.Sandbox;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.Confinement;
 
 namespace Vmm.Cli.Exec;
 
@@ -8,13 +11,22 @@ internal static class AttachCommand
 {
     private const int User1 = 10, WindowChange = 28, Continue = 18;     // signal(7)
 
-    /// <summary>Runs the command of <paramref name="session"/> in the guest called <paramref name="name"/>.</summary>
-    /// <exception cref="VmmException">There is no such guest.</exception>
-    public static CommandEnd Run(string name, AgentSession session)
+    /// <summary>Runs the command of <paramref name="session"/> in the guest called <paramref name="name"/>. Once it is connected, this process is confined as a
+    /// back-end is: the guest is at the other end.</summary>
+    /// <param name="name">The guest's name.</param>
+    /// <param name="session">The command.</param>
+    /// <param name="jail">Null if this process is not to be confined.</param>
+    /// <param name="calls">The system calls of the command's streams.</param>
+    /// <exception cref="VmmException">There is no such guest, or the kernel does not confine this process.</exception>
+    public static CommandEnd Run(string name, AgentSession session, JailOptions? jail, IReadOnlyList<SystemCallRule> calls)
     {
-        using var signals = new StopSignals();
-        int signal = 0;
         UnixSocket socket = GuestDirectory.Connect(name);
+        var confinement = new Confinement { Calls = calls, SendsDescriptors = false };
+        bool isConfined = false;
+        if (jail is not null)
+            MachineSandbox.Explain(jail, () => isConfined = confinement.GiveUpPrivileges());
+        using var signals = new StopSignals();      // on a thread that is confined from its beginning
+        int signal = 0;
         signals.Attach(Forward);
         signals.Handle(User1, () => Forward(User1));
         signals.Handle(WindowChange, session.Resize);
@@ -24,6 +36,8 @@ internal static class AttachCommand
             session.RestoreTerminal();
             ProcessStop.Now();
         });
+        if (isConfined)
+            MachineSandbox.Explain(jail!, confinement.GiveUpSystemCalls);
         CommandEnd end = session.Run(socket);
         return end.Kind == CommandEndKind.Lost && signal != 0 ? new CommandEnd(CommandEndKind.Unresponsive, signal) : end;
 

@@ -1,8 +1,10 @@
 using NLog;
 using Vmm.Guest;
 using Vmm.Machine;
+using Vmm.Sandbox;
 using Vmm.Serial;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.Confinement;
 
 namespace Vmm.Cli.Exec;
 
@@ -31,14 +33,18 @@ internal static class ExecCommand
         FileDescriptor? input = StandardStream.Input, error = StandardStream.Error, written = StandardStream.Output;
         GuestCommand command = ExecOptionsReader.ReadCommand(options, (IsTerminal(input), IsTerminal(written), IsTerminal(error)));
         TimeSpan? timeout = ExecOptionsReader.ReadTimeout(options);
-        using var session = new AgentSession(
-            command, new HostStreams(input, written, error, command.HasTerminal, closesOutput: written is not null), timeout);
+        JailOptions? jail = SandboxOption.Parse(new RunOptions { Sandbox = options.Sandbox });
+        var streams = new HostStreams(input, written, error, command.HasTerminal, closesOutput: written is not null);
+        using var session = new AgentSession(command, streams, timeout);
+        IReadOnlyList<SystemCallRule> calls = [.. MachineSystemCalls.Streams, .. streams.HasTerminal ? MachineSystemCalls.OwnTerminal : []];
         if (options.Attach is string name)
-            return new ExecReport(command, options.Quiet, timeout, null).Tell(null, AttachCommand.Run(name, session));
-        return Run(options, command, session, timeout, output, phases);
+            return new ExecReport(command, options.Quiet, timeout, null).Tell(null, AttachCommand.Run(name, session, jail, calls));
+        return Run(options, command, session, timeout, output, phases, jail, calls);
     }
 
-    private static int Run(ExecOptions options, GuestCommand command, AgentSession session, TimeSpan? timeout, TextWriter output, ExecPhases? phases)
+    private static int Run(
+        ExecOptions options, GuestCommand command, AgentSession session, TimeSpan? timeout, TextWriter output, ExecPhases? phases, JailOptions? jail,
+        IReadOnlyList<SystemCallRule> calls)
     {
         GuestKernel kernel = KernelSearch.Find(options.Kernel, options.Modules);
         ModulePlan modules = new KernelModules(kernel).Plan(ExecOptionsReader.Drivers(options));
@@ -52,9 +58,16 @@ internal static class ExecCommand
         RunCommand.RequireVirtualisation(options.Force, kernel.ImagePath);
         using GuestDirectory directory = options.Name is string name ? GuestDirectory.Claim(name) : GuestDirectory.Create();
         MachineConfig config = RunOptionsReader.Read(ExecOptionsReader.ToRun(options, kernel.ImagePath, initramfs.Path, directory.Socket));
+        using var process = new MachineProcess(jail, hasDevices: true);     // before the first thread, that of the log
         using var listener = UnixListener.Listen(directory.AgentSocket);
         using var log = new KernelLog(OpenDmesg(options.Dmesg ?? (options.Verbose ? "-" : null)));
-        var run = new ExecRun(config with { Serial = new SerialConfig(SerialKind.Descriptor, Descriptor: log.Writing) }, session, listener);
+        if (process.Sandbox is { } sandbox)
+        {
+            sandbox.Allow(calls);
+            directory.LeaveTo(sandbox.Spawner);
+            listener.LeaveFile();
+        }
+        var run = new ExecRun(config with { Serial = new SerialConfig(SerialKind.Descriptor, Descriptor: log.Writing) }, process, session, listener);
         (MachineEnd? machine, CommandEnd end) = run.Run();
         log.WaitForEnd();
         if (session.Times.Ended != 0)

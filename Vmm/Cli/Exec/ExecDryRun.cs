@@ -30,6 +30,7 @@ internal static class ExecDryRun
         Add("on-panic", run.OnPanic);
         Add("decompress", run.Decompress);
         Add("entry", run.Entry);
+        Add("sandbox", run.Sandbox);
         text.AppendLine().AppendLine().AppendLine("In the initramfs:");
         foreach (string file in initramfs.Files)
             text.AppendLine($"  {file}");

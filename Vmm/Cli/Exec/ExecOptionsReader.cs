@@ -143,6 +143,7 @@ internal static class ExecOptionsReader
             Decompress = options.Decompress,
             Entry = options.Entry,
             Force = options.Force,
+            Sandbox = options.Sandbox,
             LogLevel = options.LogLevel,
         };
     }

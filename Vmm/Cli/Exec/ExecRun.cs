@@ -5,7 +5,7 @@ using Vmm.Vhost.Native;
 namespace Vmm.Cli.Exec;
 
 /// <summary>A guest and the command in it, until both have ended: whichever ends first ends the other.</summary>
-internal sealed class ExecRun(MachineConfig config, AgentSession session, UnixListener listener)
+internal sealed class ExecRun(MachineConfig config, MachineProcess process, AgentSession session, UnixListener listener)
 {
     private const int Hangup = 1, Interrupt = 2, Quit = 3, User1 = 10, User2 = 12, Terminate = 15, Continue = 18, WindowChange = 28;   // signal(7)
 
@@ -23,12 +23,12 @@ internal sealed class ExecRun(MachineConfig config, AgentSession session, UnixLi
     /// <exception cref="VmmException">The machine cannot be made, or the agent does not keep to the protocol.</exception>
     public (MachineEnd? Machine, CommandEnd Command) Run()
     {
-        using var signals = new StopSignals();
+        StopSignals signals = process.Signals;
         Thread? agent = null;
         try
         {
             MachineEnd end;
-            using (var machine = new VirtualMachine(config, cancellation: signals.Token))
+            using (var machine = new VirtualMachine(config, process.Sandbox, signals.Token))
             {
                 signals.Attach(number => Forward(machine, number));
                 signals.Handle(User1, () => Forward(machine, User1));
