@@ -126,7 +126,7 @@ check "vmm help" 30 "$vmm" --help
 in_bash "vmm with a missing kernel" 30 one_line_error 1 "$vmm" run --kernel /nonexistent/vmlinuz
 in_bash "vmm with a wrong option" 30 one_line_error 2 "$vmm" run --nonsense
 in_bash "vmm check" 30 same_answer
-check "test guests" 300 bash -c 'for what in cloud generic tools debian; do firmware/guest/build $what || exit; done'
+check "test guests" 300 bash -c 'for what in cloud generic tools debian inject; do firmware/guest/build $what || exit; done; firmware/payloads/build artifacts/payloads'
 export VMM_BINARY=$vmm
 unit_seconds=1500
 [ "${VMM_TESTS-}" != full ] || unit_seconds=7200 # an hour of resets
