@@ -1,4 +1,5 @@
 using NUnit.Framework;
+using Vmm.Devices.Spawning;
 using Vmm.Guest;
 using Vmm.Vhost.Native;
 
@@ -59,6 +60,23 @@ public sealed class GuestDirectoryTests
         using (GuestDirectory.Claim(_name))
             Assert.That(File.Exists(Path.Combine(path, "left")), Is.False);
         Assert.That(Directory.Exists(path), Is.False);
+    }
+
+    [Test]
+    public void LeaveTo_Spawner_RemovesItAtItsEnd()
+    {
+        using GuestDirectory directory = GuestDirectory.Claim(_name);
+        string path = Path.GetDirectoryName(directory.Socket)!;
+        using (var spawner = new LocalSpawner())
+        {
+            directory.LeaveTo(spawner);
+            File.WriteAllText(Path.Combine(path, "in it"), "");
+        }
+        Assert.That(Directory.Exists(path), Is.False);
+        Directory.CreateDirectory(path);
+        directory.Dispose();
+        Assert.That(Directory.Exists(path), "it is not this process's to remove");
+        Directory.Delete(path);
     }
 
     [Test]

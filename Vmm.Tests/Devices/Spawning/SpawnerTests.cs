@@ -146,6 +146,7 @@ public sealed class SpawnerTests
     public void End_OfTheOtherSide_EndsProgramsAndRemovesSockets()
     {
         string ours = InDirectory("ours"), replaced = InDirectory("replaced"), besides = InDirectory("besides");
+        string directory = Directory.CreateDirectory(InDirectory("directory")).FullName, another = Directory.CreateDirectory(InDirectory("another")).FullName;
         using var listener = UnixListener.Listen(ours);
         listener.LeaveFile();
         using (UnixListener before = UnixListener.Listen(replaced))
@@ -158,8 +159,13 @@ public sealed class SpawnerTests
         spawner.RemoveAtEnd(ours);
         spawner.RemoveAtEnd(replaced);
         File.Delete(replaced);
-        using UnixListener another = UnixListener.Listen(replaced);
+        using UnixListener other = UnixListener.Listen(replaced);
         listener.Dispose();
+        spawner.RemoveAtEnd(directory);
+        spawner.RemoveAtEnd(another);
+        File.WriteAllText(Path.Combine(directory, "file"), "");
+        Directory.Delete(another);
+        Directory.CreateDirectory(another);
 
         spawner.Dispose();
         Assert.That(_server.Join(Patience));
@@ -168,6 +174,8 @@ public sealed class SpawnerTests
         Assert.That(File.Exists(ours), Is.False);
         Assert.That(File.Exists(besides), Is.False);
         Assert.That(File.Exists(replaced), "another's socket of that name");
+        Assert.That(Directory.Exists(directory), Is.False);
+        Assert.That(Directory.Exists(another), "another directory of that name");
     }
 
     // A process that was taken over keeps its end of the connection open by sending it, so that it is in the connection itself.
