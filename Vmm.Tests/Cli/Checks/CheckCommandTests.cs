@@ -63,7 +63,7 @@ public class CheckCommandTests
     public void Run_Landlock_SaysWhatItsVersionKeepsAway()
     {
         _host.LandlockVersion = 6;
-        Assert.That(Run().Lines, Has.Member("ok       Landlock: version 6 keeps vmm run and back-ends from files, TCP, abstract sockets"));
+        Assert.That(Run().Lines, Has.Member("ok       Landlock: version 6 keeps vmm run, vmm exec and back-ends from files, TCP, abstract sockets"));
     }
 
     [Test]
