@@ -30,7 +30,7 @@ public class CpuOptionTests : KvmTest
     private static bool HostHas(string keys)
     {
         using var kvm = new KvmSystem();
-        KvmCpuidEntry2[] listed = kvm.GetSupportedCpuid();
+        KvmCpuidEntry2[] listed = kvm.SupportedCpuid.ToArray();
         return keys switch
         {
             "nested=on" => Lists(1, "vmx") || Lists(0x8000_0001, "svm"),

@@ -6,6 +6,7 @@ namespace Vmm.Kvm;
 internal sealed class KvmSystem : IDisposable
 {
     private readonly KvmDevice _device;
+    private KvmCpuidEntry2[]? _cpuid;
 
     /// <summary>Opens /dev/kvm.</summary>
     /// <exception cref="ErrnoException">It cannot be opened; the message says what to do.</exception>
@@ -40,8 +41,8 @@ internal sealed class KvmSystem : IDisposable
     /// <inheritdoc cref="KvmDevice.CreateVm"/>
     public KvmVm CreateVm() => _device.CreateVm();
 
-    /// <inheritdoc cref="KvmDevice.GetSupportedCpuid"/>
-    public KvmCpuidEntry2[] GetSupportedCpuid() => _device.GetSupportedCpuid();
+    /// <summary>The CPUID entries that this host's KVM can give a guest. They are asked for once: KVM takes a good part of a millisecond to make them.</summary>
+    public ReadOnlySpan<KvmCpuidEntry2> SupportedCpuid => _cpuid ??= _device.GetSupportedCpuid();
 
     /// <inheritdoc/>
     public void Dispose() => _device.Dispose();

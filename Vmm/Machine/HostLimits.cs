@@ -34,7 +34,7 @@ internal static class HostLimits
     }
 
     /// <summary>The first guest-physical address that no processor of this host can name.</summary>
-    public static ulong AddressEnd(KvmSystem kvm) => 1UL << AddressBits(kvm.GetSupportedCpuid());
+    public static ulong AddressEnd(KvmSystem kvm) => 1UL << AddressBits(kvm.SupportedCpuid);
 
     private static int AddressBits(ReadOnlySpan<KvmCpuidEntry2> cpuid)
     {

@@ -58,7 +58,7 @@ internal sealed class PowerCycle : IDisposable
                 TscDeadline = tscDeadline,
                 TscKilohertz = tscKilohertz,
                 Brand = HostBrand.Read(),
-            }.Make(kvm.GetSupportedCpuid());
+            }.Make(kvm.SupportedCpuid);
             for (int i = 0; i < config.Cpus; i++)
             {
                 KvmVcpu vcpu = i == 0 ? boot : vm.CreateVcpu(i);
