@@ -1,6 +1,8 @@
 using NUnit.Framework;
 using Vmm.Boot;
 using Vmm.Vhost.Memory;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.FileSystem;
 
 namespace Vmm.Tests.Boot;
 
@@ -62,6 +64,25 @@ public sealed class BzImageTests
 
         Assert.That(entry, Is.EqualTo(new BootEntry(BootMode.Long64, expected + 0x200, BootLayout.BootParams)));
         Guest.AssertEqual(memory, expected, image.AsSpan(BzImageBuilder.KernelOffset), "the packed kernel");
+    }
+
+    // The host need not find memory for zeros, nor clear it.
+    [Test]
+    public void Load_SegmentOfZeros_TakesNoMemory()
+    {
+        const int zeros = 24 << 20;
+        byte[] elf = new ElfBuilder().Build();
+        byte[] padded = [.. elf, .. new byte[zeros]];
+        ElfBuilder.AddSegment(padded, 1, elf.Length, ElfBuilder.Text + 0x10_0000 + ((ulong)elf.Length & 0xFFF), zeros, zeros);
+        using var file = new TempFile(new BzImageBuilder { Payload = Packer.Pack("lz4", padded) }.Build());
+        using GuestMemory memory = Guest.Memory();
+
+        Guest.Load(memory, file);
+
+        Guest.AssertKernelIsPlaced(memory, elf.AsSpan().ToArray());
+        using HeldDescriptor held = memory.File.Hold();
+        Assert.That(FileTree.GetStatus(held, out FileStatus status), Is.Zero);
+        Assert.That(status.Blocks * 512, Is.LessThan(zeros / 2));
     }
 
     // In conventional memory it would lie under what the VMM writes there: the command line, page tables.

@@ -69,6 +69,16 @@ public sealed unsafe class MemoryMapping : SafeHandle
         return new MemoryMapping((nint)aligned, length);
     }
 
+    /// <summary>Makes <paramref name="length"/> bytes of memory of its own, all zero, which take pages when they are touched.</summary>
+    /// <exception cref="ErrnoException">There are not so many.</exception>
+    public static MemoryMapping Allocate(ulong length) =>
+        new((nint)Map(null, length, MappingAccess.PrivateZeros, null, LibC.MAP_ANONYMOUS, 0), length);
+
+    /// <summary>All of it, where it has at most 2 GiB - 1. Valid until disposed.</summary>
+    /// <exception cref="ObjectDisposedException">It is unmapped.</exception>
+    // SAFETY: exactly the mapped range.
+    public Span<byte> AsSpan() => new(Pointer, checked((int)Length));
+
     /// <summary>Keeps <paramref name="length"/> bytes of addresses free, for <see cref="Insert"/>.</summary>
     /// <exception cref="ErrnoException">There are not so many.</exception>
     public static MemoryMapping Reserve(ulong length) =>

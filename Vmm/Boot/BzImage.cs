@@ -1,7 +1,6 @@
 using Vmm.Boot.Payload;
 using Vmm.Vhost;
 using Vmm.Vhost.Memory;
-using Vmm.Vhost.Native;
 
 namespace Vmm.Boot;
 
@@ -10,7 +9,6 @@ namespace Vmm.Boot;
 internal static class BzImage
 {
     private const ulong Entry64 = 0x200;    // the 64-bit entry point, from the load address
-    private const uint MinPayload = 32;     // more than the header of any format, and the size at the end
     private const uint Truncatable = 16;    // syssize is rounded up, the file need not be
 
     private static readonly BoundedLog Log = new("Vmm.Boot");
@@ -32,23 +30,13 @@ internal static class BzImage
         // Without a payload there is nothing to unpack: what is in the file runs as it is (memtest86+).
         if (options.GuestDecompression || header.PayloadLength == 0)
             return LoadPacked(memory, file, header, options);
-
-        ulong payload = (ulong)header.KernelOffset + header.PayloadOffset;
-        if (payload + header.PayloadLength > (ulong)file.Length)
-        {
-            throw file.Error(
-                $"truncated: payload_offset 0x{header.PayloadOffset:x} and payload_length 0x{header.PayloadLength:x} reach beyond its {file.Length} bytes");
-        }
-        if (header.PayloadLength < MinPayload)
-            throw file.Error($"payload_length is {header.PayloadLength}: too short for a compressed kernel");
-        using MappedFile view = file.Map();
-        var packed = new MappedRange(view, (int)payload, (int)header.PayloadLength);
-        if (PayloadDecoder.For(packed.Bytes) is not PayloadDecoder decoder)
+        using var payload = PackedPayload.TryOpen(file, header);
+        if (payload is null)
         {
             Log.Info("The kernel's compression is not one that is undone here: it unpacks itself in the guest");
             return LoadPacked(memory, file, header, options);
         }
-        return UnpackedKernel.Load(memory, file, header, packed, decoder, options, initramfsSize);
+        return UnpackedKernel.Load(memory, file, header, payload, options, initramfsSize);
     }
 
     private static LoadedKernel LoadPacked(GuestMemory memory, ImageFile file, SetupHeader header, KernelOptions options)

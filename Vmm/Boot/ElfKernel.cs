@@ -194,6 +194,17 @@ internal sealed class ElfKernel
         return false;
     }
 
+    /// <summary>Where <paramref name="size"/> bytes of the file from <paramref name="offset"/> on are loaded to; null: not all of them are, in one segment.</summary>
+    public ulong? AddressOf(int offset, int size)
+    {
+        foreach (ElfSegment segment in Segments)
+        {
+            if ((ulong)offset >= segment.FileOffset && (ulong)offset + (ulong)size <= segment.FileOffset + segment.FileSize)
+                return segment.Address + ((ulong)offset - segment.FileOffset);
+        }
+        return null;
+    }
+
     private static string MachineName(ushort machine) => machine switch
     {
         3 => "i386",

@@ -12,10 +12,13 @@ internal readonly struct KernelRelocations
     /// <summary>The virtual address of a 64-bit kernel's physical address 0, the low half (__START_KERNEL_map).</summary>
     private const uint VirtualBase = 0x8000_0000;
 
-    private readonly int _start;
-    private readonly int _length;
+    private KernelRelocations(int start, int length) => (Start, Length) = (start, length);
 
-    private KernelRelocations(int start, int length) => (_start, _length) = (start, length);
+    /// <summary>Where the list begins in the unpacked payload.</summary>
+    public int Start { get; }
+
+    /// <summary>Its bytes.</summary>
+    public int Length { get; }
 
     /// <summary>Where the list would be in an unpacked payload: what is behind the ELF file.</summary>
     /// <param name="elf">The ELF file's headers.</param>
@@ -26,15 +29,15 @@ internal readonly struct KernelRelocations
 
     /// <summary>Changes the kernel so that it runs <paramref name="shift"/> bytes higher in its address space.</summary>
     /// <param name="file">The kernel's file, for errors.</param>
-    /// <param name="payload">The unpacked payload, whose end is still as it was unpacked.</param>
+    /// <param name="list">The list's bytes.</param>
     /// <param name="image">The kernel's bytes in guest memory, from its lowest segment to the last byte that comes from the file.</param>
     /// <param name="linkedAt">The physical address that it was linked for; below 1 GiB.</param>
     /// <param name="shift">A multiple of the kernel's alignment.</param>
     /// <returns>False, and nothing has changed, where the list has another form than those that are known.</returns>
     /// <exception cref="VmmException">A place is outside of the kernel.</exception>
-    public bool Apply(ImageFile file, ReadOnlySpan<byte> payload, Span<byte> image, uint linkedAt, uint shift)
+    public static bool Apply(ImageFile file, ReadOnlySpan<byte> list, Span<byte> image, uint linkedAt, uint shift)
     {
-        ReadOnlySpan<uint> words = MemoryMarshal.Cast<byte, uint>(payload.Slice(_start, _length));
+        ReadOnlySpan<uint> words = MemoryMarshal.Cast<byte, uint>(list);
         int count = words.Count(0u);   // each list has a 0 before it
         if (count is not (2 or 3) || words[0] != 0)
             return false;

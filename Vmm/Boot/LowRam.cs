@@ -43,6 +43,9 @@ internal readonly struct LowRam
         return span;
     }
 
+    /// <summary>Has the host back the huge page around <paramref name="address"/>, which was sliced, by one of its own, as far as it can.</summary>
+    public void UseHugePage(ulong address) => _memory.TryUseHugePages(new(address), 1);
+
     /// <summary>Whether a machine with enough memory has RAM for a kernel at all of <paramref name="length"/> bytes from <paramref name="address"/> on.</summary>
     public static bool Has(ulong address, ulong length) =>
         (address >= BootLayout.KernelStart && address <= AddressMap.LowRamEnd && length <= AddressMap.LowRamEnd - address)

@@ -4,7 +4,7 @@ using System.Runtime.Intrinsics;
 
 namespace Vmm.Boot;
 
-/// <summary>Moves megabytes by vector instructions. The C library's memmove uses rep movsb for such sizes, which software emulators of a
+/// <summary>Copies megabytes by vector instructions. The C library's memmove uses rep movsb for such sizes, which software emulators of a
 /// processor execute byte by byte.</summary>
 internal static class MemoryMove
 {

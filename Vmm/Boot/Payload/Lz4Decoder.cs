@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using K4os.Compression.LZ4;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Boot.Payload;
 
@@ -23,15 +24,17 @@ internal sealed class Lz4Decoder : PayloadDecoder
     }
 
     /// <inheritdoc/>
-    public override void Decode(in MappedRange packed, Span<byte> target)
+    public override void Decode(in MappedRange packed, int length, IPayloadSink sink)
     {
         ReadOnlySpan<byte> rest = packed.Bytes[..^SizeTrailer];
-        for (int block = 0; target.Length > 0; block++)   // ends: each block takes bytes from both
+        using MemoryMapping buffer = MemoryMapping.Allocate((uint)Math.Min(length, BlockSize));
+        buffer.PreferHugePages();
+        for (int done = 0; done < length; done += BlockSize)
         {
-            int size = Math.Min(target.Length, BlockSize);
-            if (LZ4Codec.Decode(NextBlock(ref rest), target[..size]) != size)
-                throw new InvalidDataException($"block {block} does not decode to {size} bytes");
-            target = target[size..];
+            Span<byte> piece = buffer.AsSpan()[..Math.Min(length - done, BlockSize)];
+            if (LZ4Codec.Decode(NextBlock(ref rest), piece) != piece.Length)
+                throw new InvalidDataException($"block {done / BlockSize} does not decode to {piece.Length} bytes");
+            sink.Write(done, piece);
         }
         if (!rest.IsEmpty)
             throw new InvalidDataException($"{rest.Length} bytes are left after the unpacked size is reached");

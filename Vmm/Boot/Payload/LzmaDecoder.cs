@@ -20,9 +20,9 @@ internal sealed class LzmaDecoder : StreamDecoder
     }
 
     /// <inheritdoc/>
-    public override void Decode(in MappedRange packed, Span<byte> target)
+    public override void Decode(in MappedRange packed, int length, IPayloadSink sink)
     {
-        base.Decode(packed, target);
+        base.Decode(packed, length, sink);
         LzmaDictionary.Release(DictionarySize(packed));
     }
 

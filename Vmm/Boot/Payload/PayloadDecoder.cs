@@ -25,6 +25,9 @@ internal abstract class PayloadDecoder
     /// <summary>Unpacks only the first bytes, enough to fill <paramref name="head"/>.</summary>
     public abstract void DecodeHead(in MappedRange packed, Span<byte> head);
 
-    /// <summary>Unpacks all of it, which must fill <paramref name="target"/> exactly.</summary>
-    public abstract void Decode(in MappedRange packed, Span<byte> target);
+    /// <summary>Unpacks all of it.</summary>
+    /// <param name="packed">What to unpack.</param>
+    /// <param name="length">How many bytes it must unpack to.</param>
+    /// <param name="sink">Takes them: all that it takes was there, but whether the whole is sound is known only when this returns.</param>
+    public abstract void Decode(in MappedRange packed, int length, IPayloadSink sink);
 }

@@ -9,16 +9,27 @@ internal abstract class StreamDecoder : PayloadDecoder
     public override void DecodeHead(in MappedRange packed, Span<byte> head)
     {
         using Stream stream = Open(packed);
-        Fill(stream, head);
+        int count = FillSome(stream, head);
+        if (count < head.Length)
+            throw EndsAfter(count, head.Length);
     }
 
     /// <inheritdoc/>
-    public override void Decode(in MappedRange packed, Span<byte> target)
+    public override void Decode(in MappedRange packed, int length, IPayloadSink sink)
     {
         using Stream stream = Open(packed);
-        Fill(stream, target);
+        byte[] buffer = new byte[BufferSize];
+        for (int done = 0; done < length;)
+        {
+            Span<byte> piece = buffer.AsSpan(0, Math.Min(buffer.Length, length - done));
+            int count = stream.ReadAtLeast(piece, piece.Length, throwOnEndOfStream: false);
+            if (count < piece.Length)
+                throw EndsAfter(done + count, length);
+            sink.Write(done, piece);
+            done += count;
+        }
         if (stream.ReadByte() >= 0)
-            throw new InvalidDataException($"more than the {target.Length} bytes that it should unpack to");
+            throw new InvalidDataException($"more than the {length} bytes that it should unpack to");
     }
 
     /// <summary>The stream of unpacked bytes.</summary>
@@ -42,10 +53,5 @@ internal abstract class StreamDecoder : PayloadDecoder
         return done;
     }
 
-    private static void Fill(Stream stream, Span<byte> target)
-    {
-        int count = FillSome(stream, target);
-        if (count < target.Length)
-            throw new EndOfStreamException($"it ends after {count} of {target.Length} bytes");
-    }
+    private static EndOfStreamException EndsAfter(int count, int length) => new($"it ends after {count} of {length} bytes");
 }

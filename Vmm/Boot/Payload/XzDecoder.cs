@@ -4,7 +4,7 @@ namespace Vmm.Boot.Payload;
 
 /// <summary>xz (The .xz File Format 1.2.1). The container and the x86 branch filter are read here and only LZMA2 by the library: its own
 /// xz reader filters each read by itself, and so damages what lies across two.</summary>
-internal sealed class XzDecoder : PayloadDecoder
+internal sealed class XzDecoder : WholeDecoder
 {
     private const int StreamHeaderSize = 12;
     private const int CheckTypeOffset = 7;
@@ -39,7 +39,7 @@ internal sealed class XzDecoder : PayloadDecoder
     }
 
     /// <inheritdoc/>
-    public override void Decode(in MappedRange packed, Span<byte> target)
+    protected override void Decode(in MappedRange packed, Span<byte> target)
     {
         StrictStream source = Open(packed, out XzCheck check);
         uint dictionary = 0;

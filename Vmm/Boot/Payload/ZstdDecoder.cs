@@ -4,7 +4,7 @@ using ZstdSharp.Unsafe;
 namespace Vmm.Boot.Payload;
 
 /// <summary>Zstandard (RFC 8878). Decoded in one call, which needs no window beside the target.</summary>
-internal sealed class ZstdDecoder : PayloadDecoder
+internal sealed class ZstdDecoder : WholeDecoder
 {
     private const int LargestWindow = 31;   // 2 GiB, of which only what is decoded is touched; the tool's --long=31
 
@@ -21,7 +21,7 @@ internal sealed class ZstdDecoder : PayloadDecoder
     }
 
     /// <inheritdoc/>
-    public override void Decode(in MappedRange packed, Span<byte> target)
+    protected override void Decode(in MappedRange packed, Span<byte> target)
     {
         using var decompressor = new Decompressor();
         int size = decompressor.Unwrap(packed.Bytes[..^SizeTrailer], target);
