@@ -1,7 +1,10 @@
 using System.Runtime.InteropServices;
 using NUnit.Framework;
 using Vmm.Boot;
+using Vmm.Boot.Cache;
+using Vmm.Tests.Boot.Cache;
 using Vmm.Vhost.Memory;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Tests.Boot;
 
@@ -61,6 +64,28 @@ public sealed class RealKernelTests
             }
         }
         Assert.That(seen, Has.Count.GreaterThan(1));
+    }
+
+    // All of it: segments, what is between them, and the list of relocations.
+    [TestCase("cloud")]
+    [TestCase("generic")]
+    public void Open_KeptKernel_IsItsVmlinux(string flavour)
+    {
+        string directory = Path.Combine(Path.GetTempPath(), Path.GetRandomFileName());
+        PrivateDirectory.Make(directory);
+        try
+        {
+            using ImageFile file = ImageFile.OpenKernel(Find(flavour, "vmlinuz"));
+            using CachedPayload? kept = KernelCache.Open(new KernelCacheOptions(directory), file, static action => action(), long.MaxValue);
+            Assert.That(kept, Is.Not.Null);
+            var sink = new ArraySink(kept!.Length);
+            kept.CopyTo(sink);
+            Assert.That(sink.Bytes.AsSpan().SequenceEqual(File.ReadAllBytes(Find(flavour, "vmlinux"))), Is.True);
+        }
+        finally
+        {
+            Directory.Delete(directory, recursive: true);
+        }
     }
 
     private static void MoveBack(GuestMemory memory, uint[] words, ulong physical, uint shift)

@@ -111,7 +111,7 @@ public class ProgramTests
 
     [Test]
     public void Run_OptionGivenTwice_NamesIt([Values("kernel", "initramfs", "cmdline", "cpus", "memory", "serial", "on-reboot", "on-panic",
-        "decompress", "entry", "log-level")] string option)
+        "decompress", "kernel-cache", "entry", "log-level")] string option)
     {
         string[] kernel = option == "kernel" ? [] : ["--kernel", "k"];
         (int exit, _, string error) = Run(["run", .. kernel, "--" + option, "1", "--" + option, "1"]);

@@ -1,5 +1,6 @@
 using NUnit.Framework;
 using Vmm.Boot;
+using Vmm.Boot.Cache;
 using Vmm.Cli;
 using Vmm.Machine;
 using Vmm.Serial;
@@ -73,6 +74,18 @@ public class RunOptionsReaderTests
     [Test]
     public void Parse_OptionThatLooksLikeAValue_IsTheValue() =>
         Assert.That(Read("--kernel", "--cpus").Kernel.KernelPath, Is.EqualTo("--cpus"));
+
+    [TestCase(null, "--kernel", "k")]
+    [TestCase("/var/cache/vmm", "--kernel", "k", "--kernel-cache", "/var/cache/vmm")]
+    public void Read_KernelCache_IsTheUsersOrTheOneNamed(string? directory, params string[] args) =>
+        Assert.That(Read(args).Kernel.Cache, Is.EqualTo(new KernelCacheOptions(directory)));
+
+    [Test]
+    public void Read_KernelCacheOff_KeepsNothing() => Assert.That(Read("--kernel", "k", "--kernel-cache", "off").Kernel.Cache, Is.Null);
+
+    [Test]
+    public void Read_KernelCacheWithoutName_IsRefused() => Assert.That(
+        () => Read("--kernel", "k", "--kernel-cache="), Throws.TypeOf<UsageException>().With.Message.StartsWith("--kernel-cache"));
 
     private static MachineConfig Read(params string[] args) => RunOptionsReader.Read((RunOptions)Verbs.Parse(["run", .. args]));
 }

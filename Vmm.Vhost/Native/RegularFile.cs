@@ -1,4 +1,5 @@
 using Tmds.Linux;
+using Vmm.Vhost.Native.FileSystem;
 
 namespace Vmm.Vhost.Native;
 
@@ -16,6 +17,9 @@ public sealed class RegularFile : FileDescriptor
     /// <summary>The file's size in bytes when it was opened.</summary>
     public ulong Length { get; private set; }
 
+    /// <summary>Whether, when it was opened in its directory, it belonged to the user that this process acts as, and nobody else might write to it.</summary>
+    public bool IsOwn { get; private set; }
+
     /// <summary>Opens the file at <paramref name="path"/>.</summary>
     /// <exception cref="ErrnoException">It cannot be opened.</exception>
     /// <exception cref="InvalidDataException">It is not a regular file; the message says what it is ("is a directory").</exception>
@@ -27,26 +31,32 @@ public sealed class RegularFile : FileDescriptor
             // SAFETY: the name is null-terminated and pinned. O_NONBLOCK: opening a FIFO would wait for a writer otherwise.
             number = LibC.open(name, LibC.O_RDONLY | LibC.O_CLOEXEC | LibC.O_NONBLOCK | LibC.O_NOCTTY);
         }
-        if (number < 0)
-            throw ErrnoException.FromLastError($"cannot open {path}");
+        return number >= 0 ? Check(number) : throw ErrnoException.FromLastError($"cannot open {path}");
+    }
 
-        var file = new RegularFile(number);
-        try
-        {
-            stat status;
-            // SAFETY: a struct on the stack, of the size the library declares.
-            if (LibC.fstat(number, &status) < 0)
-                throw ErrnoException.FromLastError($"fstat({path})");
-            if (!LibC.S_ISREG(status.st_mode))
-                throw new InvalidDataException(Kind(status.st_mode));
-            file.Length = (ulong)(long)status.st_size;
-            return file;
-        }
-        catch
-        {
-            file.Dispose();
-            throw;
-        }
+    /// <summary>Opens the file <paramref name="name"/> of <paramref name="directory"/>; a symbolic link in its place is refused.</summary>
+    /// <exception cref="ErrnoException">It cannot be opened.</exception>
+    /// <exception cref="InvalidDataException">It is not a regular file; the message says what it is.</exception>
+    public static RegularFile OpenRead(FileDescriptor directory, string name)
+    {
+        using HeldDescriptor held = directory.Hold();
+        int number = FileTree.Open(held, NullTerminated(name), FileTree.NonBlocking);
+        RegularFile file = number >= 0 ? Check(number) : throw new ErrnoException($"cannot open {name}", -number);
+        using HeldDescriptor heldFile = file.Hold();
+        file.IsOwn = FileTree.GetStatus(heldFile, out FileStatus status) == 0 && FileOwner.IsOwn(status.UserId, status.Mode);
+        return file;
+    }
+
+    /// <summary>Which file this is, and in which version, as far as the kernel tells.</summary>
+    /// <exception cref="ErrnoException">fstat(2) failed.</exception>
+    public FileVersion ReadVersion()
+    {
+        using HeldDescriptor held = Hold();
+        stat status = ReadStatus(held.Number);
+        return new FileVersion(
+            (ulong)status.st_dev, (ulong)status.st_ino, (ulong)(long)status.st_size, Time(status.st_mtim), Time(status.st_ctim));
+
+        static FileTime Time(timespec time) => new((long)time.tv_sec, (uint)(long)time.tv_nsec);
     }
 
     /// <summary>Reads from <paramref name="offset"/> until <paramref name="target"/> is full or the file ends.</summary>
@@ -75,6 +85,31 @@ public sealed class RegularFile : FileDescriptor
     /// <summary>Maps the whole file for reading. It must not be empty, and at most 2 GiB - 1 long.</summary>
     /// <exception cref="ErrnoException">mmap(2) failed.</exception>
     public MappedFile Map() => new(MemoryMapping.Map(this, checked((uint)(int)Length), MappingAccess.PrivateReadOnly));
+
+    private static RegularFile Check(int number)
+    {
+        var file = new RegularFile(number);
+        try
+        {
+            stat status = ReadStatus(number);
+            if (!LibC.S_ISREG(status.st_mode))
+                throw new InvalidDataException(Kind(status.st_mode));
+            file.Length = (ulong)(long)status.st_size;
+            return file;
+        }
+        catch
+        {
+            file.Dispose();
+            throw;
+        }
+    }
+
+    private static unsafe stat ReadStatus(int number)
+    {
+        stat status;
+        // SAFETY: a struct on the stack, of the size the library declares.
+        return LibC.fstat(number, &status) == 0 ? status : throw ErrnoException.FromLastError("fstat");
+    }
 
     private static string Kind(mode_t mode) => mode switch
     {

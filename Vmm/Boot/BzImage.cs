@@ -19,8 +19,10 @@ internal static class BzImage
     /// <param name="head">Its first bytes.</param>
     /// <param name="options">How the kernel is booted.</param>
     /// <param name="initramfsSize">The bytes for which there must be room above the kernel.</param>
+    /// <param name="kept">What it unpacks to, if that was kept.</param>
     /// <exception cref="VmmException">The file is not a kernel for this machine, is corrupt, or the guest is too small for it.</exception>
-    public static LoadedKernel Load(GuestMemory memory, ImageFile file, ReadOnlySpan<byte> head, KernelOptions options, ulong initramfsSize)
+    public static LoadedKernel Load(
+        GuestMemory memory, ImageFile file, ReadOnlySpan<byte> head, KernelOptions options, ulong initramfsSize, IKernelPayload? kept = null)
     {
         SetupHeader header = SetupHeader.Read(file, head);
         KernelCommandLine.Check(options.CommandLine, header.CommandLineLimit);
@@ -30,6 +32,8 @@ internal static class BzImage
         // Without a payload there is nothing to unpack: what is in the file runs as it is (memtest86+).
         if (options.GuestDecompression || header.PayloadLength == 0)
             return LoadPacked(memory, file, header, options);
+        if (kept is not null)
+            return UnpackedKernel.Load(memory, file, header, kept, options, initramfsSize);
         using var payload = PackedPayload.TryOpen(file, header);
         if (payload is null)
         {

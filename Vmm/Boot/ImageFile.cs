@@ -1,4 +1,5 @@
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.FileSystem;
 
 namespace Vmm.Boot;
 
@@ -84,6 +85,10 @@ internal sealed class ImageFile : IDisposable
         if (read != target.Length)
             throw Error($"ends at byte {offset + (uint)read} while it is read: it must not change while a guest starts");
     }
+
+    /// <summary>Which file it is, and in which version.</summary>
+    /// <exception cref="ErrnoException">The kernel does not tell.</exception>
+    public FileVersion ReadVersion() => _file.ReadVersion();
 
     /// <summary>Maps the file; its pages count as ours until the view is disposed.</summary>
     public MappedFile Map() => _file.Map();

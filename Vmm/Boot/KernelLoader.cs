@@ -58,7 +58,7 @@ internal static class KernelLoader
         if (ElfKernel.IsElf(head))
             kernel = ElfLoader.Load(memory, file, head, options);
         else if (SetupHeader.IsPresent(head))
-            kernel = BzImage.Load(memory, file, head, options, files.Initramfs?.Size ?? 0);
+            kernel = BzImage.Load(memory, file, head, options, files.Initramfs?.Size ?? 0, files.Kept);
         else
         {
             throw file.Error(

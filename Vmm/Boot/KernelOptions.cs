@@ -1,3 +1,5 @@
+using Vmm.Boot.Cache;
+
 namespace Vmm.Boot;
 
 /// <summary>What to boot, and how.</summary>
@@ -14,6 +16,9 @@ internal sealed record KernelOptions
 
     /// <summary>Let a bzImage unpack itself in the guest. Slower.</summary>
     public bool GuestDecompression { get; init; }
+
+    /// <summary>Where is kept what a bzImage unpacks to; null: nowhere.</summary>
+    public KernelCacheOptions? Cache { get; init; }
 
     /// <summary>Which entry point to use where there is a choice.</summary>
     public KernelEntry Entry { get; init; }

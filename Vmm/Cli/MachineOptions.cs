@@ -56,6 +56,10 @@ internal abstract class MachineOptions : IVerbOptions
         + "random, unless its command line says nokaslr.")]
     public string? Decompress { get; set; }
 
+    [Option("kernel-cache", MetaValue = "off|DIR", HelpText = "Keep nothing of what a bzImage unpacks to, or keep it in a directory that only you may write to, "
+        + "at most 256M for all kernels (default: vmm in $XDG_CACHE_HOME or ~/.cache).")]
+    public string? KernelCache { get; set; }
+
     [Option("entry", MetaValue = "HOW", HelpText = "How an ELF kernel is entered: auto, linux64 or pvh (default: auto).")]
     public string? Entry { get; set; }
 

@@ -1,5 +1,6 @@
 using NLog;
 using Vmm.Boot;
+using Vmm.Boot.Cache;
 using Vmm.Cpu;
 using Vmm.Devices.Virtio;
 using Vmm.Devices.Virtio.VhostUser;
@@ -29,6 +30,7 @@ internal static class RunOptionsReader
                 CommandLine = options.CommandLine ?? "",
                 GuestDecompression = Choice.Parse(
                     new OptionValue("--decompress", null, options.Decompress ?? "host"), ("host", false), ("guest", true)),
+                Cache = ReadCache(options.KernelCache),
                 Entry = Choice.Parse(
                     new OptionValue("--entry", null, options.Entry ?? "auto"),
                     ("auto", KernelEntry.Auto), ("linux64", KernelEntry.Linux64), ("pvh", KernelEntry.Pvh)),
@@ -78,6 +80,9 @@ internal static class RunOptionsReader
             ? devices
             : throw new UsageException($"{devices.Length} virtio devices are more than a machine has slots for, {AddressMap.VirtioMmioSlots}");
     }
+
+    private static KernelCacheOptions? ReadCache(string? text) =>
+        text is "off" ? null : new KernelCacheOptions(FilePath("--kernel-cache", text));
 
     private static string? FilePath(string option, string? path) =>
         path is not "" ? path : throw new OptionValue(option, null, path).Refuse("is not a path");

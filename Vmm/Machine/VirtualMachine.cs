@@ -57,7 +57,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
             HostLimits.Check(config, _kvm);
             if (config.Cpu.Amx)
                 AmxPermission.Ask();
-            _kernel = KernelFiles.Open(config.Kernel);
+            _kernel = KernelFiles.Open(config.Kernel, sandbox is null ? null : MachineSandbox.WorkConfined);
             _tellsPanics = PowerCycle.TellsPanics(config, _kernel);
             if (_kernel.IsLinux && !_tellsPanics)
                 s_log.Warn("--cmdline: its reboot= leaves the guest no way to tell of a panic before its pvpanic driver is loaded: it will look like a reboot");

@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using System.Runtime.ExceptionServices;
 using Vmm.Devices.Backends;
 using Vmm.Devices.Spawning;
 using Vmm.Serial;
@@ -14,6 +15,8 @@ internal sealed class MachineSandbox : IDisposable
 {
     /// <summary>The verb by which this program is a <see cref="SpawnerServer"/>.</summary>
     public const string SpawnerVerb = "spawner";
+
+    private const int WorkStackSize = 1 << 20;
 
     private static readonly BoundedLog s_log = new("Vmm.Sandbox");
 
@@ -64,6 +67,30 @@ internal sealed class MachineSandbox : IDisposable
 
     /// <summary>Lets the process, but not the threads of vCPUs, make <paramref name="calls"/> beside those of a machine; before <see cref="Close"/>.</summary>
     public void Allow(IReadOnlyList<SystemCallRule> calls) => _others.AddRange(calls);
+
+    /// <summary>Does work that takes more of a stack, as <see cref="DoConfined"/> does, and waits for it.</summary>
+    /// <remarks>Throws what <paramref name="work"/> throws.</remarks>
+    /// <exception cref="ErrnoException">A thread cannot be started.</exception>
+    public static void WorkConfined(Action work)
+    {
+        ExceptionDispatchInfo? error = null;
+        var thread = new Thread(Run, WorkStackSize) { Name = "worker", IsBackground = true };
+        NativeThread.Start(thread);
+        thread.Join();
+        error?.Throw();
+
+        void Run()
+        {
+            try
+            {
+                work();
+            }
+            catch (Exception e)
+            {
+                error = ExceptionDispatchInfo.Capture(e);
+            }
+        }
+    }
 
     /// <summary>Confines the whole process, for good. All that has to be opened is open.</summary>
     /// <param name="serial">What the serial port is connected to.</param>

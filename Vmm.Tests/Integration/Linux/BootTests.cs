@@ -22,6 +22,27 @@ public class BootTests : LinuxTest
     public void Boot_Entry_FindsAllOfTheMachine(string flavour, string image, string option, string value) =>
         BootAndCheck(new LinuxGuest { Flavour = flavour, Image = image, Cpus = 2, Options = [option, value] });
 
+    // By the confined VMM: what the first one keeps the second one finds.
+    [Test]
+    public void Boot_KernelCache_IsFilledAndUsed()
+    {
+        string cache = Path.Combine(Scratch, "cache");
+        Directory.CreateDirectory(cache, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        var guest = new LinuxGuest { Script = "exit 7", Options = ["--kernel-cache", cache, "--log-level", "debug"] };
+        DateTime written = default;
+        for (int boot = 0; boot < 2; boot++)
+        {
+            VmmResult result = Run(guest);
+
+            Assert.That(result.Output, Does.Contain(LinuxGuest.Ended(7)), result.Summary);
+            Assert.That(result.Errors, Does.Contain("The kept kernel was unpacked in"), result.Summary);
+            string file = Directory.GetFiles(cache).Single();
+            if (boot == 0)
+                written = File.GetLastWriteTimeUtc(file);
+            Assert.That(File.GetLastWriteTimeUtc(file), Is.EqualTo(written));
+        }
+    }
+
     [TestCase(8)]
     [TestCase(32)]
     public void Boot_ManyCpus_FindsThem(int cpus) => BootAndCheck(new LinuxGuest { Cpus = cpus, Memory = "512M" });

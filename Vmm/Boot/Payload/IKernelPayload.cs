@@ -1,6 +1,6 @@
 namespace Vmm.Boot.Payload;
 
-/// <summary>What a bzImage unpacks to: an ELF file, and often a list of relocations behind it.</summary>
+/// <summary>What a bzImage unpacks to: an ELF file, and often a list of relocations behind it. Packed, or as it was kept when it was unpacked before.</summary>
 internal interface IKernelPayload
 {
     /// <summary>What it is, for the log.</summary>

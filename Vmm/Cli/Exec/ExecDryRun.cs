@@ -29,6 +29,7 @@ internal static class ExecDryRun
         Add("on-reboot", run.OnReboot);
         Add("on-panic", run.OnPanic);
         Add("decompress", run.Decompress);
+        Add("kernel-cache", run.KernelCache);
         Add("entry", run.Entry);
         Add("sandbox", run.Sandbox);
         text.AppendLine().AppendLine().AppendLine("In the initramfs:");

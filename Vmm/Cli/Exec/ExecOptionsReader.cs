@@ -141,6 +141,7 @@ internal static class ExecOptionsReader
             OnReboot = "exit",
             OnPanic = "exit",
             Decompress = options.Decompress,
+            KernelCache = options.KernelCache,
             Entry = options.Entry,
             Force = options.Force,
             Sandbox = options.Sandbox,
