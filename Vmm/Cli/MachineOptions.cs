@@ -3,7 +3,7 @@ using CommandLine;
 namespace Vmm.Cli;
 
 /// <summary>The options that <c>vmm run</c> and <c>vmm exec</c> have both, as the user wrote them: the machine and its devices.</summary>
-internal abstract class MachineOptions : IVerbOptions
+internal abstract class MachineOptions : IDirectOptions
 {
     [Option("cpus", MetaValue = "N", HelpText = "Number of CPUs, 1 to 1024, or [boot=N][,profile=x86-64-v2|x86-64-v3|x86-64-v4][,nested=on][,pmu=on][,amx=on] "
         + "(default: 1, with what this host's KVM lists, but for virtualisation, performance counters and AMX).")]
@@ -76,4 +76,74 @@ internal abstract class MachineOptions : IVerbOptions
 
     [Value(0, Hidden = true)]
     public IEnumerable<string> Rest { get; set; } = [];
+
+    /// <inheritdoc/>
+    public virtual bool TrySet(string name, string value)
+    {
+        switch (name)
+        {
+            case "cpus":
+                Cpus = value;
+                break;
+            case "memory":
+                Memory = value;
+                break;
+            case NetOption.Option:
+                Net = value;
+                break;
+            case FsOption.Option:
+                Fs = value;
+                break;
+            case DiskOption.Option:
+                Disk = value;
+                break;
+            case RngOption.Option:
+                Rng = value;
+                break;
+            case ScsiOption.Option:
+                Scsi = value;
+                break;
+            case VdpaOption.Option:
+                Vdpa = value;
+                break;
+            case VhostUserOption.Option:
+                VhostUser = value;
+                break;
+            case "virtio-discovery":
+                VirtioDiscovery = value;
+                break;
+            case "interrupts":
+                Interrupts = value;
+                break;
+            case "decompress":
+                Decompress = value;
+                break;
+            case "kernel-cache":
+                KernelCache = value;
+                break;
+            case "entry":
+                Entry = value;
+                break;
+            case "log-level":
+                LogLevel = value;
+                break;
+            default:
+                return false;
+        }
+        return true;
+    }
+
+    /// <inheritdoc/>
+    public virtual bool TrySwitch(string name)
+    {
+        switch (name)
+        {
+            case "force":
+                Force = true;
+                break;
+            default:
+                return false;
+        }
+        return true;
+    }
 }

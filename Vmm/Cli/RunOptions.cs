@@ -41,4 +41,51 @@ internal sealed class RunOptions : MachineOptions
 
     [Option("chroot", MetaValue = "DIR", HelpText = "Make an empty directory the root of the file system, once all is open: for who starts as root.")]
     public string? Chroot { get; set; }
+
+    /// <inheritdoc/>
+    public override bool TrySet(string name, string value)
+    {
+        switch (name)
+        {
+            case "kernel":
+                Kernel = value;
+                break;
+            case "initramfs":
+                Initramfs = value;
+                break;
+            case "cmdline":
+                CommandLine = value;
+                break;
+            case "serial":
+                Serial = value;
+                break;
+            case VsockOption.Option:
+                Vsock = value;
+                break;
+            case ConsoleOption.Option:
+                Console = value;
+                break;
+            case "on-reboot":
+                OnReboot = value;
+                break;
+            case "on-panic":
+                OnPanic = value;
+                break;
+            case "shutdown-timeout":
+                ShutdownTimeout = value;
+                break;
+            case "sandbox":
+                Sandbox = value;
+                break;
+            case "user":
+                User = value;
+                break;
+            case "chroot":
+                Chroot = value;
+                break;
+            default:
+                return base.TrySet(name, value);
+        }
+        return true;
+    }
 }

@@ -47,8 +47,22 @@ internal static class Verbs
     {
         [Backend, .. string[] rest] => Parse(new Command($"{Program} {Backend}", Backends), rest),
         ["help", Backend, .. string[] rest] => Parse(new Command($"{Program} {Backend}", Backends), ["help", .. rest]),
-        _ => Parse(new Command(Program, All), args),
+        _ => ParseDirectly(args) ?? ParseByLibrary(args),
     };
+
+    /// <summary>Reads <paramref name="args"/> by the parser's library; none of them is for <c>backend</c>.</summary>
+    /// <exception cref="UsageException">The arguments make no sense.</exception>
+    internal static object ParseByLibrary(string[] args) => Parse(new Command(Program, All), args);
+
+    private static MachineOptions? ParseDirectly(string[] args)
+    {
+        if (args is not ["run" or "exec", ..])
+            return null;
+        bool isRun = args[0] == "run";
+        int end = isRun ? -1 : Array.IndexOf(args, CommandMark);
+        MachineOptions options = isRun ? new RunOptions() : new ExecOptions { Command = end < 0 ? [] : args[(end + 1)..] };
+        return DirectParser.TryParse(options, args.AsSpan(1..(end < 0 ? args.Length : end)), s_repeatable, isRun ? "kernel" : null) ? options : null;
+    }
 
     private static object Parse(Command command, string[] args)
     {

@@ -85,4 +85,98 @@ internal sealed class ExecOptions : MachineOptions, ICommandOptions
 
     /// <inheritdoc/>
     public IReadOnlyList<string> Command { get; set; } = [];
+
+    /// <inheritdoc/>
+    public override bool TrySet(string name, string value)
+    {
+        switch (name)
+        {
+            case "kernel":
+                Kernel = value;
+                break;
+            case "modules":
+                Modules = value;
+                break;
+            case "cmdline":
+                CommandLine = value;
+                break;
+            case "root":
+                Root = value;
+                break;
+            case "overlay":
+                Overlay = value;
+                break;
+            case "bind":
+                Bind = value;
+                break;
+            case "bind-ro":
+                BindReadOnly = value;
+                break;
+            case "port":
+                Port = value;
+                break;
+            case "env":
+                Env = value;
+                break;
+            case "user":
+                User = value;
+                break;
+            case "workdir":
+                WorkDir = value;
+                break;
+            case "timeout":
+                Timeout = value;
+                break;
+            case "dmesg":
+                Dmesg = value;
+                break;
+            case "name":
+                Name = value;
+                break;
+            case "attach":
+                Attach = value;
+                break;
+            case "only":
+                Only = value;
+                break;
+            case "report":
+                Report = value;
+                break;
+            default:
+                return base.TrySet(name, value);
+        }
+        return true;
+    }
+
+    /// <inheritdoc/>
+    public override bool TrySwitch(string name)
+    {
+        switch (name)
+        {
+            case "rw":
+                ReadWrite = true;
+                break;
+            case "tty":
+                Tty = true;
+                break;
+            case "no-tty":
+                NoTty = true;
+                break;
+            case "quiet":
+                Quiet = true;
+                break;
+            case "verbose":
+                Verbose = true;
+                break;
+            case "matrix":
+                Matrix = true;
+                break;
+            case "dry-run":
+                DryRun = true;
+                break;
+            default:
+                return base.TrySwitch(name);
+        }
+        return true;
+    }
 }
