@@ -9,41 +9,57 @@ namespace Vmm.Vhost;
 /// everything. Thread-safe.</summary>
 public sealed class BoundedLog
 {
-    private static readonly Logger s_own = LogManager.GetLogger("Vmm.Log");
-
-    private readonly Logger _log;
+    private readonly string _name;
     private readonly LineBudget _budget;
+    private readonly bool _isSetUp;     // with NLog, apart from LogSetup
+    private Logger? _log;
 
     /// <summary>A log that takes part in the budget of the process.</summary>
     /// <param name="name">The logger's name.</param>
-    public BoundedLog(string name)
-        : this(LogManager.GetLogger(name), LineBudget.Process)
-    {
-    }
+    public BoundedLog(string name) => (_name, _budget) = (name, LineBudget.Process);
 
-    internal BoundedLog(Logger log, LineBudget budget)
-    {
-        _log = log;
-        _budget = budget;
-    }
+    internal BoundedLog(Logger log, LineBudget budget) => (_name, _log, _budget, _isSetUp) = (log.Name, log, budget, true);
 
     /// <summary>Whether Debug is written at all.</summary>
-    public bool IsDebugEnabled => _log.IsDebugEnabled;
+    public bool IsDebugEnabled => IsEnabled(LogLevel.Debug);
+
+    // NLog has one for each name, so it does not matter who is first.
+    private Logger Logger => _log ??= LogManager.GetLogger(_name);
 
     /// <summary>A line at level Trace.</summary>
-    public void Trace<T1, T2, T3>(string message, T1 first, T2 second, T3 third) => _log.Trace(message, first, second, third);
+    public void Trace<T1, T2, T3>(string message, T1 first, T2 second, T3 third)
+    {
+        if (IsEnabled(LogLevel.Trace))
+            Logger.Trace(message, first, second, third);
+    }
 
     /// <summary>A line at level Debug.</summary>
-    public void Debug<T>(string message, T argument) => _log.Debug(message, argument);
+    public void Debug<T>(string message, T argument)
+    {
+        if (IsEnabled(LogLevel.Debug))
+            Logger.Debug(message, argument);
+    }
 
     /// <summary>A line at level Debug.</summary>
-    public void Debug<T1, T2>(string message, T1 first, T2 second) => _log.Debug(message, first, second);
+    public void Debug<T1, T2>(string message, T1 first, T2 second)
+    {
+        if (IsEnabled(LogLevel.Debug))
+            Logger.Debug(message, first, second);
+    }
 
     /// <summary>A line at level Debug.</summary>
-    public void Debug<T1, T2, T3>(string message, T1 first, T2 second, T3 third) => _log.Debug(message, first, second, third);
+    public void Debug<T1, T2, T3>(string message, T1 first, T2 second, T3 third)
+    {
+        if (IsEnabled(LogLevel.Debug))
+            Logger.Debug(message, first, second, third);
+    }
 
     /// <summary>A line at level Debug.</summary>
-    public void Debug(string message, params object?[] arguments) => _log.Debug(message, arguments);
+    public void Debug(string message, params object?[] arguments)
+    {
+        if (IsEnabled(LogLevel.Debug))
+            Logger.Debug(message, arguments);
+    }
 
     /// <summary>A line at level Info.</summary>
     public void Info(string message, params object?[] arguments) => Log(LogLevel.Info, message, arguments);
@@ -65,13 +81,15 @@ public sealed class BoundedLog
 
     private void Write(LogLevel level, Exception? exception, string message, object?[] arguments)
     {
-        if (!_log.IsEnabled(level))
+        if (!IsEnabled(level))
             return;
         long leftOut = 0;
-        if (level >= LogLevel.Info && !_budget.TryTake(_log.Name, message, Stopwatch.GetTimestamp(), out leftOut))
+        if (level >= LogLevel.Info && !_budget.TryTake(_name, message, Stopwatch.GetTimestamp(), out leftOut))
             return;
         if (leftOut > 0)
-            s_own.Warn("{Count} lines before this one were left out: guests and back-ends brought about too many", leftOut);
-        _log.Log(level, exception, message, arguments);
+            LogManager.GetLogger("Vmm.Log").Warn("{Count} lines before this one were left out: guests and back-ends brought about too many", leftOut);
+        Logger.Log(level, exception, message, arguments);
     }
+
+    private bool IsEnabled(LogLevel level) => (_isSetUp || LogSetup.MayLog(level)) && Logger.IsEnabled(level);
 }

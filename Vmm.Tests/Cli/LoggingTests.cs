@@ -1,6 +1,7 @@
 using NLog;
 using NUnit.Framework;
 using Vmm.Cli;
+using Vmm.Vhost;
 
 namespace Vmm.Tests.Cli;
 
@@ -13,11 +14,27 @@ public class LoggingTests
     [Test]
     public void Start_LoggerMadeEarlier_FollowsTheLevel()
     {
-        Logger early = LogManager.GetLogger("Vmm.Tests.Early");
+        var early = new BoundedLog("Vmm.Tests.Early");
         Logging.Start(LogLevel.Info);
-        Assert.That((early.IsInfoEnabled, early.IsDebugEnabled), Is.EqualTo((true, false)));
+        Assert.That(early.IsDebugEnabled, Is.False);
+        Logging.Start(LogLevel.Debug);
+        Assert.That(early.IsDebugEnabled, Is.True);
         Logging.Start(LogLevel.Off);
-        Assert.That(early.IsErrorEnabled, Is.False);
+        Assert.That(early.IsDebugEnabled, Is.False);
+    }
+
+    [Test]
+    public void Defer_LinesBelowTheLevel_SetNothingUp()
+    {
+        int setUps = 0;
+        LogSetup.Defer(LogLevel.Warn, () => setUps++);
+        var log = new BoundedLog("Vmm.Tests.Deferred");
+        log.Debug("below");
+        log.Info("below");
+        Assert.That(setUps, Is.Zero);
+        log.Warn("the first one");
+        log.Warn("and another one");
+        Assert.That(setUps, Is.EqualTo(1));
     }
 
     [Test]

@@ -5,6 +5,7 @@ using NLog.Config;
 using NLog.Targets;
 using NUnit.Framework;
 using Vmm.Tests.Fakes;
+using Vmm.Vhost;
 
 namespace Vmm.Tests.Fuzz;
 
@@ -23,6 +24,7 @@ internal static class FuzzRun
         long seed = Setting("VMM_FUZZ_SEED", 1), first = Setting("VMM_FUZZ_FIRST", 0), runs = Setting("VMM_FUZZ_RUNS", defaultRuns);
         string test = TestContext.CurrentContext.Test.Name;
         s_error = null;
+        LogSetup.Complete();
         LoggingConfiguration? before = LogManager.Configuration;
         ListenToErrors();
         using var watchdog = new Timer(_ => Watch(test, seed), null, s_hang, TimeSpan.FromSeconds(1));

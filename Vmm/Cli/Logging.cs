@@ -1,5 +1,6 @@
 using NLog;
 using NLog.Config;
+using Vmm.Vhost;
 
 namespace Vmm.Cli;
 
@@ -13,9 +14,12 @@ internal static class Logging
     public static void Start(LogLevel level)
     {
         Level = level;
-        var configuration = new LoggingConfiguration();
-        if (level != LogLevel.Off)
-            configuration.AddRule(level, LogLevel.Fatal, new StandardErrorTarget());
-        LogManager.Configuration = configuration;
+        LogSetup.Defer(level, () =>
+        {
+            var configuration = new LoggingConfiguration();
+            if (level != LogLevel.Off)
+                configuration.AddRule(level, LogLevel.Fatal, new StandardErrorTarget());
+            LogManager.Configuration = configuration;
+        });
     }
 }

@@ -3,6 +3,7 @@ using NLog.Config;
 using NLog.Targets;
 using NUnit.Framework;
 using Vmm.Devices.Bus;
+using Vmm.Vhost;
 
 namespace Vmm.Tests.Devices.Bus;
 
@@ -11,10 +12,12 @@ namespace Vmm.Tests.Devices.Bus;
 public sealed class IoBusLogTests : IDisposable
 {
     private readonly MemoryTarget _log = new() { Layout = "${logger} ${level} ${message}" };
-    private readonly LoggingConfiguration? _before = LogManager.Configuration;
+    private readonly LoggingConfiguration? _before;
 
     public IoBusLogTests()
     {
+        LogSetup.Complete();
+        _before = LogManager.Configuration;
         var configuration = new LoggingConfiguration();
         configuration.AddRule(LogLevel.Debug, LogLevel.Fatal, _log, "Vmm.Devices.Bus");
         LogManager.Configuration = configuration;
