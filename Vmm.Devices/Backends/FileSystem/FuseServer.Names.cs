@@ -55,39 +55,16 @@ internal sealed partial class FuseServer
         if (!request.TryTake(out FuseMakeDirectory arguments))
             return -Errnos.Einval;
         int error = request.TakeName(out ReadOnlySpan<byte> name);
-        if (error < 0)
-            return error;
-        using HeldDescriptor directory = _inodes.Hold(parent, out error);
-        if (error < 0)
-            return error;
-        using (Caller.Become(this, request, out error))
-        {
-            if (error < 0 || (error = FileTree.MakeDirectory(in directory, name, NewMode(in directory, arguments.Mode & 0xFFF, arguments.Mask))) < 0)
-                return error;
-        }
-        if ((error = Label(request, in directory, name, isDirectory: true)) < 0)
-            return error;
-        return ReplyEntry(request, parent, in directory, name);
+        return error < 0 ? error : Make(request, parent, name, FileStatus.Directory | (arguments.Mode & 0xFFF), arguments.Mask);
     }
 
     private long MakeNode(FuseRequest request, Inode parent)
     {
-        if (!request.TryTake(out FuseMakeNode arguments))
+        // Those have requests of their own.
+        if (!request.TryTake(out FuseMakeNode arguments) || (arguments.Mode & FileStatus.TypeMask) is FileStatus.Directory or FileStatus.SymbolicLink)
             return -Errnos.Einval;
         int error = request.TakeName(out ReadOnlySpan<byte> name);
-        if (error < 0)
-            return error;
-        using HeldDescriptor directory = _inodes.Hold(parent, out error);
-        if (error < 0)
-            return error;
-        using (Caller.Become(this, request, out error))
-        {
-            if (error < 0 || (error = FileTree.MakeNode(in directory, name, NewMode(in directory, arguments.Mode & 0xFFFF, arguments.Mask), arguments.Device)) < 0)
-                return error;
-        }
-        if ((error = Label(request, in directory, name, isDirectory: false)) < 0)
-            return error;
-        return ReplyEntry(request, parent, in directory, name);
+        return error < 0 ? error : Make(request, parent, name, arguments.Mode & 0xFFFF, arguments.Mask, arguments.Device);
     }
 
     private long MakeSymbolicLink(FuseRequest request, Inode parent)
@@ -97,19 +74,31 @@ internal sealed partial class FuseServer
             return error;
         if (!request.TryTakeText(out ReadOnlySpan<byte> target))
             return -Errnos.Einval;
-        if (target.Length > MaxTarget)
-            return -Errnos.Enametoolong;
-        using HeldDescriptor directory = _inodes.Hold(parent, out error);
+        return target.Length > MaxTarget ? -Errnos.Enametoolong : Make(request, parent, name, FileStatus.SymbolicLink, target: target);
+    }
+
+    // What is not opened at once: the type in the mode says what it is.
+    private long Make(FuseRequest request, Inode parent, ReadOnlySpan<byte> name, uint mode, uint mask = 0, uint device = 0, ReadOnlySpan<byte> target = default)
+    {
+        using HeldDescriptor directory = _inodes.Hold(parent, out int error);
         if (error < 0)
             return error;
+        uint type = mode & FileStatus.TypeMask;
         using (Caller.Become(this, request, out error))
         {
-            if (error < 0 || (error = FileTree.MakeSymbolicLink(in directory, name, target)) < 0)
+            if (error < 0)
+                return error;
+            error = type switch
+            {
+                FileStatus.Directory => FileTree.MakeDirectory(in directory, name, NewMode(in directory, mode & ~type, mask)),
+                FileStatus.SymbolicLink => FileTree.MakeSymbolicLink(in directory, name, target),
+                _ => FileTree.MakeNode(in directory, name, NewMode(in directory, mode, mask), device),
+            };
+            if (error < 0)
                 return error;
         }
-        if ((error = Label(request, in directory, name, isDirectory: false)) < 0)
-            return error;
-        return ReplyEntry(request, parent, in directory, name);
+        error = Label(request, in directory, name, isDirectory: type == FileStatus.Directory);
+        return error < 0 ? error : ReplyEntry(request, parent, in directory, name);
     }
 
     private long ReadLink(FuseRequest request, Inode inode)

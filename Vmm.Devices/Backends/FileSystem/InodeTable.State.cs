@@ -1,0 +1,75 @@
+using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.FileSystem;
+
+namespace Vmm.Devices.Backends.FileSystem;
+
+/// <content>What outlives the process: the files are written down, and found again.</content>
+internal sealed partial class InodeTable
+{
+    /// <summary>Writes all files down, and from now on each that comes.</summary>
+    public void WriteTo(SessionTable? session)
+    {
+        lock (_lock)
+        {
+            Session = session;
+            foreach (Inode inode in _byId.Values)
+            {
+                if (inode != Root)
+                    inode.Slot = session?.Add(inode) ?? -1;
+            }
+        }
+    }
+
+    /// <summary>Goes on with files that were written down; their numbers are not given out again.</summary>
+    /// <param name="records">The files.</param>
+    /// <param name="last">The last number that was given out.</param>
+    /// <param name="session">Where they stand, and others will; null where they are read from elsewhere.</param>
+    /// <param name="isElsewhere">Whether the directory may be a copy of the one where they were seen: what makes a file the same is then its path and its kind.</param>
+    /// <param name="rootMount">The mount of the directory where they were seen. Files of other mounts are found by their paths, too, if that is another now.</param>
+    public void Restore(IReadOnlyList<FileRecord> records, ulong last, SessionTable? session, bool isElsewhere, ulong rootMount)
+    {
+        lock (_lock)
+        {
+            Session = session;
+            _lastId = Math.Max(_lastId, last);
+            var paths = new Dictionary<ulong, Inode>(records.Count) { [RootId] = Root };
+            foreach (FileRecord record in records)
+            {
+                _lastId = Math.Max(_lastId, record.Id);
+                InodeIdentity identity = record.Identity.Mount == rootMount ? record.Identity with { Mount = Root.Identity.Mount } : record.Identity;
+                var inode = new Inode(record.Id, identity, record.Born, record.Type) { Lookups = record.Lookups, Name = record.Name, Slot = session is null ? -1 : record.Slot };
+                if (record.Lookups > 0 && paths.TryAdd(record.Id, inode))
+                    _byId[record.Id] = inode;
+            }
+            foreach (FileRecord record in records)
+            {
+                Inode? parent = paths.GetValueOrDefault(record.Parent);
+                if (parent is { IsDirectory: true } && record.Name.Length > 0 && paths.TryGetValue(record.Id, out Inode? inode) && !IsBelow(parent, inode))
+                    inode.Parent = parent;
+            }
+            bool hasOtherMounts = rootMount != Root.Identity.Mount;
+            foreach (Inode inode in _byId.Values)
+            {
+                if (inode != Root && (isElsewhere || (hasOtherMounts && inode.Identity.Mount != Root.Identity.Mount)))
+                    Adopt(inode);
+                else
+                    _byIdentity[inode.Identity] = inode;
+            }
+        }
+    }
+
+    // A file of a copy, or of a mount that has another number now: what its path leads to, if that is of the same kind; else nothing leads to it.
+    private void Adopt(Inode inode)
+    {
+        if (OpenByName(inode, out FileDescriptor? opened) < 0)
+            return;
+        using (opened)
+        {
+            using HeldDescriptor held = opened!.Hold();
+            if (FileTree.GetStatus(in held, out FileStatus status) < 0 || status.Type != inode.Type)
+                return;
+            (inode.Identity, inode.Born) = (InodeIdentity.Of(in status), status.Born);
+            _byIdentity[inode.Identity] = inode;
+        }
+    }
+}
