@@ -8,6 +8,7 @@ namespace Vmm.Devices.Backends.FileSystem;
 internal sealed class FileSystemRing(FuseServer server, RequestPool pool) : IRingHandler
 {
     private const int Batch = 8;        // completions before it is considered to call the driver
+    private const int MostLarge = 32;   // requests that keep much memory: so many wait for other threads, and so many are kept to be used again
 
     private readonly EventFd _ready = new();
     private readonly Lock _lock = new();
@@ -17,10 +18,15 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool) : IRin
     private FuseRequest[] _taken = [];
     private int _takenCount;
     private int _pending;
+    private int _largePending;
+    private int _largeFree;
     private int _uncalled;
 
     /// <inheritdoc/>
     public FileDescriptor? Ready => _pending > 0 ? _ready : null;
+
+    /// <summary>Requests that are kept to be used again, and those of them that keep much memory.</summary>
+    public (int All, int Large) Kept => (_free.Count, _largeFree);
 
     /// <summary>Another thread has done a request.</summary>
     public void Done(FuseRequest request)
@@ -50,7 +56,7 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool) : IRin
     {
         foreach (FuseRequest request in server.GiveUpWaiting(this))
         {
-            _pending--;
+            End(request);
             // Left to the log of what is in flight, it waits again when the ring goes on.
             if (!ring.MayLeave)
             {
@@ -59,7 +65,7 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool) : IRin
             }
             else
             {
-                _free.Push(request);
+                Free(request);
             }
         }
         while (_pending > 0)
@@ -75,7 +81,7 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool) : IRin
 
     private void Begin(BackendRing ring, ref readonly DescriptorChain chain)
     {
-        FuseRequest request = _free.TryPop(out FuseRequest? free) ? free : new FuseRequest { Ring = this, Large = _large };
+        FuseRequest request = Take();
         long result = request.Load(in chain);
         // What a process before this one may have done already: to forget a file once too often is worse than not to forget it, and who hears of an error can look what is so.
         bool isLeft = ring.IsLatestLeft;
@@ -85,10 +91,12 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool) : IRin
         {
             // Before anybody else can say that it is done.
             _pending++;
+            if (request.IsLarge)
+                _largePending++;
             result = server.Execute(request, mayWait: false);
-            if (result == FuseServer.Waits || (result == FuseServer.NeedsThread && pool.TryAdd(request)))
+            if (result == FuseServer.Waits || (result == FuseServer.NeedsThread && _largePending <= MostLarge && pool.TryAdd(request)))
                 return;
-            _pending--;
+            End(request);
             if (result == FuseServer.NeedsThread)
             {
                 request.Rewind();
@@ -114,18 +122,45 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool) : IRin
         }
         for (int i = 0; i < _takenCount; i++)
         {
-            _pending--;
+            End(_taken[i]);
             Complete(ring, _taken[i]);
         }
+        Array.Clear(_taken, 0, _takenCount);
         return _takenCount;
     }
 
     private void Complete(BackendRing ring, FuseRequest request)
     {
         ring.Complete(request.Head, request.Finish());
-        _free.Push(request);
+        Free(request);
         if (++_uncalled >= Batch)
             Call(ring);
+    }
+
+    // A request waits no more.
+    private void End(FuseRequest request)
+    {
+        _pending--;
+        if (request.IsLarge)
+            _largePending--;
+    }
+
+    private FuseRequest Take()
+    {
+        if (!_free.TryPop(out FuseRequest? request))
+            return new FuseRequest { Ring = this, Large = _large };
+        if (request.IsLarge)
+            _largeFree--;
+        return request;
+    }
+
+    private void Free(FuseRequest request)
+    {
+        if (request.IsLarge && _largeFree >= MostLarge)
+            return;
+        if (request.IsLarge)
+            _largeFree++;
+        _free.Push(request);
     }
 
     private void Call(BackendRing ring)

@@ -16,6 +16,7 @@ internal sealed class FuseRequest
     public const int MaxReply = 128 * 1024;
 
     private const int UsualSize = 1024;
+    private const int UsualPieces = 16;                 // of the guest's memory, that a request and its reply have
     private const int MaxLeftArguments = 8 * 1024;      // FUSE_REMOVEMAPPING with 256 ranges, and room to spare
     private const int MaxNameLength = 255;
 
@@ -23,9 +24,9 @@ internal sealed class FuseRequest
     private byte[] _ownArguments = new byte[UsualSize];
     private byte[] _arguments = [];
     private byte[] _reply = [];
-    private GuestBuffer[] _writable = new GuestBuffer[16];
-    private GuestBuffer[] _readable = new GuestBuffer[16];
-    private IoVector[] _vectors = new IoVector[16];
+    private GuestBuffer[] _writable = new GuestBuffer[UsualPieces];
+    private GuestBuffer[] _readable = new GuestBuffer[UsualPieces];
+    private IoVector[] _vectors = new IoVector[UsualPieces];
     private int _writableCount;
     private int _readableCount;
     private int _argumentsLength;
@@ -53,6 +54,9 @@ internal sealed class FuseRequest
 
     /// <summary>Whether the reply's bytes are in the guest's memory already.</summary>
     public bool IsReplyInPlace { get; set; }
+
+    /// <summary>Whether it keeps more memory than most requests do: for many pieces of the guest's memory, or for long arguments; up to 60 KiB.</summary>
+    public bool IsLarge => _writable.Length > UsualPieces || _readable.Length > UsualPieces || _ownArguments.Length > UsualSize;
 
     /// <summary>Bytes of the arguments, without the extensions behind them.</summary>
     public int ArgumentsLength => _argumentsLength - 8 * _header.ExtensionWords;
@@ -88,9 +92,10 @@ internal sealed class FuseRequest
             Copy(chain.Readable, ref _readable, out _readableCount);
             count = Math.Min(count, FuseTransfer.WireSize);
         }
-        // A guest may have as many requests wait as its rings have room for: none of them keeps much memory.
+        // A guest may have as many requests wait as its rings have room for: none of them keeps much memory, but for the few reads and writes that the ring lets wait.
         bool mayBeLeft = FuseServer.MayBeLeft(_header.Opcode);
-        if (count > (mayBeLeft ? MaxLeftArguments : MaxArguments) || 8 * _header.ExtensionWords > count)
+        bool hasManyPieces = _writableCount > UsualPieces && mayBeLeft && _header.Opcode is not (FuseOpcode.Read or FuseOpcode.Write);
+        if (count > (mayBeLeft ? MaxLeftArguments : MaxArguments) || 8 * _header.ExtensionWords > count || hasManyPieces)
         {
             _header.ExtensionWords = 0;
             return -Errnos.Einval;

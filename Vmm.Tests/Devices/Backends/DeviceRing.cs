@@ -47,7 +47,10 @@ internal sealed class DeviceRing : IDisposable
     public void AddData(ReadOnlySpan<byte> data, params ReadOnlySpan<int> cuts) => Add(data, cuts, room: 0);
 
     /// <summary>Adds a request with <paramref name="data"/> to read, cut as above, and <paramref name="room"/> bytes to write, if any.</summary>
-    public void Add(ReadOnlySpan<byte> data, ReadOnlySpan<int> cuts, int room)
+    public void Add(ReadOnlySpan<byte> data, ReadOnlySpan<int> cuts, int room) => Add(data, cuts, room > 0 ? [room] : []);
+
+    /// <summary>The same, with <paramref name="rooms"/> to write, each a buffer.</summary>
+    public void Add(ReadOnlySpan<byte> data, ReadOnlySpan<int> cuts, ReadOnlySpan<int> rooms)
     {
         var buffers = new List<(ulong, uint, bool)>();
         for (int i = 0; !data.IsEmpty; i++)
@@ -58,7 +61,7 @@ internal sealed class DeviceRing : IDisposable
             buffers.Add((address, (uint)length, false));
             data = data[length..];
         }
-        if (room > 0)
+        foreach (int room in rooms)
             buffers.Add((Allocate(room), (uint)room, true));
         Add([.. buffers]);
     }
@@ -107,7 +110,7 @@ internal sealed class DeviceRing : IDisposable
 
     private void Add(ReadOnlySpan<(ulong Address, uint Length, bool Write)> buffers)
     {
-        ushort id = _queue.Add(buffers);
+        ushort id = _queue.Add(buffers, buffers.Length > _queue.Size ? Allocate(16 * buffers.Length) : 0);     // indirectly
         var places = new (ulong, uint)[buffers.Length];
         for (int i = 0; i < buffers.Length; i++)
             places[i] = (buffers[i].Address, buffers[i].Write ? buffers[i].Length : 0);
