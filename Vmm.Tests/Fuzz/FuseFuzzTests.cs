@@ -1,9 +1,10 @@
 using System.Runtime.InteropServices;
+using System.Text;
 using NUnit.Framework;
 using Vmm.Devices.Backends.FileSystem;
 using Vmm.Tests.Devices.Backends;
+using Vmm.Tests.Devices.Backends.FileSystem;
 using Vmm.Tests.Integration.Linux.Devices;
-using Vmm.Vhost.User.Backend;
 
 namespace Vmm.Tests.Fuzz;
 
@@ -12,42 +13,107 @@ namespace Vmm.Tests.Fuzz;
 public sealed class FuseFuzzTests
 {
     private const int RequestsOfARun = 50;
+    private const string Secret = "what is outside";
 
+    private static readonly string[] s_swapped = ["a", "b", "c", "directory"];     // one component: the guest may make links of others that lead this test itself out
     private static readonly string[] s_names = ["a", "b", "c", "directory", "link", "fifo", ".", "..", "", "a/b", "/etc/passwd", "../x", new('n', 255), new('n', 300)];
 
-    [Test]
-    public void Requests_OfAnyContents_AreAnswered()
+    private string _scratch = "";
+    private string _outside = "";
+
+    [SetUp]
+    public void MakeDirectories()
     {
-        string scratch = Directory.CreateTempSubdirectory("vmm-fuzz-").FullName;
-        string shared = Directory.CreateDirectory(Path.Combine(scratch, "shared")).FullName;
-        string outside = Path.Combine(scratch, "outside");
-        File.WriteAllText(outside, "untouched");
+        _scratch = Directory.CreateTempSubdirectory("vmm-fuzz-").FullName;
+        _outside = Directory.CreateDirectory(Path.Combine(_scratch, "outside")).FullName;
+        Directory.CreateDirectory(Path.Combine(_scratch, "shared"));
+        File.WriteAllText(Path.Combine(_outside, "b"), Secret);
+        File.SetUnixFileMode(Path.Combine(_outside, "b"), (UnixFileMode)0x180);
+        File.SetLastWriteTimeUtc(Path.Combine(_outside, "b"), DateTime.UnixEpoch);
+        Directory.SetLastWriteTimeUtc(_outside, DateTime.UnixEpoch);
+    }
+
+    [TearDown]
+    public void RemoveDirectories() => HostCommand.Run("rm", "-rf", _scratch);   // names of any bytes
+
+    [Test]
+    public void Requests_OfAnyContents_AreAnswered() => RunAll(1000);
+
+    // A process of the host puts links that lead out in the place of what the guest knows, all the time. Nothing but the server's own checks holds here: this process is not confined.
+    [Test]
+    public void Requests_WhileTheHostSwapsLinks_LeadNowhere()
+    {
+        using var end = new CancellationTokenSource();
+        int swaps = 0;
+        var host = new Thread(() =>
+        {
+            for (; !end.IsCancellationRequested; swaps++)
+                Swap(swaps);
+        });
+        host.Start();
         try
         {
-            // Without extended attributes, which need a process of their own.
-            using var server = new FuseServer(new FileSystemOptions { Directory = shared, Xattr = false, PoolSize = 0, KillPrivileges = false });
-            int answered = 0;
-            FuzzRun.All(1000, random => answered += RunOne(random, server, outside));
-            TestContext.Out.WriteLine($"{answered} requests without an error");
-            Assert.That(answered, Is.GreaterThan(0), "some are good enough");
-            server.Reset();
-            Assert.That(server.Count, Is.EqualTo((1, 0, 0)), "files, descriptors and openings after a reset");
-            Assert.That(File.ReadAllText(outside), Is.EqualTo("untouched"));
-            Assert.That(Directory.GetFileSystemEntries(scratch), Has.Length.EqualTo(2));
+            RunAll(1000);
         }
         finally
         {
-            HostCommand.Run("rm", "-rf", scratch);   // names of any bytes
+            end.Cancel();
+            host.Join();
+        }
+        TestContext.Out.WriteLine($"{swaps} times swapped");
+        Assert.That(swaps, Is.GreaterThan(100));
+    }
+
+    private void RunAll(int runs)
+    {
+        // Without extended attributes, which need a process of their own.
+        using var server = new FuseServer(new FileSystemOptions { Directory = Path.Combine(_scratch, "shared"), Xattr = false, PoolSize = 0, KillPrivileges = false });
+        int answered = 0;
+        FuzzRun.All(runs, random => answered += RunOne(random, server, Path.Combine(_outside, "b")));
+        TestContext.Out.WriteLine($"{answered} requests without an error");
+        Assert.That(answered, Is.GreaterThan(0), "some are good enough");
+        server.Reset();
+        Assert.That(server.Count, Is.EqualTo((1, 0, 0)), "files, descriptors and openings after a reset");
+        var file = new FileInfo(Path.Combine(_outside, "b"));
+        Assert.That((File.ReadAllText(file.FullName), file.LastWriteTimeUtc, file.UnixFileMode), Is.EqualTo((Secret, DateTime.UnixEpoch, (UnixFileMode)0x180)));
+        Assert.That(Directory.GetLastWriteTimeUtc(_outside), Is.EqualTo(DateTime.UnixEpoch), "nothing was made or removed there");
+        Assert.That(Directory.GetFileSystemEntries(_outside), Has.Length.EqualTo(1));
+        Assert.That(Directory.GetFileSystemEntries(_scratch), Has.Length.EqualTo(2));
+    }
+
+    // A name becomes a link that leads out, for a moment: a directory, or the file in it.
+    private void Swap(int turn)
+    {
+        string shared = Path.Combine(_scratch, "shared"), away = Path.Combine(shared, "away");
+        string name = Path.Combine(shared, s_swapped[turn % s_swapped.Length]);
+        try
+        {
+            bool isDirectory = Directory.Exists(name);
+            if (isDirectory)
+                Directory.Move(name, away);
+            else
+                File.Move(name, away, overwrite: true);
+            File.CreateSymbolicLink(name, turn % 2 == 0 ? _outside : Path.Combine(_outside, "b"));
+            File.Delete(name);
+            if (isDirectory)
+                Directory.Move(away, name);
+            else
+                File.Move(away, name);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // The guest was faster: there is no such file, or there is another.
         }
     }
 
     private static int RunOne(Random random, FuseServer server, string outside)
     {
-        using var pool = new RequestPool(server, 0);
-        using var device = new Device(server, pool);
+        // With threads of a pool, too, which do what may wait.
+        using var pool = new RequestPool(server, random.Next(4) == 0 ? 2 : 0);
+        using var device = new FuseDevice(server, pool);
         using var ring = new DeviceRing(device, 0);
         int good = 0;
-        ring.Add(Request(26, 0, [7, 0, 0, 0, 39, 0, 0, 0, .. new byte[56]]), [40], 80);
+        ring.Add(FuseDevice.Init, [40], 80);
         for (int i = 0; i < RequestsOfARun; i++)
         {
             byte[] request = Make(random, outside);
@@ -62,6 +128,7 @@ public sealed class FuseFuzzTests
                 Assert.That(MemoryMarshal.Read<int>(reply), Is.EqualTo(reply.Length), "the reply's length");
                 int error = MemoryMarshal.Read<int>(reply.AsSpan(4));
                 Assert.That(error, Is.InRange(-4095, 0));
+                Assert.That(reply.AsSpan().IndexOf(Encoding.ASCII.GetBytes(Secret)), Is.Negative, "what is outside");
                 good += error == 0 ? 1 : 0;
             }
         }
@@ -87,12 +154,12 @@ public sealed class FuseFuzzTests
         for (int i = random.Next(1, 3); i > 0 && code is 1 or 6 or 8 or 9 or 10 or 11 or 12 or 13 or 35 or 45 or 51; i--)
         {
             string name = random.Next(30) == 0 ? outside : s_names[random.Next(random.Next(3) == 0 ? s_names.Length : 6)];
-            arguments.AddRange(System.Text.Encoding.UTF8.GetBytes(name));
+            arguments.AddRange(Encoding.UTF8.GetBytes(name));
             arguments.Add(0);
         }
         if (code == 16)
             arguments.AddRange(new byte[random.Next(3000)]);
-        byte[] request = Request(code, node, [.. arguments]);
+        byte[] request = FuseDevice.Request(code, node, [.. arguments]);
         // A file does not become larger than this test can have.
         if (code is 4 or 16 or 43 or 47)
             CutSizes(request);
@@ -106,24 +173,5 @@ public sealed class FuseFuzzTests
         Span<ulong> words = MemoryMarshal.Cast<byte, ulong>(request.AsSpan(40));
         foreach (ref ulong word in words)
             word &= 0xFF_FFFF;
-    }
-
-    private static byte[] Request(uint code, ulong node, byte[] arguments) =>
-    [
-        .. BitConverter.GetBytes(40 + arguments.Length), .. BitConverter.GetBytes(code), .. BitConverter.GetBytes(1UL), .. BitConverter.GetBytes(node), .. new byte[16],
-        .. arguments,
-    ];
-
-    private sealed class Device(FuseServer server, RequestPool pool) : VhostUserDevice, IDisposable
-    {
-        public override string Name => "fs";
-
-        public override ulong Features => 0;
-
-        public override int RingCount => 1;
-
-        public override IRingHandler StartRing(BackendRing ring) => new FileSystemRing(server, pool);
-
-        public void Dispose() => server.Reset();
     }
 }

@@ -13,7 +13,11 @@ public class FileSystemRaceTests : FileSystemTest
     public void Races_WithTheHost_LeadNowhere()
     {
         string away = Directory.CreateDirectory(Path.Combine(Scratch, "away")).FullName;
-        File.WriteAllText(Path.Combine(away, "file"), "secret");
+        string secret = Path.Combine(away, "file");
+        File.WriteAllText(secret, "secret");
+        File.SetUnixFileMode(secret, (UnixFileMode)0x180);
+        File.SetLastWriteTimeUtc(secret, DateTime.UnixEpoch);
+        Directory.SetLastWriteTimeUtc(away, DateTime.UnixEpoch);
         Directory.CreateDirectory(In("a/b"));
         File.WriteAllText(In("a/b/file"), "public");
         FuseGuest guest = Begin("--cache", "never");
@@ -55,14 +59,34 @@ public class FileSystemRaceTests : FileSystemTest
                 if (made > 0)
                     guest.Try(18, (ulong)directory, [.. Bytes((ulong)made), .. Bytes(0U, 0U), .. Bytes(0UL)]);
                 guest.Unlink((ulong)directory, "new");
+                Change(guest, (ulong)node, (ulong)directory);
             }
             read++;
         }
         TestContext.Out.WriteLine($"{read} times read, {missed} times missed, {host.Result.Trim()} rounds of the host");
         Assert.That(read, Is.GreaterThan(10));
         Assert.That(int.Parse(host.Result, CultureInfo.InvariantCulture), Is.GreaterThan(100));
-        Assert.That(File.ReadAllText(Path.Combine(away, "file")), Is.EqualTo("secret"));
+        Assert.That((File.GetUnixFileMode(secret), File.GetLastWriteTimeUtc(secret)), Is.EqualTo(((UnixFileMode)0x180, DateTime.UnixEpoch)));
+        Assert.That(HostCommand.Run("stat", "-c", "%h %u", secret).Trim(), Is.EqualTo($"1 {HostCommand.Run("id", "-u").Trim()}"), "links and owner");
+        Assert.That(Directory.GetLastWriteTimeUtc(away), Is.EqualTo(DateTime.UnixEpoch), "nothing was made or removed there");
+        Assert.That(File.ReadAllText(secret), Is.EqualTo("secret"));
         Assert.That(Directory.GetFileSystemEntries(away), Has.Length.EqualTo(1));
         Assert.That(Directory.GetFileSystemEntries(Scratch).Select(Path.GetFileName), Is.EquivalentTo(new[] { "away", "shared", "backend.sock", "tmp" }));
+    }
+
+    // All that changes what a name or a file says; whether it works is the race's.
+    private static void Change(FuseGuest guest, ulong node, ulong directory)
+    {
+        guest.Try(4, node, [.. Bytes(1U, 0U), .. new byte[48], .. Bytes(0U, 0U, 0U, 0x1B6U, 0U, 0U, 0U, 0U)], FuseGuest.AttributesSize);     // mode
+        guest.Try(4, node, [.. Bytes(8U, 0U), .. Bytes(0UL, 6UL, 0UL, 0UL, 0UL, 0UL), .. new byte[32]], FuseGuest.AttributesSize);          // size
+        guest.Try(4, node, [.. Bytes(32U, 0U), .. Bytes(0UL, 0UL, 0UL, 0UL, 1000UL, 0UL), .. new byte[32]], FuseGuest.AttributesSize);      // time of the last write
+        guest.SetXattr(node, "user.race", [1]);
+        guest.Try(6, directory, [.. Name("soft"), .. Name("file")], FuseGuest.EntrySize);
+        guest.Try(13, directory, [.. Bytes(node), .. Name("hard")], FuseGuest.EntrySize);
+        guest.Rename(directory, "hard", directory, "harder");
+        guest.Try(9, directory, [.. Bytes(0x1EDU, 0U), .. Name("inner")], FuseGuest.EntrySize);
+        guest.Try(11, directory, Name("inner"));
+        foreach (string name in (string[])["soft", "hard", "harder"])
+            guest.Unlink(directory, name);
     }
 }
