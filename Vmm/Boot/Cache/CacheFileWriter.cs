@@ -50,7 +50,7 @@ internal sealed class CacheFileWriter(FileDescriptor file) : IPayloadSink
         MemoryMarshal.Write(footer, new CacheFooter(CacheFooter.CurrentMagic, source, (uint)length, (uint)_runs.Count));
         Append(footer);
         Span<byte> checksum = stackalloc byte[PageChecksum.Size];
-        MemoryMarshal.Write(checksum, _checksum.Value);
+        _checksum.Write(checksum);
         TryWrite(checksum);
     }
 

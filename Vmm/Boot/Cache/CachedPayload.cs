@@ -120,6 +120,8 @@ internal sealed class CachedPayload : IKernelPayload, IDisposable
     {
         var checksum = new PageChecksum();
         checksum.Add(file[..^PageChecksum.Size]);
-        return checksum.Value == MemoryMarshal.Read<UInt128>(file[^PageChecksum.Size..]);
+        Span<byte> expected = stackalloc byte[PageChecksum.Size];
+        checksum.Write(expected);
+        return file.EndsWith(expected);
     }
 }

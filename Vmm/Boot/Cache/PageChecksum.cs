@@ -1,16 +1,17 @@
-using System.Numerics;
 using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
 
 namespace Vmm.Boot.Cache;
 
-/// <summary>Tells a file that was written in part, or has changed, from one that is sound: four CRC-32C of every fourth word each, so that a processor can work on
-/// all of them at a time. It is no protection against somebody who changes the file on purpose.</summary>
+/// <summary>Tells a file that was written in part, or has changed, from one that is sound: for each of four columns of 64-bit words their sum, and the sum of all sums on
+/// the way, so that places count, too (Fletcher's checksum). It is no protection against somebody who changes the file on purpose.</summary>
 internal struct PageChecksum
 {
-    /// <summary>Bytes of a checksum, and what it is taken over is a multiple of it.</summary>
-    public const int Step = 4 * sizeof(ulong), Size = 4 * sizeof(uint);
+    /// <summary>Bytes of a checksum, and what it is taken over is a multiple of <see cref="Step"/>.</summary>
+    public const int Step = 4 * sizeof(ulong), Size = 2 * Step;
 
-    private uint _first = uint.MaxValue, _second = uint.MaxValue, _third = uint.MaxValue, _fourth = uint.MaxValue;
+    private Vector256<ulong> _sum = Vector256.Create(1ul);      // so that zeros count
+    private Vector256<ulong> _sumOfSums;
 
     /// <summary>The checksum of nothing.</summary>
     public PageChecksum()
@@ -21,17 +22,20 @@ internal struct PageChecksum
     public void Add(ReadOnlySpan<byte> bytes)
     {
         ArgumentOutOfRangeException.ThrowIfNotEqual(bytes.Length % Step, 0);
-        (uint first, uint second, uint third, uint fourth) = (_first, _second, _third, _fourth);
-        for (ReadOnlySpan<ulong> words = MemoryMarshal.Cast<byte, ulong>(bytes); words.Length >= 4; words = words[4..])
+        (Vector256<ulong> sum, Vector256<ulong> sumOfSums) = (_sum, _sumOfSums);
+        ref byte start = ref MemoryMarshal.GetReference(bytes);
+        for (nuint i = 0; i < (nuint)bytes.Length; i += Step)
         {
-            first = BitOperations.Crc32C(first, words[0]);
-            second = BitOperations.Crc32C(second, words[1]);
-            third = BitOperations.Crc32C(third, words[2]);
-            fourth = BitOperations.Crc32C(fourth, words[3]);
+            sum += Vector256.LoadUnsafe(ref start, i).AsUInt64();
+            sumOfSums += sum;
         }
-        (_first, _second, _third, _fourth) = (first, second, third, fourth);
+        (_sum, _sumOfSums) = (sum, sumOfSums);
     }
 
-    /// <summary>The result so far.</summary>
-    public readonly UInt128 Value => new(((ulong)_first << 32) | _second, ((ulong)_third << 32) | _fourth);
+    /// <summary>Writes the result so far to <paramref name="target"/>, <see cref="Size"/> bytes.</summary>
+    public readonly void Write(Span<byte> target)
+    {
+        _sum.AsByte().CopyTo(target);
+        _sumOfSums.AsByte().CopyTo(target[Step..]);
+    }
 }
