@@ -21,6 +21,14 @@ public class KernelParametersTests
     [Test]
     public void Clock_UnknownFrequency_IsNotTold() => Assert.That(KernelParameters.Clock("no-kvmclock", 0), Is.Null);
 
+    [TestCase("quiet", true)]
+    [TestCase("quiet swiotlb=65536", false)]
+    [TestCase("swiotlb=force", false)]
+    [TestCase("quiet -- swiotlb=force", true)]
+    [TestCase("xswiotlb=1 swiotlb", true)]
+    public void Defaults_ParameterOnTheCommandLine_IsLeftToIt(string commandLine, bool isAdded) =>
+        Assert.That(KernelParameters.Defaults(commandLine).Split(' '), isAdded ? Does.Contain("swiotlb=noforce") : Does.Not.Contain("swiotlb=noforce"));
+
     [TestCase(null, "acpi", "quiet", null)]
     [TestCase(null, "acpi", "nolapic_timer", "--cmdline: nolapic_timer")]
     [TestCase(null, "acpi", "quiet acpi=off noapic", "--cmdline: noapic")]

@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Runtime.Versioning;
 using NUnit.Framework;
 using Tmds.Linux;
+using Vmm.Boot;
 using Vmm.Tests.Integration.Linux;
 
 namespace Vmm.Tests.Integration;
@@ -102,7 +103,7 @@ public class EndTests : KvmTest
         VmmResult result = Run("panicreset", "--force", "--cmdline", commandLine, "--on-reboot", onReboot);
 
         Assert.That(result.ExitCode, Is.EqualTo(3), result.Summary);
-        Assert.That(result.Output, Is.EqualTo($"command line: panic=-1 reboot=panic_warm {commandLine}\n"));
+        Assert.That(result.Output, Is.EqualTo($"command line: panic=-1 reboot=panic_warm {KernelParameters.Defaults(commandLine)} {commandLine}\n"));
         Assert.That(result.Errors, Does.Contain("kernel panicked"));
     }
 

@@ -82,6 +82,8 @@ internal sealed class PowerCycle : IDisposable
     private static KernelOptions KernelOf(MachineConfig config, KernelFiles kernel, VirtioSlots slots, uint tscKilohertz)
     {
         string commandLine = config.Kernel.CommandLine;
+        if (kernel.IsLinux && KernelParameters.Defaults(commandLine) is { Length: > 0 } defaults)
+            commandLine = $"{defaults} {commandLine}";
         if (KernelParameters.Clock(commandLine, tscKilohertz) is string clock)
             commandLine = $"{clock} {commandLine}";
         if (config.Discovery == VirtioDiscovery.CommandLine)
