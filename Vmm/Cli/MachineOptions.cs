@@ -127,6 +127,9 @@ internal abstract class MachineOptions : IDirectOptions
             case "log-level":
                 LogLevel = value;
                 break;
+            case "sandbox":
+                Sandbox = value;
+                break;
             default:
                 return false;
         }

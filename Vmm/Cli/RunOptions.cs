@@ -74,9 +74,6 @@ internal sealed class RunOptions : MachineOptions
             case "shutdown-timeout":
                 ShutdownTimeout = value;
                 break;
-            case "sandbox":
-                Sandbox = value;
-                break;
             case "user":
                 User = value;
                 break;
