@@ -144,14 +144,14 @@ check "publish tests" 300 dotnet publish Vmm.Tests -c Release -r linux-x64 --no-
 linux_seconds=3000
 [ "${VMM_TESTS-}" != full ] || linux_seconds=5400
 if scripts/can-run-linux; then
-    start_linux_tests "linux" TestCategory=Linux
+    start_linux_tests "linux" "TestCategory=Confinement|TestCategory=Linux"
     end_tests "linux" "$child"
     unrun_linux=$unrun
 else # an emulated host has one processor: two of them have half of the tests each
     start_linux_tests "linux devices" \
         'TestCategory=Linux&FullyQualifiedName~Linux.Devices&FullyQualifiedName!~SwitchTests'
     devices=$child
-    start_linux_tests "linux machine" 'TestCategory=Linux&FullyQualifiedName!~Linux.Devices'
+    start_linux_tests "linux machine" 'TestCategory=Confinement|TestCategory=Linux&FullyQualifiedName!~Linux.Devices'
     end_tests "linux machine" "$child"
     unrun_linux=$unrun
     end_tests "linux devices" "$devices"

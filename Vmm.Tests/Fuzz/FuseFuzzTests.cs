@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using System.Runtime.Versioning;
 using System.Text;
 using NUnit.Framework;
 using Vmm.Devices.Backends.FileSystem;
@@ -9,6 +10,7 @@ using Vmm.Tests.Integration.Linux.Devices;
 namespace Vmm.Tests.Fuzz;
 
 /// <summary>FUSE requests with any contents: good ones that were changed, in any order, on a directory that is thrown away.</summary>
+[SupportedOSPlatform("linux")]
 [NonParallelizable]   // it counts descriptors
 public sealed class FuseFuzzTests
 {

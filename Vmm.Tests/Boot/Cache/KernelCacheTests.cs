@@ -1,3 +1,4 @@
+using System.Runtime.Versioning;
 using NUnit.Framework;
 using Vmm.Boot;
 using Vmm.Boot.Cache;
@@ -8,6 +9,7 @@ using Vmm.Vhost.Native.FileSystem;
 namespace Vmm.Tests.Boot.Cache;
 
 /// <summary>What a kernel unpacks to, kept in a directory and found again, or not trusted.</summary>
+[SupportedOSPlatform("linux")]
 public sealed class KernelCacheTests
 {
     private static readonly byte[] s_elf = new ElfBuilder().Build();

@@ -12,6 +12,7 @@ using Vmm.Vhost.User.Protocol;
 namespace Vmm.Tests.Integration.Backends;
 
 /// <summary>What a back-end process can still do once it serves, seen from inside: on each of its threads, the runtime's among them.</summary>
+[Category("Confinement")]
 public class ConfinementTests : BackendTest
 {
     private const int Eperm = 1, Eacces = 13, Enosys = 38;

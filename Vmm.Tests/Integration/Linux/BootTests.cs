@@ -1,4 +1,5 @@
 using NUnit.Framework;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Tests.Integration.Linux;
 
@@ -27,7 +28,7 @@ public class BootTests : LinuxTest
     public void Boot_KernelCache_IsFilledAndUsed()
     {
         string cache = Path.Combine(Scratch, "cache");
-        Directory.CreateDirectory(cache, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        PrivateDirectory.Make(cache);
         var guest = new LinuxGuest { Script = "exit 7", Options = ["--kernel-cache", cache, "--log-level", "debug"] };
         DateTime written = default;
         for (int boot = 0; boot < 2; boot++)

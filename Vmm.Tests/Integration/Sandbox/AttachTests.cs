@@ -1,13 +1,13 @@
 using System.Runtime.InteropServices;
 using NUnit.Framework;
 using Vmm.Guest;
-using Vmm.Tests.Fakes;
 using Vmm.Tests.Integration.Backends;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Tests.Integration.Sandbox;
 
 /// <summary>What <c>vmm exec --attach</c> can still do while its command runs, as a guest would try that takes it over. The guest is this process.</summary>
+[Category("Confinement")]
 public class AttachTests : VmmTest
 {
     private const int Eperm = 1, Enosys = 38;

@@ -3,6 +3,7 @@ using NUnit.Framework;
 using Tmds.Linux;
 using Vmm.Tests.Fakes;
 using Vmm.Tests.Integration.Backends;
+using Vmm.Tests.Integration.Linux;
 using Vmm.Tests.Integration.Linux.Devices;
 using Vmm.Vhost.Native.Confinement;
 using Vmm.Vhost.User.Protocol;
@@ -10,6 +11,7 @@ using Vmm.Vhost.User.Protocol;
 namespace Vmm.Tests.Integration.Sandbox;
 
 /// <summary>What <c>vmm run</c> and <c>vmm exec</c> can still do while their guest runs, seen from inside: on each of its threads, as whoever takes it over would.</summary>
+[Category("Confinement")]
 public class SandboxTests : KvmTest
 {
     private const int Eperm = 1, Eacces = 13, Enosys = 38;
@@ -19,6 +21,14 @@ public class SandboxTests : KvmTest
     internal static readonly string[] Kinds = ["plain", "tap", "vsock", "disk", "socket", "server", "exec"];
 
     private string _injector = "";
+
+    // On a host that can have vhost and taps none of these tests is skipped.
+    [OneTimeSetUp]
+    public void LoadModules()
+    {
+        if (Environment.IsPrivilegedProcess && LinuxHost.WhyNoLinux() is null)
+            HostCommand.Run("modprobe", "-a", "vhost_net", "vhost_vsock", "tun");
+    }
 
     [SetUp]
     public void Prepare()

@@ -8,6 +8,7 @@ using static Vmm.Tests.Conformance.FuseClient;
 namespace Vmm.Tests.Devices.Backends.FileSystem;
 
 /// <summary>Whether anything leads out of the directory for somebody who has taken the process over.</summary>
+[Category("Confinement")]
 public class FileSystemConfinementTests : FileSystemTest
 {
     private const int Eperm = 1, Eacces = 13;

@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Runtime.Versioning;
 using NUnit.Framework;
 using Vmm.Tests.Integration.Linux.Devices;
 using static Vmm.Tests.Conformance.FuseClient;
@@ -6,6 +7,7 @@ using static Vmm.Tests.Conformance.FuseClient;
 namespace Vmm.Tests.Devices.Backends.FileSystem;
 
 /// <summary>Whether anything leads out of the directory for a guest, while the host changes it.</summary>
+[SupportedOSPlatform("linux")]
 public class FileSystemRaceTests : FileSystemTest
 {
     // Another process of the host renames directories and swaps links all the time, while the guest walks.
