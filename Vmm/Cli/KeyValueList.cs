@@ -26,6 +26,25 @@ internal sealed class KeyValueList
         return list;
     }
 
+    /// <summary>The list <paramref name="text"/> with other values in it. Neither its keys nor its values are checked.</summary>
+    /// <param name="option">The option, for messages.</param>
+    /// <param name="text">The list.</param>
+    /// <param name="map">What stands for a value, with quotes where it needs them, by its key and the value without its quotes; null for what was written.</param>
+    /// <exception cref="UsageException">A quote stays open.</exception>
+    public static string Map(string option, string text, Func<string, string, string?> map)
+    {
+        var result = new StringBuilder();
+        for (int start = 0, end; start <= text.Length; start = end + 1)
+        {
+            end = FindEnd(option, text, start);
+            string part = text[start..end];
+            int equals = part.IndexOf('=', StringComparison.Ordinal);
+            string? value = equals < 0 ? null : map(part[..equals], Unquoted(part[(equals + 1)..]));
+            result.Append(start == 0 ? "" : ",").Append(value is null ? part : $"{part[..equals]}={value}");
+        }
+        return result.ToString();
+    }
+
     /// <summary>The value of <paramref name="key"/>, if the user gave one.</summary>
     public OptionValue? Find(string key)
     {
@@ -73,8 +92,10 @@ internal sealed class KeyValueList
             throw new UsageException($"{_option}: key '{key}' has no value: write {key}=VALUE");
         if (Find(key) is not null)
             throw new UsageException($"{_option}: key '{key}' is given more than once");
-        _pairs.Add((key, part[(equals + 1)..].Replace("\"", "", StringComparison.Ordinal)));
+        _pairs.Add((key, Unquoted(part[(equals + 1)..])));
     }
+
+    private static string Unquoted(string text) => text.Replace("\"", "", StringComparison.Ordinal);
 
     private static string Allowed(ReadOnlySpan<string> keys)
     {

@@ -60,6 +60,21 @@ public sealed class DefaultsFileTests
     public void ApplyTo_TableOfVariables_AreVariables() =>
         Assert.That(RepeatableOptions.Values(Apply("[env]\nA = \"b\"\n", new ExecOptions()).Env), Is.EqualTo(new[] { "A=b" }));
 
+    [TestCase("disk = [\"readonly=on,path=a.img\"]", "readonly=on,path=/project/a.img")]
+    [TestCase("disk = ['path=\"a,b.img\",direct=on']", "path=\"/project/a,b.img\",direct=on")]
+    [TestCase("disk = [\"path=/abs.img\"]", "path=/abs.img")]
+    [TestCase("fs = [\"tag=path=x,source=sub\"]", "tag=path=x,source=/project/sub")]
+    [TestCase("fs = [\"tag=t,source=/s,daemon=bin/d\"]", "tag=t,source=/s,daemon=/project/bin/d")]
+    [TestCase("fs = [\"socket=run/fs.sock\"]", "socket=/project/run/fs.sock")]
+    [TestCase("net = [\"socket=run/switch\"]", "socket=/project/run/switch")]
+    [TestCase("net = [\"tap=tap0,ip=10.0.0.2/24\"]", "tap=tap0,ip=10.0.0.2/24")]
+    public void ApplyTo_PathOfADevice_IsRelativeToTheFile(string text, string expected)
+    {
+        ExecOptions options = Apply(text, new ExecOptions());
+
+        Assert.That(options.Disk ?? options.Fs ?? options.Net, Is.EqualTo(expected));
+    }
+
     [TestCase("kernel = ", "line 1")]
     [TestCase("cpus = 1\ncpus = 2", "line 2")]
     [TestCase("nonsense = 1", "unknown key 'nonsense'")]

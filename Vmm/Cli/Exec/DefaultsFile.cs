@@ -12,6 +12,8 @@ internal sealed class DefaultsFile
     private const string Matrix = "matrix", Environment = "env";
     private const int MaxSize = 1 << 20;
 
+    private static readonly string[] s_pathKeys = ["path", "source", "socket", "daemon"];
+
     private readonly string _path;
     private readonly Dictionary<string, IReadOnlyList<string>> _settings = [];
     private readonly List<MatrixVariant> _variants = [];
@@ -126,16 +128,16 @@ internal sealed class DefaultsFile
                 options.Env = Before(values, options.Env);
                 break;
             case "net":
-                options.Net = Before(values, options.Net);
+                options.Net = Before(values.Select(value => Device(NetOption.Name, value)), options.Net);
                 break;
             case "port":
                 options.Port = Before(values, options.Port);
                 break;
             case "disk":
-                options.Disk = Before(values, options.Disk);
+                options.Disk = Before(values.Select(value => Device(DiskOption.Name, value)), options.Disk);
                 break;
             case "fs":
-                options.Fs = Before(values, options.Fs);
+                options.Fs = Before(values.Select(value => Device(FsOption.Name, value)), options.Fs);
                 break;
             default:
                 throw new UsageException($"{_path}: unknown key '{key}': there are kernel, modules, root, cmdline, cpus, memory, overlay, timeout, user, workdir, "
@@ -146,6 +148,10 @@ internal sealed class DefaultsFile
     }
 
     private static string? Before(IEnumerable<string> values, string? given) => RepeatableOptions.ToValue([.. values, .. RepeatableOptions.Values(given)]);
+
+    // The paths in what describes a device are relative to this file, too.
+    private string Device(string option, string text) =>
+        KeyValueList.Map(option, text, (key, value) => value.Length > 0 && s_pathKeys.Contains(key) ? ExecOptionsReader.Quoted(option, InDirectory(value)) : null);
 
     private string InDirectory(string path) => Path.Combine(Path.GetDirectoryName(Path.GetFullPath(_path))!, path);
 

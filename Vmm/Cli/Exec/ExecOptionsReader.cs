@@ -168,8 +168,9 @@ internal static class ExecOptionsReader
     private static string Share(string tag, string option, string source, bool isReadOnly) =>
         $"tag={tag},source={Quoted(option, source)}{(isReadOnly ? ",readonly=on" : "")}";
 
-    // For a key=value list, in which quotes protect commas and stand for nothing else.
-    private static string Quoted(string option, string path) => path.Contains('"', StringComparison.Ordinal)
+    /// <summary>A path as a value of a key=value list, in which quotes protect commas and stand for nothing else.</summary>
+    /// <exception cref="UsageException">It has a quote in it.</exception>
+    internal static string Quoted(string option, string path) => path.Contains('"', StringComparison.Ordinal)
         ? throw new OptionValue(option, null, path).Refuse("has a quote (\") in it, which cannot be passed on: give it by a symbolic link")
         : path.Contains(',', StringComparison.Ordinal) ? $"\"{path}\"" : path;
 
