@@ -53,6 +53,9 @@ public static class Errnos
     /// <summary>Too many open files.</summary>
     public const int Emfile = 24;
 
+    /// <summary>Too many levels of symbolic links, or one where none may be.</summary>
+    public const int Eloop = 40;
+
     /// <summary>Inappropriate ioctl for device.</summary>
     public const int Enotty = 25;
 

@@ -38,17 +38,6 @@ public static class FileKind
         }
     }
 
-    /// <summary>The number of the user to whom <paramref name="path"/>, or what it links to, belongs; null if there is none.</summary>
-    public static unsafe uint? Owner(string path)
-    {
-        stat status;
-        fixed (byte* name = FileDescriptor.NullTerminated(path))
-        {
-            // SAFETY: the name is null-terminated and pinned, the result on the stack.
-            return LibC.stat(name, &status) == 0 ? (uint)status.st_uid : null;
-        }
-    }
-
     /// <summary>What tells the file at <paramref name="path"/>, not one that it links to, from all others; null if there is none.</summary>
     public static unsafe (ulong Device, ulong Inode)? Identity(string path)
     {

@@ -20,6 +20,9 @@ public sealed class RegularFile : FileDescriptor
     /// <summary>Whether, when it was opened in its directory, it belonged to the user that this process acts as, and nobody else might write to it.</summary>
     public bool IsOwn { get; private set; }
 
+    /// <summary>The same for a file of this process's user or of root; see <see cref="FileOwner.IsTrusted(in FileStatus, bool)"/>.</summary>
+    public bool IsTrusted { get; private set; }
+
     /// <summary>Opens the file at <paramref name="path"/>.</summary>
     /// <exception cref="ErrnoException">It cannot be opened.</exception>
     /// <exception cref="InvalidDataException">It is not a regular file; the message says what it is ("is a directory").</exception>
@@ -43,7 +46,9 @@ public sealed class RegularFile : FileDescriptor
         int number = FileTree.Open(held, NullTerminated(name), FileTree.NonBlocking);
         RegularFile file = number >= 0 ? Check(number) : throw new ErrnoException($"cannot open {name}", -number);
         using HeldDescriptor heldFile = file.Hold();
-        file.IsOwn = FileTree.GetStatus(heldFile, out FileStatus status) == 0 && FileOwner.IsOwn(status.UserId, status.Mode);
+        bool hasStatus = FileTree.GetStatus(heldFile, out FileStatus status) == 0;
+        file.IsOwn = hasStatus && FileOwner.IsOwn(status.UserId, status.Mode);
+        file.IsTrusted = hasStatus && FileOwner.IsTrusted(status);
         return file;
     }
 

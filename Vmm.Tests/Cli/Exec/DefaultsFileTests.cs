@@ -1,12 +1,15 @@
 using NUnit.Framework;
 using Vmm.Cli;
 using Vmm.Cli.Exec;
+using Vmm.Tests.Guest;
+using Vmm.Tests.Integration.Linux.Devices;
 
 namespace Vmm.Tests.Cli.Exec;
 
+[System.Runtime.Versioning.SupportedOSPlatform("linux")]
 public sealed class DefaultsFileTests
 {
-    private const string File = "/project/vmm.toml";
+    private const string FilePath = "/project/vmm.toml";
 
     private const string Example = """
         kernel = "kernels/bzImage"
@@ -48,7 +51,7 @@ public sealed class DefaultsFileTests
     [Test]
     public void ApplyTo_Variant_CountsBeforeTheRestOfTheFile()
     {
-        DefaultsFile file = DefaultsFile.Parse(File, Example);
+        DefaultsFile file = DefaultsFile.Parse(FilePath, Example);
         Assert.That(file.Variants.Select(variant => variant.Name), Is.EqualTo(new[] { "old", "6.12.9" }));
         ExecOptions options = new();
         file.ApplyTo(options, file.Variant("old"));
@@ -87,13 +90,13 @@ public sealed class DefaultsFileTests
     public void Parse_WhatIsWrong_IsToldInOneLine(string text, string expected)
     {
         UsageException error = Assert.Throws<UsageException>(() => Apply(text, new ExecOptions()))!;
-        Assert.That(error.Message, Does.StartWith($"{File}: ").And.Contain(expected));
+        Assert.That(error.Message, Does.StartWith($"{FilePath}: ").And.Contain(expected));
     }
 
     [Test]
     public void Variant_ThatIsNotThere_NamesThose()
     {
-        DefaultsFile file = DefaultsFile.Parse(File, Example);
+        DefaultsFile file = DefaultsFile.Parse(FilePath, Example);
         Assert.That(() => file.Variant("new"), Throws.TypeOf<UsageException>().With.Message.EndsWith("there are old, 6.12.9"));
     }
 
@@ -104,8 +107,8 @@ public sealed class DefaultsFileTests
         try
         {
             DirectoryInfo below = directory.CreateSubdirectory("a/b");
-            System.IO.File.WriteAllText(Path.Combine(directory.FullName, "vmm.toml"), "[[matrix]]\nname = \"far\"\n");
-            System.IO.File.WriteAllText(Path.Combine(directory.FullName, "a", "vmm.toml"), "[[matrix]]\nname = \"near\"\n");
+            File.WriteAllText(Path.Combine(directory.FullName, "vmm.toml"), "[[matrix]]\nname = \"far\"\n");
+            File.WriteAllText(Path.Combine(directory.FullName, "a", "vmm.toml"), "[[matrix]]\nname = \"near\"\n");
             Assert.That(DefaultsFile.Find(below.FullName)!.Variants[0].Name, Is.EqualTo("near"));
         }
         finally
@@ -114,9 +117,51 @@ public sealed class DefaultsFileTests
         }
     }
 
+    [TestCase("777", "644", "its directory")]
+    [TestCase("755", "666", "others may write to it")]
+    public void Find_OthersMayChangeIt_IsRefused(string directoryMode, string fileMode, string why)
+    {
+        using var place = new HostTree();
+        File.SetUnixFileMode(place.Add("vmm.toml", "cpus = 4\n"), Mode(fileMode));
+        File.SetUnixFileMode(place.Root, Mode(directoryMode));
+
+        Assert.That(() => DefaultsFile.Find(place.Root), Throws.TypeOf<UsageException>().With.Message.StartsWith($"{place.Root}/vmm.toml").And.Message.Contains(why));
+    }
+
+    [Test]
+    public void Find_DirectoryOfAll_IsAcceptedWhereNobodyCanReplaceTheFile()
+    {
+        using var place = new HostTree();
+        place.Add("vmm.toml", "[[matrix]]\nname = \"it\"\n");
+        File.SetUnixFileMode(place.Root, Mode("1777"));
+
+        Assert.That(DefaultsFile.Find(place.Root)!.Variants, Has.Count.EqualTo(1));
+    }
+
+    [Test]
+    public void Find_Link_IsRefused()
+    {
+        using var place = new HostTree();
+        place.Add("other", "cpus = 4\n");
+        File.CreateSymbolicLink(Path.Combine(place.Root, "vmm.toml"), "other");
+
+        Assert.That(() => DefaultsFile.Find(place.Root), Throws.TypeOf<UsageException>().With.Message.Contains("is a symbolic link"));
+    }
+
+    [Test]
+    public void Find_Fifo_IsRefusedAndNobodyWaits()
+    {
+        using var place = new HostTree();
+        HostCommand.Run("mkfifo", Path.Combine(place.Root, "vmm.toml"));
+
+        Assert.That(() => DefaultsFile.Find(place.Root), Throws.TypeOf<UsageException>().With.Message.Contains("is a FIFO, not a file"));
+    }
+
+    private static UnixFileMode Mode(string octal) => (UnixFileMode)Convert.ToInt32(octal, 8);
+
     private static ExecOptions Apply(string text, ExecOptions options)
     {
-        DefaultsFile.Parse(File, text).ApplyTo(options, null);
+        DefaultsFile.Parse(FilePath, text).ApplyTo(options, null);
         return options;
     }
 }

@@ -1,7 +1,9 @@
 using System.Globalization;
+using System.Text;
 using Tomlyn.Parsing;
 using Tomlyn.Syntax;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.FileSystem;
 
 namespace Vmm.Cli.Exec;
 
@@ -36,26 +38,15 @@ internal sealed class DefaultsFile
     public IReadOnlyList<MatrixVariant> Variants => _variants;
 
     /// <summary>The file of the working directory or of the nearest directory above; null if there is none.</summary>
-    /// <exception cref="UsageException">It cannot be understood; or it is somebody else's, who could have any directory given to a guest.</exception>
+    /// <exception cref="UsageException">It cannot be understood; or somebody else may change it, who could then have any directory given to a guest.</exception>
     public static DefaultsFile? Find(string directory)
     {
         for (string? place = directory; place is not null; place = Path.GetDirectoryName(place))
         {
-            string path = Path.Combine(place, FileName);
-            if (!File.Exists(path))
+            if (TryOpen(place) is not { } found)
                 continue;
-            if (!FileKind.IsOwn(path) && FileKind.Owner(path) != 0)
-                throw new UsageException($"{path} belongs to another user: copy it, or go to another directory");
-            try
-            {
-                return new FileInfo(path).Length <= MaxSize
-                    ? new DefaultsFile(path, File.ReadAllText(path))
-                    : throw new UsageException($"{path} has more than {MaxSize >> 20} MiB");
-            }
-            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-            {
-                throw new UsageException($"{path}: {e.Message}", e);
-            }
+            using RegularFile file = found;
+            return Read(Path.Combine(place, FileName), file);
         }
         return null;
     }
@@ -79,6 +70,55 @@ internal sealed class DefaultsFile
             settings[key] = IsRepeatable(key) && settings.TryGetValue(key, out IReadOnlyList<string>? common) ? [.. common, .. values] : values;
         foreach ((string key, IReadOnlyList<string> values) in settings)
             Apply(options, key, values);
+    }
+
+    // The file is opened once: what is looked at is what is read. Null if there is none, or none that may be looked for.
+    private static RegularFile? TryOpen(string place)
+    {
+        string path = Path.Combine(place, FileName);
+        if (FileKind.Identity(path) is null)
+            return null;
+        RegularFile? file = null;
+        try
+        {
+            using FileDescriptor directory = FileTree.OpenDirectory(place);
+            using HeldDescriptor held = directory.Hold();
+            file = RegularFile.OpenRead(directory, FileName);
+            if (!file.IsTrusted)
+                throw new UsageException($"{path} belongs to another user, or others may write to it: make it yours alone (chmod go-w), or go to another directory");
+            if (FileTree.GetStatus(held, out FileStatus status) < 0 || !FileOwner.IsTrusted(status, allowsSticky: true))
+                throw new UsageException($"{path}: its directory belongs to another user, or others may write to it: make it yours alone (chmod go-w), or go to another directory");
+            (RegularFile result, file) = (file, null);
+            return result;
+        }
+        catch (ErrnoException e)
+        {
+            throw new UsageException(e.Errno == Errnos.Eloop ? $"{path} is a symbolic link: copy the file that it means" : $"{path}: {e.Message}", e);
+        }
+        catch (InvalidDataException e)
+        {
+            throw new UsageException($"{path} {e.Message}, not a file: rename it", e);
+        }
+        finally
+        {
+            file?.Dispose();
+        }
+    }
+
+    private static DefaultsFile Read(string path, RegularFile file)
+    {
+        if (file.Length > MaxSize)
+            throw new UsageException($"{path} has more than {MaxSize >> 20} MiB");
+        try
+        {
+            byte[] content = new byte[file.Length];
+            int count = file.Read(content, 0);
+            return new DefaultsFile(path, Encoding.UTF8.GetString(content.AsSpan(0, count)).TrimStart('\uFEFF'));
+        }
+        catch (ErrnoException e)
+        {
+            throw new UsageException($"{path}: {e.Message}", e);
+        }
     }
 
     private static bool IsRepeatable(string key) => key is "bind" or "bind-ro" or Environment or "net" or "port" or "disk" or "fs";
