@@ -117,6 +117,84 @@ public sealed class DefaultsFileTests
         }
     }
 
+    [TestCase("fs = [\"tag=x,source=.,daemon=evil\"]", "fs: daemon=")]
+    [TestCase("fs = [\"socket=evil\"]", "fs: socket=")]
+    [TestCase("disk = [\"socket=evil\"]", "disk: socket=")]
+    [TestCase("disk = [\"fd=3\"]", "disk: fd=")]
+    [TestCase("disk = [\"path=/etc/hostname\"]", "disk: /etc/hostname")]
+    [TestCase("disk = [\"path=file\"]", "disk: ")]
+    [TestCase("fs = [\"tag=x,source=/\"]", "fs: /,")]
+    [TestCase("fs = [\"tag=x,source=out\"]", "fs: ")]
+    [TestCase("bind = [\"/etc\"]", "bind: /etc")]
+    [TestCase("bind = [\"in\", \"..\"]", "bind: ")]
+    [TestCase("bind = [\"out:/mnt\"]", "bind: ")]
+    [TestCase("bind-ro = [\"out/ssl\"]", "bind-ro: ")]
+    [TestCase("root = \"/\"", "root: /,")]
+    [TestCase("root = \"out\"", "root: ")]
+    [TestCase("net = [\"user\"]", "net ")]
+    [TestCase("port = [\"80:80\"]", "port ")]
+    [TestCase("[[matrix]]\nname = \"x\"\nroot = \"/\"", "root: /,")]
+    public void ApplyTo_FileThatWasFound_GivesNothingOutsideOfItsDirectory(string text, string what)
+    {
+        using HostTree place = Untrusted();
+        string path = Path.Combine(place.Root, "project/vmm.toml");
+
+        UsageException error = Assert.Throws<UsageException>(() => ApplyAs(isNamed: false))!;
+        Assert.That(error.Message, Does.StartWith($"{path}: {what}").And.Contain("not for a file that was found").And.EndsWith($"--config {path}"));
+        Assert.That(() => ApplyAs(isNamed: true), Throws.Nothing);
+
+        void ApplyAs(bool isNamed)
+        {
+            DefaultsFile file = DefaultsFile.Parse(path, text, isNamed);
+            file.ApplyTo(new ExecOptions(), file.Variants.Count > 0 ? file.Variants[0] : null);
+        }
+    }
+
+    [Test]
+    public void ApplyTo_FileThatWasFound_GivesWhatIsInItsDirectory()
+    {
+        using HostTree place = Untrusted();
+        string project = Path.Combine(place.Root, "project");
+        var options = new ExecOptions();
+
+        DefaultsFile.Parse(Path.Combine(project, "vmm.toml"), """
+            root = "in"
+            bind = [".", "in:/etc"]
+            bind-ro = ["link"]
+            disk = ["path=in/a.img"]
+            fs = ["tag=x,source=in"]
+            kernel = "../kernel"
+            modules = "/lib/modules"
+            """, isNamed: false).ApplyTo(options, null);
+
+        Assert.That((options.Root, options.Disk, options.Fs), Is.EqualTo(($"{project}/in", $"path={project}/in/a.img", $"tag=x,source={project}/in")));
+        Assert.That(RepeatableOptions.Values(options.Bind), Is.EqualTo(new[] { $"{project}/.", $"{project}/in:/etc" }));
+        Assert.That((options.BindReadOnly, options.Kernel, options.Modules), Is.EqualTo(($"{project}/link", $"{place.Root}/kernel", "/lib/modules")));
+    }
+
+    [Test]
+    public void Open_FileThatIsNamed_IsReadWhoseverItIs()
+    {
+        using var place = new HostTree();
+        File.SetUnixFileMode(place.Add("other.toml", "[[matrix]]\nname = \"it\"\n"), Mode("666"));
+
+        Assert.That(DefaultsFile.Open(Path.Combine(place.Root, "other.toml")).Variants, Has.Count.EqualTo(1));
+        Assert.That(() => DefaultsFile.Open(place.Root), Throws.TypeOf<UsageException>().With.Message.EqualTo($"--config: '{place.Root}' is a directory, not a file"));
+        Assert.That(() => DefaultsFile.Open(""), Throws.TypeOf<UsageException>().With.Message.StartsWith("--config: "));
+        Assert.That(() => DefaultsFile.Open("/no/such"), Throws.TypeOf<UsageException>().With.Message.StartsWith("--config: cannot open /no/such"));
+    }
+
+    // A project with links that lead out of it.
+    private static HostTree Untrusted()
+    {
+        var place = new HostTree();
+        place.Add("project/in/a.img");
+        File.CreateSymbolicLink(place.In("project/out"), "/etc");
+        File.CreateSymbolicLink(place.In("project/file"), "/etc/hostname");
+        File.CreateSymbolicLink(place.In("project/link"), "in");
+        return place;
+    }
+
     [TestCase("777", "644", "its directory")]
     [TestCase("755", "666", "others may write to it")]
     public void Find_OthersMayChangeIt_IsRefused(string directoryMode, string fileMode, string why)

@@ -14,15 +14,15 @@ internal sealed class DefaultsFile
     private const string Matrix = "matrix", Environment = "env";
     private const int MaxSize = 1 << 20;
 
-    private static readonly string[] s_pathKeys = ["path", "source", "socket", "daemon"];
-
     private readonly string _path;
+    private readonly DefaultsScope _scope;
     private readonly Dictionary<string, IReadOnlyList<string>> _settings = [];
     private readonly List<MatrixVariant> _variants = [];
 
-    private DefaultsFile(string path, string text)
+    private DefaultsFile(string path, string text, bool isNamed)
     {
         _path = path;
+        _scope = new DefaultsScope(path, isNamed);
         DocumentSyntax document = SyntaxParser.Parse(text, path);
         if (document.HasErrors)
         {
@@ -46,14 +46,36 @@ internal sealed class DefaultsFile
             if (TryOpen(place) is not { } found)
                 continue;
             using RegularFile file = found;
-            return Read(Path.Combine(place, FileName), file);
+            return Read(Path.Combine(place, FileName), file, isNamed: false);
         }
         return null;
     }
 
+    /// <summary>The file at <paramref name="path"/>, which <c>--config</c> names: whosever it is, the user stands for it.</summary>
+    /// <exception cref="UsageException">It is not there, or cannot be understood.</exception>
+    public static DefaultsFile Open(string path)
+    {
+        var value = new OptionValue("--config", null, path);
+        if (path.Length == 0)
+            throw value.Refuse("names no file");
+        try
+        {
+            using RegularFile file = RegularFile.OpenRead(path);
+            return Read(Path.GetFullPath(path), file, isNamed: true);
+        }
+        catch (ErrnoException e)
+        {
+            throw new UsageException($"--config: {e.Message}", e);
+        }
+        catch (InvalidDataException e)
+        {
+            throw value.Refuse($"{e.Message}, not a file");
+        }
+    }
+
     /// <summary>Reads a file from its text.</summary>
-    /// <inheritdoc cref="Find"/>
-    internal static DefaultsFile Parse(string path, string text) => new(path, text);
+    /// <inheritdoc cref="Open"/>
+    internal static DefaultsFile Parse(string path, string text, bool isNamed = true) => new(path, text, isNamed);
 
     /// <summary>The variant called <paramref name="name"/>.</summary>
     /// <exception cref="UsageException">There is none.</exception>
@@ -85,19 +107,19 @@ internal sealed class DefaultsFile
             using HeldDescriptor held = directory.Hold();
             file = RegularFile.OpenRead(directory, FileName);
             if (!file.IsTrusted)
-                throw new UsageException($"{path} belongs to another user, or others may write to it: make it yours alone (chmod go-w), or go to another directory");
+                throw new UsageException($"{path} belongs to another user, or others may write to it: make it yours alone (chmod go-w), name it by --config, or leave it out by --no-config");
             if (FileTree.GetStatus(held, out FileStatus status) < 0 || !FileOwner.IsTrusted(status, allowsSticky: true))
-                throw new UsageException($"{path}: its directory belongs to another user, or others may write to it: make it yours alone (chmod go-w), or go to another directory");
+                throw new UsageException($"{path}: its directory belongs to another user, or others may write to it: make it yours alone (chmod go-w), name the file by --config, or leave it out by --no-config");
             (RegularFile result, file) = (file, null);
             return result;
         }
         catch (ErrnoException e)
         {
-            throw new UsageException(e.Errno == Errnos.Eloop ? $"{path} is a symbolic link: copy the file that it means" : $"{path}: {e.Message}", e);
+            throw new UsageException(e.Errno == Errnos.Eloop ? $"{path} is a symbolic link: name it by --config, or leave it out by --no-config" : $"{path}: {e.Message}", e);
         }
         catch (InvalidDataException e)
         {
-            throw new UsageException($"{path} {e.Message}, not a file: rename it", e);
+            throw new UsageException($"{path} {e.Message}, not a file: rename it, or leave it out by --no-config", e);
         }
         finally
         {
@@ -105,7 +127,7 @@ internal sealed class DefaultsFile
         }
     }
 
-    private static DefaultsFile Read(string path, RegularFile file)
+    private static DefaultsFile Read(string path, RegularFile file, bool isNamed)
     {
         if (file.Length > MaxSize)
             throw new UsageException($"{path} has more than {MaxSize >> 20} MiB");
@@ -113,7 +135,7 @@ internal sealed class DefaultsFile
         {
             byte[] content = new byte[file.Length];
             int count = file.Read(content, 0);
-            return new DefaultsFile(path, Encoding.UTF8.GetString(content.AsSpan(0, count)).TrimStart('\uFEFF'));
+            return new DefaultsFile(path, Encoding.UTF8.GetString(content.AsSpan(0, count)).TrimStart('\uFEFF'), isNamed);
         }
         catch (ErrnoException e)
         {
@@ -129,13 +151,13 @@ internal sealed class DefaultsFile
         {
             case "kernel":
                 // A release has no slash in it.
-                options.Kernel ??= One().Contains('/', StringComparison.Ordinal) ? InDirectory(One()) : One();
+                options.Kernel ??= One().Contains('/', StringComparison.Ordinal) ? _scope.Absolute(One()) : One();
                 break;
             case "modules":
-                options.Modules ??= InDirectory(One());
+                options.Modules ??= _scope.Absolute(One());
                 break;
             case "root":
-                options.Root ??= InDirectory(One());
+                options.Root ??= _scope.Given(key, One());
                 break;
             case "cmdline":
                 options.CommandLine ??= One();
@@ -159,25 +181,27 @@ internal sealed class DefaultsFile
                 options.WorkDir ??= One();
                 break;
             case "bind":
-                options.Bind = Before(values.Select(InDirectory), options.Bind);
+                options.Bind = Before(values.Select(value => _scope.Bind(key, BindOption.Name, value)), options.Bind);
                 break;
             case "bind-ro":
-                options.BindReadOnly = Before(values.Select(InDirectory), options.BindReadOnly);
+                options.BindReadOnly = Before(values.Select(value => _scope.Bind(key, BindOption.ReadOnlyName, value)), options.BindReadOnly);
                 break;
             case Environment:
                 options.Env = Before(values, options.Env);
                 break;
             case "net":
-                options.Net = Before(values.Select(value => Device(NetOption.Name, value)), options.Net);
+                _scope.RequireNamed(key);
+                options.Net = Before(values.Select(value => _scope.Device(key, NetOption.Name, value)), options.Net);
                 break;
             case "port":
+                _scope.RequireNamed(key);
                 options.Port = Before(values, options.Port);
                 break;
             case "disk":
-                options.Disk = Before(values.Select(value => Device(DiskOption.Name, value)), options.Disk);
+                options.Disk = Before(values.Select(value => _scope.Device(key, DiskOption.Name, value)), options.Disk);
                 break;
             case "fs":
-                options.Fs = Before(values.Select(value => Device(FsOption.Name, value)), options.Fs);
+                options.Fs = Before(values.Select(value => _scope.Device(key, FsOption.Name, value)), options.Fs);
                 break;
             default:
                 throw new UsageException($"{_path}: unknown key '{key}': there are kernel, modules, root, cmdline, cpus, memory, overlay, timeout, user, workdir, "
@@ -188,12 +212,6 @@ internal sealed class DefaultsFile
     }
 
     private static string? Before(IEnumerable<string> values, string? given) => RepeatableOptions.ToValue([.. values, .. RepeatableOptions.Values(given)]);
-
-    // The paths in what describes a device are relative to this file, too.
-    private string Device(string option, string text) =>
-        KeyValueList.Map(option, text, (key, value) => value.Length > 0 && s_pathKeys.Contains(key) ? ExecOptionsReader.Quoted(option, InDirectory(value)) : null);
-
-    private string InDirectory(string path) => Path.Combine(Path.GetDirectoryName(Path.GetFullPath(_path))!, path);
 
     private void ReadTable(TableSyntaxBase table)
     {

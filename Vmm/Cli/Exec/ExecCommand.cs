@@ -21,13 +21,13 @@ internal static class ExecCommand
         LogLevel level = LogLevelOption.Parse(options.LogLevel ?? (options.Verbose ? "info" : "error"));
         Logging.Start(level);
         ExecPhases? phases = level <= LogLevel.Info ? new ExecPhases() : null;
-        DefaultsFile? file = options.Attach is null ? DefaultsFile.Find(Environment.CurrentDirectory) : null;
+        DefaultsFile? file = FindDefaults(options);
         if (options.Matrix)
             return MatrixCommand.Run(options, file, output);
         if (options.Report is not null)
             throw new UsageException("--report: has no effect without --matrix");
         if (options.Only is string only && file is null)
-            throw new UsageException($"--only: there is no vmm.toml that could have a [[matrix]] called '{only}'");
+            throw new UsageException($"--only: no vmm.toml is read that could have a [[matrix]] called '{only}'");
         file?.ApplyTo(options, options.Only is null ? null : file.Variant(options.Only));
 
         FileDescriptor? input = StandardStream.Input, error = StandardStream.Error, written = StandardStream.Output;
@@ -75,6 +75,14 @@ internal static class ExecCommand
         var report = new ExecReport(command, options.Quiet, timeout, log) { Advice = modules.Advice(kernel), HasStarted = session.HasStarted };
         return report.Tell(machine, end);
     }
+
+    private static DefaultsFile? FindDefaults(ExecOptions options) => options switch
+    {
+        { NoConfig: true, Config: not null } => throw new UsageException("--config and --no-config cannot stand together"),
+        { NoConfig: true } or { Attach: not null } => null,
+        { Config: string path } => DefaultsFile.Open(path),
+        _ => DefaultsFile.Find(Environment.CurrentDirectory),
+    };
 
     private static bool IsTerminal(FileDescriptor? stream) => stream is not null && Terminal.TryOpen(stream) is not null;
 

@@ -71,6 +71,13 @@ internal sealed class ExecOptions : MachineOptions, ICommandOptions
     [Option("attach", MetaValue = "NAME", HelpText = "Run the command in the guest of that name, which runs already.")]
     public string? Attach { get; set; }
 
+    [Option("config", MetaValue = "FILE", HelpText = "The file of defaults (default: vmm.toml of this directory or the nearest above it, which may give the guest only what is in its own "
+        + "directory, and no network).")]
+    public string? Config { get; set; }
+
+    [Option("no-config", HelpText = "Read no file of defaults.")]
+    public bool NoConfig { get; set; }
+
     [Option("matrix", HelpText = "Run the command in a guest for each [[matrix]] of vmm.toml.")]
     public bool Matrix { get; set; }
 
@@ -136,6 +143,9 @@ internal sealed class ExecOptions : MachineOptions, ICommandOptions
             case "attach":
                 Attach = value;
                 break;
+            case "config":
+                Config = value;
+                break;
             case "only":
                 Only = value;
                 break;
@@ -167,6 +177,9 @@ internal sealed class ExecOptions : MachineOptions, ICommandOptions
                 break;
             case "verbose":
                 Verbose = true;
+                break;
+            case "no-config":
+                NoConfig = true;
                 break;
             case "matrix":
                 Matrix = true;

@@ -17,7 +17,7 @@ internal static class MatrixCommand
     public static int Run(ExecOptions options, DefaultsFile? file, TextWriter output)
     {
         if (file is null || file.Variants.Count == 0)
-            throw new UsageException("--matrix: there is no vmm.toml with [[matrix]] in this directory or above it");
+            throw new UsageException("--matrix: there is no vmm.toml with [[matrix]] in this directory or above it: write one, or name one by --config");
         if (options.Command.Count == 0)
             throw new UsageException("--matrix: there is no command: write it behind --");
         string[] arguments = WithoutMatrix(Environment.GetCommandLineArgs()[1..]);
