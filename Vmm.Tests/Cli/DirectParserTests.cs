@@ -32,6 +32,15 @@ public sealed class DirectParserTests
         Assert.That(names, Has.Count.GreaterThan(20));
     }
 
+    [TestCase("run", "--kernel", "k", "--disk", "path=a\x001fpath=b")]
+    [TestCase("run", "--kernel", "k", "--disk", "path=a", "--disk=path=b\x001fpath=c")]
+    [TestCase("exec", "--env", "A=b\x001fC=d")]
+    public void Parse_ValueWithTheCharacterBetweenValues_IsRefused(params string[] args)
+    {
+        Assert.That(() => Verbs.Parse(args), Throws.TypeOf<UsageException>().With.Message.Contains("has the control character 0x1F in it"));
+        Assert.That(() => Verbs.ParseByLibrary(args), Throws.TypeOf<UsageException>().With.Message.Contains("has the control character 0x1F in it"));
+    }
+
     [TestCase("run", "--kernel", "k")]
     [TestCase("run", "--kernel=k", "--cmdline=", "--force")]
     [TestCase("run", "--kernel", "--cpus", "--cmdline", "-x", "--memory", "")]

@@ -11,6 +11,7 @@ internal static class DirectParser
     /// <param name="args">The arguments behind the verb and before a command.</param>
     /// <param name="repeatable">The repeatable options, with their dashes.</param>
     /// <param name="required">An option that must be there, without dashes; null for none.</param>
+    /// <exception cref="UsageException">A value cannot be put together with others.</exception>
     /// <returns>False where the library has to look at it; the options are of no use then.</returns>
     public static bool TryParse(IDirectOptions options, ReadOnlySpan<string> args, string[] repeatable, string? required)
     {
@@ -31,12 +32,11 @@ internal static class DirectParser
             if (equals < 0 && ++i == args.Length)
                 return false;
             string value = equals < 0 ? args[i] : args[i][(equals + 1)..];
-            if (values.TryGetValue(name, out string? before))
-            {
-                if (Array.IndexOf(repeatable, Dashes + name) < 0)
-                    return false;
-                value = RepeatableOptions.ToValue(before, value)!;
-            }
+            bool isSecond = values.TryGetValue(name, out string? before);
+            if (Array.IndexOf(repeatable, Dashes + name) >= 0)
+                value = RepeatableOptions.Append(Dashes + name, before, value);
+            else if (isSecond)
+                return false;
             values[name] = value;
         }
         foreach ((string name, string value) in values)

@@ -86,6 +86,8 @@ public sealed class DefaultsFileTests
     [TestCase("[[other]]\na = 1", "'other' is no table")]
     [TestCase("[matrix]\na = 1", "'matrix' is no table")]
     [TestCase("a.b = 1", "dots")]
+    [TestCase("cpus = 1\nenv = [\"A=b\\u001fC=d\"]", "line 2: a text must not have the control characters")]
+    [TestCase("kernel = \"a\\u0000b\"", "line 1: a text must not have the control characters")]
     [TestCase("[[matrix]]\nname = \"x\"\n[[matrix]]\nname = \"x\"", "'x' already")]
     public void Parse_WhatIsWrong_IsToldInOneLine(string text, string expected)
     {

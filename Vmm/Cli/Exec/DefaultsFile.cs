@@ -181,27 +181,27 @@ internal sealed class DefaultsFile
                 options.WorkDir ??= One();
                 break;
             case "bind":
-                options.Bind = Before(values.Select(value => _scope.Bind(key, BindOption.Name, value)), options.Bind);
+                options.Bind = Before(BindOption.Name, values.Select(value => _scope.Bind(key, BindOption.Name, value)), options.Bind);
                 break;
             case "bind-ro":
-                options.BindReadOnly = Before(values.Select(value => _scope.Bind(key, BindOption.ReadOnlyName, value)), options.BindReadOnly);
+                options.BindReadOnly = Before(BindOption.ReadOnlyName, values.Select(value => _scope.Bind(key, BindOption.ReadOnlyName, value)), options.BindReadOnly);
                 break;
             case Environment:
-                options.Env = Before(values, options.Env);
+                options.Env = Before(EnvironmentOption.Name, values, options.Env);
                 break;
             case "net":
                 _scope.RequireNamed(key);
-                options.Net = Before(values.Select(value => _scope.Device(key, NetOption.Name, value)), options.Net);
+                options.Net = Before(NetOption.Name, values.Select(value => _scope.Device(key, NetOption.Name, value)), options.Net);
                 break;
             case "port":
                 _scope.RequireNamed(key);
-                options.Port = Before(values, options.Port);
+                options.Port = Before(ExecNetwork.PortOption, values, options.Port);
                 break;
             case "disk":
-                options.Disk = Before(values.Select(value => _scope.Device(key, DiskOption.Name, value)), options.Disk);
+                options.Disk = Before(DiskOption.Name, values.Select(value => _scope.Device(key, DiskOption.Name, value)), options.Disk);
                 break;
             case "fs":
-                options.Fs = Before(values.Select(value => _scope.Device(key, FsOption.Name, value)), options.Fs);
+                options.Fs = Before(FsOption.Name, values.Select(value => _scope.Device(key, FsOption.Name, value)), options.Fs);
                 break;
             default:
                 throw new UsageException($"{_path}: unknown key '{key}': there are kernel, modules, root, cmdline, cpus, memory, overlay, timeout, user, workdir, "
@@ -211,7 +211,8 @@ internal sealed class DefaultsFile
         string One() => values.Count == 1 ? values[0] : throw new UsageException($"{_path}: {key} has {values.Count} values: write one");
     }
 
-    private static string? Before(IEnumerable<string> values, string? given) => RepeatableOptions.ToValue([.. values, .. RepeatableOptions.Values(given)]);
+    private static string? Before(string option, IEnumerable<string> values, string? given) =>
+        RepeatableOptions.ToValue(option, [.. values, .. RepeatableOptions.Values(given)]);
 
     private void ReadTable(TableSyntaxBase table)
     {
@@ -258,17 +259,22 @@ internal sealed class DefaultsFile
         return key.Key switch
         {
             BareKeySyntax bare => bare.Key?.Text ?? "",
-            StringValueSyntax text => text.Value ?? "",
+            StringValueSyntax text => Checked(text),
             _ => throw Error(key.Span, "is no key"),
         };
     }
 
     private string TextOf(ValueSyntax value) => value switch
     {
-        StringValueSyntax text => text.Value ?? "",
+        StringValueSyntax text => Checked(text),
         IntegerValueSyntax number => number.Value.ToString(CultureInfo.InvariantCulture),
         _ => throw Error(value.Span, "a value is a text in quotes, a whole number, or a list of these"),
     };
+
+    // No path and no variable can have the first of these characters. The second stands between values that are put together.
+    private string Checked(StringValueSyntax text) => text.Value is null ? ""
+        : text.Value.AsSpan().IndexOfAny('\0', '\x1f') < 0 ? text.Value
+        : throw Error(text.Span, "a text must not have the control characters 0x00 and 0x1F in it");
 
     private UsageException Error(SourceSpan place, string what) => new($"{_path}: line {place.Start.Line + 1}: {what}");
 }

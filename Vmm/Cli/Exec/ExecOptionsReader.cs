@@ -128,9 +128,9 @@ internal static class ExecOptionsReader
             Cpus = options.Cpus,
             Memory = options.Memory,
             Serial = "null",    // the kernel's log is read in this process
-            Net = RepeatableOptions.ToValue([.. ExecNetwork.Devices(options).Select(address => address.Device)]),
-            Fs = RepeatableOptions.ToValue(shares),
-            Disk = RepeatableOptions.ToValue(disks),
+            Net = RepeatableOptions.ToValue(NetOption.Name, [.. ExecNetwork.Devices(options).Select(address => address.Device)]),
+            Fs = RepeatableOptions.ToValue("--root and --bind", shares),
+            Disk = RepeatableOptions.ToValue("--root", disks),
             Vsock = $"cid=3,socket={Quoted("--vsock", vsock)}",
             Rng = options.Rng,
             Scsi = options.Scsi,
