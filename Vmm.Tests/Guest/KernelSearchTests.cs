@@ -57,6 +57,27 @@ public sealed class KernelSearchTests : IDisposable
         Assert.That(Search("6.8.0").ImagePath, Is.EqualTo(image));
     }
 
+    [NonParallelizable]     // the working directory is the process's
+    [TestCase("6.8.0")]
+    [TestCase("6.8.0/arch/x86/boot/bzImage")]
+    public void Search_ReleaseThatIsInstalled_IsNotWhatIsInTheWorkingDirectory(string decoy)
+    {
+        string image = _host.AddImage("boot/vmlinuz-6.8.0", "6.8.0");
+        _host.AddImage($"work/{decoy}", "6.8.0");
+        string before = Environment.CurrentDirectory;
+        try
+        {
+            Environment.CurrentDirectory = _host.In("work");
+
+            Assert.That(Search("6.8.0").ImagePath, Is.EqualTo(image));
+            Assert.That(Search($"./{decoy}").ImagePath, Is.Not.EqualTo(image));
+        }
+        finally
+        {
+            Environment.CurrentDirectory = before;
+        }
+    }
+
     [Test]
     public void Search_ReleaseThatIsNotThere_NamesThoseThatAre()
     {

@@ -19,12 +19,15 @@ internal sealed class KernelSearch(string root, string running)
     private const string NixKernel = "run/booted-system/kernel";
 
     /// <summary>Finds a kernel on this host.</summary>
-    /// <param name="kernel">What <c>--kernel</c> says: PATH, RELEASE or BUILD-TREE; null for the running kernel, or the newest if its image is not here.</param>
+    /// <param name="kernel">What <c>--kernel</c> says: RELEASE, if it is installed, else PATH or BUILD-TREE; null for the running kernel, or the newest if its image is not here.</param>
     /// <param name="modules">What <c>--modules</c> says: a directory such as /lib/modules/RELEASE, or one with lib/modules/RELEASE in it; null for where
     /// they belong.</param>
     /// <exception cref="VmmException">There is none, or it cannot be read; one line that says what to do.</exception>
     public static GuestKernel Find(string? kernel, string? modules) =>
         new KernelSearch("/", File.ReadAllText("/proc/sys/kernel/osrelease").Trim()).Search(kernel, modules);
+
+    /// <summary>Whether a kernel with this release is installed on this host.</summary>
+    public static bool IsInstalled(string release) => KernelRelease.IsValid(release) && new KernelSearch("/", "").ImageOf(release) is not null;
 
     /// <inheritdoc cref="Find"/>
     public GuestKernel Search(string? kernel, string? modules)
@@ -33,9 +36,11 @@ internal sealed class KernelSearch(string root, string running)
         {
             null => FindDefault(),
             "" => throw new VmmException($"{Option}: is empty; name a file, a release or a tree in which a kernel was built"),
+            // Before what is in the working directory: that may be anybody's.
+            _ when KernelRelease.IsValid(kernel) && ImageOf(kernel) is string installed => Installed(installed, kernel),
             _ when Directory.Exists(kernel) => FindInDirectory(kernel),
             _ when File.Exists(kernel) || kernel.Contains('/', StringComparison.Ordinal) || !KernelRelease.IsValid(kernel) => FromFile(kernel),
-            _ => FindRelease(kernel),
+            _ => throw NoRelease(kernel),
         };
         return modules is null ? found : UseModules(found, modules);
     }
@@ -60,14 +65,12 @@ internal sealed class KernelSearch(string root, string running)
         return Installed(ImageOf(newest)!, newest);
     }
 
-    private GuestKernel FindRelease(string release)
+    private VmmException NoRelease(string release)
     {
-        if (ImageOf(release) is string image)
-            return Installed(image, release);
         string[] others = [.. Releases()];
         Array.Sort(others, KernelRelease.Compare);
         string known = others.Length == 0 ? "there is none" : $"there are {string.Join(", ", others.TakeLast(5))}";
-        throw new VmmException($"{Option}: no file and no kernel is called {release}: {known} in {In("boot")} and {In("lib/modules")}; install it, or name its file");
+        return new VmmException($"{Option}: no file and no kernel is called {release}: {known} in {In("boot")} and {In("lib/modules")}; install it, or name its file");
     }
 
     // A tree in which a kernel was built, or a directory such as /lib/modules/RELEASE.

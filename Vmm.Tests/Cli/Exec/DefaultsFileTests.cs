@@ -40,6 +40,20 @@ public sealed class DefaultsFileTests
     }
 
     [Test]
+    public void ApplyTo_KernelWithoutASlash_IsInTheFilesDirectoryIfItIsThere()
+    {
+        using var place = new HostTree();
+        place.Add("bzImage");
+        string path = place.In("vmm.toml");
+        ExecOptions there = new(), notThere = new();
+
+        DefaultsFile.Parse(path, "kernel = \"bzImage\"").ApplyTo(there, null);
+        DefaultsFile.Parse(path, "kernel = \"6.1.0-not-installed\"").ApplyTo(notThere, null);
+
+        Assert.That((there.Kernel, notThere.Kernel), Is.EqualTo((place.In("bzImage"), "6.1.0-not-installed")));
+    }
+
+    [Test]
     public void ApplyTo_WhatIsSaid_CountsBeforeTheFile()
     {
         ExecOptions options = Apply(Example, new ExecOptions { Cpus = "1", Env = "LEVEL=5" });

@@ -151,7 +151,7 @@ internal sealed class DefaultsFile
         {
             case "kernel":
                 // A release has no slash in it.
-                options.Kernel ??= One().Contains('/', StringComparison.Ordinal) ? _scope.Absolute(One()) : One();
+                options.Kernel ??= _scope.Kernel(One());
                 break;
             case "modules":
                 options.Modules ??= _scope.Absolute(One());

@@ -1,3 +1,4 @@
+using Vmm.Guest;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Cli.Exec;
@@ -19,7 +20,11 @@ internal sealed class DefaultsScope(string file, bool isNamed)
     /// <summary>The absolute path of <paramref name="path"/>, which is relative to the file's directory.</summary>
     public string Absolute(string path) => Path.GetFullPath(path, Directory);
 
-    /// <summary>The same for what the guest gets.</summary>
+    /// <summary>A kernel: the release of one that is installed, or a path.</summary>
+    public string Kernel(string kernel) =>
+        !kernel.Contains('/', StringComparison.Ordinal) && (KernelSearch.IsInstalled(kernel) || !Path.Exists(Absolute(kernel))) ? kernel : Absolute(kernel);
+
+    /// <summary>The absolute path of what the guest gets.</summary>
     /// <exception cref="UsageException">It is not for this file to give.</exception>
     public string Given(string key, string path)
     {

@@ -6,7 +6,7 @@ namespace Vmm.Cli.Exec;
 [Verb("exec", HelpText = "Run a command in a guest with this machine's kernel and files: vmm exec [OPTION...] [-- COMMAND [ARG...]].")]
 internal sealed class ExecOptions : MachineOptions, ICommandOptions
 {
-    [Option("kernel", MetaValue = "WHICH", HelpText = "The kernel: a file, the release of one that is installed, or a tree in which one was built "
+    [Option("kernel", MetaValue = "WHICH", HelpText = "The kernel: the release of one that is installed, or a file, or a tree in which one was built "
         + "(default: the running one, else the newest that is installed).")]
     public string? Kernel { get; set; }
 
