@@ -97,6 +97,37 @@ public sealed class KernelSearchTests : IDisposable
         Assert.That(Search(image), Is.EqualTo(new GuestKernel(image, "6.12.9", _host.In("package/usr/lib/modules/6.12.9"))));
     }
 
+    [TestCase("package/boot", "package/lib/modules/6.12.9", "", "")]
+    [TestCase("package/boot", "package/lib/modules/6.12.9", "package/lib/modules/6.12.9", "777")]
+    [TestCase("package/boot", "package/lib/modules/6.12.9", "package/lib/modules/6.12.9", "1777")]
+    [TestCase("package/boot", "package/lib/modules/6.12.9", "package/lib", "777")]
+    [TestCase("package/boot", "package/lib/modules/6.12.9", "package", "777")]
+    [TestCase("package/boot", "package/lib/modules/6.12.9", "package", "1777")]
+    [TestCase("package/images", "package/lib/modules/6.12.9", "", "")]
+    public void Search_ModulesBesideAFile_AreThoseOfAPackageThatNobodyElseWrote(string place, string modules, string open, string mode)
+    {
+        string image = _host.AddImage($"{place}/vmlinuz-x", "6.12.9");
+        _host.Add($"{modules}/modules.dep");
+        if (mode.Length > 0)
+            File.SetUnixFileMode(_host.In(open), (UnixFileMode)Convert.ToInt32(mode, 8));
+        bool isTaken = place == "package/boot" && (mode.Length == 0 || (mode, open) == ("1777", "package"));
+
+        Assert.That(Search(image).Modules, Is.EqualTo(isTaken ? _host.In(modules) : null));
+    }
+
+    [TestCase("linux/vmlinux")]
+    [TestCase("linux/arch/x86/boot/bzImage")]
+    public void Search_TreeThatOthersWriteTo_IsNoneUnlessItIsNamed(string image)
+    {
+        _host.AddImage("linux/arch/x86/boot/bzImage", "6.13.0");
+        _host.AddImage(image, "6.13.0");
+        _host.Add("linux/include/config/kernel.release", "6.13.0\n");
+        File.SetUnixFileMode(_host.In("linux"), (UnixFileMode)Convert.ToInt32("777", 8));
+
+        Assert.That(Search(_host.In(image)), Is.EqualTo(new GuestKernel(_host.In(image), "6.13.0", null)));
+        Assert.That(Search(_host.In("linux")).IsBuildTree, Is.True);
+    }
+
     [Test]
     public void Search_FileOfAnInstalledRelease_HasTheHostsModules()
     {

@@ -1,5 +1,6 @@
 using Vmm.Boot;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.FileSystem;
 
 namespace Vmm.Guest;
 
@@ -99,9 +100,7 @@ internal sealed class KernelSearch(string root, string running)
         GuestKernel kernel = Open(path, Option);
         if (kernel.Release is not string release)
             return kernel;
-        // Of a package that was unpacked somewhere, boot/ and lib/modules/ lie beside each other.
-        string? beside = Path.GetDirectoryName(Path.GetDirectoryName(Path.GetFullPath(path)));
-        return kernel with { Modules = (beside is null ? null : ModulesIn(beside, release)) ?? ModulesIn(root, release) };
+        return kernel with { Modules = ModulesBeside(Path.GetDirectoryName(Path.GetFullPath(path))!, release) ?? ModulesIn(root, release) };
     }
 
     private GuestKernel Installed(string image, string release)
@@ -145,13 +144,13 @@ internal sealed class KernelSearch(string root, string running)
         }
     }
 
-    // The tree of arch/x86/boot/bzImage, also by the link in arch/x86_64/boot.
+    // The tree of arch/x86/boot/bzImage, also by the link in arch/x86_64/boot. Nobody named it, either.
     private static string? TreeOf(string image)
     {
         string full = Path.GetFullPath(image);
         foreach (string end in new[] { "/arch/x86/boot/bzImage", "/arch/x86_64/boot/bzImage", "/vmlinux" })
         {
-            if (full.EndsWith(end, StringComparison.Ordinal) && IsBuildTree(full[..^end.Length]))
+            if (full.EndsWith(end, StringComparison.Ordinal) && IsBuildTree(full[..^end.Length]) && FileOwner.IsTrustedDirectory(full[..^end.Length], allowsSticky: false))
                 return full[..^end.Length];
         }
         return null;
@@ -162,6 +161,25 @@ internal sealed class KernelSearch(string root, string running)
 
     private static bool HasModules(string path) =>
         File.Exists(Path.Combine(path, "modules.dep")) || File.Exists(Path.Combine(path, "modules.builtin"));
+
+    // Of a package that was unpacked somewhere, boot/ and lib/modules/ lie beside each other. Nobody named them: another user must not be able to have put them there.
+    private static string? ModulesBeside(string directory, string release)
+    {
+        if (Path.GetFileName(directory) != "boot" || Path.GetDirectoryName(directory) is not string package || ModulesIn(package, release) is not string found
+            || !FileOwner.IsTrustedDirectory(found, allowsSticky: false))
+        {
+            return null;
+        }
+        string place = found;
+        do
+        {
+            place = Path.GetDirectoryName(place)!;
+            if (!FileOwner.IsTrustedDirectory(place, allowsSticky: true))
+                return null;
+        }
+        while (place != package);
+        return found;
+    }
 
     private static string? ModulesIn(string directory, string release)
     {
