@@ -1,12 +1,18 @@
+using System.Runtime.InteropServices;
 using NUnit.Framework;
+using Tmds.Linux;
 using Vmm.Devices.Spawning;
 using Vmm.Guest;
+using Vmm.Tests.Integration.Linux.Devices;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Tests.Guest;
 
-public sealed class GuestDirectoryTests
+[System.Runtime.Versioning.SupportedOSPlatform("linux")]
+public sealed partial class GuestDirectoryTests
 {
+    private const long SetResUid = 117, Unchanged = -1, Nobody = 65534;     // asm/unistd_64.h, setresuid(2)
+
     private readonly string _name = $"test-{Guid.NewGuid():N}"[..20];
 
     [Test]
@@ -99,6 +105,72 @@ public sealed class GuestDirectoryTests
         Assert.That(System.Text.Encoding.ASCII.GetString(buffer, 0, client.TryRead(buffer)), Is.EqualTo("rest"));
     }
 
+    [Test]
+    public void Claim_Place_IsMadeForThisUserAlone()
+    {
+        using var host = new HostTree();
+        string place = host.In("place");
+        using GuestDirectory directory = GuestDirectory.Claim(_name, place);
+
+        Assert.That((File.GetUnixFileMode(place), File.GetUnixFileMode(Path.Combine(place, _name)), File.GetUnixFileMode(Path.Combine(place, $".{_name}"))),
+            Is.EqualTo((Mode("700"), Mode("700"), Mode("600"))));
+    }
+
+    [Test]
+    public void Claim_PlaceThatIsOpenToOthersOrALink_IsRefused()
+    {
+        using var host = new HostTree();
+        host.Add("open/file");
+        File.SetUnixFileMode(host.In("open"), Mode("755"));
+        Directory.CreateDirectory(host.In("private"), Mode("700"));
+        File.CreateSymbolicLink(host.In("link"), "private");
+
+        foreach (string place in new[] { "open", "link", "open/file" })
+        {
+            Assert.That(() => GuestDirectory.Claim(_name, host.In(place)), Throws.TypeOf<VmmException>().With.Message.StartsWith("--name: ").And.Message.Contains("XDG_RUNTIME_DIR"));
+            Assert.That(() => GuestDirectory.Connect(_name, host.In(place)), Throws.TypeOf<VmmException>().With.Message.StartsWith("--attach: ").And.Message.Contains("XDG_RUNTIME_DIR"));
+        }
+        Assert.That(Directory.GetFileSystemEntries(host.In("private")), Is.Empty);
+    }
+
+    [Test]
+    public void Claim_PlaceOfAnotherUser_IsRefused()
+    {
+        if (!Environment.IsPrivilegedProcess)
+            Assert.Ignore("only root makes files of another user");
+        using var host = new HostTree();
+        string place = Directory.CreateDirectory(host.In("place"), Mode("700")).FullName;
+        HostCommand.Run("chown", "65534:65534", place);
+
+        Assert.That(() => GuestDirectory.Claim(_name, place), Throws.TypeOf<VmmException>().With.Message.Contains("another user's"));
+    }
+
+    [Test]
+    public void Claim_LockThatIsALink_IsRefused()
+    {
+        using var host = new HostTree();
+        string place = Directory.CreateDirectory(host.In("place"), Mode("700")).FullName;
+        File.CreateSymbolicLink(Path.Combine(place, $".{_name}"), host.In("elsewhere"));
+
+        Assert.That(() => GuestDirectory.Claim(_name, place), Throws.TypeOf<VmmException>().With.Message.StartsWith("--name: cannot open"));
+        Assert.That(File.Exists(host.In("elsewhere")), Is.False);
+    }
+
+    [Test]
+    public void Connect_WhereAnotherUserListens_IsRefused()
+    {
+        if (!Environment.IsPrivilegedProcess)
+            Assert.Ignore("only root can listen as another user");
+        using var host = new HostTree();
+        string place = Directory.CreateDirectory(host.In("place"), Mode("700")).FullName;
+        using GuestDirectory directory = GuestDirectory.Claim(_name, place);
+        using UnixListener listener = UnixListener.Listen(directory.Socket);
+
+        AsAnotherUser(() => Listen(listener));
+
+        Assert.That(() => GuestDirectory.Connect(_name, place), Throws.TypeOf<VmmException>().With.Message.EqualTo($"--attach: the guest called {_name} is another user's"));
+    }
+
     [TestCase("")]
     [TestCase(".hidden")]
     [TestCase("a/b")]
@@ -106,4 +178,33 @@ public sealed class GuestDirectoryTests
     [TestCase("a name that is longer than any name of a guest")]
     public void Claim_NameThatIsNone_IsRefused(string name) =>
         Assert.That(() => GuestDirectory.Claim(name), Throws.TypeOf<UsageException>().With.Message.StartsWith("--name: "));
+
+    private static UnixFileMode Mode(string octal) => (UnixFileMode)Convert.ToInt32(octal, 8);
+
+    // Who listens last is who the kernel names as the peer.
+    private static void Listen(UnixListener listener) => Assert.That(LibC.listen(listener.Number, 1), Is.Zero);
+
+    // The system call changes the calling thread only, which ends with this.
+    private static void AsAnotherUser(Action action)
+    {
+        Exception? failure = null;
+        var thread = new Thread(() =>
+        {
+            try
+            {
+                Assert.That(SystemCall(SetResUid, Unchanged, Nobody, Unchanged), Is.Zero);
+                action();
+            }
+            catch (Exception e)
+            {
+                failure = e;
+            }
+        });
+        thread.Start();
+        thread.Join();
+        Assert.That(failure, Is.Null);
+    }
+
+    [LibraryImport("libc", EntryPoint = "syscall", SetLastError = true)]
+    private static partial long SystemCall(long number, long real, long effective, long saved);
 }

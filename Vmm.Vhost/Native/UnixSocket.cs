@@ -204,16 +204,18 @@ public sealed unsafe class UnixSocket : FileDescriptor
 
     /// <summary>The number of the process that connected to this host's listening socket, or that listened on the socket we connected to
     /// (SO_PEERCRED); 0 where the system does not say, as of a process in another PID namespace. A process may have passed its end on.</summary>
-    public int PeerProcessId
+    public int PeerProcessId => Credentials() is { } credentials ? Math.Max(credentials.Process, 0) : 0;
+
+    /// <summary>The number of the user of that process, when it connected or listened; null where the system does not say.</summary>
+    public uint? PeerUserId => Credentials()?.User;
+
+    private (int Process, uint User)? Credentials()
     {
-        get
-        {
-            using HeldDescriptor held = Hold();
-            int* credentials = stackalloc int[3];   // struct ucred: pid, uid, gid
-            socklen_t length = 3 * sizeof(int);
-            // SAFETY: twelve bytes on the stack, of the length given.
-            return LibC.getsockopt(held.Number, LibC.SOL_SOCKET, LibC.SO_PEERCRED, credentials, &length) == 0 ? Math.Max(credentials[0], 0) : 0;
-        }
+        using HeldDescriptor held = Hold();
+        int* credentials = stackalloc int[3];   // struct ucred: pid, uid, gid
+        socklen_t length = 3 * sizeof(int);
+        // SAFETY: twelve bytes on the stack, of the length given.
+        return LibC.getsockopt(held.Number, LibC.SOL_SOCKET, LibC.SO_PEERCRED, credentials, &length) == 0 ? (credentials[0], (uint)credentials[1]) : null;
     }
 
     /// <summary>An unconnected socket.</summary>

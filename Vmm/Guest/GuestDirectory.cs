@@ -10,11 +10,13 @@ namespace Vmm.Guest;
 /// this object.</summary>
 internal sealed class GuestDirectory : IDisposable
 {
-    private const string Prefix = "vmm-exec-";
+    private const string PlaceName = "vmm-exec";
     private const string SocketName = "vsock";
-    private const string LockSuffix = ".lock";
+    private const char LockPrefix = '.';        // no guest's name begins with it
+    private const uint OwnerReadWrite = 0x180;  // 0600
     private const uint AgentPort = 1024;        // of the host, where the guest's agent connects to, and of the guest, where it listens
     private const int MaxName = 32;
+    private const string Advice = "remove it, or set XDG_RUNTIME_DIR to a directory of yours";
     private const int MaxAnswer = 32;
     private const int Patience = 5000;          // milliseconds
 
@@ -36,18 +38,23 @@ internal sealed class GuestDirectory : IDisposable
 
     /// <summary>Makes that of <paramref name="name"/>, in the place of one that a guest has left behind.</summary>
     /// <exception cref="VmmException">A guest of that name runs, or there is no place for it.</exception>
-    public static GuestDirectory Claim(string name)
+    public static GuestDirectory Claim(string name) => Claim(name, Place());
+
+    /// <inheritdoc cref="Claim(string)"/>
+    /// <param name="name">The name.</param>
+    /// <param name="place">The directory of the directories of all guests of this user that have a name. It is made if it is not there.</param>
+    internal static GuestDirectory Claim(string name, string place)
     {
-        string path = PathOf("--name", name);
+        CheckName("--name", name);
         FileDescriptor? file = null;
         try
         {
-            // The file stays: were it removed, two could lock two files of that name.
-            file = FileDescriptor.Open(path + LockSuffix, OpenMode.CreateAppend);
+            using FileDescriptor directoryOfAll = PrivateDirectory.Open(place, isMade: true, Advice);
+            file = OpenLock(directoryOfAll, name);
             if (!TryLock(file))
                 throw new VmmException($"--name: a guest called {name} runs already: give another name, or get into it by --attach {name}");
-            if (Directory.Exists(path) && FileKind.IsOwn(path))
-                Remove(path);
+            string path = Path.Combine(place, name);
+            Remove(path);
             PrivateDirectory.Make(path);
             var directory = new GuestDirectory(path, file);
             file = null;
@@ -65,13 +72,37 @@ internal sealed class GuestDirectory : IDisposable
 
     /// <summary>Connects with the agent of the guest called <paramref name="name"/>.</summary>
     /// <exception cref="VmmException">There is no such guest, or it does not answer.</exception>
-    public static UnixSocket Connect(string name)
+    public static UnixSocket Connect(string name) => Connect(name, Place());
+
+    /// <inheritdoc cref="Connect(string)"/>
+    /// <param name="name">The name.</param>
+    /// <param name="place">The directory of the directories of all guests of this user that have a name.</param>
+    internal static UnixSocket Connect(string name, string place)
     {
-        string path = PathOf("--attach", name);
-        // Whoever could put a socket there could have the command and its input.
-        if (!Directory.Exists(path) || !FileKind.IsOwn(path) || UnixSocket.TryConnect(Path.Combine(path, SocketName), out UnixSocket? socket) != 0)
+        CheckName("--attach", name);
+        UnixSocket? socket = null;
+        try
+        {
+            using FileDescriptor directoryOfAll = PrivateDirectory.Open(place, isMade: false, Advice);
+            _ = UnixSocket.TryConnect(Path.Combine(place, name, SocketName), out socket);
+        }
+        catch (ErrnoException e) when (e.Errno != Errnos.Enoent)
+        {
+            throw new VmmException($"--attach: {e.Message}", e);
+        }
+        catch (ErrnoException)
+        {
+            // This user has had no guest with a name.
+        }
+        if (socket is null)
             throw new VmmException($"--attach: no guest called {name} runs: start one by vmm exec --name {name}");
-        _ = socket!.TrySend(Encoding.ASCII.GetBytes($"CONNECT {AgentPort}\n"), []);
+        // Whoever listens there has the command and its input.
+        if (socket.PeerUserId != FileOwner.User)
+        {
+            socket.Dispose();
+            throw new VmmException($"--attach: the guest called {name} is another user's");
+        }
+        _ = socket.TrySend(Encoding.ASCII.GetBytes($"CONNECT {AgentPort}\n"), []);
         if (ReadsOk(socket))
             return socket;
         socket.Dispose();
@@ -121,15 +152,26 @@ internal sealed class GuestDirectory : IDisposable
         return error is 0 or -Errnos.Eagain ? error == 0 : throw new ErrnoException("flock", -error);
     }
 
-    // In XDG_RUNTIME_DIR, if it is this user's; root has /run, and everybody /tmp.
-    private static string PathOf(string option, string name)
+    // The file stays: were it removed, two could lock two files of that name.
+    private static FileDescriptor OpenLock(FileDescriptor place, string name)
+    {
+        using HeldDescriptor held = place.Hold();
+        int number = FileTree.Open(held, Encoding.ASCII.GetBytes($"{LockPrefix}{name}\0"), FileTree.WriteOnly | FileTree.Create | FileTree.NonBlocking, OwnerReadWrite);
+        return number >= 0 ? new FileDescriptor(number) : throw new ErrnoException($"cannot open the lock of {name}", -number);
+    }
+
+    private static void CheckName(string option, string name)
     {
         if (name.Length is 0 or > MaxName || name[0] == '.' || !name.All(character => char.IsAsciiLetterOrDigit(character) || character is '-' or '_' or '.'))
             throw new UsageException($"{option}: '{name}' is no name of a guest: it has 1 to {MaxName} letters, digits, '-', '_' and '.', and does not begin with '.'");
+    }
+
+    // In XDG_RUNTIME_DIR, if it is this user's; root has /run, and everybody /tmp.
+    private static string Place()
+    {
         string? runtime = Environment.GetEnvironmentVariable("XDG_RUNTIME_DIR");
-        string place = runtime is { Length: > 0 } && Path.IsPathRooted(runtime) && FileKind.IsOwn(runtime) ? runtime
-            : FileKind.IsOwn("/run") ? "/run" : "/tmp";
-        return Path.Combine(place, Prefix + name);
+        return runtime is { Length: > 0 } && Path.IsPathRooted(runtime) && FileKind.IsOwn(runtime) ? Path.Combine(runtime, PlaceName)
+            : FileKind.IsOwn("/run") ? $"/run/{PlaceName}" : $"/tmp/{PlaceName}-{FileOwner.User}";
     }
 
     // "OK port\n", byte by byte: what follows is the agent's.
