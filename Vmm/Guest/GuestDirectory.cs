@@ -166,8 +166,8 @@ internal sealed class GuestDirectory : IDisposable
             throw new UsageException($"{option}: '{name}' is no name of a guest: it has 1 to {MaxName} letters, digits, '-', '_' and '.', and does not begin with '.'");
     }
 
-    // In XDG_RUNTIME_DIR, if it is this user's; root has /run, and everybody /tmp.
-    private static string Place()
+    /// <summary>Where the directories of guests with a name are: in XDG_RUNTIME_DIR, if it is this user's; root has /run, and everybody /tmp.</summary>
+    internal static string Place()
     {
         string? runtime = Environment.GetEnvironmentVariable("XDG_RUNTIME_DIR");
         return runtime is { Length: > 0 } && Path.IsPathRooted(runtime) && FileKind.IsOwn(runtime) ? Path.Combine(runtime, PlaceName)

@@ -4,6 +4,7 @@ using System.Net.Sockets;
 using System.Security.Cryptography;
 using NUnit.Framework;
 using Tmds.Linux;
+using Vmm.Guest;
 using Vmm.Tests.Integration.Linux.Devices;
 
 namespace Vmm.Tests.Integration.Linux;
@@ -170,6 +171,23 @@ public class ExecTests : LinuxTest
         Assert.That(process.ExitCode, Is.EqualTo(1), output);
         Assert.That(output, Does.Match("(?m)^ok    good in [0-9.]+ s$").And.Match("(?m)^FAIL  bad \\(status 3\\) in [0-9.]+ s\nthis is 3 in ").And.Match("(?m)^bad           3 "));
         Assert.That(File.ReadAllText(report), Does.Contain("tests=\"2\" failures=\"1\"").And.Contain("this is 0 in "));
+    }
+
+    [TestCase("on")]
+    [TestCase("off")]
+    public void Exec_SignalAsSoonAsSomethingIsThere_LeavesNothing(string sandbox)
+    {
+        string name = $"test-{Guid.NewGuid():N}"[..20];
+        string directory = Path.Combine(GuestDirectory.Place(), name);
+        for (int i = 0; i < 3; i++)
+        {
+            VmmProcess process = StartVmm([.. s_kernel, "--sandbox", sandbox, "--name", name, "--", "true"]);
+            Assert.That(() => Directory.Exists(directory), Is.True.After((int)VmmProcess.Deadline.TotalMilliseconds, 1), "the directory");
+            process.Signal(LibC.SIGTERM);
+
+            Assert.That(process.WaitForEnd(), Is.EqualTo(new VmmResult(128 + LibC.SIGTERM, "", "")));
+            Assert.That(Directory.Exists(directory), Is.False, $"cycle {i}: the directory is left");
+        }
     }
 
     [Test]

@@ -56,12 +56,14 @@ internal static class ExecCommand
             return ExitCode.Success;
         }
         RunCommand.RequireVirtualisation(options.Force, kernel.ImagePath);
+        // Before anything is made that a signal could leave behind, and before the first thread, that of the log. Signals are heard until all of that is gone.
+        using var process = new MachineProcess(jail, hasDevices: true);
         using GuestDirectory directory = options.Name is string name ? GuestDirectory.Claim(name) : GuestDirectory.Create();
+        using MachineSandbox? sandbox = process.Sandbox;    // its spawner removes the directory: it ends before the name is free
         MachineConfig config = RunOptionsReader.Read(ExecOptionsReader.ToRun(options, kernel.ImagePath, initramfs.Path, directory.Socket));
-        using var process = new MachineProcess(jail, hasDevices: true);     // before the first thread, that of the log
         using var listener = UnixListener.Listen(directory.AgentSocket);
         using var log = new KernelLog(OpenDmesg(options.Dmesg ?? (options.Verbose ? "-" : null)));
-        if (process.Sandbox is { } sandbox)
+        if (sandbox is not null)
         {
             sandbox.Allow(calls);
             directory.LeaveTo(sandbox.Spawner);
