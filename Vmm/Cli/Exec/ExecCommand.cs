@@ -17,6 +17,7 @@ internal static class ExecCommand
     /// <exception cref="VmmException">There is no kernel, or this host cannot run the guest as asked.</exception>
     public static int Run(ExecOptions options, TextWriter output)
     {
+        ExecConflicts.Check(options);
         // What the VMM would warn of, such as a panic, is told here in other words.
         LogLevel level = LogLevelOption.Parse(options.LogLevel ?? (options.Verbose ? "info" : "error"));
         Logging.Start(level);
@@ -24,8 +25,6 @@ internal static class ExecCommand
         DefaultsFile? file = FindDefaults(options);
         if (options.Matrix)
             return MatrixCommand.Run(options, file, output);
-        if (options.Report is not null)
-            throw new UsageException("--report: has no effect without --matrix");
         if (options.Only is string only && file is null)
             throw new UsageException($"--only: no vmm.toml is read that could have a [[matrix]] called '{only}'");
         file?.ApplyTo(options, options.Only is null ? null : file.Variant(options.Only));
@@ -80,7 +79,6 @@ internal static class ExecCommand
 
     private static DefaultsFile? FindDefaults(ExecOptions options) => options switch
     {
-        { NoConfig: true, Config: not null } => throw new UsageException("--config and --no-config cannot stand together"),
         { NoConfig: true } or { Attach: not null } => null,
         { Config: string path } => DefaultsFile.Open(path),
         _ => DefaultsFile.Find(Environment.CurrentDirectory),

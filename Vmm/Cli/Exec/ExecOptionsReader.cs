@@ -20,8 +20,6 @@ internal static class ExecOptionsReader
     /// <exception cref="UsageException">A value is wrong.</exception>
     public static GuestCommand ReadCommand(ExecOptions options, (bool Input, bool Output, bool Error) isTerminal)
     {
-        if (options.Tty && options.NoTty)
-            throw new UsageException("--tty and --no-tty cannot stand together");
         bool hasTerminal = options.Tty || (!options.NoTty && isTerminal is { Input: true, Output: true });
         if (options.Command.Count == 0 && !isTerminal.Input && !hasTerminal)
             throw new UsageException("no command: write it behind --; without one a shell runs, but only on a terminal");

@@ -16,6 +16,9 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
     /// <summary>Whether the command has run: then the guest was set up, whatever its agent has complained of before.</summary>
     public bool HasStarted { get; init; }
 
+    /// <summary>Where it is said: standard error, unless a test listens.</summary>
+    public TextWriter Errors { get; init; } = StandardWriter.Error();
+
     /// <summary>Tells of the end.</summary>
     /// <param name="machine">How the machine ended.</param>
     /// <param name="end">How the command ended.</param>
@@ -44,7 +47,7 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
                 ShowLog();
                 return ExitCode.ExecTimeout;
             case CommandEndKind.Left:
-                Say("left by Ctrl-]: the guest is switched off");
+                Say($"left by Ctrl-]: {(log is null ? "the command is killed, and the guest goes on" : "the guest is switched off")}");
                 return ExitCode.ExecFailure;
             case CommandEndKind.Unresponsive:
                 Say($"the guest has not taken signal {end.Value} within 5 s: it is {(log is null ? "left" : "switched off")}");
@@ -92,13 +95,13 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
             Write(line);
     }
 
-    private static void Say(string what) => Write($"vmm: {OneLine.Of(what)}");
+    private void Say(string what) => Write($"vmm: {OneLine.Of(what)}");
 
-    private static void Write(string line)
+    private void Write(string line)
     {
         try
         {
-            StandardWriter.Error().WriteLine(line);
+            Errors.WriteLine(line);
         }
         catch (ErrnoException)
         {

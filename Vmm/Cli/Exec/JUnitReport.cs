@@ -1,25 +1,48 @@
 using System.Globalization;
 using System.Security;
 using System.Text;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Cli.Exec;
 
-/// <summary>The results of <c>--matrix</c> as JUnit XML, which continuous integration reads.</summary>
-internal static class JUnitReport
+/// <summary>The results of <c>--matrix</c> as JUnit XML, which continuous integration reads. The file is opened, and empty, before the first guest runs.</summary>
+internal sealed class JUnitReport : IDisposable
 {
-    /// <summary>Writes them to <paramref name="path"/>.</summary>
+    private readonly string _path;
+    private readonly FileDescriptor _file;
+
+    /// <summary>Opens <paramref name="path"/>.</summary>
     /// <exception cref="VmmException">It cannot be written.</exception>
-    public static void Write(string path, IReadOnlyList<MatrixRun> runs)
+    public JUnitReport(string path)
     {
+        _path = path;
         try
         {
-            File.WriteAllText(path, Text([.. runs.Select(run => (run.Variant.Name, run.Status ?? ExitCode.ExecFailure, run.Time, run.Output))]));
+            _file = FileDescriptor.Open(path, OpenMode.CreateTruncate);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (ErrnoException e)
         {
-            throw new VmmException($"--report {path}: {e.Message}", e);
+            throw Error(e);
         }
     }
+
+    /// <summary>Writes the results of <paramref name="runs"/>.</summary>
+    /// <exception cref="VmmException">That is not possible.</exception>
+    public void Write(IReadOnlyList<MatrixRun> runs)
+    {
+        string text = Text([.. runs.Select(run => (run.Variant.Name, run.Status ?? ExitCode.ExecFailure, run.Time, run.Output))]);
+        try
+        {
+            _file.WriteAll(Encoding.UTF8.GetBytes(text), "write");
+        }
+        catch (ErrnoException e)
+        {
+            throw Error(e);
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => _file.Dispose();
 
     /// <summary>The text of the file.</summary>
     internal static string Text(IReadOnlyList<(string Name, int Status, TimeSpan Time, string Output)> runs)
@@ -36,6 +59,8 @@ internal static class JUnitReport
         }
         return text.Append("</testsuite>\n").ToString();
     }
+
+    private VmmException Error(ErrnoException e) => new($"--report {_path}: {e.Message}", e);
 
     // XML 1.0 has no way to write most control characters.
     private static string Escape(string text) => SecurityElement.Escape(

@@ -20,6 +20,7 @@ internal static class MatrixCommand
             throw new UsageException("--matrix: there is no vmm.toml with [[matrix]] in this directory or above it: write one, or name one by --config");
         if (options.Command.Count == 0)
             throw new UsageException("--matrix: there is no command: write it behind --");
+        using JUnitReport? report = options.Report is string path ? new JUnitReport(path) : null;
         string[] arguments = WithoutMatrix(Environment.GetCommandLineArgs()[1..]);
         using var signals = new StopSignals();
         using var wake = new EventFd();
@@ -31,8 +32,7 @@ internal static class MatrixCommand
             if (signals.First != 0)
                 return ExitCode.Signal(signals.First);
             output.Write(Table(all));
-            if (options.Report is string report)
-                JUnitReport.Write(report, all);
+            report?.Write(all);
             return all.TrueForAll(run => run.Status == 0) ? ExitCode.Success : Failed;
         }
         finally

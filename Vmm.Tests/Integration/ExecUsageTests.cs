@@ -1,0 +1,26 @@
+using NUnit.Framework;
+
+namespace Vmm.Tests.Integration;
+
+/// <summary><c>vmm exec</c> as far as it gets without a guest.</summary>
+public sealed class ExecUsageTests : VmmTest
+{
+    [Test]
+    public void Matrix_ReportThatCannotBeWritten_IsToldBeforeAGuestRuns()
+    {
+        string config = Path.Combine(Scratch, "vmm.toml");
+        File.WriteAllText(config, "kernel = \"./nothing\"\n[[matrix]]\nname = \"it\"\n");
+
+        VmmResult result = StartVmm("exec", "--matrix", "--config", config, "--report", $"{Scratch}/no/such/file", "--", "true").WaitForEnd();
+
+        Assert.That(result, Is.EqualTo(new VmmResult(125, "", $"vmm: --report {Scratch}/no/such/file: cannot open {Scratch}/no/such/file: No such file or directory (errno 2)\n")));
+    }
+
+    [Test]
+    public void Attach_DryRun_RunsNothing()
+    {
+        VmmResult result = StartVmm("exec", "--attach", "it", "--dry-run", "--", "true").WaitForEnd();
+
+        Assert.That(result, Is.EqualTo(new VmmResult(125, "", "vmm: --attach and --dry-run cannot stand together: the guest runs already\n")));
+    }
+}
