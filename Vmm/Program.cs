@@ -58,8 +58,11 @@ internal static class Program
     internal static int Report(Exception exception, TextWriter error)
     {
         bool isForeseen = exception is UsageException or VmmException or GuestMemoryException or VhostException or ErrnoException;
+        // The runtime says of that only that a file was not found, wherever a path is made absolute.
+        string? place = !isForeseen && exception is IOException or UnauthorizedAccessException ? WorkingDirectory.Problem : null;
+        isForeseen |= place is not null;
         string message = isForeseen
-            ? exception.Message
+            ? place ?? exception.Message
             : $"{exception.GetType().Name}: {exception.Message}: this is a bug; run again with --log-level debug for the stack trace";
         try
         {
@@ -73,7 +76,7 @@ internal static class Program
         {
             // Standard error is gone; the exit status still tells.
         }
-        return exception is UsageException ? ExitCode.Usage : ExitCode.Failure;
+        return exception is UsageException || place is not null ? ExitCode.Usage : ExitCode.Failure;
     }
 
     private static int Execute(string[] args, TextWriter output)

@@ -1,4 +1,5 @@
 using NUnit.Framework;
+using Vmm.Tests.Integration.Linux.Devices;
 
 namespace Vmm.Tests.Integration;
 
@@ -14,6 +15,18 @@ public sealed class ExecUsageTests : VmmTest
         VmmResult result = StartVmm("exec", "--matrix", "--config", config, "--report", $"{Scratch}/no/such/file", "--", "true").WaitForEnd();
 
         Assert.That(result, Is.EqualTo(new VmmResult(125, "", $"vmm: --report {Scratch}/no/such/file: cannot open {Scratch}/no/such/file: No such file or directory (errno 2)\n")));
+    }
+
+    [TestCase(125, "exec", "--", "true")]
+    [TestCase(125, "exec", "--no-config", "--kernel", "bzImage", "--workdir", "/", "--", "true")]
+    [TestCase(125, "exec", "--config", "vmm.toml", "--", "true")]
+    public void WorkingDirectory_ThatWasRemoved_IsToldInOneLine(int status, params string[] arguments)
+    {
+        string gone = Path.Combine(Scratch, "gone");
+        (int ended, string output) = HostCommand.TryRun("sh", ["-c", "mkdir \"$1\"; cd \"$1\"; rmdir \"$1\"; shift; exec \"$@\"", "sh", gone, .. VmmProcess.Command, .. arguments]);
+
+        Assert.That(output.Trim(), Does.Match("^vmm: (the working directory was removed, or .*|--config: cannot open vmm.toml: No such file .*)$"));
+        Assert.That(ended, Is.EqualTo(status));
     }
 
     [Test]

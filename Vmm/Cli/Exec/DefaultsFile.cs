@@ -208,8 +208,11 @@ internal sealed class DefaultsFile
                     + "bind, bind-ro, env, net, port, disk, fs, and [[matrix]] with these and name");
         }
 
-        string One() => values.Count == 1 ? values[0] : throw new UsageException($"{_path}: {key} has {values.Count} values: write one");
+        string One() => this.One(key, values);
     }
+
+    private string One(string key, IReadOnlyList<string> values) =>
+        values.Count == 1 ? values[0] : throw new UsageException($"{_path}: {key} has {values.Count} values: write one");
 
     private static string? Before(string option, IEnumerable<string> values, string? given) =>
         RepeatableOptions.ToValue(option, [.. values, .. RepeatableOptions.Values(given)]);
@@ -221,8 +224,8 @@ internal sealed class DefaultsFile
         {
             Dictionary<string, IReadOnlyList<string>> settings = [];
             ReadInto(settings, table.Items);
-            string called = settings.Remove("name", out IReadOnlyList<string>? given) ? given[0]
-                : settings.TryGetValue("kernel", out IReadOnlyList<string>? kernel) ? kernel[0] : $"{_variants.Count + 1}";
+            string called = settings.Remove("name", out IReadOnlyList<string>? given) ? One("name", given)
+                : settings.TryGetValue("kernel", out IReadOnlyList<string>? kernel) ? One("kernel", kernel) : $"{_variants.Count + 1}";
             if (_variants.Exists(variant => variant.Name == called))
                 throw Error(table.Span, $"there is a [[matrix]] called '{called}' already: give each a name");
             _variants.Add(new MatrixVariant(called, settings));
