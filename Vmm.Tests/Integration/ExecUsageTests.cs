@@ -1,4 +1,5 @@
 using NUnit.Framework;
+using Tmds.Linux;
 using Vmm.Tests.Integration.Linux.Devices;
 
 namespace Vmm.Tests.Integration;
@@ -27,6 +28,14 @@ public sealed class ExecUsageTests : VmmTest
 
         Assert.That(output.Trim(), Does.Match("^vmm: (the working directory was removed, or .*|--config: cannot open vmm.toml: No such file .*)$"));
         Assert.That(ended, Is.EqualTo(status));
+    }
+
+    [Test]
+    public void MatrixProcess_ParentIsGone_IsKilled()
+    {
+        VmmResult result = StartVmm("exec", "--matrix-process", "1", "--no-config", "--", "true").WaitForEnd();
+
+        Assert.That(result, Is.EqualTo(new VmmResult(128 + LibC.SIGKILL, "", "")));
     }
 
     [Test]

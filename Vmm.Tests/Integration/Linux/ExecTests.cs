@@ -5,6 +5,7 @@ using System.Security.Cryptography;
 using NUnit.Framework;
 using Tmds.Linux;
 using Vmm.Guest;
+using Vmm.Tests.Fakes;
 using Vmm.Tests.Integration.Linux.Devices;
 
 namespace Vmm.Tests.Integration.Linux;
@@ -171,6 +172,37 @@ public class ExecTests : LinuxTest
         Assert.That(process.ExitCode, Is.EqualTo(1), output);
         Assert.That(output, Does.Match("(?m)^ok    good in [0-9.]+ s$").And.Match("(?m)^FAIL  bad \\(status 3\\) in [0-9.]+ s\nthis is 3 in ").And.Match("(?m)^bad           3 "));
         Assert.That(File.ReadAllText(report), Does.Contain("tests=\"2\" failures=\"1\"").And.Contain("this is 0 in "));
+    }
+
+    [Test]
+    public void Exec_MatrixIsKilled_ItsGuestsAre()
+    {
+        string config = Path.Combine(Scratch, "matrix.toml");
+        File.WriteAllText(config, "[[matrix]]\nname = \"one\"\n[[matrix]]\nname = \"two\"\n");
+        VmmProcess matrix = StartVmm([.. s_kernel, "--matrix", "--config", config, "--", "sleep", "1000"]);
+        string children = $"/proc/{matrix.Id}/task/{matrix.Id}/children";
+        string[] guests = [];
+        Eventually.True(() => (guests = File.ReadAllText(children).Split(' ', StringSplitOptions.RemoveEmptyEntries)).Length > 0, () => "no guest was started");
+        Eventually.True(() => Array.TrueForAll(guests, guest => File.ReadAllText($"/proc/{guest}/cmdline").Contains("--matrix-process", StringComparison.Ordinal)), () => "no guest runs");
+
+        matrix.Signal(LibC.SIGKILL);
+
+        Assert.That(matrix.WaitForEnd().ExitCode, Is.EqualTo(128 + LibC.SIGKILL));
+        Eventually.True(() => !Array.Exists(guests, Runs), () => "a guest goes on");
+
+        // One that nobody has waited for yet is there, too, but in state Z.
+        static bool Runs(string process)
+        {
+            try
+            {
+                string stat = File.ReadAllText($"/proc/{process}/stat");
+                return stat[stat.LastIndexOf(')') + 2] != 'Z';
+            }
+            catch (IOException)
+            {
+                return false;
+            }
+        }
     }
 
     [TestCase("on")]

@@ -18,6 +18,8 @@ internal static class ExecCommand
     public static int Run(ExecOptions options, TextWriter output)
     {
         ExecConflicts.Check(options);
+        if (options.Parent is string parent)
+            ParentProcess.EndWith((int)NumberValue.Parse(new OptionValue($"--{MatrixRun.ParentOption}", null, parent), 1, int.MaxValue));
         // What the VMM would warn of, such as a panic, is told here in other words.
         LogLevel level = LogLevelOption.Parse(options.LogLevel ?? (options.Verbose ? "info" : "error"));
         Logging.Start(level);

@@ -15,7 +15,7 @@ internal static class ExecConflicts
         (BindOption.Name, options => options.Bind is not null), (BindOption.ReadOnlyName, options => options.BindReadOnly is not null),
         (ExecNetwork.PortOption, options => options.Port is not null), ("--dmesg", options => options.Dmesg is not null), ("--name", options => options.Name is not null),
         ("--matrix", options => options.Matrix), ("--only", options => options.Only is not null), ("--report", options => options.Report is not null),
-        ("--config", options => options.Config is not null), ("--no-config", options => options.NoConfig), ("--dry-run", options => options.DryRun),
+        ($"--{MatrixRun.ParentOption}", options => options.Parent is not null), ("--config", options => options.Config is not null), ("--no-config", options => options.NoConfig), ("--dry-run", options => options.DryRun),
         ("--cpus", options => options.Cpus is not null), ("--memory", options => options.Memory is not null), (NetOption.Name, options => options.Net is not null),
         (FsOption.Name, options => options.Fs is not null), (DiskOption.Name, options => options.Disk is not null), (RngOption.Name, options => options.Rng is not null),
         (ScsiOption.Name, options => options.Scsi is not null), (VdpaOption.Name, options => options.Vdpa is not null),

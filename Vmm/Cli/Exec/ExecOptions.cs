@@ -87,6 +87,9 @@ internal sealed class ExecOptions : MachineOptions, ICommandOptions
     [Option("report", MetaValue = "FILE", HelpText = "With --matrix: the results as JUnit XML.")]
     public string? Report { get; set; }
 
+    [Option(MatrixRun.ParentOption, Hidden = true)]
+    public string? Parent { get; set; }
+
     [Option("dry-run", HelpText = "Print what would be run, and what is in the initramfs, and do no more.")]
     public bool DryRun { get; set; }
 
@@ -148,6 +151,9 @@ internal sealed class ExecOptions : MachineOptions, ICommandOptions
                 break;
             case "only":
                 Only = value;
+                break;
+            case MatrixRun.ParentOption:
+                Parent = value;
                 break;
             case "report":
                 Report = value;

@@ -8,6 +8,9 @@ namespace Vmm.Cli.Exec;
 /// <summary>One variant of <c>--matrix</c>: a <c>vmm exec</c> of its own.</summary>
 internal sealed class MatrixRun : IDisposable
 {
+    /// <summary>The option, without its dashes, by which one of <c>--matrix</c> is told its parent's id. It is killed with it.</summary>
+    public const string ParentOption = "matrix-process";
+
     private const int KeptOutput = 256 << 10;
 
     private readonly ByteQueue _output = new(KeptOutput);
@@ -23,7 +26,7 @@ internal sealed class MatrixRun : IDisposable
     {
         (Variant, Memory) = (variant, memory);
         using FileDescriptor nothing = FileDescriptor.Open("/dev/null", OpenMode.ReadOnly);
-        _process = ChildProcess.Start(OwnProgram.Path, [.. OwnProgram.Arguments, "exec", "--only", variant.Name, .. arguments], nothing);
+        _process = ChildProcess.Start(OwnProgram.Path, [.. OwnProgram.Arguments, "exec", "--only", variant.Name, $"--{ParentOption}", $"{Environment.ProcessId}", .. arguments], nothing);
     }
 
     /// <summary>Which it is.</summary>
