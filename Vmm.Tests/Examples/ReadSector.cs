@@ -22,7 +22,7 @@ internal static class ReadSector
             QueueSize = 16,
             Sync = new Lock(),
         });
-        disk.SetFeatures(VirtioFeatures.Version1);
+        disk.SetFeatures(disk.Features & SplitVirtqueueDriver.SupportedFeatures);
         disk.SetMemory(memory);
         disk.Start([queue.Config]);
 

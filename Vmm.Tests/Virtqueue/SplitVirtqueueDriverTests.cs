@@ -279,6 +279,40 @@ public class SplitVirtqueueDriverTests
         device.Join();
     }
 
+    // The device calls for the buffer that used_event names, and for no other.
+    [TestCase(true)]
+    [TestCase(false)]
+    public void EventIndex_DriverWaitsForEachRequest_IsCalledForEach(bool waits)
+    {
+        var device = new SplitVirtqueue(_memory.AddressSpace, _queue.Config, SplitVirtqueueDriver.SupportedFeatures);
+        for (int i = 0; i < 3 * Size; i++)
+        {
+            _queue.Add([(new(0x8000), 1)], []);
+            if (waits)
+                Assert.That(_queue.Wait(TimeSpan.Zero), Is.False);
+            else
+                Assert.That(_queue.TryTake(out _, out _), Is.False);
+            Assert.That(device.TryTake(out DescriptorChain chain));
+            device.Return(chain.Head, 0);
+            Assert.That(device.ShouldCall(), $"request {i}");
+            Assert.That(_queue.TryTake(out _, out _));
+        }
+    }
+
+    [Test]
+    public void EventIndex_DriverHasNotTakenTheLastYet_IsNotCalled()
+    {
+        var device = new SplitVirtqueue(_memory.AddressSpace, _queue.Config, SplitVirtqueueDriver.SupportedFeatures);
+        Assert.That(_queue.TryTake(out _, out _), Is.False);
+        for (int i = 0; i < 2; i++)
+        {
+            _queue.Add([(new(0x8000), 1)], []);
+            Assert.That(device.TryTake(out DescriptorChain chain));
+            device.Return(chain.Head, 0);
+            Assert.That(device.ShouldCall(), Is.EqualTo(i == 0), "the driver knows that there is something");
+        }
+    }
+
     private void Use(int slot, uint id)
     {
         _memory.Write(_queue.Config.DeviceArea + 4 + (8 * (ulong)slot), id);

@@ -5,12 +5,17 @@ using Vmm.Vhost.Native;
 namespace Vmm.Vhost.Virtqueue;
 
 /// <summary>The driver's side of a split virtqueue (VIRTIO 1.2 §2.7): gives requests to a device and takes them back. For programs that
-/// use a back-end without a guest, and for tests. Without VIRTIO_F_EVENT_IDX and indirect descriptors. Not thread-safe, but another thread
-/// may dispose of it: that ends a <see cref="Wait"/>.</summary>
+/// use a back-end without a guest, and for tests. Accept <see cref="SupportedFeatures"/> and no other feature of rings. Not thread-safe, but
+/// another thread may dispose of it: that ends a <see cref="Wait"/>.</summary>
 /// <remarks>The device is not trusted: a request that it gives back though it does not have it breaks the ring, and every later call throws
 /// the same <see cref="VirtqueueException"/>.</remarks>
 public sealed class SplitVirtqueueDriver : IDisposable
 {
+    /// <summary>The features of rings (VIRTIO 1.2 §6) that this driver works with: VIRTIO_F_VERSION_1 and VIRTIO_F_EVENT_IDX. A program accepts
+    /// those of them that the back-end offers, and those of the device's type that the program itself knows. With another feature of rings, such as
+    /// VIRTIO_F_RING_PACKED or VIRTIO_F_IN_ORDER, the queue does not work.</summary>
+    public const ulong SupportedFeatures = VirtioFeatures.Version1 | VirtioFeatures.EventIndex;
+
     private const int DescriptorSize = 16;
     private const int UsedElementSize = 8;
     private const int IndexOffset = 2;
@@ -19,6 +24,7 @@ public sealed class SplitVirtqueueDriver : IDisposable
     private const ushort FlagWrite = 2;
 
     private readonly GuestMemory _memory;
+    private readonly VringConfig _config;
     private readonly EventFd _kick;
     private readonly EventFd _call;
     private readonly EventFd _error;
@@ -67,7 +73,7 @@ public sealed class SplitVirtqueueDriver : IDisposable
             _call?.Dispose();
             throw;
         }
-        Config = new VringConfig
+        _config = new VringConfig
         {
             Index = index,
             Size = size,
@@ -81,14 +87,14 @@ public sealed class SplitVirtqueueDriver : IDisposable
     }
 
     /// <summary>What a back-end is told of the queue.</summary>
-    public VringConfig Config { get; }
+    public VringConfig Config => _config;
 
     /// <summary>How many descriptors are in no request.</summary>
     public int FreeDescriptors { get; private set; }
 
     /// <summary>How many requests the device says that it has given back since the beginning, modulo 65536.</summary>
     /// <exception cref="ObjectDisposedException">The memory is disposed.</exception>
-    public ushort UsedIndex => Volatile.Read(ref Short(Config.DeviceArea, IndexOffset));
+    public ushort UsedIndex => Volatile.Read(ref Short(_config.DeviceArea, IndexOffset));
 
     /// <summary>How many bytes a queue takes.</summary>
     /// <param name="size">Descriptors: a power of two, 1 to 32768.</param>
@@ -111,8 +117,8 @@ public sealed class SplitVirtqueueDriver : IDisposable
     {
         CheckUsable();
         int count = readable.Length + writable.Length;
-        if (count < 1 || count > Config.Size)
-            throw new ArgumentException($"a request of queue {Config.Index} has 1 to {Config.Size} buffers, not {count}", nameof(readable));
+        if (count < 1 || count > _config.Size)
+            throw new ArgumentException($"a request of queue {_config.Index} has 1 to {_config.Size} buffers, not {count}", nameof(readable));
         CheckBuffers(readable, nameof(readable));
         CheckBuffers(writable, nameof(writable));
         if (count > FreeDescriptors)
@@ -124,7 +130,7 @@ public sealed class SplitVirtqueueDriver : IDisposable
             bool isWritable = i >= readable.Length;
             (GuestAddress address, uint length) = isWritable ? writable[i - readable.Length] : readable[i];
             bool isLast = i == count - 1;
-            Span<byte> entry = _memory.Slice(Config.DescriptorArea + (ulong)(DescriptorSize * descriptor), DescriptorSize);
+            Span<byte> entry = _memory.Slice(_config.DescriptorArea + (ulong)(DescriptorSize * descriptor), DescriptorSize);
             MemoryMarshal.Write(entry, address.Value);
             MemoryMarshal.Write(entry[8..], length);
             MemoryMarshal.Write(entry[12..], (ushort)((isWritable ? FlagWrite : 0) | (isLast ? 0 : FlagNext)));
@@ -137,8 +143,8 @@ public sealed class SplitVirtqueueDriver : IDisposable
         FreeDescriptors -= count;
         _counts[head] = (ushort)count;
         _given++;
-        Short(Config.DriverArea, RingOffset + 2 * (_available % Config.Size)) = head;
-        Volatile.Write(ref Short(Config.DriverArea, IndexOffset), ++_available);
+        Short(_config.DriverArea, RingOffset + 2 * (_available % _config.Size)) = head;
+        Volatile.Write(ref Short(_config.DriverArea, IndexOffset), ++_available);
         return head;
     }
 
@@ -146,7 +152,8 @@ public sealed class SplitVirtqueueDriver : IDisposable
     /// <exception cref="ObjectDisposedException">The queue is disposed.</exception>
     public void Kick() => _kick.Signal();
 
-    /// <summary>Takes back a request that the device is done with.</summary>
+    /// <summary>Takes back a request that the device is done with. If there is none, the device signals <see cref="VringConfig.Call"/> of
+    /// <see cref="Config"/> for the next one.</summary>
     /// <param name="head">Which.</param>
     /// <param name="written">Bytes that the device says it wrote.</param>
     /// <returns>False if there is none.</returns>
@@ -157,15 +164,17 @@ public sealed class SplitVirtqueueDriver : IDisposable
         written = 0;
         CheckUsable();
         ushort waiting = (ushort)(UsedIndex - _used);
+        if (waiting == 0 && AskForCall())
+            waiting = (ushort)(UsedIndex - _used);
         if (waiting == 0)
             return false;
         if (waiting > _given)
             throw Break($"the device gives back {waiting} requests, and has {_given}");
         ReadOnlySpan<byte> entry = _memory.Slice(
-            Config.DeviceArea + (ulong)(RingOffset + UsedElementSize * (_used % Config.Size)), UsedElementSize);
+            _config.DeviceArea + (ulong)(RingOffset + UsedElementSize * (_used % _config.Size)), UsedElementSize);
         uint id = MemoryMarshal.Read<uint>(entry);
         uint length = MemoryMarshal.Read<uint>(entry[4..]);
-        if (id >= (uint)Config.Size || _counts[id] == 0)
+        if (id >= (uint)_config.Size || _counts[id] == 0)
             throw Break($"the device gives back request {id}, which it does not have");
         written = length;
         head = (ushort)id;
@@ -184,6 +193,7 @@ public sealed class SplitVirtqueueDriver : IDisposable
     /// <summary>Waits until the device gives something back that was not taken yet.</summary>
     /// <param name="timeout">How long; <see cref="Timeout.InfiniteTimeSpan"/> for as long as it takes.</param>
     /// <returns>False if <paramref name="timeout"/> passed.</returns>
+    /// <exception cref="ArgumentOutOfRangeException"><paramref name="timeout"/> is negative, and not infinite.</exception>
     /// <exception cref="VirtqueueException">The device cannot go on with the ring, or is gone for good: <see cref="VringConfig.Error"/> of
     /// <see cref="Config"/> was signalled. Or the ring is broken.</exception>
     /// <exception cref="ObjectDisposedException">The queue is disposed, or was meanwhile by another thread.</exception>
@@ -197,7 +207,7 @@ public sealed class SplitVirtqueueDriver : IDisposable
         while (true)
         {
             CheckUsable();
-            if (UsedIndex != _used)
+            if (UsedIndex != _used || AskForCall())
                 return true;
             TimeSpan left = isForEver ? timeout : timeout - System.Diagnostics.Stopwatch.GetElapsedTime(start);
             if (!isForEver && left <= TimeSpan.Zero)
@@ -229,6 +239,16 @@ public sealed class SplitVirtqueueDriver : IDisposable
 
     private static ulong AvailableSize(int size) => (ulong)((RingOffset + 2 * size + 2 + 3) & ~3);
 
+    // With an event index the device calls for one used buffer alone, that with the index used_event (VIRTIO 1.2 §2.7.7.1): here the next one. The field
+    // is there in any case, and without that feature nobody reads it. Returns whether something was given back meanwhile, for which the device
+    // may not call: each side publishes first, and then looks at what the other has published.
+    private bool AskForCall()
+    {
+        Volatile.Write(ref Short(_config.DriverArea, RingOffset + 2 * _config.Size), _used);
+        Interlocked.MemoryBarrier();
+        return UsedIndex != _used;
+    }
+
     private void CheckUsable()
     {
         ObjectDisposedException.ThrowIf(Volatile.Read(ref _isDisposed), this);
@@ -236,7 +256,7 @@ public sealed class SplitVirtqueueDriver : IDisposable
             throw new VirtqueueException(_broken);
     }
 
-    private VirtqueueException Break(string what) => new(_broken = $"queue {Config.Index}: {what}");
+    private VirtqueueException Break(string what) => new(_broken = $"queue {_config.Index}: {what}");
 
     private void CheckBuffers(ReadOnlySpan<(GuestAddress Address, uint Length)> buffers, string name)
     {
