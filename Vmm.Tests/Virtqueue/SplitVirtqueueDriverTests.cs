@@ -313,6 +313,20 @@ public class SplitVirtqueueDriverTests
         }
     }
 
+    [Test]
+    public void Config_AfterRequests_BeginsBehindWhatIsDone()
+    {
+        Assert.That(_queue.Config.Base, Is.Zero);
+        _queue.Add([(new(0x8000), 1)], []);
+        _queue.Add([(new(0x8000), 1)], []);
+        Use(0, 0);
+        Assert.That(_queue.Config.Base, Is.EqualTo(1), "the second request is to be done still");
+        var again = new SplitVirtqueue(_memory.AddressSpace, _queue.Config, 0);
+        Assert.That(again.TryTake(out DescriptorChain chain));
+        Assert.That(chain.Head, Is.EqualTo(1));
+        Assert.That(again.TryTake(out _), Is.False, "the first request is done a second time");
+    }
+
     private void Use(int slot, uint id)
     {
         _memory.Write(_queue.Config.DeviceArea + 4 + (8 * (ulong)slot), id);

@@ -24,7 +24,7 @@ public sealed class SplitVirtqueueDriver : IDisposable
     private const ushort FlagWrite = 2;
 
     private readonly GuestMemory _memory;
-    private readonly VringConfig _config;
+    private readonly VringConfig _config;   // with the base of a new ring
     private readonly EventFd _kick;
     private readonly EventFd _call;
     private readonly EventFd _error;
@@ -86,8 +86,10 @@ public sealed class SplitVirtqueueDriver : IDisposable
         };
     }
 
-    /// <summary>What a back-end is told of the queue.</summary>
-    public VringConfig Config => _config;
+    /// <summary>What a back-end is told of the queue when it starts it, also when it starts it again: <see cref="VringConfig.Base"/> is
+    /// <see cref="UsedIndex"/>. Read it after the ring was stopped.</summary>
+    /// <exception cref="ObjectDisposedException">The memory is disposed.</exception>
+    public VringConfig Config => _config with { Base = UsedIndex };
 
     /// <summary>How many descriptors are in no request.</summary>
     public int FreeDescriptors { get; private set; }
