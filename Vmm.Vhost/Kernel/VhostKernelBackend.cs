@@ -31,6 +31,7 @@ public abstract class VhostKernelBackend : IVhostBackend
     /// <exception cref="VhostException">The device is not there, not ours, or no vhost device; nothing is left open.</exception>
     private protected VhostKernelBackend(string path, string module, int ringCount)
     {
+        ArgumentNullException.ThrowIfNull(path);
         Name = path;
         _rings = new Ring[ringCount];
         Device = Open(path, module);
@@ -97,6 +98,7 @@ public abstract class VhostKernelBackend : IVhostBackend
     /// <inheritdoc/>
     public void SetMemory(GuestMemory memory)
     {
+        ArgumentNullException.ThrowIfNull(memory);
         Memory = memory;
         ApplyMemory(memory);
     }

@@ -18,12 +18,20 @@ public sealed class VhostNet : VhostKernelBackend
     private readonly FileDescriptor _tap;
 
     /// <summary>Opens the device. <paramref name="tap"/> still belongs to the caller, and must stay open while rings run.</summary>
+    /// <exception cref="ArgumentNullException">A value is null. The device was not opened.</exception>
     /// <exception cref="VhostException">The device is not there or not ours.</exception>
     public VhostNet(FileDescriptor tap, string path = DefaultPath)
-        : base(path, "vhost_net", ringCount: 2) => _tap = tap;
+        : base(path, "vhost_net", CountRings(tap)) => _tap = tap;
 
     /// <inheritdoc/>
     public override IReadOnlyList<SystemCallRule> SystemCalls => OwnSystemCalls;
+
+    // Before the device is opened.
+    private static int CountRings(FileDescriptor tap)
+    {
+        ArgumentNullException.ThrowIfNull(tap);
+        return 2;
+    }
 
     /// <inheritdoc/>
     private protected override void Run(IReadOnlyList<VringConfig> rings)

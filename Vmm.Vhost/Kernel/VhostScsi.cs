@@ -20,16 +20,21 @@ public sealed class VhostScsi : VhostKernelBackend
     /// <summary>The most request rings that the kernel works (module parameter max_io_vqs, 128 by default).</summary>
     public const int MaxRequestRings = 128;
 
+    /// <summary>The longest name of a target's port in bytes (linux/vhost.h, struct vhost_scsi_target: 224 with the zero byte at the end).</summary>
+    public const int MaxWwpnLength = VhostScsiTarget.Wwpn.Length - 1;
+
     private readonly VhostScsiTarget _target;
 
     /// <summary>Opens the device and makes sure that the target is there and free.</summary>
-    /// <param name="wwpn">The name of the target's port: a directory under /sys/kernel/config/target/vhost.</param>
+    /// <param name="wwpn">The name of the target's port: a directory under /sys/kernel/config/target/vhost. 1 to <see cref="MaxWwpnLength"/>
+    /// printable ASCII characters.</param>
     /// <param name="tpgt">The number of the target portal group, N of its directory tpgt_N.</param>
-    /// <param name="requestRings">How many request rings.</param>
+    /// <param name="requestRings">How many request rings, 1 to <see cref="MaxRequestRings"/>.</param>
     /// <param name="path">The device node.</param>
+    /// <exception cref="ArgumentException">One of the values is not what is said here. The device was not opened.</exception>
     /// <exception cref="VhostException">The device is not there or not ours, or there is no such target that is free.</exception>
     public VhostScsi(string wwpn, ushort tpgt, int requestRings, string path = DefaultPath)
-        : base(path, "vhost_scsi", FixedRings + requestRings)
+        : base(path, "vhost_scsi", CountRings(wwpn, requestRings))
     {
         _target = new VhostScsiTarget { AbiVersion = VhostScsiTarget.CurrentAbi, VhostTpgt = tpgt };
         Encoding.ASCII.GetBytes(wwpn, _target.VhostWwpn);
@@ -73,6 +78,17 @@ public sealed class VhostScsi : VhostKernelBackend
     {
         if (!ClearEndpoint())
             CloseByForce();
+    }
+
+    // Before the device is opened.
+    private static int CountRings(string wwpn, int requestRings)
+    {
+        ArgumentNullException.ThrowIfNull(wwpn);
+        if (wwpn.Length is 0 or > MaxWwpnLength || wwpn.AsSpan().ContainsAnyExceptInRange('!', '~'))
+            throw new ArgumentException($"a target's name has 1 to {MaxWwpnLength} printable ASCII characters", nameof(wwpn));
+        if (requestRings is < 1 or > MaxRequestRings)
+            throw new ArgumentOutOfRangeException(nameof(requestRings), requestRings, $"there are 1 to {MaxRequestRings} request rings");
+        return FixedRings + requestRings;
     }
 
     private void SetEndpoint()

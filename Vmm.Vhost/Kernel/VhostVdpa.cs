@@ -120,9 +120,13 @@ public sealed class VhostVdpa : VhostKernelBackend
     }
 
     /// <summary>Writes to the configuration space.</summary>
+    /// <param name="offset">Where, in bytes; 0 or more.</param>
+    /// <param name="data">What; 1 byte or more, all of it in the space.</param>
+    /// <exception cref="ArgumentOutOfRangeException"><paramref name="offset"/> is negative.</exception>
     /// <exception cref="VhostException">The device refused.</exception>
     public void WriteConfig(int offset, ReadOnlySpan<byte> data)
     {
+        ArgumentOutOfRangeException.ThrowIfNegative(offset);
         byte[] argument = ConfigArgument(offset, data.Length);
         data.CopyTo(argument.AsSpan(Unsafe.SizeOf<VhostVdpaConfig>()));
         _isReset = false;   // the driver may write before it agrees on features, and reset the device without starting it
