@@ -5,7 +5,8 @@ namespace Vmm.Vhost;
 /// <summary>A data plane: it works the rings of a device without the VMM, woken by the rings' kick eventfds and answering through
 /// their call eventfds. The kernel is one (<c>Vmm.Vhost.Kernel</c>), a process behind a Unix socket another.</summary>
 /// <remarks>The order is: <see cref="SetFeatures"/>, <see cref="SetMemory"/>, <see cref="Start"/>, <see cref="Stop"/> for each ring; and
-/// from the beginning again when the driver has reset its device. Not thread-safe: a device calls it under its own lock.</remarks>
+/// from the beginning again when the driver has reset its device. Not thread-safe: a device calls it under its own lock. After its disposal every
+/// method throws <see cref="ObjectDisposedException"/>.</remarks>
 public interface IVhostBackend : IDisposable
 {
     /// <summary>What it is called in messages, such as "/dev/vhost-net".</summary>

@@ -10,6 +10,7 @@ using Vmm.Vhost.Native.Confinement;
 using Vmm.Vhost.User;
 using Vmm.Vhost.User.Backend;
 using Vmm.Vhost.User.Frontend;
+using Vmm.Vhost.User.Protocol;
 using Vmm.Vhost.Virtqueue;
 
 namespace Vmm.Tests.Native;
@@ -57,7 +58,7 @@ public sealed class DisposeTests
             return channel;
         },
         [typeof(Vhost.User.Backend.VhostUserBackendChannel)] = () =>
-            new Vhost.User.Backend.VhostUserBackendChannel(new VhostUserConnection(Socket(), "peer"), 0, TimeSpan.FromSeconds(1)),
+            new Vhost.User.Backend.VhostUserBackendChannel(new VhostUserConnection(Socket(), "peer"), VhostUserProtocolFeatures.Config, TimeSpan.FromSeconds(1)),
         [typeof(VhostUserServer)] = MakeServer,
         [typeof(VhostUserFrontend)] = MakeFrontend,
     };
@@ -104,12 +105,64 @@ public sealed class DisposeTests
         [nameof(VhostVdpa)] = () => new VhostVdpa("/dev/null").Dispose(),
     };
 
+    // What throws after the disposal, of those types that are no descriptors themselves: ClosedDescriptorTests has the descriptors.
+    private static readonly Dictionary<Type, Action<IDisposable>[]> s_uses = new()
+    {
+        [typeof(EventLoop)] = [one => ((EventLoop)one).Add(s_memory.File, () => { })],
+        [typeof(MappedFile)] = [one => _ = ((MappedFile)one).Bytes.Length, one => ((MappedFile)one).OpenStream(0, 1)],
+        [typeof(MemoryMapping)] = [one => ((MemoryMapping)one).Populate(0, 4096), one => ((MemoryMapping)one).Discard()],
+        [typeof(NativeBuffer)] = [one => _ = ((NativeBuffer)one).Address, one => _ = ((NativeBuffer)one).AsSpan<byte>().Length],
+        [typeof(IoUring)] =
+        [
+            one => ((IoUring)one).Sync(1), one => ((IoUring)one).Push(), one => ((IoUring)one).TryTake(out _, out _),
+            one => ((IoUring)one).SetNotifications(true),
+        ],
+        [typeof(GuestMemory)] =
+        [
+            one => ((GuestMemory)one).Slice(new(0), 1), one => ((GuestMemory)one).Read<byte>(new(0)), one => ((GuestMemory)one).Clear(),
+            one => ((GuestMemory)one).Discard(), one => ((GuestMemory)one).TryUseHugePages(new(0), 4096),
+        ],
+        [typeof(SplitVirtqueueDriver)] =
+        [
+            one => ((SplitVirtqueueDriver)one).Kick(), one => ((SplitVirtqueueDriver)one).Add([(new(0), 1)], []),
+            one => ((SplitVirtqueueDriver)one).TryTake(out _, out _), one => ((SplitVirtqueueDriver)one).Wait(TimeSpan.Zero),
+        ],
+        [typeof(VhostUserConnection)] =
+        [
+            one => ((VhostUserConnection)one).Send(1, 0, [], [], TimeSpan.FromSeconds(1)),
+            one => ((VhostUserConnection)one).Receive(TimeSpan.Zero, TimeSpan.FromSeconds(1)),
+        ],
+        [typeof(VhostUserServer)] = [one => ((VhostUserServer)one).Start(), one => ((VhostUserServer)one).Run()],
+        [typeof(VhostUserFrontend)] =
+        [
+            one => ((VhostUserFrontend)one).SetFeatures(VirtioFeatures.Version1), one => ((VhostUserFrontend)one).SetMemory(s_memory),
+            one => ((VhostUserFrontend)one).SetStatus(0), one => ((VhostUserFrontend)one).Start([]), one => ((VhostUserFrontend)one).Stop(0),
+            one => ((VhostUserFrontend)one).StopAll(), one => ((VhostUserFrontend)one).Reset(), one => ((VhostUserFrontend)one).MayWrite(s_memory),
+            one => ((VhostUserFrontend)one).SetRingEnabled(0, false), one => ((VhostUserFrontend)one).ReadConfig(new byte[8]),
+            one => ((VhostUserFrontend)one).WriteConfig(0, [1]),
+        ],
+    };
+
+    // What ends like its connection.
+    private static readonly Dictionary<Type, Action<IDisposable>> s_usesOfConnections = new()
+    {
+        [typeof(VhostUserSession)] = one => ((VhostUserSession)one).GetFeatures(),
+        [typeof(Vhost.User.Backend.VhostUserBackendChannel)] = one => ((Vhost.User.Backend.VhostUserBackendChannel)one).ConfigurationChanged(),
+    };
+
+    // What needs nothing that it has given back: they do nothing, or say what they knew.
+    private static readonly Type[] s_useless = [typeof(ChildProcess), typeof(VhostUserMessage), typeof(Vhost.User.Frontend.VhostUserBackendChannel)];
+
     private static TempFile s_file = null!;
     private static GuestMemory s_memory = null!;
 
     private static IEnumerable<Type> Types => s_makers.Keys;
 
     private static IEnumerable<string> Failures => s_failures.Keys;
+
+    private static IEnumerable<Type> Used => s_uses.Keys;
+
+    private static IEnumerable<Type> UsedConnections => s_usesOfConnections.Keys;
 
     [OneTimeSetUp]
     public void Make()
@@ -141,6 +194,36 @@ public sealed class DisposeTests
         using var others = new OtherFiles();
         Assert.That(one.Dispose, Throws.Nothing);
         Assert.That(one.Dispose, Throws.Nothing);
+        others.AssertUntouched();
+    }
+
+    [Test]
+    public void Table_HasTheUsesOfEveryTypeThatIsNoDescriptor() =>
+        Assert.That(
+            s_uses.Keys.Concat(s_usesOfConnections.Keys).Concat(s_useless),
+            Is.EquivalentTo(s_makers.Keys.Where(type => !type.IsAssignableTo(typeof(FileDescriptor)))));
+
+    [TestCaseSource(nameof(Used))]
+    public void Use_AfterTheDisposal_Throws(Type type)
+    {
+        IDisposable one = s_makers[type]();
+        one.Dispose();
+        using var others = new OtherFiles();
+        Assert.Multiple(() =>
+        {
+            for (int i = 0; i < s_uses[type].Length; i++)
+                Assert.That(() => s_uses[type][i](one), Throws.TypeOf<ObjectDisposedException>(), $"use {i}");
+        });
+        others.AssertUntouched();
+    }
+
+    [TestCaseSource(nameof(UsedConnections))]
+    public void Use_AfterTheEndOfTheConnection_SaysSo(Type type)
+    {
+        IDisposable one = s_makers[type]();
+        one.Dispose();
+        using var others = new OtherFiles();
+        Assert.That(() => s_usesOfConnections[type](one), Throws.TypeOf<VhostUserException>());
         others.AssertUntouched();
     }
 

@@ -23,6 +23,7 @@ public abstract class VhostKernelBackend : IVhostBackend
 
     private readonly Ring[] _rings;
     private bool _startFailed;
+    private bool _isDisposed;
 
     /// <summary>Opens the device and becomes its owner.</summary>
     /// <param name="path">The device node.</param>
@@ -87,6 +88,7 @@ public abstract class VhostKernelBackend : IVhostBackend
     /// <inheritdoc/>
     public void SetFeatures(ulong features)
     {
+        ThrowIfDisposed();
         if ((features & ~Features) != 0)
             throw new VhostException($"{Name}: does not have the features 0x{features & ~Features:x}");
         if ((features & VirtioFeatures.Version1) == 0)
@@ -99,6 +101,7 @@ public abstract class VhostKernelBackend : IVhostBackend
     public void SetMemory(GuestMemory memory)
     {
         ArgumentNullException.ThrowIfNull(memory);
+        ThrowIfDisposed();
         Memory = memory;
         ApplyMemory(memory);
     }
@@ -106,6 +109,7 @@ public abstract class VhostKernelBackend : IVhostBackend
     /// <inheritdoc/>
     public void Start(ReadOnlySpan<VringConfig> rings)
     {
+        ThrowIfDisposed();
         if (Memory is null)
             throw new VhostException($"{Name}: has no memory yet");
         var starting = new List<VringConfig>();
@@ -155,6 +159,7 @@ public abstract class VhostKernelBackend : IVhostBackend
     /// <inheritdoc/>
     public virtual void StopAll()
     {
+        ThrowIfDisposed();
         for (int i = 0; i < _rings.Length; i++)
             Stop(i);
     }
@@ -162,11 +167,16 @@ public abstract class VhostKernelBackend : IVhostBackend
     /// <inheritdoc/>
     /// <remarks>Never: the kernel says that a ring has stopped when all that was taken from it is done, and a device that it cannot stop is
     /// closed, which stops it.</remarks>
-    public bool MayWrite(GuestMemory memory) => false;
+    public bool MayWrite(GuestMemory memory)
+    {
+        ThrowIfDisposed();
+        return false;
+    }
 
     /// <inheritdoc/>
     public uint Stop(int index)
     {
+        ThrowIfDisposed();
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual((uint)index, (uint)_rings.Length, nameof(index));
         if (!_rings[index].Runs)
             return _rings[index].Base;
@@ -190,11 +200,18 @@ public abstract class VhostKernelBackend : IVhostBackend
     /// <inheritdoc/>
     public void Dispose()
     {
+        if (_isDisposed)
+            return;
         if (!Device.IsClosed)
             StopAll();
+        _isDisposed = true;
         Device.Dispose();
         GC.SuppressFinalize(this);
     }
+
+    /// <summary>Refuses a call of the owner's after its <see cref="Dispose"/>. A device that <see cref="CloseByForce"/> has closed is no mistake of the
+    /// owner's: its calls throw <see cref="VhostException"/>.</summary>
+    private protected void ThrowIfDisposed() => ObjectDisposedException.ThrowIf(_isDisposed, this);
 
     /// <summary>Tells the kernel <see cref="AcceptedFeatures"/>.</summary>
     private protected virtual void ApplyFeatures()

@@ -96,6 +96,7 @@ public sealed class VhostVdpa : VhostKernelBackend
     {
         get
         {
+            ThrowIfDisposed();
             byte status = 0;
             return TryCall(VhostIoctls.VdpaGetStatus, ref status) >= 0 && (status & DeviceNeedsReset) != 0;
         }
@@ -114,6 +115,7 @@ public sealed class VhostVdpa : VhostKernelBackend
     /// <exception cref="VhostException">The device refused.</exception>
     public void ReadConfig(Span<byte> target)
     {
+        ThrowIfDisposed();
         byte[] argument = ConfigArgument(0, target.Length);
         Call(VhostIoctls.VdpaGetConfig, ref argument[0]);
         argument.AsSpan(Unsafe.SizeOf<VhostVdpaConfig>()).CopyTo(target);
@@ -126,6 +128,7 @@ public sealed class VhostVdpa : VhostKernelBackend
     /// <exception cref="VhostException">The device refused.</exception>
     public void WriteConfig(int offset, ReadOnlySpan<byte> data)
     {
+        ThrowIfDisposed();
         ArgumentOutOfRangeException.ThrowIfNegative(offset);
         byte[] argument = ConfigArgument(offset, data.Length);
         data.CopyTo(argument.AsSpan(Unsafe.SizeOf<VhostVdpaConfig>()));
@@ -137,6 +140,7 @@ public sealed class VhostVdpa : VhostKernelBackend
     /// <exception cref="VhostException">The device refused.</exception>
     public void SetConfigCall(EventFd? changed)
     {
+        ThrowIfDisposed();
         int fd = VhostVringFile.Unbind;
         if (changed is null)
         {

@@ -57,7 +57,7 @@ public sealed class VhostUserBackendChannel : IDisposable
         Ask(VhostUserBackendRequest.ShmemUnmap, MemoryMarshal.AsBytes(new ReadOnlySpan<ShmemMapPayload>(in payload)), [], waits: true);
     }
 
-    /// <summary>Closes it.</summary>
+    /// <summary>Closes it. Every later request throws <see cref="VhostUserException"/>, as it does when the front-end is gone.</summary>
     public void Dispose()
     {
         if (Interlocked.Exchange(ref _isDisposed, true))

@@ -72,7 +72,7 @@ public sealed class VhostUserBackendChannel : IDisposable
         }
     }
 
-    /// <summary>Closes the channel; without waiting for a request that is being served on another thread.</summary>
+    /// <summary>Closes the channel; without waiting for a request that is being served on another thread. <see cref="Serve()"/> does nothing then.</summary>
     public void Dispose()
     {
         lock (_ending)

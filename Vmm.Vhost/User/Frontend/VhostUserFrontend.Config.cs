@@ -11,10 +11,12 @@ public sealed partial class VhostUserFrontend
 
     /// <summary>Gives the configuration space as the back-end said it last: nobody is asked. Zeros where it gave none.</summary>
     /// <param name="config">Filled from the beginning of the space on.</param>
+    /// <exception cref="ObjectDisposedException">The front-end is disposed.</exception>
     public void ReadConfig(Span<byte> config)
     {
         lock (_options.Sync)
         {
+            ObjectDisposedException.ThrowIf(_disposed, this);
             config.Clear();
             ReadOnlySpan<byte> known = _config;
             known[..Math.Min(known.Length, config.Length)].CopyTo(config);
@@ -29,6 +31,7 @@ public sealed partial class VhostUserFrontend
         ArgumentOutOfRangeException.ThrowIfNegative(offset);
         lock (_options.Sync)
         {
+            ObjectDisposedException.ThrowIf(_disposed, this);
             if (_config is null || _lost is not null || data.IsEmpty || offset > _config.Length || data.Length > _config.Length - offset)
                 return;
             byte[] copy = data.ToArray();

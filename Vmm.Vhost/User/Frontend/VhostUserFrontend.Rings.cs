@@ -52,6 +52,7 @@ public sealed partial class VhostUserFrontend
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual((uint)index, (uint)_rings.Length, nameof(index));
         lock (_options.Sync)
         {
+            ObjectDisposedException.ThrowIf(_disposed, this);
             StopRings([_rings[index]], new Deadline(_options.StopTimeout));
             return _rings[index].Base;
         }
@@ -61,7 +62,10 @@ public sealed partial class VhostUserFrontend
     public void StopAll()
     {
         lock (_options.Sync)
+        {
+            ObjectDisposedException.ThrowIf(_disposed, this);
             StopRings(_rings, new Deadline(_options.StopTimeout));
+        }
     }
 
     /// <summary>Has the back-end work a ring or leave it alone: for devices with rings that are not always in use, such as a network

@@ -21,6 +21,7 @@ public sealed partial class VhostUserFrontend
     {
         lock (_options.Sync)
         {
+            ObjectDisposedException.ThrowIf(_disposed, this);
             if (memory != _memory)
                 return false;
             _writers.RemoveAll(writer => writer.HasEnded());

@@ -64,7 +64,7 @@ public sealed partial class VhostUserSession : IDisposable
         }
     }
 
-    /// <summary>Closes the connection.</summary>
+    /// <summary>Closes the connection. Every later call throws <see cref="VhostUserException"/>, as it does when the peer has closed it.</summary>
     public void Dispose()
     {
         Abort($"{Peer}: the connection was closed");
