@@ -27,12 +27,17 @@ public interface IVhostBackend : IDisposable
     void SetMemory(GuestMemory memory);
 
     /// <summary>Starts <paramref name="rings"/>: configures every one of them, then lets them run. A ring that runs already is left alone.</summary>
-    /// <exception cref="VhostException">The back-end refused a step; none of <paramref name="rings"/> runs.</exception>
+    /// <exception cref="ArgumentOutOfRangeException">A ring's number is not 0 to <see cref="RingCount"/> - 1, or the ring is larger than the
+    /// back-end was told to expect; nothing was started.</exception>
+    /// <exception cref="VhostException">The back-end refused a step, or it has no features or no memory yet; none of <paramref name="rings"/> runs.</exception>
     void Start(ReadOnlySpan<VringConfig> rings);
 
     /// <summary>Stops ring <paramref name="index"/>; when this returns, the back-end touches neither the ring nor the buffers in it, unless
-    /// <see cref="MayWrite"/> says so. Stopping a stopped ring does nothing. It never throws: what cannot be stopped is warned of.</summary>
+    /// <see cref="MayWrite"/> says so. Stopping a stopped ring does nothing. A back-end that fails or is gone is no error here: a warning says
+    /// what cannot be stopped.</summary>
+    /// <param name="index">The ring's number, 0 to <see cref="RingCount"/> - 1.</param>
     /// <returns>Where to begin again (<see cref="VringConfig.Base"/>); the last known if the ring was stopped.</returns>
+    /// <exception cref="ArgumentOutOfRangeException"><paramref name="index"/> is none of a ring.</exception>
     uint Stop(int index);
 
     /// <summary>Stops every ring as <see cref="Stop"/> does, all at once where the back-end can.</summary>

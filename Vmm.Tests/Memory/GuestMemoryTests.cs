@@ -187,6 +187,14 @@ public class GuestMemoryTests
         static long Count(string what) => long.Parse(File.ReadAllText(pages + what), System.Globalization.CultureInfo.InvariantCulture);
     }
 
+    [TestCase(0xFFFF_FFFF_FFFF_F000, 0x1000UL)]
+    [TestCase(0xFFFF_FFFF_FFFF_F000, 0x2000UL)]
+    [TestCase(0x1000UL, 0xFFFF_FFFF_FFFF_F000)]
+    public void Create_RangeToTheEndOfAllAddresses_IsRefused(ulong start, ulong size) =>
+        Assert.That(
+            () => GuestMemory.Create([(new(0), 0x1000), (new(start), size)]),
+            Throws.ArgumentException.With.Message.StartsWith($"bad range of guest memory 0x{start:x}+0x{size:x}"));
+
     [Test]
     public void Memory_Disposed_ThrowsEverywhere()
     {

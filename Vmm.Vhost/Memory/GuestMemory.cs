@@ -46,7 +46,8 @@ public sealed class GuestMemory : IDisposable
     /// <param name="cancellation">Ends the wait for <see cref="GuestMemoryOptions.Prefault"/>.</param>
     /// <exception cref="OperationCanceledException">It was cancelled; nothing is left.</exception>
     /// <exception cref="GuestMemoryException">The host cannot give this memory; the message says why and what to do.</exception>
-    /// <exception cref="ArgumentException">The ranges overlap, are unaligned or too many: a mistake of the caller.</exception>
+    /// <exception cref="ArgumentException">The ranges overlap, are unaligned, too many, or reach to the end of all addresses or beyond it (2^64): a
+    /// mistake of the caller.</exception>
     public static GuestMemory Create(
         ReadOnlySpan<(GuestAddress Start, ulong Size)> ranges, GuestMemoryOptions? options = null, CancellationToken cancellation = default)
     {
@@ -193,10 +194,11 @@ public sealed class GuestMemory : IDisposable
         var next = new GuestAddress(0);
         foreach ((GuestAddress start, ulong size) in ranges)
         {
-            if (size == 0 || size % alignment != 0 || start.Value % alignment != 0 || start < next)
+            // What ends at 2^64 has no end that a GuestAddress could say. So the sum of all sizes does not wrap, either.
+            if (size == 0 || size % alignment != 0 || start.Value % alignment != 0 || start < next || size > ulong.MaxValue - start.Value)
                 throw new ArgumentException($"bad range of guest memory {start}+0x{size:x} (alignment 0x{alignment:x})", nameof(ranges));
             next = start + size;
-            total = checked(total + size);
+            total += size;
         }
         return total;
     }

@@ -623,6 +623,23 @@ public class FrontendTests
     }
 
     [Test]
+    public void Start_OneRingThatCannotBe_StartsNone()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Open();
+        _fixture.Frontend.SetFeatures(VirtioFeatures.Version1);
+        _fixture.Frontend.SetMemory(_fixture.Memory);
+        VringConfig good = _fixture.Rings[0].Config;
+        Assert.That(() => _fixture.Frontend.Start([good, good with { Index = 2 }]), Throws.TypeOf<ArgumentOutOfRangeException>());
+        Assert.That(() => _fixture.Frontend.Start([good, good with { Index = 1, Size = 2 * FrontendFixture.RingSize }]), Throws.TypeOf<ArgumentOutOfRangeException>());
+        Assert.That(() => _fixture.Frontend.Stop(2), Throws.TypeOf<ArgumentOutOfRangeException>());
+        Assert.That(() => _fixture.Frontend.SetRingEnabled(-1, true), Throws.TypeOf<ArgumentOutOfRangeException>());
+        Assert.That(backend.All(1, VhostUserRequest.SetVringKick), Is.Empty);
+        _fixture.Frontend.Start([good]);
+        Assert.That(backend.All(1, VhostUserRequest.SetVringKick), Has.Length.EqualTo(1), "the ring was taken for one that runs");
+    }
+
+    [Test]
     public void WriteConfig_Taken_IsInTheCopy()
     {
         using FakeBackend backend = new FakeBackend(_fixture.Path).Start();

@@ -19,11 +19,14 @@ public sealed partial class VhostUserFrontend
             CheckUsable();
             if (_accepted is null || !_hasMemory)
                 throw new VhostException($"{Name}: has no {(_accepted is null ? "features" : "memory")} yet");
-            var starting = new List<Ring>();
             foreach (ref readonly VringConfig config in rings)
             {
                 ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual((uint)config.Index, (uint)_rings.Length, nameof(rings));
                 ArgumentOutOfRangeException.ThrowIfGreaterThan(config.Size, _options.QueueSize, nameof(rings));
+            }
+            var starting = new List<Ring>();
+            foreach (ref readonly VringConfig config in rings)
+            {
                 Ring ring = _rings[config.Index];
                 if (ring.Runs)
                     continue;
@@ -70,6 +73,9 @@ public sealed partial class VhostUserFrontend
 
     /// <summary>Has the back-end work a ring or leave it alone: for devices with rings that are not always in use, such as a network
     /// device's further pairs. A ring begins enabled. Where there are no protocol features, nothing is done.</summary>
+    /// <param name="ring">The ring's number, 0 to <see cref="RingCount"/> - 1.</param>
+    /// <param name="enabled">Whether the back-end works it.</param>
+    /// <exception cref="ArgumentOutOfRangeException"><paramref name="ring"/> is none of a ring.</exception>
     /// <exception cref="VhostException">The back-end refused.</exception>
     public void SetRingEnabled(int ring, bool enabled)
     {

@@ -9,6 +9,7 @@ namespace Vmm.Vhost.User.Frontend;
 /// <see cref="VhostUserProtocolFeatures.ReplyAck"/> is agreed on, an acknowledgement. All of them throw <see cref="VhostUserException"/>:
 /// not connection-lost, if the back-end refused or the request was never agreed on; connection-lost, if the back-end is gone, broke the
 /// protocol or took longer than the reply time-out. After that the socket is shut down, and every later call says the same.
+/// A value that does not fit into its message is an <see cref="ArgumentException"/>, and nothing is sent.
 /// Thread-safe: one request after another. An acknowledgement without an error proves little: libvhost-user sends it for what it refused, too.</remarks>
 public sealed partial class VhostUserSession : IDisposable
 {
