@@ -643,13 +643,14 @@ public class FrontendTests
     public void WriteConfig_Taken_IsInTheCopy()
     {
         using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
-        _fixture.Open().WriteConfig(3, [0xAA]);
+        Assert.That(_fixture.Open().WriteConfig(3, [0xAA]));
         byte[] config = new byte[10];
         _fixture.Frontend.ReadConfig(config);
         Assert.That(config, Is.EqualTo(new byte[] { 1, 2, 3, 0xAA, 5, 6, 7, 8, 0, 0 }));
         Assert.That(backend.All(1, VhostUserRequest.SetConfig).Single().Payload, Is.EqualTo(new byte[] { 3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0xAA }));
-        _fixture.Frontend.WriteConfig(8, [1]);
-        _fixture.Frontend.WriteConfig(int.MaxValue, [1]);
+        Assert.That(_fixture.Frontend.WriteConfig(8, [1]), Is.False);
+        Assert.That(_fixture.Frontend.WriteConfig(int.MaxValue, [1]), Is.False);
+        Assert.That(() => _fixture.Frontend.WriteConfig(-1, [1]), Throws.TypeOf<ArgumentOutOfRangeException>());
         Assert.That(backend.All(1, VhostUserRequest.SetConfig), Has.Length.EqualTo(1), "what is not in it is ignored");
         Assert.That(backend.All(1, VhostUserRequest.GetConfig), Has.Length.EqualTo(1), "and nobody is asked when it is read");
     }
@@ -676,7 +677,7 @@ public class FrontendTests
             connection.Send(message.Header.Request, VhostUserFlags.Reply, SessionPeer.Bytes(22UL), [], TimeSpan.FromSeconds(1));
             return true;
         };
-        _fixture.Open().WriteConfig(0, [0xAA]);
+        Assert.That(_fixture.Open().WriteConfig(0, [0xAA]), Is.False);
         byte[] config = new byte[1];
         _fixture.Frontend.ReadConfig(config);
         Assert.That(config[0], Is.EqualTo(1));

@@ -23,17 +23,21 @@ public sealed partial class VhostUserFrontend
         }
     }
 
-    /// <summary>The driver writes to the configuration space. A back-end that refuses it has its reasons, and nothing changes.</summary>
-    /// <param name="offset">Where; what is not in the back-end's space is ignored.</param>
+    /// <summary>The driver writes to the configuration space. A back-end that is away is told when it is back.</summary>
+    /// <param name="offset">Where, in bytes; 0 or more.</param>
     /// <param name="data">What.</param>
-    public void WriteConfig(int offset, ReadOnlySpan<byte> data)
+    /// <returns>Whether it is written. If not, nothing has changed: the back-end refused it, the device is lost, or
+    /// <paramref name="data"/> is empty or does not lie in the back-end's space.</returns>
+    /// <exception cref="ArgumentOutOfRangeException"><paramref name="offset"/> is negative.</exception>
+    /// <exception cref="ObjectDisposedException">The front-end is disposed.</exception>
+    public bool WriteConfig(int offset, ReadOnlySpan<byte> data)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(offset);
         lock (_options.Sync)
         {
             ObjectDisposedException.ThrowIf(_disposed, this);
             if (_config is null || _lost is not null || data.IsEmpty || offset > _config.Length || data.Length > _config.Length - offset)
-                return;
+                return false;
             byte[] copy = data.ToArray();
             try
             {
@@ -42,10 +46,11 @@ public sealed partial class VhostUserFrontend
             catch (VhostUserException e)
             {
                 s_log.Debug("{Error}", e.Message);
-                return;
+                return false;
             }
             copy.CopyTo(_config.AsSpan(offset));
             _written.AsSpan(offset, copy.Length).Fill(true);
+            return true;
         }
     }
 
