@@ -30,7 +30,10 @@ public sealed class VhostVdpa : VhostKernelBackend
     private bool _isMapped;
     private bool _isReset = true;
 
-    /// <summary>Opens the device node and resets the device.</summary>
+    /// <summary>Opens the device node and resets the device. Raises the limit of locked memory (RLIMIT_MEMLOCK, getrlimit(2)) of the whole process as
+    /// far as the process may: to no limit with CAP_SYS_RESOURCE, else to the hard limit. The kernel pins all memory of the device while it runs, and
+    /// counts it. The limit stays raised, and processes that this one starts by themselves inherit it.</summary>
+    /// <param name="path">The device node, such as /dev/vhost-vdpa-0.</param>
     /// <exception cref="VhostException">The device is not there, not ours, or no vDPA device.</exception>
     public VhostVdpa(string path)
         : base(path, "vhost_vdpa", MaxRings)
