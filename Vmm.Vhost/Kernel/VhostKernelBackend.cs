@@ -306,7 +306,7 @@ public abstract class VhostKernelBackend : IVhostBackend
     {
         if (_startFailed)
             return;   // what never ran may be refused to be stopped
-        Warn($"{Name}: cannot be stopped, and is closed: end the VMM and start it again to have the device back");
+        Warn($"{Name}: cannot be stopped, and is closed: end this program and start it again to have the device back");
         Device.Dispose();
     }
 

@@ -94,7 +94,7 @@ public sealed class VhostScsi : VhostKernelBackend
     private void SetEndpoint()
     {
         VhostScsiTarget target = _target;
-        Call(VhostIoctls.ScsiSetEndpoint, ref target, "there is no such target, it has no nexus, or another guest has it: see docs/scsi.md");
+        Call(VhostIoctls.ScsiSetEndpoint, ref target, "there is no such target, it has no nexus, or another guest has it: look into /sys/kernel/config/target/vhost");
     }
 
     private bool ClearEndpoint()

@@ -294,7 +294,7 @@ public sealed class VhostVdpa : VhostKernelBackend
             return;
         // Whatever the kernel's reason is, it says EFAULT.
         const string advice = "guest memory is pinned for it: raise the limit of locked memory (ulimit -l unlimited), or, if its pages are too "
-            + "scattered for the kernel's max_iotlb_entries, back guest memory by huge pages (hugepages=on)";
+            + "scattered for the kernel's max_iotlb_entries, back guest memory by huge pages";
         var inner = new ErrnoException("write(VHOST_IOTLB_MSG_V2)", -result, advice);
         throw new VhostException($"{Name}: {inner.Message}", inner);
     }

@@ -222,7 +222,7 @@ public sealed class GuestMemory : IDisposable
         {
             ulong kib = options.HugePageSize >> 10;
             return $"{what} in huge pages of {kib} KiB: {error.Message}: reserve them with "
-                + $"echo {(total + options.HugePageSize - 1) / options.HugePageSize} > /sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages, or leave hugepages off";
+                + $"echo {(total + options.HugePageSize - 1) / options.HugePageSize} > /sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages, or use normal pages";
         }
         if (error.Errno == Errnos.Efbig)
             return $"{what}: {error.Message}: the limit of file sizes holds for memory, too: ulimit -f unlimited";

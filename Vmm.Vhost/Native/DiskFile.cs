@@ -344,7 +344,7 @@ public sealed unsafe partial class DiskFile : FileDescriptor
                 return;
             }
             if (errno != Errnos.Eagain && !DiskLock.IsMissing(errno))
-                throw new ErrnoException($"cannot lock {Path}", errno, "whether somebody else has it open is not known; --lock off goes without");
+                throw new ErrnoException($"cannot lock {Path}", errno, "whether somebody else has it open is not known; turn locking off to go without");
             if (errno != Errnos.Eagain)
             {
                 LockFailure = new ErrnoException($"cannot lock {Path}", errno);

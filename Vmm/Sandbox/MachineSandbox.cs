@@ -40,8 +40,7 @@ internal sealed class MachineSandbox : IDisposable
     /// <summary>Begins: from now on threads that are started are confined, but for their system calls. The calling thread is not yet.</summary>
     /// <param name="jail">Who and where the process is then.</param>
     /// <returns>Null where that is impossible: not without the native binary, as the JIT opens files and makes code as it goes.</returns>
-    /// <exception cref="VmmException">The kernel refused; the message says what to do.</exception>
-    /// <exception cref="VhostException">There is a thread that cannot be reached.</exception>
+    /// <exception cref="VmmException">The kernel refused, or there is a thread that cannot be reached; the message says what to do.</exception>
     public static MachineSandbox? Begin(JailOptions jail)
     {
         bool isJailed = jail != new JailOptions();
@@ -96,8 +95,7 @@ internal sealed class MachineSandbox : IDisposable
     /// <param name="serial">What the serial port is connected to.</param>
     /// <param name="driverCalls">What devices do on vCPU threads.</param>
     /// <param name="eventCalls">What they do elsewhere besides.</param>
-    /// <exception cref="VmmException">The kernel refused; the message says what to do.</exception>
-    /// <exception cref="VhostException">There is a thread that cannot be reached.</exception>
+    /// <exception cref="VmmException">The kernel refused, or there is a thread that cannot be reached; the message says what to do.</exception>
     public void Close(SerialKind serial, IEnumerable<SystemCallRule> driverCalls, IEnumerable<SystemCallRule> eventCalls)
     {
         SystemCallRule[] ofDrivers = [.. driverCalls.Distinct()];
@@ -161,7 +159,7 @@ internal sealed class MachineSandbox : IDisposable
     }
 
     /// <summary>Does something that confines this process; an error of the kernel's is told with what to do about it.</summary>
-    /// <exception cref="VmmException">The kernel refused.</exception>
+    /// <exception cref="VmmException">The kernel refused, or there is a thread that cannot be reached.</exception>
     internal static void Explain(JailOptions jail, Action confine)
     {
         try
@@ -174,6 +172,10 @@ internal sealed class MachineSandbox : IDisposable
                 ? "vmm check says what this kernel has, and --sandbox off does without"
                 : "vmm check says what this kernel has; --user takes CAP_SETUID and CAP_SETGID, --chroot CAP_SYS_CHROOT: give these to it, or leave the option out";
             throw new VmmException($"cannot confine this process: {e.Message}: {remedy}", e);
+        }
+        catch (VhostException e)
+        {
+            throw new VmmException($"{e.Message} (--sandbox off)", e);
         }
     }
 }

@@ -15,7 +15,19 @@ internal sealed class ScsiDevice : KernelVhostDevice
     /// <summary>Opens vhost-scsi and looks for the target.</summary>
     /// <exception cref="VhostException">One of them cannot be had.</exception>
     public ScsiDevice(ScsiOptions options, EventLoop events)
-        : base($"--scsi wwpn={options.Wwpn}", () => new VhostScsi(options.Wwpn, options.Tpgt, options.Queues), events) => _options = options;
+        : base($"--scsi wwpn={options.Wwpn}", () => OpenTarget(options), events) => _options = options;
+
+    private static VhostScsi OpenTarget(ScsiOptions options)
+    {
+        try
+        {
+            return new VhostScsi(options.Wwpn, options.Tpgt, options.Queues);
+        }
+        catch (VhostException e) when (e.Message.StartsWith(VhostScsi.DefaultPath + ": ", StringComparison.Ordinal))
+        {
+            throw new VhostException($"{e.Message}; see docs/scsi.md", e);   // vhost-scsi is there, and there is something about the target
+        }
+    }
 
     /// <inheritdoc/>
     public override VirtioDeviceType Type => VirtioDeviceType.Scsi;

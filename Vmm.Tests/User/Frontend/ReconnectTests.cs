@@ -916,7 +916,7 @@ public class ReconnectTests
     {
         _fixture.WaitFor("lost");
         Assert.That(_fixture.Told.Last(), Is.EqualTo(
-            $"lost --test: {_fixture.Path}: the back-end that came back is another: {why}: restart the guest or bind its driver again, or start the back-end as it was"));
+            $"lost --test: {_fixture.Path}: the back-end that came back is another: {why}: reset the device (restart the guest, or bind its driver again), or start the back-end as it was"));
         Assert.That(_fixture.StartAll, Throws.TypeOf<VhostException>().With.Message.Contains(why));
     }
 

@@ -432,7 +432,7 @@ public class StopTests
             Assert.That(_fixture.Frontend.MayWrite(other), Is.False);
             _fixture.Frontend.SetFeatures(VirtioFeatures.Version1);
             Assert.That(() => _fixture.Frontend.SetMemory(_fixture.Memory), Throws.TypeOf<VhostException>().With.Message.EqualTo(
-                $"--test: {_fixture.Path}: a back-end that did not finish its requests may still write to this memory: restart the guest"));
+                $"--test: {_fixture.Path}: a back-end that did not finish its requests may still write to this memory: share other memory"));
             _fixture.Frontend.SetMemory(other);
             _fixture.Frontend.Start([_fixture.Rings[0].Config, _fixture.Rings[1].Config]);
             Assert.That(_fixture.Frontend.MayWrite(other), Is.False);

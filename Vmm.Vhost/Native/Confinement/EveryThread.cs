@@ -42,7 +42,7 @@ public static class EveryThread
         if (threads?.Count > OwnThreads)
         {
             throw new VhostException($"cannot confine all of the threads {string.Join(", ", threads)}: leave out what starts more than {OwnThreads} "
-                + "(environment variables that begin with DOTNET_), or give --sandbox off");
+                + "(environment variables that begin with DOTNET_), or do not confine this process");
         }
     }
 
@@ -56,7 +56,7 @@ public static class EveryThread
             GC.WaitForPendingFinalizers();
         }
         if (outcome.Thread == 0)
-            throw new VhostException("cannot confine the runtime's thread: it calls no finalizers; give --sandbox off");
+            throw new VhostException("cannot confine the runtime's thread: it calls no finalizers; do not confine this process");
         if (outcome.Error is { } error)
             throw new ErrnoException(error.Message, error.Errno);
     }

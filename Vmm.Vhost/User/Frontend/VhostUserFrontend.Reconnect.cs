@@ -302,7 +302,7 @@ public sealed partial class VhostUserFrontend
         if (isUsed && FindChange(peer) is { } change)
         {
             Keep(peer);
-            Refuse($"{Name}: the back-end that came back is another: {change}: restart the guest or bind its driver again, or start the back-end as it was");
+            Refuse($"{Name}: the back-end that came back is another: {change}: reset the device (restart the guest, or bind its driver again), or start the back-end as it was");
             return;
         }
         _peer = peer;

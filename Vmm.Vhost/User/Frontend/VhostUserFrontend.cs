@@ -179,7 +179,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
         {
             CheckUsable();
             if (MayWrite(memory))
-                throw new VhostException($"{Name}: a back-end that did not finish its requests may still write to this memory: restart the guest");
+                throw new VhostException($"{Name}: a back-end that did not finish its requests may still write to this memory: share other memory");
             if (_memory != memory)
                 ForgetWriters();
             _memory = memory;

@@ -1,4 +1,5 @@
 using Vmm.Devices.Backends;
+using Vmm.Vhost;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User;
 using Vmm.Vhost.User.Backend;
@@ -31,7 +32,7 @@ internal static class BackendCommand
         Confinement confinement = endpoint.Role == VhostUserSocketRole.Client
             ? served.Confinement with { SocketDirectories = [.. served.Confinement.SocketDirectories, DirectoryOf(endpoint.Path!)] }
             : served.Confinement;
-        isConfined = isConfined && confinement.GiveUpPrivileges();
+        isConfined = isConfined && GiveUpPrivileges(confinement);
 
         SignalDisposition.Restore(RefreshNumber);   // the runtime handles no signal that is ignored
         using var signals = new StopSignals();
@@ -44,6 +45,18 @@ internal static class BackendCommand
         server.Run();
         signals.Attach(_ => { });   // there is nothing left to stop
         return signals.First == 0 ? ExitCode.Success : ExitCode.Signal(signals.First);
+    }
+
+    private static bool GiveUpPrivileges(Confinement confinement)
+    {
+        try
+        {
+            return confinement.GiveUpPrivileges();
+        }
+        catch (VhostException e)
+        {
+            throw new VmmException($"{e.Message} (--sandbox off)", e);
+        }
     }
 
     // Where a link at that place leads to, too: Landlock asks where the socket is.
