@@ -20,7 +20,6 @@ internal static class ReadSector
             Device = "example",
             RingCount = 1,
             QueueSize = 16,
-            Sync = new Lock(),
         });
         disk.SetFeatures(disk.Features & SplitVirtqueueDriver.SupportedFeatures);
         disk.SetMemory(memory);

@@ -1,5 +1,8 @@
 using NUnit.Framework;
+using Vmm.Tests.Fakes;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.User;
+using Vmm.Vhost.User.Backend;
 
 namespace Vmm.Tests.Native;
 
@@ -9,6 +12,22 @@ public class UnixListenerTests
 
     [TearDown]
     public void Remove() => File.Delete(_path);
+
+    [Test]
+    public void Path_WithAZeroByte_IsRefusedAndNotCut()
+    {
+        string path = Path.Combine(Path.GetTempPath(), Path.GetRandomFileName());
+        using UnixListener listener = UnixListener.Listen(path);
+        string cut = $"{path}\0b";
+        string message = $"{path}\\0b cannot name a socket: Invalid argument (errno 22): a path has no zero byte";
+        Assert.That(() => UnixSocket.Connect(cut), Throws.TypeOf<ErrnoException>().With.Message.EqualTo(message));
+        Assert.That(() => UnixListener.Listen(cut), Throws.TypeOf<ErrnoException>().With.Message.EqualTo(message));
+        using var server = new VhostUserServer(VhostUserEndpoint.ConnectTo(cut), new EchoDevice());
+        Task run = Task.Run(server.Run);
+        AggregateException error = Assert.Throws<AggregateException>(() => run.Wait(TimeSpan.FromSeconds(30)))!;
+        Assert.That(error.InnerException, Is.TypeOf<ErrnoException>());
+        Assert.That(error.InnerException!.Message, Is.EqualTo(message));
+    }
 
     [Test]
     public void Dispose_ItsFile_IsRemoved()

@@ -226,7 +226,7 @@ public sealed unsafe class UnixSocket : FileDescriptor
     }
 
     /// <summary>The address of <paramref name="path"/>.</summary>
-    /// <exception cref="ErrnoException">The path is empty or longer than <see cref="MaxPathBytes"/>.</exception>
+    /// <exception cref="ErrnoException">The path is empty, longer than <see cref="MaxPathBytes"/>, or has a zero byte.</exception>
     internal static sockaddr_un Address(string path, out uint length)
     {
         byte[] bytes = Encoding.UTF8.GetBytes(path);
@@ -235,6 +235,8 @@ public sealed unsafe class UnixSocket : FileDescriptor
             throw new ErrnoException(
                 $"{path} cannot name a socket", Errnos.Enametoolong, $"a socket's path is 1 to {MaxPathBytes} bytes long, this one {bytes.Length}");
         }
+        if (path.Contains('\0', StringComparison.Ordinal))   // behind which the kernel does not look
+            throw new ErrnoException($"{path.Replace("\0", "\\0", StringComparison.Ordinal)} cannot name a socket", Errnos.Einval, "a path has no zero byte");
         sockaddr_un address = default;
         address.sun_family = LibC.AF_UNIX;
         bytes.CopyTo(new Span<byte>(address.sun_path, MaxPathBytes));

@@ -640,6 +640,22 @@ public class FrontendTests
     }
 
     [Test]
+    public void Options_WithoutALock_HaveOneOfTheirOwn()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        VhostUserFrontendOptions Options() => new()
+        {
+            Endpoint = VhostUserEndpoint.ConnectTo(_fixture.Path),
+            Device = "--test",
+            RingCount = 2,
+            QueueSize = FrontendFixture.RingSize,
+        };
+        Assert.That(Options().Sync == Options().Sync, Is.False, "devices share a lock");
+        using VhostUserFrontend frontend = VhostUserFrontend.Open(Options());
+        Assert.That(frontend.IsConnected);
+    }
+
+    [Test]
     public void WriteConfig_Taken_IsInTheCopy()
     {
         using FakeBackend backend = new FakeBackend(_fixture.Path).Start();

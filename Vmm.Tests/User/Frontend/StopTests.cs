@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using NUnit.Framework;
 using Vmm.Tests.Fakes;
+using Vmm.Tests.Integration;
 using Vmm.Vhost;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
@@ -327,6 +328,28 @@ public class StopTests
         Assert.That(backend.All(1, VhostUserRequest.GetVringBase).Select(said => said.State), Is.EqualTo(Enumerable.Range(0, rings).Select(ring => new VringState((uint)ring, 0))));
         Assert.That(_fixture.Frontend.IsConnected);
         Assert.That(_fixture.Frontend.Stop(rings - 1), Is.EqualTo(5));
+    }
+
+    [Test]
+    public void Dispose_BackendLeftWithRequestsInFlight_KeepsNothingOfItsProcess()
+    {
+        GC.Collect();
+        GC.WaitForPendingFinalizers();   // of other tests
+        using FakeBackend backend = Backend();
+        _fixture.Options = _fixture.Options with { Reconnect = false };
+        int before = ProcessDescriptors();
+        _fixture.Open();
+        _fixture.StartAll();
+        _fixture.SetIndexes(0, available: 4, used: 2);
+        backend.Kill();
+        _fixture.WaitFor("lost");
+        lock (_fixture.Sync)
+            Assert.That(_fixture.Frontend.MayWrite(_fixture.Memory));
+        Assert.That(ProcessDescriptors(), Is.EqualTo(before + 1));
+        _fixture.Frontend.Dispose();
+        Assert.That(ProcessDescriptors(), Is.EqualTo(before));
+
+        static int ProcessDescriptors() => ProcFs.Descriptors(Environment.ProcessId).Count(name => name.Contains("pidfd", StringComparison.Ordinal));
     }
 
     [Test]

@@ -260,7 +260,7 @@ public sealed class VhostUserServer : IDisposable
                 error = UnixSocket.CannotConnect(_endpoint.Path!, errno);
             return socket;
         }
-        catch (ErrnoException e) when (!Errnos.IsOfDescriptor(e.Errno) && e.Errno != Errnos.Enametoolong)
+        catch (ErrnoException e) when (!Errnos.IsOfDescriptor(e.Errno) && e.Errno is not (Errnos.Enametoolong or Errnos.Einval))
         {
             error = e;
             return null;

@@ -260,6 +260,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
         _peer?.Dispose();
         _peer = null;
         DropCandidate();
+        ForgetWriters();
         _inflightFile?.Dispose();
         _inflightFile = null;
         _connector?.Dispose();

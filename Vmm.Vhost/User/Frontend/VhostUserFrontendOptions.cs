@@ -98,8 +98,9 @@ public sealed record VhostUserFrontendOptions
     /// never agreed on: the front-end gives addresses of another kind, and some back-ends mean something else by that bit.</summary>
     public VhostUserProtocolFeatures Wanted { get; init; } = DefaultFeatures;
 
-    /// <summary>The owner's lock: held in every call to the front-end, and while events are raised.</summary>
-    public required Lock Sync { get; init => field = NotNull(value, nameof(Sync)); }
+    /// <summary>The lock under which the front-end does what it is called for, and raises events. It takes the lock by itself. An owner with state of its
+    /// own gives the lock of that, so that no event comes between its calls. By default a lock of the front-end's own.</summary>
+    public Lock Sync { get; init => field = NotNull(value, nameof(Sync)); } = new();
 
     /// <summary>Called without <see cref="Sync"/> before each attempt to connect again, up to 40 times a second: to start the
     /// daemon if it does not run. An <see cref="IOException"/> from it is warned of, and it is tried again, but for one whose inner exception is an
