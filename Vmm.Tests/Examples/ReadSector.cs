@@ -1,4 +1,3 @@
-using Vmm.Vhost;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.User;
 using Vmm.Vhost.User.Frontend;
