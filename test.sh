@@ -121,6 +121,7 @@ in_bash() { check "$1" "$2" bash -c '"$@"' bash "${@:3}"; }
 scripts/setup test || finish
 check "format" 300 dotnet format Vmm.sln --verify-no-changes
 check "build" 300 dotnet build Vmm.sln -c Release || finish
+check "package" 120 bash -c 'rm -rf artifacts/package && dotnet pack Vmm.sln -c Release --no-build -o artifacts/package'
 in_bash "publish" 600 publish || finish
 check "vmm help" 30 "$vmm" --help
 in_bash "vmm with a missing kernel" 30 one_line_error 1 "$vmm" run --kernel /nonexistent/vmlinuz
