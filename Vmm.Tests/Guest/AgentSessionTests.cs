@@ -77,11 +77,12 @@ public sealed class AgentSessionTests
     }
 
     [Test]
-    public void Run_DirectoryThatIsNotThereAndNeedNotBe_IsTheRoot()
+    public void Run_DirectoryThatIsNotThereAndNeedNotBe_IsTheRootAndTold()
     {
         Result result = Run(new GuestCommand { Arguments = ["pwd"], Directory = "/no/such", IsDirectoryOptional = true });
 
         Assert.That(Encoding.UTF8.GetString(result.Output), Is.EqualTo("/\n"));
+        Assert.That(result.Errors, Is.EqualTo("vmm: cannot go to /no/such: No such file or directory: the command runs in / (--workdir gives another directory)\n"));
     }
 
     [Test]

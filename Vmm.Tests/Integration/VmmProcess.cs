@@ -35,10 +35,12 @@ internal sealed class VmmProcess : IDisposable
     /// <param name="arguments">Its command line.</param>
     /// <param name="temporary">Its directory for temporary files.</param>
     /// <param name="readOutput">Whether its output is read at once, or only after <see cref="StartReading"/>.</param>
-    public static VmmProcess Start(IReadOnlyList<string> arguments, string temporary, bool readOutput = true)
+    /// <param name="directory">Its working directory; that of the tests by default.</param>
+    public static VmmProcess Start(IReadOnlyList<string> arguments, string temporary, bool readOutput = true, string directory = "")
     {
         var start = new ProcessStartInfo(Command[0], [.. Command.Skip(1), .. arguments])
         {
+            WorkingDirectory = directory,
             RedirectStandardInput = true,
             RedirectStandardOutput = true,
             RedirectStandardError = true,

@@ -28,7 +28,8 @@ void log_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
 extern unsigned int host_port;
 void run_description(const char *path);
 
-/* mounts.c */
+/* mounts.c: whether what the guest writes to its root stays after its end. */
+extern bool is_root_kept;
 void mount_initial(void);
 void mount_overlay_root(const char *size);
 void mount_root(const char *type, const char *source, bool is_read_only);

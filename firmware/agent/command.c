@@ -154,6 +154,21 @@ static void set_default(const char *name, const char *value)
     setenv(name, value, 0);
 }
 
+/* Where the guest lacks the host's directory, the command runs in /, and is told so. Not where what it does to / stays: `rm -rf *` was meant for
+   another directory. */
+static void go_to_directory(const struct request *request, int reports)
+{
+    if (chdir(request->directory) == 0)
+        return;
+    if (!(request->flags & START_DIRECTORY_OPTIONAL))
+        fail(reports, false, "cannot go to %s", request->directory);
+    if (is_root_kept)
+        fail(reports, false, "the root is written (--rw), so the command needs a working directory (--workdir): cannot go to %s", request->directory);
+    dprintf(STDERR_FILENO, "vmm: cannot go to %.256s: %s: the command runs in / (--workdir gives another directory)\n", request->directory, strerror(errno));
+    if (chdir("/") < 0)
+        fail(reports, false, "cannot go to %s", "/");
+}
+
 static void become(const struct request *request, const struct command *command, const struct ends *ends, int reports)
 {
     struct user user;
@@ -178,8 +193,7 @@ static void become(const struct request *request, const struct command *command,
     set_default("HOME", user.home);
     set_default("USER", user.name);
     set_default("LOGNAME", user.name);
-    if (chdir(request->directory) < 0 && (!(request->flags & START_DIRECTORY_OPTIONAL) || chdir("/") < 0))
-        fail(reports, false, "cannot go to %s", request->directory);
+    go_to_directory(request, reports);
     setenv("PWD", getcwd((char[4096]){ 0 }, 4096) ? : "/", 1);
     sigset_t none;
     sigemptyset(&none);

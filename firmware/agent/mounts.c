@@ -20,6 +20,8 @@
 #define DISK_TRIES 500       /* of 10 ms each, until a disk's driver has found it */
 #define DISK_INTERVAL 10000000
 
+bool is_root_kept;
+
 /* What cannot be without: the kernel's log has the reason, which the host shows. */
 static void __attribute__((noreturn)) give_up(void)
 {
@@ -71,6 +73,7 @@ void mount_initial(void)
 static const char *root_place(bool is_read_only)
 {
     const char *place = is_read_only ? LOWER : ROOT;
+    is_root_kept = !is_read_only;
     make_directory(place, 0755);
     return place;
 }

@@ -37,7 +37,7 @@ enum stream { STREAM_INPUT = 0, STREAM_OUTPUT = 1, STREAM_ERROR = 2 };
 enum start_flag {
     START_TERMINAL = 1,          /* streams 0 and 1 are a terminal */
     START_TERMINAL_ERROR = 2,    /* so is stream 2, whose output comes on stream 1 */
-    START_DIRECTORY_OPTIONAL = 4 /* a working directory that is not there is / */
+    START_DIRECTORY_OPTIONAL = 4 /* a working directory that is not there is /, unless the root is written */
 };
 
 enum exit_kind {

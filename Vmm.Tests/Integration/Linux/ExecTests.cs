@@ -91,7 +91,7 @@ public class ExecTests : LinuxTest
         string root = Directory.CreateDirectory(Path.Combine(Scratch, "root")).FullName;
         File.Copy("/bin/busybox", Path.Combine(root, "busybox"));
 
-        VmmResult result = Exec("", ["--root", root], "/busybox", "sh", "-c", "/busybox ls /; echo x > /written; /busybox id -u");
+        VmmResult result = Exec("", ["--root", root, "--workdir", "/"], "/busybox", "sh", "-c", "/busybox ls /; echo x > /written; /busybox id -u");
 
         Assert.That(result, Is.EqualTo(new VmmResult(0, "busybox\ndev\nproc\nrun\nsys\ntmp\n0\n", "")));
         Assert.That(Directory.GetFileSystemEntries(root), Is.EqualTo(new[] { Path.Combine(root, "busybox") }));
@@ -103,10 +103,29 @@ public class ExecTests : LinuxTest
         string root = Directory.CreateDirectory(Path.Combine(Scratch, "root")).FullName;
         File.Copy("/bin/busybox", Path.Combine(root, "busybox"));
 
-        VmmResult result = Exec("", ["--root", root, "--rw"], "/busybox", "sh", "-c", "echo x > /written");
+        VmmResult result = Exec("", ["--root", root, "--rw", "--workdir", "/"], "/busybox", "sh", "-c", "echo x > /written");
 
         Assert.That(result, Is.EqualTo(new VmmResult(0, "", "")));
         Assert.That(File.ReadAllText(Path.Combine(root, "written")), Is.EqualTo("x\n"));
+    }
+
+    [Test]
+    public void Exec_RootReadWriteWithoutTheDirectoryOfHere_RunsNothing()
+    {
+        string root = Directory.CreateDirectory(Path.Combine(Scratch, "root")).FullName, name = $"test-{Guid.NewGuid():N}"[..20];
+        File.Copy("/bin/busybox", Path.Combine(root, "busybox"));
+        string problem = $"vmm: the root is written (--rw), so the command needs a working directory (--workdir): cannot go to {Scratch}: No such file or directory\n";
+
+        VmmProcess alone = InScratch([.. s_kernel, "--root", root, "--rw", "--", "/busybox", "touch", "written"]);
+        Assert.That(alone.WaitForEnd(), Is.EqualTo(new VmmResult(125, "", problem)));
+        VmmProcess first = Start(["--root", root, "--rw", "--workdir", "/", "--name", name], "/busybox", "sh", "-c", "echo ready; read -r line");
+        first.WaitForOutput("ready");
+        VmmProcess second = InScratch("exec", "--attach", name, "--", "/busybox", "touch", "written");
+        Assert.That(second.WaitForEnd(), Is.EqualTo(new VmmResult(125, "", problem)));
+        first.EndInput();
+        first.WaitForEnd();
+
+        Assert.That(Directory.GetFiles(root), Is.EqualTo(new[] { Path.Combine(root, "busybox") }));
     }
 
     [Test]
@@ -117,11 +136,11 @@ public class ExecTests : LinuxTest
         HostCommand.Run("sh", "-c", $"truncate -s 32M {image} && PATH=$PATH:/sbin:/usr/sbin mkfs.ext4 -q -d {root} {image}");
         byte[] before = SHA256.HashData(File.ReadAllBytes(image));
 
-        VmmResult result = Exec("", ["--root", image], "/busybox", "sh", "-c", "echo x > /written; /busybox cat /written");
+        VmmResult result = Exec("", ["--root", image, "--workdir", "/"], "/busybox", "sh", "-c", "echo x > /written; /busybox cat /written");
         Assert.That(result, Is.EqualTo(new VmmResult(0, "x\n", "")));
         Assert.That(SHA256.HashData(File.ReadAllBytes(image)), Is.EqualTo(before));
 
-        result = Exec("", ["--root", image, "--rw"], "/busybox", "sh", "-c", "echo x > /written");
+        result = Exec("", ["--root", image, "--rw", "--workdir", "/"], "/busybox", "sh", "-c", "echo x > /written");
         Assert.That(result, Is.EqualTo(new VmmResult(0, "", "")));
         Assert.That(HostCommand.Run("sh", "-c", $"PATH=$PATH:/sbin:/usr/sbin; e2fsck -fn {image} >&2 && debugfs -R 'cat /written' {image}"), Does.Contain("x\n"));
     }
@@ -542,6 +561,8 @@ public class ExecTests : LinuxTest
         process.EndInput();
         return process.WaitForEnd();
     }
+
+    private VmmProcess InScratch(params string[] arguments) => Keep(VmmProcess.Start(arguments, Temporary, directory: Scratch));
 
     private VmmProcess Start(string[] options, params string[] command) =>
         StartVmm([.. options.Contains("--cmdline") ? s_kernel[..^2] : s_kernel, .. options, "--", .. command]);

@@ -44,7 +44,7 @@ internal sealed class ExecOptions : MachineOptions, ICommandOptions
     [Option("user", MetaValue = "NAME|UID[:GROUP]", HelpText = "Who the command runs as (default: root).")]
     public string? User { get; set; }
 
-    [Option("workdir", MetaValue = "DIR", HelpText = "Its working directory (default: that of here, where the guest has it, else /).")]
+    [Option("workdir", MetaValue = "DIR", HelpText = "Its working directory (default: that of here, where the guest has it, else /, but with --rw not /).")]
     public string? WorkDir { get; set; }
 
     [Option("tty", HelpText = "The command has a terminal, also where there is none here.")]
