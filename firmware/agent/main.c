@@ -63,6 +63,20 @@ static int listen_for_hosts(void)
     return -1;
 }
 
+/* Not a program in the guest, which reaches the listener by vsock's loopback: whoever gets a session is root. A user cannot take the host's number: the
+   kernel writes that of the way by which a connection came. */
+static int accept_host(int listener)
+{
+    struct sockaddr_vm peer = { .svm_cid = VMADDR_CID_ANY };
+    socklen_t size = sizeof peer;
+    int connection = accept4(listener, (struct sockaddr *)&peer, &size, SOCK_CLOEXEC);
+    if (connection < 0 || (size >= sizeof peer && peer.svm_family == AF_VSOCK && peer.svm_cid == VMADDR_CID_HOST))
+        return connection;
+    close(connection);
+    errno = ECONNABORTED;
+    return -1;
+}
+
 static pid_t start_session(int connection, bool is_main)
 {
     pid_t id = fork();
@@ -89,7 +103,7 @@ static void start_listener(void)
     }
     signal(SIGCHLD, SIG_IGN); /* its sessions are reaped by the kernel */
     for (;;) {
-        int connection = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+        int connection = accept_host(listener);
         if (connection >= 0) {
             signal(SIGCHLD, SIG_DFL);
             start_session(connection, false);

@@ -162,6 +162,27 @@ public class ExecTests : LinuxTest
         Assert.That(third.WaitForEnd().ExitCode, Is.EqualTo(125));
     }
 
+    [TestCase("1")]     // the guest itself (VMADDR_CID_LOCAL)
+    [TestCase("3")]     // the guest's own number
+    public void Exec_ConnectionToTheAgentFromInside_IsNotServed(string self)
+    {
+        string modules = LinuxGuest.Artifact("kernels", "cloud", "root", "lib", "modules", new LinuxGuest().Release, "kernel", "net", "vmw_vsock");
+        string tool = LinuxGuest.Artifact("guest", "vsock"), name = $"test-{Guid.NewGuid():N}"[..20];
+        VmmProcess first = Start(["--name", name, "--bind-ro", modules, "--bind-ro", Path.GetDirectoryName(tool)!], "sh", "-c",
+            $"busybox insmod {modules}/vsock_loopback.ko && ({tool} echo 77 & {tool} connect {self} 77 1) && echo ready && read -r line");
+        first.WaitForOutput("1 connections\nready");
+
+        // An agent that serves it begins with HELLO, which is not what the tool has sent.
+        VmmProcess second = StartVmm("exec", "--attach", name, "--user", "nobody", "--", "sh", "-c", $"{tool} connect {self} 1024 1; echo tried");
+        second.EndInput();
+        VmmResult result = second.WaitForEnd();
+        first.EndInput();
+        first.WaitForEnd();
+
+        Assert.That((result.ExitCode, result.Output), Is.EqualTo((0, "tried\n")), result.Summary);
+        Assert.That(result.Errors, Does.Not.Contain("another answer"), result.Summary);
+    }
+
     [Test]
     public void Exec_Matrix_RunsAllAndTellsOfEach()
     {
