@@ -214,6 +214,21 @@ public sealed class AgentSessionTests
         Assert.That(end.Result, Is.EqualTo(new CommandEnd(CommandEndKind.Killed, PipeSignal)));
     }
 
+    [TestCase("echo x", true)]
+    [TestCase("yes", true)]     // goes on until it is told
+    [TestCase("echo x >&2", false)]
+    public void Run_OutputThatTheHostsFileDoesNotTake_IsTold(string script, bool isOutput)
+    {
+        using var agent = new AgentProcess();
+        using FileDescriptor full = FileDescriptor.Open("/dev/full", OpenMode.ReadWrite);
+        var streams = new HostStreams(null, isOutput ? full : null, isOutput ? null : full, false, false);
+        using var session = new AgentSession(new GuestCommand { Arguments = ["sh", "-c", script] }, streams, null);
+        Task<CommandEnd> end = Task.Run(() => session.Run(agent.Socket));
+
+        Assert.That(end.Wait(10_000), Is.True, "the command goes on");
+        Assert.That(end.Result, Is.EqualTo(new CommandEnd(CommandEndKind.OutputLost, Errnos.Enospc, isOutput ? "standard output" : "standard error")));
+    }
+
     [Test]
     public void Run_OutputClosedFromTheStart_EndsTheCommandThatWrites()
     {

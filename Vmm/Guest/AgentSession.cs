@@ -122,7 +122,11 @@ internal sealed class AgentSession : IDisposable
             }
             _takesSignals = false;
             WriteTheRest(_end.Kind <= CommandEndKind.NotPrepared ? limit : Environment.TickCount64 + LastMoment);
-            return limit <= Environment.TickCount64 && _streams.HasWork ? new CommandEnd(CommandEndKind.TimedOut) : _end;
+            if (limit <= Environment.TickCount64 && _streams.HasWork)
+                return new CommandEnd(CommandEndKind.TimedOut);
+            return _end.Kind is CommandEndKind.Exited or CommandEndKind.Killed && _streams.Failure is var (name, error)
+                ? new CommandEnd(CommandEndKind.OutputLost, error, name)
+                : _end;
         }
         finally
         {

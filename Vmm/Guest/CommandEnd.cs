@@ -22,6 +22,9 @@ internal enum CommandEndKind
     /// <summary>What it needs before that could not be had: the user, the working directory.</summary>
     NotPrepared = 3,
 
+    /// <summary>It has ended, but a part of what it wrote could not be written here.</summary>
+    OutputLost,
+
     /// <summary>It took longer than it may.</summary>
     TimedOut,
 

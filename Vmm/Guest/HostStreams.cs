@@ -45,6 +45,10 @@ internal sealed class HostStreams : IDisposable
     /// <summary>Whether output waits to be written.</summary>
     public bool HasWork => (Output.HasWork && Output.Target is not null) || (Error.HasWork && Error.Target is not null);
 
+    /// <summary>The output that was lost because the host's file did not take it, and the error number; null if none was.</summary>
+    public (string Name, int Error)? Failure =>
+        Output.Failure != 0 ? ("standard output", Output.Failure) : Error.Failure != 0 ? ("standard error", Error.Failure) : null;
+
     /// <summary>Rows and columns of the terminal; zeros without one.</summary>
     public (ushort Rows, ushort Columns) TerminalSize => _terminal?.Size ?? default;
 

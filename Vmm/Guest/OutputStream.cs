@@ -37,6 +37,9 @@ internal sealed class OutputStream
     /// <summary>Whether something is kept.</summary>
     public bool HasWork => _queue.Count > 0;
 
+    /// <summary>The error number with which the target refused what the guest wrote, so that it is lost; 0 if it did not. That nobody reads any more is none.</summary>
+    public int Failure { get; private set; }
+
     /// <summary>The agent is ready: it is told if nobody wants the stream.</summary>
     public void Begin(AgentConnection agent)
     {
@@ -84,6 +87,7 @@ internal sealed class OutputStream
                 break;
             if (count < 0)
             {
+                Failure = count == -Errnos.Epipe ? 0 : -count;
                 Close(agent);
                 return;
             }

@@ -42,6 +42,9 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
             case CommandEndKind.NotPrepared:
                 Say(end.Value == 0 ? end.What : $"{end.What}: {Errnos.Describe(end.Value)}");
                 return ExitCode.ExecFailure;
+            case CommandEndKind.OutputLost:
+                Say($"cannot write to {end.What}, so that a part of what {Name} wrote is lost: {Errnos.Describe(end.Value)}");
+                return ExitCode.ExecFailure;
             case CommandEndKind.TimedOut:
                 Say($"{Name} took longer than {timeout?.TotalSeconds} s (--timeout)");
                 ShowLog();
