@@ -90,6 +90,14 @@ internal static class FsOption
         };
     }
 
+    /// <summary>The directory that <paramref name="text"/> shares by a daemon that is started, and whether the guest may only read it; null if it shares none.</summary>
+    /// <exception cref="UsageException">The value is malformed.</exception>
+    public static (string Path, bool IsReadOnly)? Source(string text)
+    {
+        KeyValueList list = KeyValueList.Parse(Name, text, ["source", "daemon", "sandbox", .. s_ownKeys, .. Keys]);
+        return list.Find("source") is { } source ? (source.Text, list.Find("readonly") is { } readOnly && Choice.ParseSwitch(readOnly)) : null;
+    }
+
     /// <summary>The device that <paramref name="list"/>, with no more than <see cref="Keys"/>, describes.</summary>
     /// <exception cref="UsageException">A value is wrong.</exception>
     public static FsOptions Read(string option, string text, KeyValueList list) =>

@@ -1,4 +1,5 @@
 using NUnit.Framework;
+using NUnit.Framework.Constraints;
 using Vmm.Cli;
 using Vmm.Cli.Exec;
 using Vmm.Guest;
@@ -149,9 +150,62 @@ public sealed class ExecOptionsTests
 
     [TestCase("/no/such", "names no directory")]
     [TestCase("/etc:mnt", "no absolute path")]
-    [TestCase("/etc:/", "no absolute path")]
+    [TestCase("/etc:/", "would be the guest's /")]
+    [TestCase("/etc://", "would be the guest's /")]
+    [TestCase("/etc:/../.", "would be the guest's /")]
+    [TestCase("/", "would be the guest's /")]
+    [TestCase("/etc:/proc", "has in /proc")]
+    [TestCase("/etc:/mnt/..//sys/", "has in /sys")]
+    [TestCase("/etc:/dev/shm", "has in /dev")]
+    [TestCase("/dev", "has in /dev")]
     public void Bind_WrongValue_IsRefused(string value, string why) =>
         Assert.That(() => BindOption.Parse("--bind", value), Throws.TypeOf<UsageException>().With.Message.StartsWith($"--bind: '{value}' ").And.Message.Contains(why));
+
+    [TestCase("/etc:/mnt/./a//b/../", "/mnt/a")]
+    [TestCase("/etc:/devices", "/devices")]
+    [TestCase("/etc/", "/etc")]
+    public void Bind_Target_IsWithoutNeedlessParts(string value, string target) => Assert.That(BindOption.Parse("--bind", value).Target, Is.EqualTo(target));
+
+    [Test]
+    public void Bind_InsideOfAnother_ComesAfterIt()
+    {
+        var description = new GuestDescription();
+        ExecOptionsReader.Describe(Parse("exec", "--bind", "/var:/a/b/c", "--bind", "/var:/a/x", "--bind-ro", "/etc:/a", "--bind-ro", "/usr:/a/b"), description);
+
+        Assert.That(description.Lines.Where(line => line.StartsWith("bind", StringComparison.Ordinal)),
+            Is.EqualTo(new[] { "bind bind2 /a 1", "bind bind1 /a/x 0", "bind bind3 /a/b 1", "bind bind0 /a/b/c 0" }));
+    }
+
+    [TestCase("--bind-ro", "--bind", "@D", "--bind-ro", "@D/secret:/mnt")]
+    [TestCase("--bind-ro", "--bind", "@L", "--bind-ro", "@D/secret")]             // a link to D
+    [TestCase("--bind-ro", "--bind", "@D", "--bind-ro", "@L/secret:/mnt")]
+    [TestCase("--bind-ro", "--bind", "@D", "--bind-ro", "@D:/mnt")]
+    [TestCase("--bind-ro", "--root", "@D", "--rw", "--bind-ro", "@D/secret")]
+    [TestCase("--bind-ro", "--fs", "tag=t,source=@D", "--bind-ro", "@D/secret")]
+    [TestCase("--fs", "--bind", "@D", "--fs", "tag=t,source=@D/secret,readonly=on")]
+    [TestCase(null, "--bind-ro", "@D", "--bind", "@D/secret")]
+    [TestCase(null, "--bind", "@D/secret", "--bind-ro", "@D/secrets")]
+    [TestCase(null, "--root", "@D", "--bind-ro", "@D/secret")]
+    public void ToRun_ReadOnlyDirectoryInAWritableOne_IsRefused(string? option, params string[] args)
+    {
+        string directory = Directory.CreateTempSubdirectory("vmm-test-").FullName, link = directory + "-link";
+        Directory.CreateDirectory(Path.Combine(directory, "secret"));
+        Directory.CreateDirectory(Path.Combine(directory, "secrets"));
+        Directory.CreateSymbolicLink(link, directory);
+        string[] real = Array.ConvertAll(args, arg => arg.Replace("@D", directory, StringComparison.Ordinal).Replace("@L", link, StringComparison.Ordinal));
+        try
+        {
+            IResolveConstraint expected = option is null
+                ? Throws.Nothing
+                : Throws.TypeOf<UsageException>().With.Message.StartsWith($"{option}: '").And.Message.Contains($" is a part of {directory}, ");
+            Assert.That(() => ExecOptionsReader.ToRun(Parse(["exec", .. real]), "k", "i", "s"), expected);
+        }
+        finally
+        {
+            File.Delete(link);
+            Directory.Delete(directory, recursive: true);
+        }
+    }
 
     [Test]
     public void Report_Results_AreXmlOfAnyOutput()

@@ -9,7 +9,10 @@ internal static class BindOption
     /// <summary>The option for directories that the guest may only read.</summary>
     public const string ReadOnlyName = "--bind-ro";
 
-    /// <summary>The directory of this host, and where the guest has it: both absolute.</summary>
+    // What the guest's own kernel shows there no command can do without.
+    private static readonly string[] s_ofTheGuest = ["/proc", "/sys", "/dev"];
+
+    /// <summary>The directory of this host, and where the guest has it: both absolute, the second without dots and needless slashes.</summary>
     /// <param name="option">The option.</param>
     /// <param name="text">Its value.</param>
     /// <exception cref="UsageException">The value is malformed, or there is no such directory.</exception>
@@ -23,8 +26,17 @@ internal static class BindOption
             throw value.Refuse($"names no directory of this host: write DIR or DIR:GUESTDIR");
         source = Path.GetFullPath(source);
         target ??= source;
-        if (!target.StartsWith('/') || target == "/")
-            throw value.Refuse("has no absolute path behind the colon: that is where the guest has the directory, and not / (see --root)");
+        if (!target.StartsWith('/'))
+            throw value.Refuse("has no absolute path behind the colon: that is where the guest has the directory");
+        target = Path.TrimEndingDirectorySeparator(Path.GetFullPath(target));
+        if (target == "/")
+            throw value.Refuse("would be the guest's /: write DIR:GUESTDIR, or give the directory as --root");
+        if (Array.Find(s_ofTheGuest, each => IsIn(target, each)) is string place)
+            throw value.Refuse($"would cover what the guest's kernel has in {place}: write DIR:GUESTDIR with another GUESTDIR");
         return (source, target);
     }
+
+    /// <summary>Whether <paramref name="path"/> is <paramref name="directory"/> or below it; both absolute and without needless parts.</summary>
+    internal static bool IsIn(string path, string directory) =>
+        path == directory || path.StartsWith(Path.EndsInDirectorySeparator(directory) ? directory : directory + "/", StringComparison.Ordinal);
 }

@@ -82,7 +82,8 @@ internal static class ExecOptionsReader
             description.Overlay(ReadOverlay(options));
         description.Name(options.Name ?? "vmm");
         description.Enter();
-        foreach ((string tag, _, string target, bool isReadOnly, _) in Binds(options))
+        // One that lies in another comes after it, or would be covered.
+        foreach ((string tag, _, string target, bool isReadOnly, _) in Binds(options).OrderBy(bind => bind.Target.Count(character => character == '/')))
             description.Bind(tag, target, isReadOnly);
         IReadOnlyList<GuestAddress> addresses = ExecNetwork.Devices(options);
         for (int i = 0; i < addresses.Count; i++)
@@ -107,6 +108,7 @@ internal static class ExecOptionsReader
         string? image = ImageOf(options);
         if (image is null && !Directory.Exists(root))
             throw new OptionValue("--root", null, root).Refuse("is no directory of this host, and no disk image");
+        CheckShares(options, image is null ? root : null);
         string[] shares =
         [
             .. image is null ? [Share(RootTag, "--root", Path.GetFullPath(root), !options.ReadWrite)] : Array.Empty<string>(),
@@ -158,6 +160,21 @@ internal static class ExecOptionsReader
                 yield return ($"bind{number++}", source, target, option == BindOption.ReadOnlyName, option);
             }
         }
+    }
+
+    private static void CheckShares(ExecOptions options, string? root)
+    {
+        List<(string Option, string Path)> writable = [], readOnly = [];
+        if (root is not null && options.ReadWrite)
+            writable.Add(("--rw", root));
+        foreach ((_, string source, _, bool isReadOnly, string option) in Binds(options))
+            (isReadOnly ? readOnly : writable).Add((option, source));
+        foreach (string text in RepeatableOptions.Values(options.Fs))
+        {
+            if (FsOption.Source(text) is { } share && Directory.Exists(share.Path))     // who starts the daemon tells of one that is missing
+                (share.IsReadOnly ? readOnly : writable).Add((FsOption.Name, share.Path));
+        }
+        ReadOnlyShares.Check(writable, readOnly);
     }
 
     // The image that is the root, if it is one.

@@ -1,0 +1,36 @@
+using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.FileSystem;
+
+namespace Vmm.Cli.Exec;
+
+/// <summary>What a guest may only read must not be a part of what it may write to: each shared directory has a back-end of its own, and that of the larger one knows nothing
+/// of the smaller one.</summary>
+internal static class ReadOnlyShares
+{
+    /// <summary>Looks at the directories that a guest is given.</summary>
+    /// <param name="writable">Those that it may write to, with the option that says so.</param>
+    /// <param name="readOnly">Those that it may only read.</param>
+    /// <exception cref="UsageException">One of these is one of those or lies in it, links resolved.</exception>
+    /// <exception cref="ErrnoException">A directory cannot be opened.</exception>
+    public static void Check(IReadOnlyList<(string Option, string Path)> writable, IReadOnlyList<(string Option, string Path)> readOnly)
+    {
+        if (writable.Count == 0 || readOnly.Count == 0)
+            return;
+        (string Option, string Path)[] places = [.. writable.Select(share => (share.Option, RealPath(share.Path)))];
+        foreach ((string option, string path) in readOnly)
+        {
+            string real = RealPath(path);
+            foreach ((string other, string place) in places)
+            {
+                if (BindOption.IsIn(real, place))
+                    throw new OptionValue(option, null, path).Refuse($"is a part of {place}, which the guest may write to ({other}): move it away, or share less of that");
+            }
+        }
+    }
+
+    private static string RealPath(string path)
+    {
+        using FileDescriptor directory = FileTree.OpenDirectory(path);
+        return new FileInfo($"/proc/self/fd/{directory.Number}").LinkTarget ?? Path.GetFullPath(path);
+    }
+}
