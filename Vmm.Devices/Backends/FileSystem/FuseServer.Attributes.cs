@@ -50,7 +50,7 @@ internal sealed partial class FuseServer
             return FileTree.GetStatus(in file, out status);
         }
         status = default;
-        using HeldDescriptor path = _inodes.Hold(inode, out int error);
+        using HeldDescriptor path = _inodes.HoldForStatus(inode, out int error);
         return error < 0 ? error : FileTree.GetStatus(in path, out status);
     }
 

@@ -44,6 +44,11 @@ internal sealed partial class FuseServer : IDisposable
             FileDescriptor root = OpenRoot(options.Directory);
             try
             {
+                using (HeldDescriptor held = root.Hold())
+                {
+                    if (FileTree.IsOfKernel(in held))
+                        throw new VhostException($"{options.Directory} is of the kernel's own files, such as /proc or /sys: give a directory with files");
+                }
                 ulong limit = Math.Min(ResourceLimit.OpenFiles.Current ?? 1024, int.MaxValue);
                 // A part for what the guest has open, which is not to be closed.
                 int forFiles = (int)(limit - Math.Min(limit, DescriptorsForOthers)) * 3 / 4;

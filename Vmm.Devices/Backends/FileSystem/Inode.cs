@@ -41,6 +41,9 @@ internal sealed class Inode(ulong id, InodeIdentity identity, FileTime born, uin
     /// <summary>Open by O_PATH; null as long as nobody needs it.</summary>
     public FileDescriptor? Path;
 
+    /// <summary>Whether it was seen not to be the kernel's own; true for good.</summary>
+    public volatile bool IsOfStorage;
+
     /// <summary>Where it is in the <see cref="DescriptorCache"/>; -1 if it is not.</summary>
     public int CacheIndex = -1;
 

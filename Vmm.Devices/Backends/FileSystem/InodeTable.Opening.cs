@@ -15,8 +15,27 @@ internal sealed partial class InodeTable
 
     /// <summary>A descriptor of a file, open by O_PATH until the result is disposed.</summary>
     /// <param name="inode">The file.</param>
-    /// <param name="error">0, or a negated error number: the result then holds nothing.</param>
+    /// <param name="error">0, or a negated error number: the result then holds nothing. EACCES where the file is the kernel's own (<see cref="FileTree.IsOfKernel"/>) and the
+    /// shared directory is not: what a guest could do by /proc or /sys, to this process first of all, is not what a directory is shared for.</param>
     public HeldDescriptor Hold(Inode inode, out int error)
+    {
+        HeldDescriptor held = HoldForStatus(inode, out error);
+        if (error < 0 || inode.IsOfStorage || inode.Identity.Device == Root.Identity.Device)
+            return held;
+        if (FileTree.IsOfKernel(in held))
+        {
+            held.Dispose();
+            error = -Errnos.Eacces;
+            return default;
+        }
+        inode.IsOfStorage = true;
+        return held;
+    }
+
+    /// <summary>The same, for no more than to ask what a file is: the guest mounts its own /proc on that of the host's.</summary>
+    /// <param name="inode">The file.</param>
+    /// <param name="error">0, or a negated error number: the result then holds nothing.</param>
+    public HeldDescriptor HoldForStatus(Inode inode, out int error)
     {
         error = 0;
         lock (_lock)

@@ -20,6 +20,14 @@ public static unsafe class FileTree
     private const long TmpfsMagic = 0x01021994, RamfsMagic = 0x858458F6;
     private const ulong ResolveBeneath = 8, ResolveNoSymlinks = 4, ResolveNoMagicLinks = 2;     // linux/openat2.h
 
+    // linux/magic.h: proc, sysfs, debugfs, tracefs, securityfs, apparmor, selinux, smack, cgroup, cgroup2, bpf, efivarfs, pstore, nsfs, binfmt_misc, resctrl; and of their own sources
+    // configfs and fusectl.
+    private static readonly long[] s_kernelsMagics =
+    [
+        0x9FA0, 0x62656572, 0x64626720, 0x74726163, 0x73636673, 0x5A3C69F0, 0xF97CFF8C, 0x43415D53, 0x27E0EB, 0x63677270, 0xCAFE4A11, 0xDE5E81E4, 0x6165676C, 0x6E736673,
+        0x42494E4D, 0x7655821, 0x62656570, 0x65735543,
+    ];
+
     /// <summary>Opens a file of a directory.</summary>
     /// <returns>The new descriptor's number.</returns>
     public static int Open(in HeldDescriptor directory, ReadOnlySpan<byte> name, int flags, uint mode = 0)
@@ -162,6 +170,10 @@ public static unsafe class FileTree
     /// <summary>Whether the file system that the file is of is in memory only (tmpfs or ramfs, by their numbers in linux/magic.h).</summary>
     public static bool IsInMemory(in HeldDescriptor file) =>
         GetFileSystem(in file, out FileSystemStatus status) == 0 && status.Type is TmpfsMagic or RamfsMagic;
+
+    /// <summary>Whether the file is no stored data but a view of the kernel's state, or of processes, as those of /proc and /sys are.</summary>
+    public static bool IsOfKernel(in HeldDescriptor file) =>
+        GetFileSystem(in file, out FileSystemStatus status) == 0 && s_kernelsMagics.Contains(status.Type);
 
     /// <summary>fstatfs(2).</summary>
     public static int GetFileSystem(in HeldDescriptor file, out FileSystemStatus status)

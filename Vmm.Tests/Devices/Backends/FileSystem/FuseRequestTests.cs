@@ -13,7 +13,7 @@ namespace Vmm.Tests.Devices.Backends.FileSystem;
 [SupportedOSPlatform("linux")]
 public class FuseRequestTests : FileSystemTest
 {
-    private const int Eperm = 1, Eio = 5, Enxio = 6, Ebadf = 9, Eagain = 11, Exist = 17, Enotdir = 20, Isdir = 21, Invalid = 22, Rofs = 30, Nametoolong = 36,
+    private const int Eperm = 1, Eio = 5, Enxio = 6, Ebadf = 9, Eagain = 11, Eacces = 13, Exist = 17, Enotdir = 20, Isdir = 21, Invalid = 22, Rofs = 30, Nametoolong = 36,
         Enosys = 38, Notempty = 39, Nodata = 61, Notsupported = 95, Stale = 116;
 
     [Test]
@@ -225,6 +225,33 @@ public class FuseRequestTests : FileSystemTest
         Assert.That(plus.Where(entry => entry.Name is not ("." or "..")).Select(entry => entry.Name), Is.EquivalentTo(names));
         Assert.That(plus.Count(entry => entry.Node != 0), Is.EqualTo(names.Length));
         Assert.That(guest.Node("file-7-xxxxxxx"), Is.EqualTo(plus.Single(entry => entry.Name == "file-7-xxxxxxx").Node));
+    }
+
+    [TestCase("proc", "self")]
+    [TestCase("sys", "kernel")]
+    public void FilesOfTheKernel_AreSeenAndNotReached(string place, string name)
+    {
+        StartBackend("fs", ["--shared-dir", "/", "--readonly"]);
+        FuseGuest guest = Keep(new FuseGuest(SocketPath));
+        Assert.That(guest.Open(guest.Node("etc/passwd"), flags: 0), Is.Not.Negative);
+        ulong node = guest.Node(place);
+        Assert.Multiple(() =>
+        {
+            Assert.That(guest.TryAttributes(node), Is.Zero, "the guest's kernel mounts its own there");
+            Assert.That(guest.Find($"{place}/{name}"), Is.EqualTo(-Eacces), "lookup");
+            Assert.That(guest.Try(27, node, Bytes(0U, 0U), 16), Is.EqualTo(-Eacces), "opendir");
+            Assert.That(guest.Try(17, node, [], 80), Is.EqualTo(-Eacces), "statfs");
+            Assert.That(guest.Find("etc/passwd"), Is.Positive);
+        });
+    }
+
+    [TestCase("/proc")]
+    [TestCase("/sys/kernel")]
+    public void Start_DirectoryOfTheKernel_IsRefused(string directory)
+    {
+        VmmResult result = StartVmm("backend", "fs", "--socket-path", SocketPath, "--shared-dir", directory).WaitForEnd();
+
+        Assert.That(result, Is.EqualTo(new VmmResult(1, "", $"vmm: {directory} is of the kernel's own files, such as /proc or /sys: give a directory with files\n")));
     }
 
     [Test]
