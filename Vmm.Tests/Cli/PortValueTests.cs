@@ -34,8 +34,15 @@ public class PortValueTests
     [TestCase("user,ports=1:1", "unknown key 'ports'")]
     [TestCase("user,port=1", "is not HOST:GUEST")]
     [TestCase("user,tap=t", "unknown key 'tap'")]
+    [TestCase("user,port=80:80+udp:53:5353", "'udp:127.0.0.1:53:5353' needs host=on")]
+    [TestCase("user,host=off,port=udp:53:5353", "needs host=on")]
+    [TestCase("user,host=yes", "host='yes'")]
     public void Net_UserWithNonsense_IsRefused(string text, string problem) =>
         Assert.That(() => NetOption.Parse(text), Throws.TypeOf<UsageException>().With.Message.Contains(problem));
+
+    [TestCase("user,host=on,port=80:80+udp:53:5353")]
+    [TestCase("user,host=off,port=80:80")]
+    public void Net_User_IsADevice(string text) => Assert.That(() => NetOption.Parse(text), Throws.Nothing);
 
     private static OptionValue Value(string text) => new("--port", null, text);
 }

@@ -8,7 +8,7 @@ using Vmm.Devices.Virtio.VhostUser;
 namespace Vmm.Cli;
 
 /// <summary>The value of <c>--net</c>: <c>[tap=NAME|fd=N[:N…]][,mac=MAC][,queues=N][,queue_size=N][,mtu=N][,vhost=on]</c>, <c>tap</c> without a
-/// value for one that is made; or <c>user[,mac=MAC][,port=[udp:][ADDRESS:]HOST:GUEST[+…]]</c> for the host's own network by passt; or <c>socket=PATH</c> with <see cref="SocketKeys"/> for a switch that is another process.</summary>
+/// value for one that is made; or <c>user[,mac=MAC][,port=[udp:][ADDRESS:]HOST:GUEST[+…]][,host=on]</c> for the host's own network by passt; or <c>socket=PATH</c> with <see cref="SocketKeys"/> for a switch that is another process.</summary>
 internal static class NetOption
 {
     /// <summary>The option's name.</summary>
@@ -72,11 +72,15 @@ internal static class NetOption
     // The back-end starts passt.
     private static VhostUserNetOptions ReadUser(string text)
     {
-        KeyValueList? list = text == UserWord ? null : KeyValueList.Parse(Name, text[(UserWord.Length + 1)..], "mac", "port");
-        string[] ports = list?.Find("port") is { } port ? ["--port", string.Join('+', PortValue.ParseAll(port))] : [];
+        KeyValueList? list = text == UserWord ? null : KeyValueList.Parse(Name, text[(UserWord.Length + 1)..], "mac", "port", "host");
+        IReadOnlyList<ForwardedPort> ports = list?.Find("port") is { } port ? PortValue.ParseAll(port) : [];
+        bool opensHost = list?.Find("host") is { } host && Choice.ParseSwitch(host);
+        if (!opensHost)
+            PortValue.RefuseUdp(ports, Name, $"host=on ({Name} {UserWord},host=on)");
+        string[] arguments = ["--user", .. ports.Count > 0 ? ["--port", string.Join('+', ports)] : Array.Empty<string>(), .. opensHost ? ["--host"] : Array.Empty<string>()];
         return new VhostUserNetOptions
         {
-            Peer = new VhostUserPeer { Program = OwnBackend.Serve("net", text, ["--user", .. ports]) },
+            Peer = new VhostUserPeer { Program = OwnBackend.Serve("net", text, arguments) },
             Mac = list?.Find("mac") is { } mac ? ParseMac(mac) : null,
             Mtu = UserNetwork.Mtu,
         };

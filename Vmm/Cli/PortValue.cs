@@ -25,6 +25,17 @@ internal static class PortValue
         return ports;
     }
 
+    /// <summary>Refuses what passt cannot do: an answer from a UDP port goes to the gateway's address, which leads to the host only if that is open to the guest.</summary>
+    /// <param name="ports">The ports.</param>
+    /// <param name="option">The option that they were given by.</param>
+    /// <param name="remedy">How the host is opened.</param>
+    /// <exception cref="UsageException">One is of UDP.</exception>
+    public static void RefuseUdp(IReadOnlyList<ForwardedPort> ports, string option, string remedy)
+    {
+        if (ports.FirstOrDefault(port => port.IsUdp) is { } udp)
+            throw new UsageException($"{option}: '{udp}' needs {remedy}: without it passt does not bring the answers back. The guest then reaches all that serves this host's 127.0.0.1");
+    }
+
     /// <summary>One port.</summary>
     /// <exception cref="UsageException">It is malformed.</exception>
     public static ForwardedPort Parse(OptionValue value)

@@ -83,11 +83,12 @@ public sealed class NetBackend : VhostUserDevice, IDisposable
 
     /// <summary>A device on the host's own network, by passt: the guest's connections are the host's.</summary>
     /// <param name="ports">Where the host's ports lead into the guest.</param>
+    /// <param name="opensHost">Whether the guest reaches the host's 127.0.0.1, by the gateway's address. Answers from a forwarded UDP port go that way, too.</param>
     /// <exception cref="VhostException">passt is not installed, or cannot do it; the message says why.</exception>
-    public static NetBackend OnPasst(IReadOnlyList<ForwardedPort> ports)
+    public static NetBackend OnPasst(IReadOnlyList<ForwardedPort> ports, bool opensHost)
     {
-        (PasstProcess process, UnixSocket wire) = PasstProcess.Start(ports);
-        return new NetBackend(new StreamPort(wire, process.ToString()), 1, UserNetwork.Mtu) { _passt = process };
+        (PasstProcess process, UnixSocket wire) = PasstProcess.Start(ports, opensHost);
+        return new NetBackend(new StreamPort(wire, process.ToString()) { RefusesLoopback = !opensHost }, 1, UserNetwork.Mtu) { _passt = process };
     }
 
     /// <summary>What a process with this device may not call (<see cref="Confinement.Refused"/>): on UDP to connect its sockets again, to anybody.</summary>

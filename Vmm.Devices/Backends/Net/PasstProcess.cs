@@ -37,9 +37,10 @@ internal sealed class PasstProcess : IDisposable
 
     /// <summary>Starts it, and waits until it serves.</summary>
     /// <param name="ports">Where the host's ports lead into the guest.</param>
+    /// <param name="opensHost">Whether the gateway's address is the host's 127.0.0.1 for the guest.</param>
     /// <returns>The process, and the other end of its wire.</returns>
     /// <exception cref="VhostException">It is not installed, or ends with an error, or says nothing.</exception>
-    public static (PasstProcess Process, UnixSocket Wire) Start(IReadOnlyList<ForwardedPort> ports)
+    public static (PasstProcess Process, UnixSocket Wire) Start(IReadOnlyList<ForwardedPort> ports, bool opensHost)
     {
         string program = Array.Find(s_programs, File.Exists)
             ?? throw new VhostException($"there is no passt ({string.Join(", ", s_programs)}): install package passt");
@@ -49,7 +50,7 @@ internal sealed class PasstProcess : IDisposable
         {
             (wire, UnixSocket other) = UnixSocket.Pair();
             using (other)
-                passt = new PasstProcess(ChildProcess.Start(program, Arguments(ports, HasDefaultRoute(Routes)), other));
+                passt = new PasstProcess(ChildProcess.Start(program, Arguments(ports, HasDefaultRoute(Routes), opensHost), other));
             passt.WaitUntilReady(wire);
             return (passt, wire);
         }
@@ -67,7 +68,8 @@ internal sealed class PasstProcess : IDisposable
     /// <param name="ports">Where the host's ports lead into the guest.</param>
     /// <param name="hasDefaultRoute">Whether the host has one. passt would not start without; on the loopback interface it serves the host's own
     /// addresses and ports.</param>
-    public static string[] Arguments(IReadOnlyList<ForwardedPort> ports, bool hasDefaultRoute)
+    /// <param name="opensHost">Whether the gateway's address is the host's 127.0.0.1 for the guest.</param>
+    public static string[] Arguments(IReadOnlyList<ForwardedPort> ports, bool hasDefaultRoute, bool opensHost)
     {
         List<string> arguments =
         [
@@ -75,6 +77,9 @@ internal sealed class PasstProcess : IDisposable
             "--gateway", UserNetwork.Gateway, "--dns-forward", UserNetwork.Resolver, "--mtu", $"{UserNetwork.Mtu}",
             "--mac-addr", GatewayMac,
         ];
+        // Programs that serve 127.0.0.1 trust whoever comes from there. The resolver works all the same: passt asks it itself.
+        if (!opensHost)
+            arguments.Add("--no-map-gw");
         if (!hasDefaultRoute)
             arguments.AddRange(["--ipv4-only", "--interface", "lo"]);
         foreach (ForwardedPort port in ports)

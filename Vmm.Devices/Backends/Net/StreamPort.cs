@@ -23,6 +23,8 @@ internal sealed class StreamPort : IFramePort
     private readonly IoVector[] _vectors = new IoVector[VectoredIo.MaxVectors];
     // The rest of a frame that has gone out in part, which goes before the next one.
     private readonly byte[] _rest = GC.AllocateUninitializedArray<byte>(PrefixSize + IFramePort.MaxFrame, pinned: true);
+    // A frame that is looked at, which the guest can no longer change.
+    private readonly byte[] _frame = GC.AllocateUninitializedArray<byte>(IFramePort.MaxFrame, pinned: true);
     private int _restStart, _restEnd;
     private int _filled;
     private volatile string? _fate;
@@ -35,6 +37,10 @@ internal sealed class StreamPort : IFramePort
         (_socket, _name) = (socket, name);
         socket.SetNonBlocking();
     }
+
+    /// <summary>Whether packets to the loopback addresses, which no other host can be meant by, are refused (EACCES): passt of 2023 makes the host's own programs out of
+    /// their receivers.</summary>
+    public bool RefusesLoopback { get; init; }
 
     /// <inheritdoc/>
     public ulong Features => 0;
@@ -79,13 +85,25 @@ internal sealed class StreamPort : IFramePort
             if (error < 0)
                 return error == -Errnos.Eagain ? error : End(Closed);
             BinaryPrimitives.WriteUInt32BigEndian(_prefix, (uint)length);
-            vectors.CopyTo(_vectors);
+            int count = vectors.Length;
+            if (RefusesLoopback)
+            {
+                _ = VectoredIo.Copy(vectors[1..], _frame);
+                if (Loopback.IsMeant(_frame.AsSpan(0, (int)length)))
+                    return -Errnos.Eacces;
+                _vectors[1] = new IoVector(Marshal.UnsafeAddrOfPinnedArrayElement(_frame, 0), length);
+                count = 2;
+            }
+            else
+            {
+                vectors.CopyTo(_vectors);
+            }
             _vectors[0] = new IoVector(Marshal.UnsafeAddrOfPinnedArrayElement(_prefix, 0), PrefixSize);
-            int sent = VectoredIo.TryWrite(_socket, _vectors.AsSpan(0, vectors.Length));
+            int sent = VectoredIo.TryWrite(_socket, _vectors.AsSpan(0, count));
             if (sent < 0)
                 return sent == -Errnos.Eagain ? sent : End(Closed);
             int total = PrefixSize + (int)length;
-            return sent == total || TrySendOrKeepRest(_vectors.AsSpan(0, vectors.Length), sent) ? total : End(Closed);
+            return sent == total || TrySendOrKeepRest(_vectors.AsSpan(0, count), sent) ? total : End(Closed);
         }
     }
 

@@ -10,7 +10,7 @@ public static class UserNetwork
     /// <summary>Bits of its network.</summary>
     public const int PrefixLength = 24;
 
-    /// <summary>The gateway, which is the host: a connection to it goes to the host's 127.0.0.1.</summary>
+    /// <summary>The gateway. If the user says so it is the host: a connection to it goes to the host's 127.0.0.1.</summary>
     public const string Gateway = "10.0.2.2";
 
     /// <summary>The resolver, which asks the host's.</summary>

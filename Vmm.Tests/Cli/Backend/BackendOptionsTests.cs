@@ -78,6 +78,9 @@ public class BackendOptionsTests
     [TestCase("--socket-udp: local='1.2.3.4:65535' leaves no port for each of 2 pairs of queues",
         "net", Socket, "s", "--queues", "2", "--socket-udp", "local=1.2.3.4:65535,remote=1.2.3.4:6")]
     [TestCase("--user: cannot stand beside --stream: there is one wire", "net", Socket, "s", "--user", "--stream", "s")]
+    [TestCase("--host: has no effect without --user", "net", Socket, "s", "--stream", "s", "--host")]
+    [TestCase("--port: 'udp:127.0.0.1:1:1' needs --host: without it passt does not bring the answers back. The guest then reaches all that serves this host's 127.0.0.1",
+        "net", Socket, "s", "--user", "--port", "udp:1:1")]
     [TestCase("--port: has no effect without --user", "net", Socket, "s", "--stream", "s", "--port", "1:1")]
     [TestCase("--port: '1' is not HOST:GUEST, two ports from 1 to 65535, such as 8080:80 or udp:5353:53", "net", Socket, "s", "--user", "--port", "1")]
     [TestCase("--queues: '2' is not possible: a stream has one pair", "net", Socket, "s", "--user", "--queues", "2")]

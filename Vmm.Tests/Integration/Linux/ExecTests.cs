@@ -514,7 +514,7 @@ public class ExecTests : LinuxTest
         server.Start();
         int port = ((IPEndPoint)server.LocalEndpoint).Port, inward = FreePort();
 
-        VmmProcess process = Start(["--net", "user", "--port", $"{inward}:8080"], "bash", "-c", $"""
+        VmmProcess process = Start(["--net", "user,host=on", "--port", $"{inward}:8080"], "bash", "-c", $"""
             cat /etc/resolv.conf
             busybox nc -ll -p 8080 -e cat &
             until cat /proc/net/tcp /proc/net/tcp6 2> /dev/null | grep -q ':1F90 .* 0A '; do sleep 0.1; done

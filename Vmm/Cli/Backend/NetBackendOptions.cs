@@ -26,6 +26,9 @@ internal sealed class NetBackendOptions : BackendOptions
     [Option("port", MetaValue = "[udp:][ADDRESS:]HOST:GUEST[+…]", HelpText = "Ports of this host that lead into the guest, with --user (default address: 127.0.0.1). Repeatable.")]
     public string? Port { get; set; }
 
+    [Option("host", HelpText = "With --user: the guest reaches what serves this host's 127.0.0.1, by the gateway's address. A port of UDP needs it.")]
+    public bool Host { get; set; }
+
     [Option("queues", MetaValue = "PAIRS", HelpText = "Pairs of a receive and a transmit queue, 1 to 127 (default: 1).")]
     public string? Queues { get; set; }
 
@@ -43,6 +46,8 @@ internal sealed class NetBackendOptions : BackendOptions
             throw new UsageException($"{wires[1]}: cannot stand beside {wires[0]}: there is one wire");
         if (Port is not null && !User)
             throw new UsageException("--port: has no effect without --user");
+        if (Host && !User)
+            throw new UsageException("--host: has no effect without --user");
         if (Tap is not null)
         {
             string name = NetOption.ParseInterface(new OptionValue("--tap", null, Tap));
@@ -72,7 +77,9 @@ internal sealed class NetBackendOptions : BackendOptions
         if (Mtu is not null)
             throw new UsageException($"--mtu: cannot stand beside --user: there it is {UserNetwork.Mtu}");
         IReadOnlyList<ForwardedPort> ports = Port is null ? [] : PortValue.ParseAll(new OptionValue("--port", null, string.Join('+', RepeatableOptions.Values(Port))));
-        return () => new ServedDevice(NetBackend.OnPasst(ports), new Confinement());
+        if (!Host)
+            PortValue.RefuseUdp(ports, "--port", "--host");
+        return () => new ServedDevice(NetBackend.OnPasst(ports, Host), new Confinement());
     }
 
     private static IPEndPoint ParseAddress(KeyValueList list, string key, int pairs)
