@@ -5,7 +5,7 @@ using Vmm.Devices.Virtio.VhostUser;
 
 namespace Vmm.Cli;
 
-/// <summary>The value of <c>--fs</c>: <c>tag=NAME,source=DIR[,readonly=on][,cache=…][,xattr=off]</c>, for a directory that our own back-end serves,
+/// <summary>The value of <c>--fs</c>: <c>tag=NAME,source=DIR[,readonly=on][,cache=…][,xattr=off][,privileged=off]</c>, for a directory that our own back-end serves,
 /// <c>tag=NAME,source=DIR,daemon=PATH[,sandbox=namespace|chroot]</c> for another virtio-fs daemon that is started, or <c>[tag=NAME,]socket=PATH…</c> for one that is there; then
 /// <c>[,queues=N][,dax=on]</c> and the keys of <see cref="VhostUserPeerKeys"/>.</summary>
 internal static class FsOption
@@ -21,7 +21,7 @@ internal static class FsOption
 
     private const string Window = "1G";
 
-    private static readonly string[] s_ownKeys = ["readonly", "cache", "xattr"];
+    private static readonly string[] s_ownKeys = ["readonly", "cache", "xattr", "privileged"];
 
     /// <summary>The device that <paramref name="text"/> describes.</summary>
     /// <exception cref="UsageException">The value is malformed or contradicts itself.</exception>
@@ -69,6 +69,12 @@ internal static class FsOption
         }
         if (list.Find("xattr") is { } xattr && !Choice.ParseSwitch(xattr))
             arguments.Add("--no-xattr");
+        if (list.Find("privileged") is { } privileged && !Choice.ParseSwitch(privileged))
+        {
+            if (options.Dax)
+                throw privileged.Refuse("cannot stand beside dax=on: what the guest writes to its memory nobody looks at");
+            arguments.Add("--no-privileged-files");
+        }
         if (options.Dax)
             arguments.AddRange(["--dax-window", Window]);
         return options with { Peer = options.Peer with { Program = OwnBackend.Serve("fs", $"source={source.Text}", arguments) } };

@@ -59,6 +59,11 @@ public sealed record FileSystemOptions
     /// guest's kernel does, at the price of a request before writes.</summary>
     public bool KillPrivileges { get; init; } = true;
 
+    /// <summary>Whether the guest can make programs that run with the rights of their owner (set-user-id, set-group-id, file capabilities), and device nodes. They are
+    /// such for the users of the host, too: a guest's root, who is no root here, could give them his rights. If not, these bits are left out, a file that the guest opens for
+    /// writing loses them, and the rest is EPERM.</summary>
+    public bool PrivilegedFiles { get; init; } = true;
+
     /// <summary>Threads for requests that would hold up others; 0 for none.</summary>
     public int PoolSize { get; init; } = 4;
 

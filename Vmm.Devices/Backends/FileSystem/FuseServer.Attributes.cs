@@ -97,7 +97,7 @@ internal sealed partial class FuseServer
         using HeldDescriptor path = _inodes.Hold(inode, out int error), links = _links.Hold();
         if (error < 0)
             return error;
-        if ((change.Valid & FuseSetAttributes.ModeBit) != 0 && (error = FileTree.ChangeMode(in links, in path, change.Mode & 0xFFF)) < 0)
+        if ((change.Valid & FuseSetAttributes.ModeBit) != 0 && (error = FileTree.ChangeMode(in links, in path, AllowedMode(change.Mode & 0xFFF, inode.IsDirectory))) < 0)
             return error;
         if ((error = ChangeOwner(in path, in change)) < 0 || (error = ChangeSize(inode, opened, in path, in change)) < 0 || (error = ChangeTimes(in path, in change)) < 0)
             return error;
@@ -131,8 +131,9 @@ internal sealed partial class FuseServer
             using HeldDescriptor file = opened.Descriptor.Hold();
             return OpenFileIo.SetSize(in file, (long)change.Size);
         }
-        int error = Reopen(in path, FileTree.WriteOnly | FileTree.NonBlocking, out FileDescriptor? reopened);
-        if (error < 0)
+        FileDescriptor? reopened = null;
+        int error = TakeSetIdAway(in path);
+        if (error < 0 || (error = Reopen(in path, FileTree.WriteOnly | FileTree.NonBlocking, out reopened)) < 0)
             return error;
         using (reopened)
         {

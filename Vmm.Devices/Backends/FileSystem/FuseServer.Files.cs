@@ -61,7 +61,11 @@ internal sealed partial class FuseServer
 
     private int ReopenFor(in HeldDescriptor path, uint wanted, ref int flags, out FileDescriptor? file)
     {
-        int error = Reopen(in path, flags, out file);
+        file = null;
+        int error = (wanted & (FileTree.AccessMask | FileTree.Truncate)) != 0 ? TakeSetIdAway(in path) : 0;
+        if (error < 0)
+            return error;
+        error = Reopen(in path, flags, out file);
         // A file that may only be appended to (chattr +a): the host opens it in no other way.
         return error == -Errnos.Eperm && (wanted & FileTree.Append) != 0 ? Reopen(in path, flags |= FileTree.Append, out file) : error;
     }
@@ -111,7 +115,7 @@ internal sealed partial class FuseServer
 
     private int MakeFile(FuseRequest request, in HeldDescriptor directory, ReadOnlySpan<byte> name, int flags, in FuseCreate arguments)
     {
-        uint mode = NewMode(in directory, arguments.Mode & 0xFFF, arguments.Mask);
+        uint mode = NewMode(in directory, AllowedMode(arguments.Mode & 0xFFF, isDirectory: false), arguments.Mask);
         using var caller = Caller.Become(this, request, out int error);
         if (error < 0)
             return error;

@@ -51,6 +51,8 @@ internal sealed partial class FuseServer
             if (end <= 0 || end > ExtendedAttributes.MaxName || size > rest.Length - end - 1)
                 return -Errnos.Einval;
             int error = Map.ToHost(rest[..end], hostName);
+            if (error >= 0 && !IsAllowedXattr(hostName))
+                error = -Errnos.Eperm;
             if (error < 0 || (size > 0 && (error = ExtendedAttributes.Set(in file, hostName, rest.Slice(end + 1, (int)size), 0)) < 0))
                 return error;
             int length = (8 + end + 1 + (int)size + 7) & ~7;

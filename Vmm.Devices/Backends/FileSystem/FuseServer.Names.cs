@@ -63,8 +63,10 @@ internal sealed partial class FuseServer
         // Those have requests of their own.
         if (!request.TryTake(out FuseMakeNode arguments) || (arguments.Mode & FileStatus.TypeMask) is FileStatus.Directory or FileStatus.SymbolicLink)
             return -Errnos.Einval;
+        if (!IsAllowedNode(arguments.Mode & FileStatus.TypeMask, arguments.Device))
+            return -Errnos.Eperm;
         int error = request.TakeName(out ReadOnlySpan<byte> name);
-        return error < 0 ? error : Make(request, parent, name, arguments.Mode & 0xFFFF, arguments.Mask, arguments.Device);
+        return error < 0 ? error : Make(request, parent, name, AllowedMode(arguments.Mode & 0xFFFF, isDirectory: false), arguments.Mask, arguments.Device);
     }
 
     private long MakeSymbolicLink(FuseRequest request, Inode parent)

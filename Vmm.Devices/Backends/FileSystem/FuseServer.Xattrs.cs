@@ -59,6 +59,8 @@ internal sealed partial class FuseServer
         int error = TakeXattrName(request, name);
         if (error < 0)
             return error;
+        if (!IsAllowedXattr(name))
+            return -Errnos.Eperm;
         if (arguments.Size > ExtendedAttributes.MaxSize)
             return -Errnos.E2big;
         if ((arguments.Flags & ~XattrFlags) != 0 || !request.TryTakeBytes(arguments.Size, out ReadOnlySpan<byte> value))

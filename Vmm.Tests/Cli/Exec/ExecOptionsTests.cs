@@ -95,14 +95,19 @@ public sealed class ExecOptionsTests
 
         Assert.That(RepeatableOptions.Values(run.Fs), Is.EqualTo(new[]
         {
-            "tag=root,source=/usr,readonly=on", "tag=bind0,source=/var", "tag=bind1,source=/etc,readonly=on", "tag=more,source=/srv",
+            "tag=root,source=/usr,readonly=on", "tag=bind0,source=/var,privileged=off", "tag=bind1,source=/etc,readonly=on", "tag=more,source=/srv",
         }));
         Assert.That((run.OnReboot, run.OnPanic, run.CommandLine), Is.EqualTo(("exit", "exit", "console=ttyS0 quiet")));
     }
 
     [Test]
     public void ToRun_ReadWrite_SharesTheRootForWriting() =>
-        Assert.That(ExecOptionsReader.ToRun(Parse("exec", "--rw", "--root", "/usr"), "k", "i", "s").Fs, Is.EqualTo("tag=root,source=/usr"));
+        Assert.That(ExecOptionsReader.ToRun(Parse("exec", "--rw", "--root", "/usr"), "k", "i", "s").Fs, Is.EqualTo("tag=root,source=/usr,privileged=off"));
+
+    [Test]
+    public void ToRun_AllowSetuid_SharesAsRunDoes() => Assert.That(
+        RepeatableOptions.Values(ExecOptionsReader.ToRun(Parse("exec", "--rw", "--root", "/usr", "--bind", "/var", "--allow-setuid"), "k", "i", "s").Fs),
+        Is.EqualTo(new[] { "tag=root,source=/usr", "tag=bind0,source=/var" }));
 
     [Test]
     public void ToRun_RootThatIsNotThere_IsRefused() =>

@@ -73,6 +73,9 @@ internal sealed class FsBackendOptions : BackendOptions
     [Option("no-killpriv-v2", HelpText = "The guest's kernel does that.")]
     public bool NoKillprivV2 { get; set; }
 
+    [Option("no-privileged-files", HelpText = "The guest makes no set-user-id or set-group-id programs, file capabilities or device nodes, which would be such on this host.")]
+    public bool NoPrivilegedFiles { get; set; }
+
     [Option("thread-pool-size", MetaValue = "N", HelpText = "Threads for requests that would hold up others, 0 to 256 (default: 4).")]
     public string? ThreadPoolSize { get; set; }
 
@@ -122,6 +125,7 @@ internal sealed class FsBackendOptions : BackendOptions
             (Xattr, "--xattr", NoXattr, "--no-xattr"), (PosixAcl, "--posix-acl", NoPosixAcl, "--no-posix-acl"), (PosixAcl, "--posix-acl", NoXattr, "--no-xattr"),
             (SecurityLabel, "--security-label", NoXattr, "--no-xattr"),
             (KillprivV2, "--killpriv-v2", NoKillprivV2, "--no-killpriv-v2"), (Writeback, "--writeback", ReadOnly, "--readonly"),
+            (DaxWindow is not null, "--dax-window", NoPrivilegedFiles, "--no-privileged-files"),
         })
         {
             if (one && other)
@@ -151,6 +155,7 @@ internal sealed class FsBackendOptions : BackendOptions
             AnnounceSubmounts = AnnounceSubmounts,
             PreserveNoAccessTime = PreserveNoatime,
             KillPrivileges = !NoKillprivV2,
+            PrivilegedFiles = !NoPrivilegedFiles,
             PoolSize = ThreadPoolSize is string size
                 ? (int)NumberValue.Parse(new OptionValue("--thread-pool-size", null, size), 0, FileSystemOptions.MaxPoolSize)
                 : new FileSystemOptions { Directory = "" }.PoolSize,

@@ -23,6 +23,10 @@ internal sealed class ExecOptions : MachineOptions, ICommandOptions
     [Option("rw", HelpText = "What is written to the root is written to the directory or the image.")]
     public bool ReadWrite { get; set; }
 
+    [Option("allow-setuid", HelpText = "With --rw or --bind: the guest can make set-user-id programs, file capabilities and device nodes there, which are such on this host, too. Packages "
+        + "that are installed may need it.")]
+    public bool AllowSetuid { get; set; }
+
     [Option("overlay", MetaValue = "SIZE", HelpText = "How much may be written to the root's copy in memory, also as size=SIZE (default: half of the "
         + "guest's memory).")]
     public string? Overlay { get; set; }
@@ -171,6 +175,9 @@ internal sealed class ExecOptions : MachineOptions, ICommandOptions
         {
             case "rw":
                 ReadWrite = true;
+                break;
+            case "allow-setuid":
+                AllowSetuid = true;
                 break;
             case "tty":
                 Tty = true;

@@ -111,8 +111,8 @@ internal static class ExecOptionsReader
         CheckShares(options, image is null ? root : null);
         string[] shares =
         [
-            .. image is null ? [Share(RootTag, "--root", Path.GetFullPath(root), !options.ReadWrite)] : Array.Empty<string>(),
-            .. Binds(options).Select(bind => Share(bind.Tag, bind.Option, bind.Source, bind.IsReadOnly)),
+            .. image is null ? [Share(RootTag, "--root", Path.GetFullPath(root), !options.ReadWrite, options.AllowSetuid)] : Array.Empty<string>(),
+            .. Binds(options).Select(bind => Share(bind.Tag, bind.Option, bind.Source, bind.IsReadOnly, options.AllowSetuid)),
             .. RepeatableOptions.Values(options.Fs),
         ];
         string[] disks =
@@ -180,8 +180,8 @@ internal static class ExecOptionsReader
     // The image that is the root, if it is one.
     private static string? ImageOf(ExecOptions options) => File.Exists(options.Root) ? Path.GetFullPath(options.Root) : null;
 
-    private static string Share(string tag, string option, string source, bool isReadOnly) =>
-        $"tag={tag},source={Quoted(option, source)}{(isReadOnly ? ",readonly=on" : "")}";
+    private static string Share(string tag, string option, string source, bool isReadOnly, bool allowsSetuid) =>
+        $"tag={tag},source={Quoted(option, source)}{(isReadOnly ? ",readonly=on" : allowsSetuid ? "" : ",privileged=off")}";
 
     /// <summary>A path as a value of a key=value list, in which quotes protect commas and stand for nothing else.</summary>
     /// <exception cref="UsageException">It has a quote in it.</exception>

@@ -276,6 +276,39 @@ public class FuseRequestTests : FileSystemTest
     }
 
     [Test]
+    public void NoPrivilegedFiles_GuestMakesNothingThatGivesRightsOnTheHost()
+    {
+        const uint setIds = 0xC00, setGroup = 0x400;
+        if (!VmmProcess.IsNative && !Environment.IsPrivilegedProcess)
+            Assert.Ignore("run as root");
+        File.WriteAllText(In("old"), "text");
+        HostCommand.Run("chmod", "6755", In("old"));
+        FuseGuest guest = Begin("--no-privileged-files");
+        ulong file = guest.Create(FuseGuest.Root, "created", mode: 0x81ED | setIds).Node, directory = guest.MakeDirectory(FuseGuest.Root, "directory");
+        Assert.Multiple(() =>
+        {
+            Assert.That(ModeOf("created"), Is.EqualTo(0x1EDU), "create");
+            Assert.That(guest.Try(4, file, SetAttributes(valid: 1, mode: 0x81ED | setIds), 104), Is.Zero);
+            Assert.That(ModeOf("created"), Is.EqualTo(0x1EDU), "chmod");
+            Assert.That(guest.Try(8, FuseGuest.Root, [.. Bytes(0x81EDU | setIds, 0U, 0U, 0U), .. Name("node")], 128), Is.Zero);
+            Assert.That(ModeOf("node"), Is.EqualTo(0x1EDU), "mknod of a file");
+            Assert.That(guest.Try(8, FuseGuest.Root, [.. Bytes(0x21B6U, 0x103U, 0U, 0U), .. Name("null")], 128), Is.EqualTo(-Eperm), "character device");
+            Assert.That(guest.Try(8, FuseGuest.Root, [.. Bytes(0x61B6U, 0x800U, 0U, 0U), .. Name("disk")], 128), Is.EqualTo(-Eperm), "block device");
+            Assert.That(guest.Try(8, FuseGuest.Root, [.. Bytes(0x11B6U, 0U, 0U, 0U), .. Name("pipe")], 128), Is.Zero, "pipe");
+            Assert.That(guest.SetXattr(file, "security.capability", [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Is.EqualTo(-Eperm));
+            Assert.That(guest.Try(4, directory, SetAttributes(valid: 1, mode: 0x41ED | setGroup), 104), Is.Zero);
+            Assert.That(ModeOf("directory") & setIds, Is.EqualTo(setGroup), "what is made there gets the directory's group");
+            Assert.That(guest.Open(guest.Node("old"), flags: 0), Is.Not.Negative);
+            Assert.That(ModeOf("old") & setIds, Is.EqualTo(setIds), "the host's own");
+            Assert.That(guest.Open(guest.Node("old")), Is.Not.Negative);
+        });
+        if (Environment.IsPrivilegedProcess)    // for others the kernel does it at the write
+            Assert.That(ModeOf("old") & setIds, Is.Zero, "once the guest may write to it");
+    }
+
+    private uint ModeOf(string name) => Convert.ToUInt32(HostCommand.Run("stat", "-c", "%a", In(name)).Trim(), 8);
+
+    [Test]
     public void Xattrs_HaveTheHostsNamesByTheMap()
     {
         if (!VmmProcess.IsNative && !Environment.IsPrivilegedProcess)
