@@ -72,14 +72,20 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
             Say($"the guest has ended before {Name} had");
             return ExitCode.ExecFailure;
         }
-        if (!HasStarted && log.AgentError is string error)
-            Say($"the guest could not be set up: {error}{(Advice is null ? "" : $"; {Advice}")}");
-        else if (machine is { Kind: MachineEndKind.Panic } || log.Panic is not null)
-            Say($"the guest's kernel panicked before {Name} had ended{(log.Panic is string panic ? $": {panic}" : "")}");
-        else
-            Say($"the guest {WhatItDid(machine)} before {Name} had ended");
+        Say(WhatHappened(machine, log));
         ShowLog();
         return ExitCode.ExecFailure;
+    }
+
+    /// <summary>Why a guest has ended before its command, in words.</summary>
+    internal string WhatHappened(MachineEnd? machine, KernelLog log)
+    {
+        // A panic first: whatever the agent has complained of before, such as a module that it could not load, it went on.
+        if (machine is { Kind: MachineEndKind.Panic } || log.Panic is not null)
+            return $"the guest's kernel panicked before {Name} had ended{(log.Panic is string panic ? $": {panic}" : "")}";
+        return !HasStarted && log.AgentError is string error
+            ? $"the guest could not be set up: {error}{(Advice is null ? "" : $"; {Advice}")}"
+            : $"the guest {WhatItDid(machine)} before {Name} had ended";
     }
 
     private static string WhatItDid(MachineEnd? machine) => machine?.Kind switch
