@@ -59,6 +59,37 @@ public sealed class KernelLogTests
         Assert.That(Encoding.UTF8.GetString(buffer, 0, pipe.Reader.TryRead(buffer)), Is.EqualTo("all of it\n"));
     }
 
+    [Test]
+    public void Copy_OfMoreThanTheLimit_IsCutAndSaysSo()
+    {
+        using var pipe = new Pipe();
+        using (var log = new KernelLog(pipe.Writer, limit: 6000))
+        {
+            log.Writing.WriteAll(Enumerable.Repeat((byte)'a', 5000).ToArray(), "log");
+            log.Writing.WriteAll(Enumerable.Repeat((byte)'b', 20_000).ToArray(), "log");
+            log.Writing.Dispose();
+            log.WaitForEnd();
+            Assert.That(log.Lines, Has.Length.EqualTo(1));
+            Assert.That(log.Lines[0], Has.Length.EqualTo(25_000), "what is kept of it is another matter");
+        }
+        byte[] buffer = new byte[30_000];
+        Assert.That(Encoding.UTF8.GetString(buffer, 0, pipe.Reader.TryRead(buffer)),
+            Is.EqualTo(new string('a', 5000) + new string('b', 1000) + "\nvmm: the kernel has said more than 0 MiB: the rest is left out\n"));
+    }
+
+    [TestCase("/dev/full", Errnos.Enospc)]
+    [TestCase("/dev/null", 0)]
+    public void CopyError_FileThatTakesNothing_IsWhy(string path, int error)
+    {
+        using var log = new KernelLog(FileDescriptor.Open(path, OpenMode.ReadWrite));
+        log.Writing.WriteAll("a line\n"u8, "log");
+        log.Writing.Dispose();
+        log.WaitForEnd();
+
+        Assert.That(log.CopyError, Is.EqualTo(error));
+        Assert.That(log.Lines, Is.EqualTo(new[] { "a line" }));
+    }
+
     private static KernelLog Written(string text)
     {
         var log = new KernelLog(null);

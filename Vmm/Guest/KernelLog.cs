@@ -1,3 +1,4 @@
+using System.Text;
 using Vmm.Devices.Backends;
 using Vmm.Vhost.Native;
 
@@ -7,6 +8,7 @@ namespace Vmm.Guest;
 internal sealed class KernelLog : IDisposable
 {
     private const int Kept = 64 << 10;
+    private const long MostCopied = 64L << 20;
     private const int StackSize = 256 * 1024;
     private const int LastMoment = 2000;        // milliseconds
 
@@ -19,14 +21,17 @@ internal sealed class KernelLog : IDisposable
     private readonly ByteQueue _last = new(Kept);
     private readonly FileDescriptor _reading;
     private readonly FileDescriptor? _copy;
+    private readonly long _limit;
     private readonly Thread _thread;
+    private volatile int _copyError;
 
     /// <summary>Makes a pipe for the log, and reads it.</summary>
     /// <param name="copy">Where the log goes, too; closed with this. Null for nowhere.</param>
+    /// <param name="limit">How many bytes go there at most, 64 MiB by default: a guest must not fill the disk. A line behind them says that the rest is left out.</param>
     /// <exception cref="ErrnoException">There is no pipe to be had, or no thread.</exception>
-    public KernelLog(FileDescriptor? copy)
+    public KernelLog(FileDescriptor? copy, long limit = MostCopied)
     {
-        _copy = copy;
+        (_copy, _limit) = (copy, limit);
         (_reading, Writing) = PipePair.Create();
         _thread = new Thread(Run, StackSize) { IsBackground = true, Name = "kernel log" };
         NativeThread.Start(_thread);
@@ -34,6 +39,9 @@ internal sealed class KernelLog : IDisposable
 
     /// <summary>Takes the log; the log ends when this is closed.</summary>
     public FileDescriptor Writing { get; }
+
+    /// <summary>The error number with which the copy could not be written any more; 0 for none. That its reader has gone is none.</summary>
+    public int CopyError => _copyError;
 
     /// <summary>The last lines.</summary>
     public string[] Lines
@@ -80,6 +88,7 @@ internal sealed class KernelLog : IDisposable
     {
         byte[] buffer = new byte[4096];
         FileDescriptor? copy = _copy;
+        long left = _limit;
         int count;
         while ((count = _reading.TryRead(buffer)) > 0)
         {
@@ -87,10 +96,17 @@ internal sealed class KernelLog : IDisposable
                 _last.AddLatest(buffer.AsSpan(0, count));
             try
             {
-                copy?.WriteAll(buffer.AsSpan(0, count), "--dmesg");
+                int part = (int)Math.Min(count, left);
+                left -= part;
+                copy?.WriteAll(buffer.AsSpan(0, part), "--dmesg");
+                if (part == count)
+                    continue;
+                copy?.WriteAll(Encoding.UTF8.GetBytes($"\nvmm: the kernel has said more than {_limit >> 20} MiB: the rest is left out\n"), "--dmesg");
+                copy = null;
             }
-            catch (ErrnoException)
+            catch (ErrnoException e)
             {
+                _copyError = e.Errno == Errnos.Epipe ? 0 : e.Errno;
                 copy = null;    // the disk is full, or nobody reads: the guest goes on
             }
         }

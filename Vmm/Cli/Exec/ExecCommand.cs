@@ -76,7 +76,9 @@ internal static class ExecCommand
         if (session.Times.Ended != 0)
             phases?.Tell(run.GuestStarted, session.Times);
         var report = new ExecReport(command, options.Quiet, timeout, log) { Advice = modules.Advice(kernel), HasStarted = session.HasStarted };
-        return report.Tell(machine, end);
+        int status = report.Tell(machine, end);
+        report.TellOfDmesg(options.Dmesg);
+        return status;
     }
 
     private static DefaultsFile? FindDefaults(ExecOptions options) => options switch

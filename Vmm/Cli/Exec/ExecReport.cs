@@ -61,6 +61,13 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
         }
     }
 
+    /// <summary>Says so where the kernel's log is not whole in <paramref name="path"/>, the value of <c>--dmesg</c>.</summary>
+    public void TellOfDmesg(string? path)
+    {
+        if (log is { CopyError: not 0 })
+            Say($"--dmesg {path}: a part of what the guest's kernel said is missing: {Errnos.Describe(log.CopyError)}");
+    }
+
     private string Name => command.Arguments.Count > 0 ? command.Arguments[0] : "the shell";
 
     private int TellOfMachine(MachineEnd? machine)
