@@ -43,7 +43,7 @@ internal static class Program
     {
         try
         {
-            return Execute(args, output);
+            return Execute(ProcessText.Arguments(args), output);
         }
         catch (Exception e)
         {

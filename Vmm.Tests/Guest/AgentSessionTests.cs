@@ -59,6 +59,14 @@ public sealed class AgentSessionTests
             Is.EqualTo("a value| two  words |/usr|/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin|/nowhere\n"));
     }
 
+    [Test]
+    public void Run_BytesThatAreNotUtf8_ArriveAsTheyAre()
+    {
+        Result result = Run(new GuestCommand { Arguments = ["sh", "-c", "printf '%s|%s' \"$1\" \"$NAME\"", "sh", "a\uDCFFb"], Environment = ["NAME=\uDC80"], Directory = "/" });
+
+        Assert.That(result.Output, Is.EqualTo(new byte[] { (byte)'a', 0xFF, (byte)'b', (byte)'|', 0x80 }));
+    }
+
     [TestCase("/no/such/program", Errnos.Enoent)]
     [TestCase("/etc/passwd", Errnos.Eacces)]
     public void Run_ProgramThatCannotBeExecuted_IsTold(string program, int error)

@@ -1,4 +1,3 @@
-using System.Collections;
 using System.Runtime.InteropServices;
 using Tmds.Linux;
 
@@ -191,8 +190,8 @@ public sealed unsafe partial class ChildProcess : IStartedProcess
     private static List<string> Environment()
     {
         var list = new List<string>();
-        foreach (DictionaryEntry variable in System.Environment.GetEnvironmentVariables())
-            list.Add($"{variable.Key}={variable.Value}");
+        foreach (string name in System.Environment.GetEnvironmentVariables().Keys)
+            list.Add($"{name}={ProcessText.Variable(name)}");
         return list;
     }
 
@@ -219,8 +218,10 @@ public sealed unsafe partial class ChildProcess : IStartedProcess
 
         public byte* Add(string text)
         {
-            nint copy = Marshal.StringToCoTaskMemUTF8(text);
+            byte[] bytes = FileDescriptor.NullTerminated(text);
+            nint copy = Marshal.AllocCoTaskMem(bytes.Length);
             _strings.Add(copy);
+            Marshal.Copy(bytes, 0, copy, bytes.Length);
             return (byte*)copy;
         }
 

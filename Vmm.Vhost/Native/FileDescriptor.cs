@@ -1,5 +1,4 @@
 using System.Runtime.InteropServices;
-using System.Text;
 using Tmds.Linux;
 
 namespace Vmm.Vhost.Native;
@@ -104,8 +103,8 @@ public class FileDescriptor : SafeHandle
 
     internal static byte[] NullTerminated(string text)
     {
-        byte[] bytes = new byte[Encoding.UTF8.GetByteCount(text) + 1];
-        Encoding.UTF8.GetBytes(text, bytes);
+        byte[] bytes = ByteText.Encode(text);
+        Array.Resize(ref bytes, bytes.Length + 1);
         return bytes;
     }
 }

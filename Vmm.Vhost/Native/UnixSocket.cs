@@ -1,4 +1,3 @@
-using System.Text;
 using Tmds.Linux;
 
 namespace Vmm.Vhost.Native;
@@ -229,7 +228,7 @@ public sealed unsafe class UnixSocket : FileDescriptor
     /// <exception cref="ErrnoException">The path is empty, longer than <see cref="MaxPathBytes"/>, or has a zero byte.</exception>
     internal static sockaddr_un Address(string path, out uint length)
     {
-        byte[] bytes = Encoding.UTF8.GetBytes(path);
+        byte[] bytes = ByteText.Encode(path);
         if (bytes.Length is 0 or > MaxPathBytes)
         {
             throw new ErrnoException(

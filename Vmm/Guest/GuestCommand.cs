@@ -1,5 +1,5 @@
 using System.Buffers.Binary;
-using System.Text;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Guest;
 
@@ -49,7 +49,7 @@ internal sealed record GuestCommand
         {
             if (text.Contains('\0', StringComparison.Ordinal))
                 throw new UsageException($"'{text.Replace('\0', ' ')}' has a null character in it, which no argument can have");
-            stream.Write(Encoding.UTF8.GetBytes(text));
+            stream.Write(ByteText.Encode(text));
             stream.WriteByte(0);
         }
         return stream.Length <= AgentFrame.MaxStart

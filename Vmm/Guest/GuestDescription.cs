@@ -1,4 +1,4 @@
-using System.Text;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Guest;
 
@@ -58,7 +58,7 @@ internal sealed class GuestDescription
         {
             if (word.Contains('\0', StringComparison.Ordinal))
                 throw new UsageException($"'{word.Replace('\0', ' ')}' has a null character in it, which no path can have");
-            _text.AddRange(Encoding.UTF8.GetBytes(word));
+            _text.AddRange(ByteText.Encode(word));
             _text.Add(0);
         }
     }

@@ -280,6 +280,23 @@ public class ExecTests : LinuxTest
     }
 
     [Test]
+    public void Exec_BytesThatAreNotUtf8_ArriveAsTheyAre()
+    {
+        VmmResult result = Shell($$"""
+            set -e; d=$(printf '{{Scratch}}/d\377'); mkdir "$d"; cd "$d"
+            export V=$(printf 'v\376')
+            "$@" --bind {{Scratch}} --env V -- sh -c 'printf "%s|%s|%s" "$1" "$V" "${PWD##*/}" | od -An -tx1' sh "$(printf 'a\375')"
+            """);
+
+        Assert.That(result, Is.EqualTo(new VmmResult(0, " 61 fd 7c 76 fe 7c 64 ff\n", "")));
+    }
+
+    [Test]
+    public void Exec_OutputThatTheHostsFileDoesNotTake_IsAnError() => Assert.That(
+        Shell("\"$@\" -- echo hi > /dev/full"),
+        Is.EqualTo(new VmmResult(125, "", "vmm: cannot write to standard output, so that a part of what echo wrote is lost: No space left on device\n")));
+
+    [Test]
     public void Exec_CommandThatCannotRun_IsToldAsAShellDoes()
     {
         Assert.That(Exec("", [], "no-such-command"), Is.EqualTo(
@@ -581,6 +598,21 @@ public class ExecTests : LinuxTest
         process.Send(System.Text.Encoding.UTF8.GetBytes(input));
         process.EndInput();
         return process.WaitForEnd();
+    }
+
+    // The script has vmm exec and its options as its arguments.
+    private static VmmResult Shell(string script)
+    {
+        using Process shell = Process.Start(new ProcessStartInfo("sh", ["-c", script, "sh", .. VmmProcess.Command, .. s_kernel])
+        {
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        })!;
+        shell.StandardInput.Close();
+        Task<string> output = shell.StandardOutput.ReadToEndAsync(), errors = shell.StandardError.ReadToEndAsync();
+        Assert.That(shell.WaitForExit(VmmProcess.Deadline), Is.True);
+        return new VmmResult(shell.ExitCode, output.Result, errors.Result);
     }
 
     private VmmProcess InScratch(params string[] arguments) => Keep(VmmProcess.Start(arguments, Temporary, directory: Scratch));

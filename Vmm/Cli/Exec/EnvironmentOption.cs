@@ -1,3 +1,5 @@
+using Vmm.Vhost.Native;
+
 namespace Vmm.Cli.Exec;
 
 /// <summary>The value of <c>--env</c>: <c>NAME=VALUE</c>, or <c>NAME</c> for the value that it has here.</summary>
@@ -13,7 +15,7 @@ internal static class EnvironmentOption
         int equals = text.IndexOf('=', StringComparison.Ordinal);
         string name = equals < 0 ? text : text[..equals];
         return name.Length > 0
-            ? (name, equals < 0 ? Environment.GetEnvironmentVariable(name) : text[(equals + 1)..])
+            ? (name, equals < 0 ? ProcessText.Variable(name) : text[(equals + 1)..])
             : throw new OptionValue(Name, null, text).Refuse("has no name: write NAME=VALUE, or NAME");
     }
 }

@@ -85,7 +85,7 @@ internal static class ExecCommand
     {
         { NoConfig: true } or { Attach: not null } => null,
         { Config: string path } => DefaultsFile.Open(path),
-        _ => DefaultsFile.Find(Environment.CurrentDirectory),
+        _ => DefaultsFile.Find(ProcessText.CurrentDirectory()),
     };
 
     private static bool IsTerminal(FileDescriptor? stream) => stream is not null && Terminal.TryOpen(stream) is not null;

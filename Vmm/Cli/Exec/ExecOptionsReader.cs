@@ -31,7 +31,7 @@ internal static class ExecOptionsReader
         {
             Arguments = options.Command,
             Environment = ReadEnvironment(options, withShell: options.Command.Count == 0),
-            Directory = options.WorkDir ?? Environment.CurrentDirectory,
+            Directory = options.WorkDir ?? ProcessText.CurrentDirectory(),
             IsDirectoryOptional = options.WorkDir is null,
             User = options.User ?? "",
             HasTerminal = hasTerminal,
@@ -203,12 +203,12 @@ internal static class ExecOptionsReader
     {
         var variables = new Dictionary<string, string>();
         foreach (string name in s_variables)
-            Add(name, Environment.GetEnvironmentVariable(name));
+            Add(name, ProcessText.Variable(name));
         if (withShell)
-            Add("SHELL", Environment.GetEnvironmentVariable("SHELL"));
+            Add("SHELL", ProcessText.Variable("SHELL"));
         // Another root, or another user, has another home.
         if (options.Root is null && options.User is null)
-            Add("HOME", Environment.GetEnvironmentVariable("HOME"));
+            Add("HOME", ProcessText.Variable("HOME"));
         foreach (string text in RepeatableOptions.Values(options.Env))
         {
             (string name, string? value) = EnvironmentOption.Parse(text);

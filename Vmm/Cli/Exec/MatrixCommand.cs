@@ -21,7 +21,7 @@ internal static class MatrixCommand
         if (options.Command.Count == 0)
             throw new UsageException("--matrix: there is no command: write it behind --");
         using JUnitReport? report = options.Report is string path ? new JUnitReport(path) : null;
-        string[] arguments = WithoutMatrix(Environment.GetCommandLineArgs()[1..]);
+        string[] arguments = WithoutMatrix(ProcessText.Arguments(Environment.GetCommandLineArgs()[1..]));
         using var signals = new StopSignals();
         using var wake = new EventFd();
         signals.Attach(_ => wake.Signal());
