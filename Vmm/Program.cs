@@ -27,6 +27,7 @@ internal static class Program
     [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(FsBackendOptions))]
     internal static int Main(string[] args)
     {
+        StandardStream.FillMissing();
         if (args is [MachineSandbox.SpawnerVerb])
             return SpawnerCommand.Run();
         int status = Run(args, StandardWriter.Output(), StandardWriter.Error());

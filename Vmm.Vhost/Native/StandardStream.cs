@@ -14,6 +14,24 @@ public static class StandardStream
     /// <summary>Standard error, or null if the process was started without.</summary>
     public static FileDescriptor? Error => Inherited(2);
 
+    /// <summary>The same by its number: 0, 1 or 2.</summary>
+    public static FileDescriptor? Of(int number) => Inherited(number);
+
+    /// <summary>Gives the number of each stream that the process was started without to /dev/null, which counts as none here. Otherwise the first files that it opens get these
+    /// numbers, and whatever is written to a standard stream. To be called first in a program.</summary>
+    public static unsafe void FillMissing()
+    {
+        fixed (byte* path = "/dev/null\0"u8)
+        {
+            // open(2) takes the lowest number that is free.
+            for (int number = 0; number <= 2; number++)
+            {
+                if (LibC.fcntl(number, LibC.F_GETFD) < 0)
+                    _ = LibC.open(path, LibC.O_RDWR | LibC.O_CLOEXEC, 0);
+            }
+        }
+    }
+
     /// <summary>Puts <paramref name="other"/> in the place of stream <paramref name="number"/> (0, 1 or 2): whoever is at the other end of a pipe sees that
     /// it has ended, and the number is nobody else's.</summary>
     /// <exception cref="ErrnoException">dup2(2) failed.</exception>

@@ -8,13 +8,13 @@ namespace Vmm.Cli;
 /// settings, and sends the terminal an escape sequence. The terminal belongs to the guest.</remarks>
 internal sealed class StandardWriter : TextWriter
 {
-    private readonly FileDescriptor _descriptor;
+    private readonly FileDescriptor? _descriptor;
     private readonly string _name;
 
     private StandardWriter(int number, string name)
     {
         // Not ours to close: whatever is opened next would get the number, and with it the messages.
-        _descriptor = new FileDescriptor(number, ownsHandle: false);
+        _descriptor = StandardStream.Of(number);
         _name = name;
     }
 
@@ -28,8 +28,9 @@ internal sealed class StandardWriter : TextWriter
     public static StandardWriter Error() => new(2, "standard error");
 
     /// <inheritdoc/>
-    /// <exception cref="ErrnoException">write(2) failed.</exception>
-    public override void Write(string? value) => _descriptor.WriteAll(Encoding.UTF8.GetBytes(value ?? ""), _name);
+    /// <exception cref="ErrnoException">write(2) failed, or the process was started without the stream.</exception>
+    public override void Write(string? value) =>
+        (_descriptor ?? throw new ErrnoException($"cannot write to {_name}", Errnos.Ebadf)).WriteAll(Encoding.UTF8.GetBytes(value ?? ""), _name);
 
     /// <inheritdoc/>
     public override void Write(char value) => Write(value.ToString());

@@ -97,7 +97,7 @@ internal static class ExecCommand
             return path switch
             {
                 null => null,
-                "-" => new FileDescriptor(2, ownsHandle: false),
+                "-" => StandardStream.Error,
                 _ => FileDescriptor.Open(path, OpenMode.CreateTruncate),
             };
         }
