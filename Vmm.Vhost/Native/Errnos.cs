@@ -41,6 +41,9 @@ public static class Errnos
     /// <summary>No such device.</summary>
     public const int Enodev = 19;
 
+    /// <summary>Two who have locks would wait for each other.</summary>
+    public const int Edeadlk = 35;
+
     /// <summary>A part of a path is not a directory.</summary>
     public const int Enotdir = 20;
 

@@ -331,6 +331,33 @@ static int is_free(const char *path, int whole)
     return status == 0;
 }
 
+// Two processes that would wait for each other: one of them is told so.
+static void deadlock(int fd, const char *path)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
+    int ready[2], status;
+    char byte = 0;
+    CHECK(pipe(ready) == 0 && fcntl(fd, F_SETLK, &lock) == 0);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        int theirs = open(path, O_RDWR);
+        lock.l_start = 1;
+        if (fcntl(theirs, F_SETLK, &lock) < 0 || write(ready[1], &byte, 1) != 1)
+            _exit(1);
+        lock.l_start = 0;
+        _exit(fcntl(theirs, F_SETLKW, &lock) == 0 ? 0 : errno);
+    }
+    CHECK(read(ready[0], &byte, 1) == 1);
+    lock.l_start = 1;
+    int mine = fcntl(fd, F_SETLKW, &lock) == 0 ? 0 : errno;
+    lock = (struct flock){.l_type = F_UNLCK, .l_whence = SEEK_SET};
+    CHECK(fcntl(fd, F_SETLK, &lock) == 0 && waitpid(child, &status, 0) == child && WIFEXITED(status));
+    CHECK((mine == EDEADLK && WEXITSTATUS(status) == 0) || (mine == 0 && WEXITSTATUS(status) == EDEADLK));
+    close(ready[0]);
+    close(ready[1]);
+}
+
 static void posix(const char *root)
 {
     struct stat status, other;
@@ -412,6 +439,7 @@ static void posix(const char *root)
     CHECK(fcntl(fd, F_SETLK, &lock) == 0 && !is_free("named", 0));
     lock.l_type = F_UNLCK;
     CHECK(fcntl(fd, F_SETLK, &lock) == 0 && is_free("named", 0));
+    deadlock(fd, "named");
     CHECK(flock(fd, LOCK_EX) == 0 && !is_free("named", 1) && flock(fd, LOCK_UN) == 0 && is_free("named", 1));
 
     // Room: holes, and what is allocated and copied.

@@ -38,14 +38,11 @@ internal sealed partial class FuseServer
             return -Errnos.Einval;
         if (_handles.Find(arguments.Handle) is not { } opened || opened.Inode != inode)
             return -Errnos.Ebadf;
-        int error = FindLockFile(inode, arguments.Owner, makes: true, out FileDescriptor? file);
-        if (error < 0)
-            return error;
-        using HeldDescriptor held = file!.Hold();
-        if ((error = OpenFileIo.GetLock(in held, ref range)) < 0)
+        int error = OpenForLocks(inode, arguments.Owner, out RangeLocks? locks);
+        if (error < 0 || (error = locks!.Get(arguments.Owner, ref range, out uint process)) < 0)
             return error;
         ulong end = range.Length == 0 ? long.MaxValue : (ulong)range.Start + (ulong)range.Length - 1;
-        return request.Reply(new FuseLockReply((ulong)range.Start, end, (uint)range.Type, range.Process > 0 ? (uint)range.Process : 0));
+        return request.Reply(new FuseLockReply((ulong)range.Start, end, (uint)range.Type, process));
     }
 
     private long SetLock(FuseRequest request, Inode inode, bool waits)
@@ -62,7 +59,8 @@ internal sealed partial class FuseServer
                 _waiters.LookNow();
             return result;
         }
-        return _waiters.TryAdd(request) ? Waits : -Errnos.Enolck;
+        int error = _waiters.Add(request, inode, in arguments);
+        return error < 0 ? error : Waits;
     }
 
     private long TakeLock(Inode inode, in FuseLock arguments)
@@ -84,67 +82,46 @@ internal sealed partial class FuseServer
         }
         if (!IsRange(in arguments, out RangeLockRequest range))
             return -Errnos.Einval;
-        int error = FindLockFile(inode, arguments.Owner, makes: range.Type != OpenFileIo.Unlock, out FileDescriptor? lockFile);
-        if (error < 0 || lockFile is null)
-            return error;
-        using HeldDescriptor held = lockFile.Hold();
-        return OpenFileIo.SetLock(in held, in range);
+        if (range.Type == OpenFileIo.Unlock)
+            return inode.Locks?.Set(arguments.Owner, arguments.Process, in range) ?? 0;
+        int error = OpenForLocks(inode, arguments.Owner, out RangeLocks? locks);
+        return error < 0 ? error : locks!.Set(arguments.Owner, arguments.Process, in range);
     }
 
-    // Each owner of locks in the guest has an opening of the file of his own: to that the host's locks belong. Null where there is none and none is made.
-    private int FindLockFile(Inode inode, ulong owner, bool makes, out FileDescriptor? file)
+    // Each owner of locks in the guest has an opening of the file of his own.
+    private int OpenForLocks(Inode inode, ulong owner, out RangeLocks? locks)
     {
-        file = null;
-        Dictionary<ulong, FileDescriptor>? locks = inode.Locks;
+        locks = inode.Locks;
         if (locks is null)
         {
-            if (!makes)
-                return 0;
-            Interlocked.CompareExchange(ref inode.Locks, [], null);
+            Interlocked.CompareExchange(ref inode.Locks, new RangeLocks(), null);
             locks = inode.Locks!;
         }
-        lock (locks)
-        {
-            if (locks.TryGetValue(owner, out file) || !makes)
-                return 0;
-        }
+        if (locks.Has(owner))
+            return 0;
         if (!inode.IsRegular)
             return -Errnos.Ebadf;
         using HeldDescriptor path = _inodes.Hold(inode, out int error);
         if (error < 0)
             return error;
         // To lock for writing one must be able to write.
-        error = Reopen(in path, FileTree.ReadWrite | FileTree.NonBlocking, out file);
-        if (error is -Errnos.Eacces or -Errnos.Erofs or -Errnos.Eperm or -Errnos.Etxtbsy && (error = Reopen(in path, FileTree.NonBlocking, out file)) < 0)
-            return error;
-        if (error < 0)
-            return error;
-        lock (locks)
-        {
-            if (!locks.TryAdd(owner, file!))
-            {
-                file!.Dispose();
-                file = locks[owner];
-            }
-        }
-        return 0;
+        error = Reopen(in path, FileTree.ReadWrite | FileTree.NonBlocking, out FileDescriptor? file);
+        if (error is -Errnos.Eacces or -Errnos.Erofs or -Errnos.Eperm or -Errnos.Etxtbsy)
+            error = Reopen(in path, FileTree.NonBlocking, out file);
+        if (error == 0)
+            locks.Add(owner, file!);
+        return error;
     }
 
     private void ReleaseLocks(Inode inode, ulong owner)
     {
-        if (inode.Locks is not { } locks)
-            return;
-        FileDescriptor? file;
-        lock (locks)
-        {
-            if (!locks.Remove(owner, out file))
-                return;
-        }
-        file.Dispose();
-        _waiters.LookNow();
+        if (inode.Locks?.Remove(owner) == true)
+            _waiters.LookNow();
     }
 
-    private static bool IsRange(in FuseLock arguments, out RangeLockRequest range)
+    /// <summary>The range of a lock as the host says it.</summary>
+    /// <returns>False if it is none.</returns>
+    public static bool IsRange(in FuseLock arguments, out RangeLockRequest range)
     {
         range = default;
         if (arguments.Start > long.MaxValue || arguments.End < arguments.Start || arguments.Type > (uint)OpenFileIo.Unlock)

@@ -59,6 +59,6 @@ internal sealed class Inode(ulong id, InodeIdentity identity, FileTime born, uin
     /// <summary>Openings of the file by the guest: each of them leads to it, too.</summary>
     public OpenFile? FirstOpen;
 
-    /// <summary>The openings that hold the guest's locks of ranges, by their owner; null where there are none.</summary>
-    public Dictionary<ulong, FileDescriptor>? Locks;
+    /// <summary>The guest's locks of ranges; null where there never was one.</summary>
+    public RangeLocks? Locks;
 }

@@ -163,7 +163,7 @@ internal sealed partial class InodeTable : IDisposable
                     other.NextOfInode = file.NextOfInode;
             }
             if (inode.FirstOpen is null)
-                ReleaseLocks(inode);
+                inode.Locks?.Clear();
         }
     }
 
@@ -182,7 +182,7 @@ internal sealed partial class InodeTable : IDisposable
             _byIdentity.Clear();
             _byId.Add(RootId, Root);
             _byIdentity.Add(Root.Identity, Root);
-            ReleaseLocks(Root);
+            Root.Locks?.Clear();
         }
     }
 
@@ -240,18 +240,6 @@ internal sealed partial class InodeTable : IDisposable
     private void Release(Inode inode)
     {
         _open.Remove(inode);
-        ReleaseLocks(inode);
-    }
-
-    private static void ReleaseLocks(Inode inode)
-    {
-        if (inode.Locks is not { } locks)
-            return;
-        lock (locks)
-        {
-            foreach (FileDescriptor file in locks.Values)
-                file.Dispose();
-            locks.Clear();
-        }
+        inode.Locks?.Clear();
     }
 }

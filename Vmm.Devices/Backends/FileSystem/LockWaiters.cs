@@ -1,4 +1,5 @@
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.FileSystem;
 
 namespace Vmm.Devices.Backends.FileSystem;
 
@@ -7,22 +8,29 @@ namespace Vmm.Devices.Backends.FileSystem;
 internal sealed class LockWaiters(FuseServer server) : IDisposable
 {
     private const int Most = 4096;
+    private const int MostSteps = 100_000;  // of the search for a deadlock: locks that are looked at
     private const int ShortestPause = 2, LongestPause = 50;     // milliseconds
 
     private readonly object _lock = new();
-    private readonly List<FuseRequest> _waiting = [];
+    private readonly List<Waiter> _waiting = [];
     private Thread? _thread;
     private bool _isStopping;
     private bool _hasNews;
 
     /// <summary>Adds a request; its ring is told when it is done.</summary>
-    /// <returns>False if too many wait.</returns>
-    public bool TryAdd(FuseRequest request)
+    /// <param name="request">The request.</param>
+    /// <param name="inode">The file.</param>
+    /// <param name="wanted">The lock.</param>
+    /// <returns>0; ENOLCK if too many wait; EDEADLK if who has the lock waits for who asks.</returns>
+    public int Add(FuseRequest request, Inode inode, in FuseLock wanted)
     {
         lock (_lock)
         {
             if (_waiting.Count >= Most || _isStopping)
-                return false;
+                return -Errnos.Enolck;
+            var waiter = new Waiter(request, inode, in wanted);
+            if (IsDeadlock(waiter))
+                return -Errnos.Edeadlk;
             if (_thread is null)
             {
                 var thread = new Thread(Run, 256 * 1024) { Name = "fs locks", IsBackground = true };
@@ -32,13 +40,13 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
                 }
                 catch (ErrnoException)
                 {
-                    return false;
+                    return -Errnos.Enolck;
                 }
                 _thread = thread;
             }
-            _waiting.Add(request);
+            _waiting.Add(waiter);
             Monitor.Pulse(_lock);
-            return true;
+            return 0;
         }
     }
 
@@ -57,13 +65,14 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
     /// <summary>The guest does not want the answer to a request any more: it ends with EINTR, if it waits here.</summary>
     public void Interrupt(ulong unique)
     {
-        FuseRequest? found;
+        FuseRequest found;
         lock (_lock)
         {
-            found = _waiting.Find(request => request.Header.Unique == unique);
-            if (found is null)
+            int index = _waiting.FindIndex(waiter => waiter.Request.Header.Unique == unique);
+            if (index < 0)
                 return;
-            _waiting.Remove(found);
+            found = _waiting[index].Request;
+            _waiting.RemoveAt(index);
         }
         found.Result = -Errnos.Eintr;
         found.Ring!.Done(found);
@@ -74,8 +83,8 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
     {
         lock (_lock)
         {
-            FuseRequest[] removed = [.. _waiting.Where(request => request.Ring == ring)];
-            _waiting.RemoveAll(request => request.Ring == ring);
+            FuseRequest[] removed = [.. _waiting.Select(waiter => waiter.Request).Where(request => request.Ring == ring)];
+            _waiting.RemoveAll(waiter => waiter.Request.Ring == ring);
             return removed;
         }
     }
@@ -86,7 +95,7 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
         FuseRequest[] all;
         lock (_lock)
         {
-            all = [.. _waiting];
+            all = [.. _waiting.Select(waiter => waiter.Request)];
             _waiting.Clear();
         }
         foreach (FuseRequest request in all)
@@ -139,7 +148,7 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
             {
                 if (i >= _waiting.Count)
                     return isAnyDone;
-                request = _waiting[i];
+                request = _waiting[i].Request;
                 // Under the lock: a request that is taken away meanwhile must not get its lock. No try waits.
                 long result = server.TryLockAgain(request);
                 if (result == -Errnos.Eagain)
@@ -150,5 +159,51 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
             request.Ring!.Done(request);
             isAnyDone = true;
         }
+    }
+    // Under the lock. Whether those who have the lock wait, for one another or at once, for who asks: none of them would ever go on (EDEADLK of fcntl(2)). Programs of the host's are not
+    // known here, nor are locks of whole files, for which the kernel does not look either.
+    private bool IsDeadlock(Waiter asker)
+    {
+        int steps = MostSteps;
+        var all = new HashSet<ulong>();
+        AddBlockers(asker, all, ref steps);
+        for (int before = 0; all.Count > before && steps > 0;)
+        {
+            if (all.Contains(asker.Owner))
+                return true;
+            before = all.Count;
+            foreach (Waiter waiter in _waiting)
+            {
+                if (all.Contains(waiter.Owner))
+                    AddBlockers(waiter, all, ref steps);
+            }
+        }
+        return false;
+    }
+
+    private static void AddBlockers(Waiter waiter, HashSet<ulong> blockers, ref int steps)
+    {
+        steps--;
+        if (waiter.IsOfRange)
+            waiter.Inode.Locks?.AddBlockers(waiter.Owner, in waiter.Range, blockers, ref steps);
+    }
+
+    private sealed class Waiter
+    {
+        public readonly RangeLockRequest Range;
+
+        public Waiter(FuseRequest request, Inode inode, in FuseLock wanted)
+        {
+            (Request, Inode, Owner) = (request, inode, wanted.Owner);
+            IsOfRange = (wanted.Flags & FuseLock.IsFlock) == 0 && FuseServer.IsRange(in wanted, out Range);
+        }
+
+        public FuseRequest Request { get; }
+
+        public Inode Inode { get; }
+
+        public ulong Owner { get; }
+
+        public bool IsOfRange { get; }
     }
 }

@@ -33,15 +33,18 @@ public class QemuFileSystemTests : PeerTest
                 fstest posix /share/posix || exit 1
                 fstest files /share/files 100 || exit 1
                 fstest random /share/random 10 42 || exit 1
-                mkdir /share/lower /share/upper /share/workdir
-                echo below > /share/lower/file
-                mkdir /share/lower/directory
-                mount -t overlay -o lowerdir=/share/lower,upperdir=/share/upper,workdir=/share/workdir overlay /merged || exit 1
-                echo above > /merged/file
-                rm -r /merged/directory
-                mkdir /merged/directory
-                echo "overlay=$(cat /merged/file)"
-                umount /merged
+                mkdir /share/lower /share/lower/kept /share/lower/replaced /share/upper /share/workdir
+                cd /share/lower
+                echo below | tee changed removed moved kept/file replaced/file > /dev/null
+                over() { mount -t overlay -o lowerdir=/share/lower,upperdir=/share/upper,workdir=/share/workdir overlay /merged; }
+                over || exit 1
+                cd /merged
+                echo above >> changed && rm removed && mv moved elsewhere && rm -r replaced && mkdir replaced && echo new > replaced/new && chmod 600 kept/file || exit 1
+                cd / && umount /merged && over || exit 1
+                cd /merged
+                echo "names=$(echo $(find . -type f | sort))"
+                echo "overlay=$(echo $(cat changed)), $(stat -c %a kept/file)"
+                cd / && umount /merged
                 umount /share
                 mount -t virtiofs work /share && echo "again=$(ls /share | wc -l)"
                 umount /share
@@ -54,10 +57,10 @@ public class QemuFileSystemTests : PeerTest
             "-kernel", run[2], "-initrd", run[4], "-append", "console=ttyS0 quiet panic=-1",
             "-chardev", $"socket,id=fs,path={SocketPath}", "-device", "vhost-user-fs-pci,chardev=fs,tag=work,num-request-queues=2");
         Assert.That(guest.WaitForEnd(s_limit), Is.Zero, guest.Text);
-        Assert.That(guest.Output, Does.Contain("posix=ok").And.Contain("operations=").And.Contain("again=6").And.Contain("overlay=above").And.Contain("tmpfile=linked")
+        Assert.That(guest.Output, Does.Contain("posix=ok").And.Contain("operations=").And.Contain("again=6").And.Contain("overlay=below above, 600").And.Contain("names=./changed ./elsewhere ./kept/file ./replaced/new").And.Contain("tmpfile=linked")
             .And.Contain("xattr=kept"), guest.Text);
         Assert.That(guest.Output, Does.Not.Contain("fstest:"), guest.Text);
-        Assert.That(File.ReadAllText(Path.Combine(shared, "upper", "file")), Is.EqualTo("above\n"));
-        Assert.That(File.ReadAllText(Path.Combine(shared, "lower", "file")), Is.EqualTo("below\n"));
+        Assert.That(File.ReadAllText(Path.Combine(shared, "upper", "changed")), Is.EqualTo("below\nabove\n"));
+        Assert.That(File.ReadAllText(Path.Combine(shared, "lower", "changed")), Is.EqualTo("below\n"));
     }
 }

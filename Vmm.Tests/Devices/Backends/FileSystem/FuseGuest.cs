@@ -15,6 +15,9 @@ internal sealed class FuseGuest : IDisposable
     /// <summary>All that a Linux client of today offers.</summary>
     public const ulong AllFlags = 0x7_7FFF_FFFF;
 
+    /// <summary>The process of the guest's that asks for locks.</summary>
+    public const uint LockProcess = 4711;
+
     private const int ReadOnlyFlag = 0, ReadWriteFlag = 2;
 
     public FuseGuest(string socket, ulong flags = AllFlags, ulong features = ulong.MaxValue)
@@ -143,7 +146,7 @@ internal sealed class FuseGuest : IDisposable
         Try(32, node, LockArguments(handle, owner, type, isFlock, start, end));
 
     public static byte[] LockArguments(ulong handle, ulong owner, uint type, bool isFlock = false, ulong start = 0, ulong end = long.MaxValue) =>
-        [.. Bytes(handle, owner, start, end), .. Bytes(type, 1U, isFlock ? 1U : 0U, 0U)];
+        [.. Bytes(handle, owner, start, end), .. Bytes(type, LockProcess, isFlock ? 1U : 0U, 0U)];
 
     /// <summary>Names in a directory with their nodes (0 where the entry has none), read in small pieces.</summary>
     public List<(string Name, ulong Node)> ListPlus(ulong node, uint piece = 1024)

@@ -66,6 +66,31 @@ public class FuseOpeningTests : FileSystemTest
         Assert.That(guest.Lock(node, second, owner: 77, type: 1), Is.EqualTo(-9), "EBADF: it is not open");
     }
 
+    // A program waits that cannot be killed, because Linux passes no signal on.
+    [Test]
+    public void Locks_ThatWouldWaitForEachOther_AreRefused()
+    {
+        const int deadlock = -35;
+        FuseGuest guest = Begin();
+        (ulong node, ulong handle) = guest.Create(FuseGuest.Root, "file");
+        PendingRequest Wait(ulong owner, ulong start, ulong end) => new(guest, 33, node, FuseGuest.LockArguments(handle, owner, 1, start: start, end: end));
+        for (ulong owner = 1; owner <= 3; owner++)
+            Assert.That(guest.Lock(node, handle, owner, type: 1, start: 10 * owner, end: 10 * owner + 9), Is.Zero);
+        PendingRequest first = Wait(1, 20, 21), second = Wait(2, 39, 50), other = Wait(4, 10, 10);
+        Assert.That(Wait(3, 19, 19).Await(), Is.EqualTo(deadlock), "1 waits for 2, and 2 for 3");
+        Assert.That(Wait(2, 0, 10).Await(), Is.EqualTo(deadlock), "1 waits for 2");
+        Assert.That(Wait(2, 0, 9).Await(), Is.Zero, "nobody has that");
+        Assert.That(guest.Lock(node, handle, owner: 2, type: 2, start: 20, end: 21), Is.Zero);
+        Assert.That(first.Await(), Is.Zero);
+        PendingRequest third = Wait(3, 18, 19);
+        Assert.That((second.HasEnded, other.HasEnded, third.HasEnded), Is.EqualTo((false, false, false)), "1 waits no more");
+        Assert.That(Wait(1, 22, 22).Await(), Is.EqualTo(deadlock), "2 has the rest of its range, and waits for 3");
+        Assert.That(guest.Lock(node, handle, owner: 1, type: 2), Is.Zero);
+        Assert.That((other.Await(), third.Await()), Is.EqualTo((0, 0)));
+        Assert.That(guest.Lock(node, handle, owner: 3, type: 2), Is.Zero);
+        Assert.That(second.Await(), Is.Zero);
+    }
+
     [Test]
     public void Locks_OfAGuestThatIsGone_AreGone()
     {

@@ -1,0 +1,176 @@
+using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.FileSystem;
+
+namespace Vmm.Devices.Backends.FileSystem;
+
+/// <summary>The guest's locks of ranges of one file. Each owner of locks has an opening of the file on the host, to which its locks belong there. Which ranges they are is noted here, too, because the
+/// host's kernel tells of no deadlock between openings. Thread-safe.</summary>
+internal sealed class RangeLocks
+{
+    private const int MostRanges = 4096;    // of an owner: a guest is not to fill the host's memory with them
+
+    private readonly Lock _lock = new();
+    private readonly Dictionary<ulong, Owner> _owners = [];
+
+    /// <summary>Whether an owner has an opening.</summary>
+    public bool Has(ulong owner)
+    {
+        lock (_lock)
+            return _owners.ContainsKey(owner);
+    }
+
+    /// <summary>Gives an owner an opening, which is closed if it has one already.</summary>
+    public void Add(ulong owner, FileDescriptor file)
+    {
+        lock (_lock)
+        {
+            if (!_owners.TryAdd(owner, new Owner(file)))
+                file.Dispose();
+        }
+    }
+
+    /// <summary>Closes an owner's opening: its locks are gone.</summary>
+    /// <returns>Whether there was one.</returns>
+    public bool Remove(ulong owner)
+    {
+        lock (_lock)
+        {
+            if (!_owners.Remove(owner, out Owner? removed))
+                return false;
+            removed.File.Dispose();
+            return true;
+        }
+    }
+
+    /// <summary>Closes all openings.</summary>
+    public void Clear()
+    {
+        lock (_lock)
+        {
+            foreach (Owner owner in _owners.Values)
+                owner.File.Dispose();
+            _owners.Clear();
+        }
+    }
+
+    /// <summary>Asks the host for a lock that keeps an owner from a range.</summary>
+    /// <param name="owner">Who wants the range.</param>
+    /// <param name="range">The range; then the lock, or one of type <see cref="OpenFileIo.Unlock"/> if there is none.</param>
+    /// <param name="process">The guest's process that has it; 0 for a program of the host's, whose number says nothing in the guest.</param>
+    /// <returns>0, or a negated error number.</returns>
+    public int Get(ulong owner, ref RangeLockRequest range, out uint process)
+    {
+        process = 0;
+        lock (_lock)
+        {
+            if (!_owners.TryGetValue(owner, out Owner? asker))
+                return -Errnos.Ebadf;
+            using HeldDescriptor file = asker.File.Hold();
+            int error = OpenFileIo.GetLock(in file, ref range);
+            if (error < 0 || range.Type == OpenFileIo.Unlock)
+                return error;
+            LockedRange found = LockedRange.Of(in range);
+            foreach ((ulong other, Owner holder) in _owners)
+            {
+                if (other != owner && holder.Held.Contains(found))
+                    process = holder.Process;
+            }
+            return 0;
+        }
+    }
+
+    /// <summary>Takes or gives up a range, which an owner without an opening does not have. Does not wait.</summary>
+    /// <param name="owner">Whose.</param>
+    /// <param name="process">The guest's process that asks.</param>
+    /// <param name="range">The range.</param>
+    /// <returns>0, or a negated error number.</returns>
+    public int Set(ulong owner, uint process, in RangeLockRequest range)
+    {
+        lock (_lock)
+        {
+            if (!_owners.TryGetValue(owner, out Owner? setter))
+                return range.Type == OpenFileIo.Unlock ? 0 : -Errnos.Ebadf;
+            if (range.Type != OpenFileIo.Unlock && setter.Held.Count >= MostRanges)
+                return -Errnos.Enolck;
+            using HeldDescriptor file = setter.File.Hold();
+            int error = OpenFileIo.SetLock(in file, in range);
+            if (error < 0)
+                return error;
+            setter.Process = process;
+            Note(setter.Held, in range);
+            return 0;
+        }
+    }
+
+    /// <summary>Adds to <paramref name="blockers"/> whoever keeps <paramref name="owner"/> from a range, if it is not among them.</summary>
+    /// <param name="owner">Who wants the range.</param>
+    /// <param name="range">The range.</param>
+    /// <param name="blockers">Those that are known so far.</param>
+    /// <param name="steps">How many locks may still be looked at.</param>
+    public void AddBlockers(ulong owner, in RangeLockRequest range, HashSet<ulong> blockers, ref int steps)
+    {
+        LockedRange wanted = LockedRange.Of(in range);
+        lock (_lock)
+        {
+            foreach ((ulong other, Owner holder) in _owners)
+            {
+                if (other == owner || blockers.Contains(other))
+                    continue;
+                foreach (LockedRange held in holder.Held)
+                {
+                    if (--steps <= 0)
+                        return;
+                    if (held.Touches(in wanted, distance: 0) && (held.IsExclusive || wanted.IsExclusive))
+                    {
+                        blockers.Add(other);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    // As the kernel does it: what an owner had of the range is something else now, and neighbours of one kind are one.
+    private static void Note(List<LockedRange> held, ref readonly RangeLockRequest range)
+    {
+        LockedRange added = LockedRange.Of(in range);
+        bool isUnlock = range.Type == OpenFileIo.Unlock;
+        for (int i = held.Count - 1; i >= 0; i--)
+        {
+            LockedRange each = held[i];
+            if (!isUnlock && each.IsExclusive == added.IsExclusive && each.Touches(in added, distance: 1))
+            {
+                added = added with { Start = Math.Min(added.Start, each.Start), End = Math.Max(added.End, each.End) };
+                held.RemoveAt(i);
+            }
+            else if (each.Touches(in added, distance: 0))
+            {
+                held.RemoveAt(i);
+                if (each.Start < added.Start)
+                    held.Add(each with { End = added.Start - 1 });
+                if (each.End > added.End)
+                    held.Add(each with { Start = added.End + 1 });
+            }
+        }
+        if (!isUnlock)
+            held.Add(added);
+    }
+
+    private sealed class Owner(FileDescriptor file)
+    {
+        public FileDescriptor File { get; } = file;
+
+        public List<LockedRange> Held { get; } = [];
+
+        public uint Process { get; set; }
+    }
+
+    // From the first byte to the last.
+    private readonly record struct LockedRange(long Start, long End, bool IsExclusive)
+    {
+        public static LockedRange Of(in RangeLockRequest range) =>
+            new(range.Start, range.Length == 0 ? long.MaxValue : range.Start + (range.Length - 1), range.Type == OpenFileIo.WriteLock);
+
+        public bool Touches(in LockedRange other, long distance) => Start - distance <= other.End && other.Start - distance <= End;
+    }
+}
