@@ -9,6 +9,7 @@
  * vCPUs. */
 #define _GNU_SOURCE
 #include "bench.h"
+#include <dirent.h>
 #include <linux/aio_abi.h>
 #include <sys/io.h>
 #include <sys/mount.h>
@@ -213,15 +214,42 @@ static void for_each_file(const char *what, void (*action)(const char *name))
     end();
 }
 
-static void measure_metadata(void)
+/* Reads the directory and looks at each file, as git status does. */
+static void list_files(void)
+{
+    begin("list");
+    DIR *directory = opendir("/mnt");
+    double start = now();
+
+    if (!directory)
+        fail("opendir");
+    for (struct dirent *entry; (entry = readdir(directory)); start = now()) {
+        struct stat status;
+
+        if (fstatat(dirfd(directory), entry->d_name, &status, AT_SYMLINK_NOFOLLOW))
+            fail(entry->d_name);
+        add(start);
+    }
+    closedir(directory);
+    end();
+}
+
+static void forget(void) /* or the guest would know the answers already */
 {
     int fd = open("/proc/sys/vm/drop_caches", O_WRONLY);
 
-    for_each_file("create", create_file);
-    if (write(fd, "2", 1) != 1) /* or the guest would know the answers already */
+    if (write(fd, "2", 1) != 1)
         fail("drop_caches");
     close(fd);
+}
+
+static void measure_metadata(void)
+{
+    for_each_file("create", create_file);
+    forget();
     for_each_file("stat", stat_file);
+    forget();
+    list_files();
     for_each_file("unlink", unlink_file);
 }
 
