@@ -114,6 +114,8 @@ internal sealed class RangeLocks
         {
             foreach ((ulong other, Owner holder) in _owners)
             {
+                if (--steps <= 0)
+                    return;
                 if (other == owner || blockers.Contains(other))
                     continue;
                 foreach (LockedRange held in holder.Held)
