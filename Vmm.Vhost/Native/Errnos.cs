@@ -32,6 +32,9 @@ public static class Errnos
     /// <summary>Permission denied.</summary>
     public const int Eacces = 13;
 
+    /// <summary>Bad address.</summary>
+    public const int Efault = 14;
+
     /// <summary>Device or resource busy.</summary>
     public const int Ebusy = 16;
 

@@ -31,6 +31,14 @@ public static unsafe class ThreadSignal
         _ = LibC.sigtimedwait(&set, null, &now);   // EAGAIN: there was none
     }
 
+    /// <summary>Waits until the signal is sent to the calling thread, which takes it off, or for <paramref name="milliseconds"/>, 1 to 999.</summary>
+    public static void Wait(int milliseconds)
+    {
+        sigset_t set = Set();
+        var time = new timespec { tv_nsec = milliseconds * 1_000_000 };
+        _ = LibC.sigtimedwait(&set, null, &time);   // EAGAIN: the time is over
+    }
+
     private static sigset_t Set()
     {
         sigset_t set;

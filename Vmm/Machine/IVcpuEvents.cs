@@ -11,6 +11,9 @@ internal interface IVcpuEvents
     /// <summary>KVM reports an event of the whole machine; the thread ends.</summary>
     void SystemEvent(KvmSystemEvent systemEvent);
 
+    /// <summary>The vCPU touches a part of a file that is not there any more; its thread tries again until it is.</summary>
+    void Waits(int index);
+
     /// <summary>The vCPU cannot go on; its thread ends.</summary>
     void Failed(Exception reason);
 }

@@ -62,7 +62,7 @@ internal sealed class PowerCycle : IDisposable
             for (int i = 0; i < config.Cpus; i++)
             {
                 KvmVcpu vcpu = i == 0 ? boot : vm.CreateVcpu(i);
-                cycle._vcpus.Add(new VcpuThread(i, vcpu, platform.Ports, platform.Mmio, events, confineVcpu));
+                cycle._vcpus.Add(new VcpuThread(i, vcpu, platform.Ports, platform.Mmio, events, confineVcpu) { SeesFiles = slots.HasSharedMemory });
                 CpuTopology.SetApicId(cpuid, (uint)i);
                 vcpu.SetCpuid(cpuid);
                 CpuState.Initialize(vcpu, CpuTopology.NeedsX2Apic(config.Cpus));

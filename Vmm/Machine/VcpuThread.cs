@@ -44,6 +44,9 @@ internal sealed class VcpuThread : IDisposable
     /// <summary>Its number, which is its local APIC id.</summary>
     public int Index { get; }
 
+    /// <summary>Whether files are mapped into the guest's memory (DAX): parts of them may be gone at any time.</summary>
+    public bool SeesFiles { get; init; }
+
     /// <summary>The processor time used so far, in nanoseconds.</summary>
     public long CpuTime => NativeThread.CpuTime(_threadId);
 
@@ -140,6 +143,11 @@ internal sealed class VcpuThread : IDisposable
         int result = _vcpu.Run();
         if (result < 0)
         {
+            if (result == -Errnos.Efault && SeesFiles)
+            {
+                WaitForMemory();
+                return;
+            }
             if (-result is not (Errnos.Eintr or Errnos.Eagain))
                 throw Failure($"cannot run: {new ErrnoException("ioctl(KVM_RUN)", -result).Message}");
             // Whoever stops the whole process (SIGSTOP) interrupts KVM_RUN, and sets no flag for it: this thread is the first to know.
@@ -174,6 +182,16 @@ internal sealed class VcpuThread : IDisposable
             default:
                 throw Failure($"left the guest with {VcpuReport.Reason(in exit)}");
         }
+    }
+
+    // The guest has touched a page behind the end of a file that the host has made shorter (or one that it may only read, or none at all). KVM does not say which page, so nothing can be put there, and there is no exception that tells
+    // the guest's kernel of it. The vCPU tries again, as KVM itself does for a guest with asynchronous page faults. Interrupts arrive meanwhile: a guest whose program waits so goes on with
+    // its others, and can kill it.
+    private void WaitForMemory()
+    {
+        _events.Waits(Index);
+        ThreadSignal.Wait(milliseconds: 1);
+        Interrupted();
     }
 
     private VmmException Failure(string what) => new($"vCPU {Index} {what}") { Details = VcpuReport.Registers(_vcpu) };

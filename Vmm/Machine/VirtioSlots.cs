@@ -87,6 +87,9 @@ internal sealed class VirtioSlots : IDisposable
     /// <see cref="VirtioDevice.MayWrite"/>.</summary>
     public bool MayWriteToMemory => _transports.Exists(transport => transport.MayWriteToMemory);
 
+    /// <summary>Whether a device has shared memory, in which the guest sees files of the host's.</summary>
+    public bool HasSharedMemory => _transports.Exists(transport => transport.SharedMemory.Count > 0);
+
     /// <summary>Resets all devices at the same time: back-ends that do not stop hold up the guest's restart once, and not one after another.</summary>
     public void Reset() => AtOnce.Do(_transports, transport => transport.Reset());
 

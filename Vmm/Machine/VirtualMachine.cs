@@ -34,6 +34,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     private readonly CancellationTokenSource _ending = new();   // the run ends by a signal: nobody waits for back-ends, or for memory, any more
     private readonly ShutdownTimer _shutdown;
     private bool _warnedOfTripleFault;
+    private int _warnedOfMissingFile;
     private bool _isHeld;   // no vCPU will run any more
     private int _isSuspending;
 
@@ -200,6 +201,17 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         s_log.Log(_warnedOfTripleFault ? LogLevel.Info : LogLevel.Warn, "vCPU {Index} shut down by a triple fault at {Place}: the guest resets", index, place);
         _warnedOfTripleFault = true;
         EndByGuest(new MachineEnd(MachineEndKind.Reset));
+    }
+
+    /// <inheritdoc/>
+    public void Waits(int index)
+    {
+        // On one vCPU after another, and as often as somebody changes the file: the first one is told.
+        if (Interlocked.Exchange(ref _warnedOfMissingFile, 1) == 0)
+        {
+            s_log.Warn("vCPU {Index} waits: the guest touches a part of a file (dax=on) that the host has cut off, or that it may not write to, or where no file is. It goes on when the file is as long as before; a program of the guest's that waits so can be killed there",
+                index);
+        }
     }
 
     /// <inheritdoc/>

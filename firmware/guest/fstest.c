@@ -1,11 +1,14 @@
 // Works a file system, in one process: starting programs takes too long in the emulated KVM host.
 //   fstest files DIR COUNT            creates files, lists them, reads them back, renames and removes them
 //   fstest posix DIR                  what programs expect of a file system beyond reading and writing
+//   fstest cut FILE SECONDS           works a mapped file of 4 MiB that the host makes shorter and longer all the time; then one that it has cut off
 //   fstest random FILE SECONDS SEED   random operations on one file, each compared with what they must give (as fsx does)
 // Prints NAME=VALUE lines, and ends with status 1 and a message at the first thing that is not as it should be.
 #include "check.h"
 #include <dirent.h>
 #include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -464,6 +467,61 @@ static void posix(const char *root)
     printf("posix=ok\n");
 }
 
+static sigjmp_buf lost;
+
+static void on_bus_error(int signal)
+{
+    (void)signal;
+    siglongjmp(lost, 1);
+}
+
+static void cut(const char *path, int seconds)
+{
+    const size_t length = 4 << 20;
+    static long touched, errors, reads; // static: what a longjmp comes back to is in memory
+    char byte, line[16];
+    int fd = open(path, O_RDWR);
+    CHECK(fd >= 0);
+    volatile char *mapped = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CHECK(mapped != MAP_FAILED);
+    signal(SIGBUS, on_bus_error);
+    state = 42;
+    printf("cut it now and then\n");
+    for (double end = now() + seconds; now() < end;) {
+        size_t at = below(length);
+        if (sigsetjmp(lost, 1) == 0) {
+            mapped[at]++;
+            touched++;
+        } else {
+            errors++; // the guest's kernel knows that the file is shorter
+        }
+        if (below(4) == 0)
+            reads += pread(fd, &byte, 1, at) == 1;
+    }
+    printf("touched=%ld\nerrors=%ld\nreads=%ld\n", touched, errors, reads);
+
+    // What is gone for good is waited for, by a process that can be killed.
+    struct stat status;
+    printf("make it long\n");
+    do
+        CHECK(fstat(fd, &status) == 0);
+    while ((size_t)status.st_size < length && usleep(100000) == 0);
+    for (size_t at = 0; at < length; at += 4096)
+        byte = mapped[at];
+    printf("cut it for good\n");
+    CHECK(fgets(line, sizeof(line), stdin));
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        byte = mapped[length - 1];
+        _exit(0);
+    }
+    sleep(2);
+    int result;
+    CHECK(kill(child, SIGKILL) == 0 && waitpid(child, &result, 0) == child);
+    printf("ended=%d\n", WIFSIGNALED(result) ? WTERMSIG(result) : -1);
+}
+
 int main(int count, char **arguments)
 {
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -473,8 +531,10 @@ int main(int count, char **arguments)
         random_operations(arguments[2], atoi(arguments[3]), strtoull(arguments[4], NULL, 0));
     else if (count == 3 && strcmp(arguments[1], "posix") == 0)
         posix(arguments[2]);
+    else if (count == 4 && strcmp(arguments[1], "cut") == 0)
+        cut(arguments[2], atoi(arguments[3]));
     else {
-        fprintf(stderr, "usage: fstest files DIR COUNT | posix DIR | random FILE SECONDS SEED\n");
+        fprintf(stderr, "usage: fstest files DIR COUNT | posix DIR | cut FILE SECONDS | random FILE SECONDS SEED\n");
         return 2;
     }
     return 0;

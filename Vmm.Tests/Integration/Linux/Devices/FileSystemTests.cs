@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Globalization;
 using NUnit.Framework;
 
@@ -117,6 +118,46 @@ public class FileSystemTests : DeviceTest
         Assert.That(ValueOf(result, "read"), Is.EqualTo(ValueOf(result, "written")));
         Assert.That(File.ReadAllText(Path.Combine(_share, "guest")), Is.EqualTo("guest\n"));
         Assert.That(result.Errors, Is.Empty);
+    }
+
+    // KVM cannot have a page behind the end of a file. The guest does not know of the new end.
+    [Test]
+    public void Source_DaxFilesThatTheHostCutsOff_EndNobody()
+    {
+        const int length = 4 << 20;
+        VmmProcess process = Boot(GuestWith(
+            $"""
+            mkdir /share
+            mount -t virtiofs -o dax=always work /share || exit 1
+            fstest cut /share/file {(IsFull ? 60 : 5)} || exit 1
+            """,
+            "--fs", $"tag=work,source={_share},dax=on"));
+        using FileStream file = File.Create(Path.Combine(_share, "file"));
+        file.SetLength(length);
+        process.WaitForOutput("cut it now and then");
+        int cuts = 0;
+        var random = new Random(3);
+        var time = Stopwatch.StartNew();
+        while (!process.Output.Contains("make it long", StringComparison.Ordinal) && !process.EndsWithin(TimeSpan.Zero) && time.Elapsed < s_deadline)
+        {
+            file.SetLength(random.Next(2) * 4096 * random.Next(length / 4096));
+            Thread.Sleep(random.Next(3));
+            file.SetLength(length);
+            Thread.Sleep(random.Next(20));
+            cuts++;
+        }
+        process.WaitForOutput("cut it for good");
+        file.SetLength(0);
+        process.Send("go\n"u8);
+        VmmResult result = process.WaitForEnd(s_deadline);
+        TestContext.Out.WriteLine($"{cuts} times cut\n{result.Output}\n{result.Errors}");
+
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(result.Output, Does.Contain(LinuxGuest.Ended(0)), result.Summary);
+        Assert.That(long.Parse(ValueOf(result, "touched"), CultureInfo.InvariantCulture), Is.GreaterThan(100));
+        Assert.That(ValueOf(result, "ended"), Is.EqualTo("9"));
+        // KVM tells of what the guest's kernel touches; what its programs do it may keep to itself (asynchronous page faults).
+        Assert.That(result.Errors, Is.Empty.Or.Contains("a part of a file (dax=on) that the host has cut off"));
     }
 
     [Test]
