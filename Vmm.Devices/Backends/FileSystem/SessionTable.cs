@@ -74,8 +74,13 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
         {
             Head.IsReady = 0;
             Span<byte> slots = memory()[HeaderRoom..];
-            // A process before this one may have used any.
-            int count = Head.Magic == Magic ? (int)Math.Min(Head.MostUsed, (uint)Slots) : Slots;
+            // New memory is zero, and takes room only where it is written; in other memory a process before this one may have used any.
+            int count = Head.Magic switch
+            {
+                0 => 0,
+                Magic => (int)Math.Min(Head.MostUsed, (uint)Slots),
+                _ => Slots,
+            };
             for (int i = 0; i < count; i++)
                 MemoryMarshal.AsRef<Slot>(slots[(i * SlotSize)..]).Kind = SlotKind.Free;
             Head = new Header { Magic = Magic };

@@ -1,9 +1,11 @@
+using System.Globalization;
 using System.Runtime.InteropServices;
 using NUnit.Framework;
 using Tmds.Linux;
 using Vmm.Devices.Backends.FileSystem;
 using Vmm.Tests.Fakes;
 using Vmm.Tests.Integration;
+using Vmm.Tests.Integration.Linux.Devices;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Backend;
 using Vmm.Vhost.User.Protocol;
@@ -174,6 +176,8 @@ public class FileSystemStateTests : FileSystemTest
             Assert.That(first.Ask(VhostUserRequest.SetInflightFd, payload, log), Is.Zero);
             ulong node = U64(server.Demand(1, FuseGuest.Root, Name("file")), 0);
             ulong handle = U64(server.Demand(14, node, Bytes(2U, 0U)), 0);
+            string blocks = HostCommand.Run("stat", "-L", "-c", "%b", $"/proc/{Environment.ProcessId}/fd/{log.Number}");
+            Assert.That(int.Parse(blocks, CultureInfo.InvariantCulture) * 512, Is.LessThan(1 << 20), "what is not used takes no room");
             first.Leave();
             Assert.That(server.Fuse.Count, Is.EqualTo((1, 0, 0)), "nothing but the directory");
             Assert.That(server.Try(3, node, Bytes(0UL, 0UL)), Is.EqualTo(-Eio), "there is no session");
