@@ -108,7 +108,7 @@ public sealed class DisposeTests
     // What throws after the disposal, of those types that are no descriptors themselves: ClosedDescriptorTests has the descriptors.
     private static readonly Dictionary<Type, Action<IDisposable>[]> s_uses = new()
     {
-        [typeof(EventLoop)] = [one => ((EventLoop)one).Add(s_memory.File, () => { })],
+        [typeof(EventLoop)] = [one => ((EventLoop)one).Add(s_memory!.File, () => { })],
         [typeof(MappedFile)] = [one => _ = ((MappedFile)one).Bytes.Length, one => ((MappedFile)one).OpenStream(0, 1)],
         [typeof(MemoryMapping)] = [one => ((MemoryMapping)one).Populate(0, 4096), one => ((MemoryMapping)one).Discard()],
         [typeof(NativeBuffer)] = [one => _ = ((NativeBuffer)one).Address, one => _ = ((NativeBuffer)one).AsSpan<byte>().Length],
@@ -135,9 +135,9 @@ public sealed class DisposeTests
         [typeof(VhostUserServer)] = [one => ((VhostUserServer)one).Start(), one => ((VhostUserServer)one).Run()],
         [typeof(VhostUserFrontend)] =
         [
-            one => ((VhostUserFrontend)one).SetFeatures(VirtioFeatures.Version1), one => ((VhostUserFrontend)one).SetMemory(s_memory),
+            one => ((VhostUserFrontend)one).SetFeatures(VirtioFeatures.Version1), one => ((VhostUserFrontend)one).SetMemory(s_memory!),
             one => ((VhostUserFrontend)one).SetStatus(0), one => ((VhostUserFrontend)one).Start([]), one => ((VhostUserFrontend)one).Stop(0),
-            one => ((VhostUserFrontend)one).StopAll(), one => ((VhostUserFrontend)one).Reset(), one => ((VhostUserFrontend)one).MayWrite(s_memory),
+            one => ((VhostUserFrontend)one).StopAll(), one => ((VhostUserFrontend)one).Reset(), one => ((VhostUserFrontend)one).MayWrite(s_memory!),
             one => ((VhostUserFrontend)one).SetRingEnabled(0, false), one => ((VhostUserFrontend)one).ReadConfig(new byte[8]),
             one => ((VhostUserFrontend)one).WriteConfig(0, [1]),
         ],
