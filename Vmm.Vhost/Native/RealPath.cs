@@ -15,7 +15,7 @@ public static unsafe partial class RealPath
         fixed (byte* name = FileDescriptor.NullTerminated(path))
         {
             // SAFETY: the name is null-terminated and pinned; the function writes at most PATH_MAX bytes, with a null at the end.
-            return Resolve(name, result) is null ? null : Marshal.PtrToStringUTF8((nint)result);
+            return Resolve(name, result) == null ? null : Marshal.PtrToStringUTF8((nint)result);
         }
     }
 
