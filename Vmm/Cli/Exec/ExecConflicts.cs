@@ -11,7 +11,7 @@ internal static class ExecConflicts
     private static readonly (string Option, Func<ExecOptions, bool> IsGiven)[] s_ofGuest =
     [
         ("--kernel", options => options.Kernel is not null), ("--modules", options => options.Modules is not null), ("--cmdline", options => options.CommandLine is not null),
-        ("--root", options => options.Root is not null), ("--rw", options => options.ReadWrite), ("--overlay", options => options.Overlay is not null),
+        ("--root", options => options.Root is not null), ("--rw", options => options.ReadWrite), ("--allow-setuid", options => options.AllowSetuid), ("--overlay", options => options.Overlay is not null),
         (BindOption.Name, options => options.Bind is not null), (BindOption.ReadOnlyName, options => options.BindReadOnly is not null),
         (ExecNetwork.PortOption, options => options.Port is not null), ("--dmesg", options => options.Dmesg is not null), ("--name", options => options.Name is not null),
         ("--matrix", options => options.Matrix), ("--only", options => options.Only is not null), ("--report", options => options.Report is not null),
