@@ -8,14 +8,14 @@ public static unsafe partial class RealPath
     private const int MaxPath = 4096;   // PATH_MAX, with the null byte (linux/limits.h)
 
     /// <summary>The absolute path of what <paramref name="path"/> leads to, without symbolic links, "." and ".." in it (realpath(3)).</summary>
-    /// <returns>Null if nothing is there, or this process may not look.</returns>
+    /// <returns>The path, as <see cref="ByteText"/>; null if nothing is there, or this process may not look.</returns>
     public static string? TryResolve(string path)
     {
         byte* result = stackalloc byte[MaxPath];
         fixed (byte* name = FileDescriptor.NullTerminated(path))
         {
             // SAFETY: the name is null-terminated and pinned; the function writes at most PATH_MAX bytes, with a null at the end.
-            return Resolve(name, result) == null ? null : Marshal.PtrToStringUTF8((nint)result);
+            return Resolve(name, result) is null ? null : ByteText.Decode(MemoryMarshal.CreateReadOnlySpanFromNullTerminated(result));
         }
     }
 

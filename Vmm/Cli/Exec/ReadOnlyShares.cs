@@ -1,5 +1,4 @@
 using Vmm.Vhost.Native;
-using Vmm.Vhost.Native.FileSystem;
 
 namespace Vmm.Cli.Exec;
 
@@ -11,15 +10,14 @@ internal static class ReadOnlyShares
     /// <param name="writable">Those that it may write to, with the option that says so.</param>
     /// <param name="readOnly">Those that it may only read.</param>
     /// <exception cref="UsageException">One of these is one of those or lies in it, links resolved.</exception>
-    /// <exception cref="ErrnoException">A directory cannot be opened.</exception>
     public static void Check(IReadOnlyList<(string Option, string Path)> writable, IReadOnlyList<(string Option, string Path)> readOnly)
     {
         if (writable.Count == 0 || readOnly.Count == 0)
             return;
-        (string Option, string Path)[] places = [.. writable.Select(share => (share.Option, RealPath(share.Path)))];
+        (string Option, string Path)[] places = [.. writable.Select(share => (share.Option, Real(share.Path)))];
         foreach ((string option, string path) in readOnly)
         {
-            string real = RealPath(path);
+            string real = Real(path);
             foreach ((string other, string place) in places)
             {
                 if (BindOption.IsIn(real, place))
@@ -28,9 +26,6 @@ internal static class ReadOnlyShares
         }
     }
 
-    private static string RealPath(string path)
-    {
-        using FileDescriptor directory = FileTree.OpenDirectory(path);
-        return new FileInfo($"/proc/self/fd/{directory.Number}").LinkTarget ?? Path.GetFullPath(path);
-    }
+    // One that is not there, or may not be looked for, is told of by who opens it.
+    private static string Real(string path) => RealPath.TryResolve(path) ?? Path.GetFullPath(path);
 }
