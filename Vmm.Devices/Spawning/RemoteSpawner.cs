@@ -9,7 +9,6 @@ public sealed class RemoteSpawner : ISpawner
 {
     private const int Patience = 30_000;        // milliseconds for an answer: programs may take some time to load, and 2 s to be killed
     private const int EndPatience = 5000;       // milliseconds until it has removed all
-    private const int MaxUnanswered = 4;        // requests: one that is held up is not given without end what it then does all at once
 
     private static readonly BoundedLog s_log = new("Vmm.Devices.Spawning");
 
@@ -20,7 +19,7 @@ public sealed class RemoteSpawner : ISpawner
     private readonly Dictionary<string, int> _paths = [];
     private int _slots;
     private int _asked;         // the number of the last request
-    private int _answered;      // that of the last answer
+    private int _answered;      // that of the last one that was answered
     private bool _isDisposed;
 
     /// <summary>Starts the process.</summary>
@@ -155,29 +154,32 @@ public sealed class RemoteSpawner : ISpawner
         }
     }
 
-    // Sends a request and waits for its answer. Those of earlier requests, which came too late, are dropped with their descriptors.
+    // Sends a request and waits for its answer. An answer that came too late is dropped with its descriptors, and until it has come nothing more is asked: a
+    // spawner that is held up would do all of it at once later. Nobody waits for it twice.
     private SpawnerMessage Exchange(SpawnerRequest request, int number, string text)
     {
-        long end = Environment.TickCount64 + _patience;
-        bool isSent = false;
-        for (int dropped = 0; dropped <= MaxUnanswered; dropped++)
+        if (_answered != _asked)
+            Receive(0).Descriptors.ForEach(descriptor => descriptor.Dispose());
+        Send(request, number, text);
+        return Receive(_patience);
+    }
+
+    private SpawnerMessage Receive(int patience)
+    {
+        if (!_channel.TryReceive(out SpawnerMessage answer, patience))
         {
-            if (!isSent && _asked - _answered < MaxUnanswered)
-            {
-                Send(request, number, text);
-                isSent = true;
-            }
-            if (!_channel.TryReceive(out SpawnerMessage answer, (int)Math.Max(end - Environment.TickCount64, 0)))
-                break;
-            _answered = answer.Sequence;
-            if (isSent && answer.Sequence == _asked)
-                return answer;
-            answer.Descriptors.ForEach(descriptor => descriptor.Dispose());
+            throw _channel.HasEnded
+                ? Gone()
+                : ErrnoException.FromElsewhere(
+                    $"the process that starts daemons and connects to sockets has not answered within {_patience / 1000.0:0.###} s", Errnos.Etimedout);
         }
-        throw _channel.HasEnded
-            ? Gone()
-            : ErrnoException.FromElsewhere(
-                $"the process that starts daemons and connects to sockets has not answered within {_patience / 1000.0:0.###} s", Errnos.Etimedout);
+        if (answer.Sequence == _asked)
+        {
+            _answered = _asked;
+            return answer;
+        }
+        answer.Descriptors.ForEach(descriptor => descriptor.Dispose());
+        throw new ErrnoException($"the process that starts daemons answers request {answer.Sequence}, not {_asked}", Errnos.Eproto);
     }
 
     private void Send(SpawnerRequest request, int number, string text)

@@ -30,7 +30,9 @@ public sealed class SpawnerServer : IDisposable
             }
             catch (ErrnoException e)
             {
-                TryRefuse(request.Sequence, e.Errno, e.Message);
+                // A request without an answer is the end: the other side would wait for it.
+                if (!TryRefuse(request.Sequence, e.Errno, e.Message))
+                    return;
             }
         }
     }
@@ -81,8 +83,7 @@ public sealed class SpawnerServer : IDisposable
                 Connect(sequence, _paths[number]);
                 break;
             default:
-                TryRefuse(sequence, Errnos.Eperm, $"request {request.Kind} for {number} is refused");
-                break;
+                throw ErrnoException.FromElsewhere($"request {request.Kind} for {number} is refused", Errnos.Eperm);
         }
     }
 
@@ -106,15 +107,16 @@ public sealed class SpawnerServer : IDisposable
         }
     }
 
-    // To one that is gone nothing has to be said: that is seen next.
-    private void TryRefuse(int sequence, int errno, string message)
+    private bool TryRefuse(int sequence, int errno, string message)
     {
         try
         {
             _channel.Send(sequence, errno, 0, message);
+            return true;
         }
         catch (ErrnoException)
         {
+            return false;
         }
     }
 

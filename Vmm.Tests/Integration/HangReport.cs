@@ -71,7 +71,7 @@ internal static class HangReport
     }
 
     // Those that are named by a number, in its order.
-    private static IEnumerable<string> Entries(string directory, int limit)
+    private static string[] Entries(string directory, int limit)
     {
         try
         {

@@ -302,17 +302,6 @@ public sealed class BackendRingTests : IDisposable
         Assert.That(other.Drain(), Is.Not.Zero);
     }
 
-    // The kick before may have gone to the old one, and nobody has seen it.
-    [Test]
-    public void SetVringKick_RingRuns_IsLookedAtWithoutAKick()
-    {
-        using FrontEndRing ring = _frontEnd.Start();
-        using var other = new EventFd();
-        ring.Add([1], 1, kick: false);
-        Assert.That(_frontEnd.Ask(Request.SetVringKick, 0UL, other), Is.Zero);
-        Assert.That(ring.Take().Bytes, Is.EqualTo(new byte[] { 2 }));
-    }
-
     [Test]
     public void SetVringKick_RingRuns_TheNewOneKicks()
     {

@@ -535,7 +535,7 @@ public class ReconnectTests
         _fixture.WaitFor($"lost --test: {_fixture.Path}: has 1 queues");
     }
 
-    // With a message before the rings, of a ring, and the last, when others may run already.
+    // With a message before the rings, of a ring, and that which has it run.
     [TestCase(VhostUserRequest.GetConfig)]
     [TestCase(VhostUserRequest.SetVringAddr)]
     [TestCase(VhostUserRequest.SetVringEnable)]
@@ -552,6 +552,7 @@ public class ReconnectTests
             _fixture.WaitFor("restored");
             Assert.That(backend.Connections, Is.EqualTo(5));
             Assert.That(backend.InflightMark, Is.EqualTo(mark), "the same memory");
+            Assert.That(_fixture.Frontend.MayWrite(_fixture.Memory), Is.False, "no ring ran where it was refused");
             Assert.That(_fixture.Told.Any(told => told.StartsWith("lost", StringComparison.Ordinal)), Is.False);
             _fixture.Dispose();
         }

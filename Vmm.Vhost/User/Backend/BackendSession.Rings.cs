@@ -102,16 +102,10 @@ internal sealed partial class BackendSession
         RingSetup ring = RingOf(message, out EventFd? kick);
         ring.SetKick(kick);
         ring.IsStarted = true;
-        if (ring.Runner is not RingRunner runner)
-        {
+        if (ring.Runner is RingRunner runner)
+            ring.Loop!.Invoke(() => runner.IsPolled = IsPolled(ring));
+        else
             TryStart(ring);
-            return;
-        }
-        ring.Loop!.Invoke(() =>
-        {
-            runner.IsPolled = IsPolled(ring);
-            runner.Kicked();    // nobody may have seen a kick of the old one
-        });
     }
 
     // A kick by message; the first one starts the ring, as SET_VRING_KICK does.

@@ -39,6 +39,9 @@ internal sealed class FrontendPeer : IDisposable
     /// <summary>Whether it was told what the device's type has to say before the first ring, since features were agreed on.</summary>
     public bool IsPrepared { get; set; }
 
+    /// <summary>Whether a ring of it may run: it was told so, and did not refuse.</summary>
+    public bool MayRun { get; set; }
+
     private VhostUserBackendChannel? Channel { get; set; }
 
     /// <summary>Negotiates.</summary>

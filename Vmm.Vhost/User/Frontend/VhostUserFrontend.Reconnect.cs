@@ -428,7 +428,8 @@ public sealed partial class VhostUserFrontend
     {
         if (_peer is not { } peer)
             return;
-        NoteWriter(peer, Parting.Ours);
+        if (peer.MayRun)
+            NoteWriter(peer, Parting.Ours);
         _monitor.Remove(peer.Session.Socket);
         _peer = null;
         peer.Dispose();

@@ -100,6 +100,7 @@ public sealed partial class VhostUserFrontend
         peer.Session.SetRingEnabled(ring, enabled);
         if (!enabled)
             return;
+        peer.MayRun = true;
         peer.Session.Barrier();
         _rings[ring].Config.Kick.Signal();   // what was kicked while the ring was disabled may have gone unseen
     }
@@ -127,14 +128,17 @@ public sealed partial class VhostUserFrontend
             session.SetRingCall(config.Index, config.Call);
             if (config.Error is not null)
                 session.SetRingError(config.Index, config.Error);
+            peer.MayRun |= !session.HasProtocolFeatures;    // its rings run without being enabled
             session.SetRingKick(config.Index, config.Kick);
         }
         if (session.HasProtocolFeatures)
         {
             foreach (Ring ring in starting)
             {
-                if (ring.IsEnabled)
-                    session.SetRingEnabled(ring.Config.Index, true);
+                if (!ring.IsEnabled)
+                    continue;
+                session.SetRingEnabled(ring.Config.Index, true);
+                peer.MayRun = true;
             }
         }
         if ((session.ProtocolFeatures & VhostUserProtocolFeatures.Status) != 0)
