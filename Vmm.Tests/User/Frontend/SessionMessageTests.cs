@@ -216,6 +216,17 @@ public class SessionMessageTests
     }
 
     [Test]
+    public void Number_ThatCannotBe_IsNotSent()
+    {
+        using var peer = new SessionPeer();
+        foreach (int size in new[] { int.MinValue, -1, 0, 32769 })
+            Assert.That(() => peer.Session.SetRingSize(0, size), Throws.TypeOf<ArgumentOutOfRangeException>());
+        foreach (int mtu in new[] { -1, 65536 })
+            Assert.That(() => peer.Session.SetMtu(mtu), Throws.TypeOf<ArgumentOutOfRangeException>());
+        Assert.That(peer.Receive(out _), Is.Empty);
+    }
+
+    [Test]
     public void SetMemoryTable_NineRegions_IsNotSent()
     {
         using var peer = new SessionPeer();

@@ -23,8 +23,13 @@ public sealed partial class VhostUserSession
     /// <param name="mac">The address's six bytes, the first in the lowest bits.</param>
     public void SendRarp(ulong mac) => Tell(VhostUserRequest.SendRarp, mac);
 
-    /// <summary>NET_SET_MTU: the largest packet that the driver was told of, in bytes.</summary>
-    public void SetMtu(int mtu) => Tell(VhostUserRequest.NetSetMtu, (ulong)mtu);
+    /// <summary>NET_SET_MTU: the largest packet that the driver was told of, in bytes; 0 to 65535.</summary>
+    public void SetMtu(int mtu)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(mtu);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(mtu, ushort.MaxValue);
+        Tell(VhostUserRequest.NetSetMtu, (ulong)mtu);
+    }
 
     /// <summary>GPU_SET_SOCKET: gives a GPU back-end the socket of the vhost-user-gpu protocol.</summary>
     /// <param name="socket">Its end; it stays the caller's.</param>

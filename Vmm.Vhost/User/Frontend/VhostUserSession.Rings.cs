@@ -9,8 +9,13 @@ public sealed partial class VhostUserSession
 {
     private const int MaxUnanswered = 32;
 
-    /// <summary>SET_VRING_NUM: descriptors in a ring.</summary>
-    public void SetRingSize(int ring, int size) => Tell(VhostUserRequest.SetVringNum, Bytes(State(ring, (uint)size)));
+    /// <summary>SET_VRING_NUM: descriptors in a ring, 1 to 32768.</summary>
+    public void SetRingSize(int ring, int size)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(size);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(size, Virtqueue.RingLayout.MaxSize);
+        Tell(VhostUserRequest.SetVringNum, Bytes(State(ring, (uint)size)));
+    }
 
     /// <summary>SET_VRING_ADDR: where a ring is.</summary>
     public void SetRingAddress(in VringAddress address)
