@@ -1,7 +1,6 @@
 using System.Diagnostics;
 using NUnit.Framework;
 using Vmm.Tests.Fakes;
-using Vmm.Tests.Integration;
 using Vmm.Vhost;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
@@ -349,7 +348,8 @@ public class StopTests
         _fixture.Frontend.Dispose();
         Assert.That(ProcessDescriptors(), Is.EqualTo(before));
 
-        static int ProcessDescriptors() => ProcFs.Descriptors(Environment.ProcessId).Count(name => name.Contains("pidfd", StringComparison.Ordinal));
+        static int ProcessDescriptors() => Directory.GetFiles("/proc/self/fd")
+            .Count(path => new FileInfo(path).LinkTarget?.Contains("pidfd", StringComparison.Ordinal) == true);
     }
 
     [Test]
