@@ -19,7 +19,6 @@ public sealed class ExecUsageTests : VmmTest
     }
 
     [TestCase(125, "exec", "--", "true")]
-    [TestCase(125, "exec", "--no-config", "--kernel", "bzImage", "--workdir", "/", "--", "true")]
     [TestCase(125, "exec", "--config", "vmm.toml", "--", "true")]
     public void WorkingDirectory_ThatWasRemoved_IsToldInOneLine(int status, params string[] arguments)
     {
