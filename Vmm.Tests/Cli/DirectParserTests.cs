@@ -32,11 +32,14 @@ public sealed class DirectParserTests
         Assert.That(names, Has.Count.GreaterThan(20));
     }
 
-    [TestCase("run", "--kernel", "k", "--disk", "path=a\x001fpath=b")]
-    [TestCase("run", "--kernel", "k", "--disk", "path=a", "--disk=path=b\x001fpath=c")]
-    [TestCase("exec", "--env", "A=b\x001fC=d")]
-    public void Parse_ValueWithTheCharacterBetweenValues_IsRefused(params string[] args)
+    // A | stands for the character: a test with that in its name is not run.
+    [TestCase("run", "--kernel", "k", "--disk", "path=a|path=b")]
+    [TestCase("run", "--kernel", "k", "--disk", "path=a", "--disk=path=b|path=c")]
+    [TestCase("exec", "--env", "A=b|C=d")]
+    public void Parse_ValueWithTheCharacterBetweenValues_IsRefused(params string[] words)
     {
+        string[] args = Array.ConvertAll(words, word => word.Replace('|', '\x1f'));
+
         Assert.That(() => Verbs.Parse(args), Throws.TypeOf<UsageException>().With.Message.Contains("has the control character 0x1F in it"));
         Assert.That(() => Verbs.ParseByLibrary(args), Throws.TypeOf<UsageException>().With.Message.Contains("has the control character 0x1F in it"));
     }
