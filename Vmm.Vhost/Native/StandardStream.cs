@@ -5,6 +5,9 @@ namespace Vmm.Vhost.Native;
 /// <summary>The standard streams of the process, as it was started.</summary>
 public static class StandardStream
 {
+    // Asked once, before this process is confined: then it may not ask any more, and still writes.
+    private static readonly bool[] s_isInherited = [IsInherited(0), IsInherited(1), IsInherited(2)];
+
     /// <summary>Standard input, or null if the process was started without.</summary>
     public static FileDescriptor? Input => Inherited(0);
 
@@ -26,7 +29,7 @@ public static class StandardStream
             // open(2) takes the lowest number that is free.
             for (int number = 0; number <= 2; number++)
             {
-                if (LibC.fcntl(number, LibC.F_GETFD) < 0)
+                if (!s_isInherited[number] && LibC.fcntl(number, LibC.F_GETFD) < 0)
                     _ = LibC.open(path, LibC.O_RDWR | LibC.O_CLOEXEC, 0);
             }
         }
@@ -43,11 +46,13 @@ public static class StandardStream
             throw ErrnoException.FromLastError("dup2");
     }
 
+    private static FileDescriptor? Inherited(int number) => s_isInherited[number] ? new FileDescriptor(number, ownsHandle: false) : null;
+
     // A process that is started with a closed standard stream gives its number to whatever it opens first. What was inherited cannot
     // be close-on-exec, and all that we and the runtime open is.
-    private static FileDescriptor? Inherited(int number)
+    private static bool IsInherited(int number)
     {
         int flags = LibC.fcntl(number, LibC.F_GETFD);
-        return flags >= 0 && (flags & LibC.FD_CLOEXEC) == 0 ? new FileDescriptor(number, ownsHandle: false) : null;
+        return flags >= 0 && (flags & LibC.FD_CLOEXEC) == 0;
     }
 }
