@@ -44,7 +44,7 @@ public class VhostUserOptionTests
     {
         var fs = Device<FsOptions>("--fs", text);
         Assert.That(fs.Source, Is.EqualTo(new FsSource("/srv", sandbox, "/d")));
-        Assert.That((fs.Peer.Endpoint, fs.Peer.Program), Is.EqualTo(((VhostUserEndpoint?)null, (DaemonProgram?)null)));
+        Assert.That((fs.Peer.Endpoint, fs.Peer.Program, fs.Peer.Timeout), Is.EqualTo(((VhostUserEndpoint?)null, (DaemonProgram?)null, TimeSpan.FromSeconds(30))));
     }
 
     [TestCase("tag=work,source=/s", "--shared-dir /s --queues 1")]
@@ -53,7 +53,7 @@ public class VhostUserOptionTests
     public void Fs_Source_StartsOurBackEnd(string text, string expected)
     {
         var fs = Device<FsOptions>("--fs", text);
-        Assert.That((fs.Source, fs.Peer.Endpoint), Is.EqualTo(((FsSource?)null, (VhostUserEndpoint?)null)));
+        Assert.That((fs.Source, fs.Peer.Endpoint, fs.Peer.Timeout), Is.EqualTo(((FsSource?)null, (VhostUserEndpoint?)null, TimeSpan.FromSeconds(30))));
         Assert.That(string.Join(' ', fs.Peer.Program!.Arguments(3)), Does.Contain("backend fs --fd 3 --once").And.EndsWith(expected));
     }
 

@@ -44,12 +44,12 @@ internal static class VhostUserPeerKeys
     /// <exception cref="UsageException">A value is wrong.</exception>
     public static VhostUserPeer ParseRest(KeyValueList list)
     {
-        var peer = new VhostUserPeer();
-        return peer with
+        var peer = new VhostUserPeer
         {
             Reconnect = list.Find("reconnect") is not { } reconnect || Choice.ParseSwitch(reconnect),
-            Timeout = list.Find("timeout") is { } timeout ? DurationValue.Parse(timeout) : peer.Timeout,
             QueueSize = list.Find("queue_size") is { } size ? NumberValue.ParseQueueSize(size) : null,
         };
+        // Without it the time depends on who starts the back-end.
+        return list.Find("timeout") is { } timeout ? peer with { Timeout = DurationValue.Parse(timeout) } : peer;
     }
 }

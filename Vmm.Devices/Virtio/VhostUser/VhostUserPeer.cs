@@ -26,7 +26,7 @@ public sealed record VhostUserPeer
     /// busy host. The end of its process ends the wait.</summary>
     public TimeSpan Timeout
     {
-        get => _timeout ?? (Program is null ? s_patience : s_startPatience);
+        get => _timeout ?? (Endpoint is null ? s_startPatience : s_patience);
         init => _timeout = value;
     }
 
