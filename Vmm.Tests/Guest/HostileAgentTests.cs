@@ -15,7 +15,7 @@ public sealed class HostileAgentTests
     [Test]
     public void Hello_OfAnotherVersion_IsRefused()
     {
-        Assert.That(Refusal(Frame(AgentFrameType.Hello, 0, Numbers(AgentFrame.Magic, 2))), Does.Contain("version 2"));
+        Assert.That(Refusal(Frame(AgentFrameType.Hello, 0, Numbers(AgentFrame.Magic, AgentFrame.Version + 1))), Does.Contain($"version {AgentFrame.Version + 1}"));
     }
 
     [Test]

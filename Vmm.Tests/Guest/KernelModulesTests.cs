@@ -204,6 +204,19 @@ public sealed class KernelModulesTests : IDisposable
         Assert.That(plan.Load[^1].Path, Is.EqualTo(_host.In("fs/ext4/ext4.ko")));
     }
 
+    // Whoever made the directory may have written any path there: none leads to another file of the user's.
+    [TestCase("modules.dep", "../virtiofs.ko:\n", false)]
+    [TestCase("modules.dep", "/home/virtiofs.ko:\n", false)]
+    [TestCase("modules.order", "../virtiofs.o\n", true)]
+    [TestCase("modules.order", "/home/virtiofs.ko\n", true)]
+    public void Plan_PathThatLeadsOut_IsRefused(string file, string content, bool isBuildTree)
+    {
+        _host.Add(file, content);
+
+        Assert.That(() => new KernelModules(new GuestKernel("bzImage", isBuildTree ? null : "6.1", _host.Root, isBuildTree)).Plan([new("virtiofs", "CONFIG_VIRTIO_FS")]),
+            Throws.TypeOf<VmmException>().With.Message.Contains("is not in that directory"));
+    }
+
     [Test]
     public void Plan_BuildTreeWithoutItsModules_SaysMakeModules()
     {

@@ -116,7 +116,8 @@ public class EndTests : KvmTest
 
         Assert.That(result.ExitCode, Is.Zero, result.Summary);
         Assert.That(result.Errors, warning == "" ? Is.Empty : Does.Contain(warning), result.Summary);
-        Assert.That(result.Output, Does.Contain(commandLine).And.Match(warning == "" ? "panic=-1" : "line: acpi"));
+        string panic = warning == "" ? "panic=-1 reboot=panic_warm " : "";
+        Assert.That(result.Output, Is.EqualTo($"command line: {panic}{KernelParameters.Defaults(commandLine)} {commandLine}\n"));
     }
 
     [Test]

@@ -36,7 +36,7 @@ internal sealed class BuildTreeModules : IModuleIndex
     {
         if (!_paths.TryGetValue(name, out string? path))
             return null;
-        string full = Path.Combine(_tree, path);
+        string full = ModulePath.In(_tree, path);
         return File.Exists(full) ? full : throw new VmmException($"module {full} is listed in modules.order but not built: run make modules");
     }
 

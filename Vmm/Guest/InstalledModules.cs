@@ -44,7 +44,7 @@ internal sealed class InstalledModules : IModuleIndex
         if (!_lines.TryGetValue(name, out Range range))
             return null;
         ReadOnlySpan<byte> line = _dependencies.AsSpan(range);
-        return Path.Combine(_directory, Encoding.UTF8.GetString(line[..line.IndexOf((byte)':')]));
+        return ModulePath.In(_directory, Encoding.UTF8.GetString(line[..line.IndexOf((byte)':')]));
     }
 
     /// <inheritdoc/>

@@ -41,7 +41,8 @@ internal sealed class KvmSystem : IDisposable
     /// <inheritdoc cref="KvmDevice.CreateVm"/>
     public KvmVm CreateVm() => _device.CreateVm();
 
-    /// <summary>The CPUID entries that this host's KVM can give a guest. They are asked for once: KVM takes a good part of a millisecond to make them.</summary>
+    /// <summary>The CPUID entries that this host's KVM can give a guest. They are asked for once: KVM takes a good part of a millisecond to make
+    /// them. What they list depends on the permissions of the process (<see cref="Cpu.AmxPermission"/>), so these come first.</summary>
     public ReadOnlySpan<KvmCpuidEntry2> SupportedCpuid => _cpuid ??= _device.GetSupportedCpuid();
 
     /// <inheritdoc/>

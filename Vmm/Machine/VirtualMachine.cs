@@ -55,9 +55,9 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         _kvm = new KvmSystem();
         try
         {
-            HostLimits.Check(config, _kvm);
             if (config.Cpu.Amx)
                 AmxPermission.Ask();
+            HostLimits.Check(config, _kvm);
             _kernel = KernelFiles.Open(config.Kernel, sandbox is null ? null : MachineSandbox.WorkConfined);
             _tellsPanics = PowerCycle.TellsPanics(config, _kernel);
             if (_kernel.IsLinux && !_tellsPanics)

@@ -28,7 +28,7 @@ internal static class MachineSystemCalls
         Pread64,
         new(Seccomp, "operation is SECCOMP_SET_MODE_FILTER, flags is 0", IsOneOf(0, 1), IsOneOf(1, 0)),     // for the threads of vCPUs
         new(SystemCallNumber.Ioctl, "request is KVM_CREATE_VM, argument is 0", IsOneOf(1, KvmIoctls.CreateVm.Number), IsNull(2)),     // the usual type of VM
-        SystemCallRule.Requests(KvmIoctls.CheckExtension, KvmIoctls.GetVcpuMmapSize, KvmIoctls.GetSupportedCpuid),
+        SystemCallRule.Requests(KvmIoctls.CheckExtension, KvmIoctls.GetVcpuMmapSize),
         SystemCallRule.Requests(
             KvmIoctls.CreateVcpu, KvmIoctls.SetUserMemoryRegion, KvmIoctls.SetTssAddr, KvmIoctls.SetIdentityMapAddr, KvmIoctls.CreateIrqchip,
             KvmIoctls.CreatePit2, KvmIoctls.EnableCap, KvmIoctls.Irqfd, KvmIoctls.Ioeventfd),

@@ -1,11 +1,11 @@
-/* The protocol between the agent and vmm, version 1 (docs/agent.md). Numbers are little-endian. */
+/* The protocol between the agent and vmm, version 2 (docs/agent.md). Numbers are little-endian. */
 #ifndef PROTOCOL_H
 #define PROTOCOL_H
 
 #include <stdint.h>
 
 #define PROTOCOL_MAGIC 0x414d4d56u /* "VMMA" */
-#define PROTOCOL_VERSION 1u
+#define PROTOCOL_VERSION 2u
 
 #define MAX_DATA (64u << 10)   /* bytes in a DATA frame */
 #define MAX_START (16u << 20)  /* bytes in a START frame */

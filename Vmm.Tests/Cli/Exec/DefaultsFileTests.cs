@@ -152,6 +152,7 @@ public sealed class DefaultsFileTests
     [TestCase("root = \"/\"", "root: /,")]
     [TestCase("root = \"out\"", "root: ")]
     [TestCase("net = [\"user\"]", "net ")]
+    [TestCase("env = [\"A=1\", \"GITHUB_TOKEN\"]", "env: GITHUB_TOKEN ")]
     [TestCase("port = [\"80:80\"]", "port ")]
     [TestCase("[[matrix]]\nname = \"x\"\nroot = \"/\"", "root: /,")]
     public void ApplyTo_FileThatWasFound_GivesNothingOutsideOfItsDirectory(string text, string what)

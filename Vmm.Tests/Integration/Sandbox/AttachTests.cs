@@ -60,7 +60,7 @@ public class AttachTests : VmmTest
         VmmProcess process = StartVmm(["exec", "--attach", _name, .. options, "--", "true"]);
         Poll.Wait([new PollEntry(listener, PollEvents.Readable)], (int)VmmProcess.Deadline.TotalMilliseconds);
         UnixSocket agent = Keep(listener.TryAccept()!);
-        agent.WriteAll([.. "OK 1\n"u8, .. Frame(AgentFrameType.Hello, 0, Numbers(AgentFrame.Magic, AgentFrame.Version)), .. Frame(AgentFrameType.Started, 0, Numbers(1)),
+        agent.WriteAll([.. "OK 1\n"u8, .. Frame(AgentFrameType.Hello, 0, Numbers(AgentFrame.Magic, AgentFrame.Version, 0, 0, 0)), .. Frame(AgentFrameType.Started, 0, Numbers(1)),
             .. Frame(AgentFrameType.Data, AgentStream.Output, "to standard output"u8.ToArray())], "vmm");
         process.WaitForOutput("to standard output");
         return (process, agent);

@@ -196,10 +196,22 @@ public sealed class BackendRing
     /// <summary>Has the handler work, with kicks suppressed.</summary>
     internal void Process(IRingHandler handler)
     {
-        _sawEmpty = _wasCut = false;
-        _turnLeft = TurnLimit;
+        BeginTurn(TurnLimit);
         _queue.SuppressKicks();
         handler.Process(this);
+    }
+
+    /// <summary>Has the handler end what it has taken. It may take all that a full ring has.</summary>
+    internal void Drain(IRingHandler handler)
+    {
+        BeginTurn(_queue.Size);
+        handler.Drain(this);
+    }
+
+    private void BeginTurn(int limit)
+    {
+        _sawEmpty = _wasCut = false;
+        _turnLeft = limit;
     }
 
     /// <summary>Gets ready for a wait.</summary>

@@ -114,7 +114,7 @@ internal sealed class RingRunner(BackendRing ring, IRingHandler handler)
         ring.MayLeave = mayLeave;
         try
         {
-            handler.Drain(ring);
+            ring.Drain(handler);
             ring.Notify();
         }
         catch (Exception e)
@@ -167,7 +167,7 @@ internal sealed class RingRunner(BackendRing ring, IRingHandler handler)
         _isDrained = true;
         try
         {
-            handler.Drain(ring);
+            ring.Drain(handler);
             ring.Notify();
         }
         catch (Exception e)

@@ -187,6 +187,9 @@ internal sealed class DefaultsFile
                 options.BindReadOnly = Before(BindOption.ReadOnlyName, values.Select(value => _scope.Bind(key, BindOption.ReadOnlyName, value)), options.BindReadOnly);
                 break;
             case Environment:
+                // The value of here, which may be a secret.
+                if (values.FirstOrDefault(value => !value.Contains('=', StringComparison.Ordinal)) is string name)
+                    _scope.RequireNamed($"{key}: {name} without a value");
                 options.Env = Before(EnvironmentOption.Name, values, options.Env);
                 break;
             case "net":

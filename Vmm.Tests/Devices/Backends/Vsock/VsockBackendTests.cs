@@ -174,7 +174,7 @@ public sealed class VsockBackendTests
         using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(_device);
         frontEnd.Negotiate();
         frontEnd.ShareMemory();
-        using FrontEndRing transmit = frontEnd.Ring(1);
+        using FrontEndRing transmit = frontEnd.Ring(1, size: 256);
         transmit.SetUp();
         transmit.Enable(true);
         transmit.Add(Packet(VsockOperation.Request, 0));
@@ -182,11 +182,18 @@ public sealed class VsockBackendTests
         using Socket program = listener.Accept();
         program.ReceiveTimeout = 20_000;
 
-        // The ring's thread has not got to it yet.
-        transmit.Add([.. Packet(VsockOperation.ReadWrite, 2), 1, 2], kick: false);
+        // The ring's thread has not got to them yet. They are more than what is left of its turn.
+        byte[] sent = [.. Enumerable.Range(0, 256).Select(i => (byte)i)];
+        foreach (byte one in sent)
+        {
+            byte[] packet = [.. Packet(VsockOperation.ReadWrite, 1), one];
+            ulong address = FrontEndDriver.GuestBase + 0x200000 + one * 64U;
+            packet.CopyTo(frontEnd.Memory.Slice(new(address), packet.Length));
+            transmit.Queue.Add([(address, (uint)packet.Length, false)]);
+        }
         frontEnd.Leave();
 
-        Assert.That(VsockGuest.Read(program, 2), Is.EqualTo(new byte[] { 1, 2 }));
+        Assert.That(VsockGuest.Read(program, sent.Length), Is.EqualTo(sent));
         Assert.That(program.Receive(new byte[1]), Is.Zero);
     }
 
