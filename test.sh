@@ -150,9 +150,9 @@ if scripts/can-run-linux; then
     unrun_linux=$unrun
 else # an emulated host has one processor: two of them have half of the tests each
     start_linux_tests "linux devices" \
-        'TestCategory=Linux&FullyQualifiedName~Linux.Devices&FullyQualifiedName!~SwitchTests'
+        'TestCategory=Confinement|TestCategory=Linux&FullyQualifiedName~Linux.Devices&FullyQualifiedName!~SwitchTests'
     devices=$child
-    start_linux_tests "linux machine" 'TestCategory=Confinement|TestCategory=Linux&FullyQualifiedName!~Linux.Devices'
+    start_linux_tests "linux machine" 'TestCategory=Linux&FullyQualifiedName!~Linux.Devices'
     end_tests "linux machine" "$child"
     unrun_linux=$unrun
     end_tests "linux devices" "$devices"
