@@ -152,13 +152,13 @@ public class ExecTests : LinuxTest
         VmmProcess first = Start(["--name", name], "sh", "-c", "echo first > /tmp/x; echo ready; read -r line; cat /tmp/x; exit 3");
         first.WaitForOutput("ready");
 
-        VmmProcess second = StartVmm("exec", "--attach", name, "--", "sh", "-c", "cat /tmp/x; hostname; echo second > /tmp/x; exit 4");
+        VmmProcess second = StartHere("exec", "--attach", name, "--", "sh", "-c", "cat /tmp/x; hostname; echo second > /tmp/x; exit 4");
         second.EndInput();
         Assert.That(second.WaitForEnd(), Is.EqualTo(new VmmResult(4, $"first\n{name}\n", "")));
         first.Send("go on\n"u8);
         Assert.That(first.WaitForEnd(), Is.EqualTo(new VmmResult(3, "ready\nsecond\n", "")));
 
-        VmmProcess third = StartVmm("exec", "--attach", name, "--", "true");
+        VmmProcess third = StartHere("exec", "--attach", name, "--", "true");
         Assert.That(third.WaitForEnd().ExitCode, Is.EqualTo(125));
     }
 
@@ -173,7 +173,7 @@ public class ExecTests : LinuxTest
         first.WaitForOutput("1 connections\nready");
 
         // An agent that serves it begins with HELLO, which is not what the tool has sent.
-        VmmProcess second = StartVmm("exec", "--attach", name, "--user", "nobody", "--", "sh", "-c", $"{tool} connect {self} 1024 1; echo tried");
+        VmmProcess second = StartHere("exec", "--attach", name, "--user", "nobody", "--", "sh", "-c", $"{tool} connect {self} 1024 1; echo tried");
         second.EndInput();
         VmmResult result = second.WaitForEnd();
         first.EndInput();
@@ -219,7 +219,7 @@ public class ExecTests : LinuxTest
     {
         string config = Path.Combine(Scratch, "matrix.toml");
         File.WriteAllText(config, "[[matrix]]\nname = \"one\"\n[[matrix]]\nname = \"two\"\n");
-        VmmProcess matrix = StartVmm([.. s_kernel, "--matrix", "--config", config, "--", "sleep", "1000"]);
+        VmmProcess matrix = StartHere([.. s_kernel, "--matrix", "--config", config, "--", "sleep", "1000"]);
         string children = $"/proc/{matrix.Id}/task/{matrix.Id}/children";
         string[] guests = [];
         Eventually.True(() => (guests = File.ReadAllText(children).Split(' ', StringSplitOptions.RemoveEmptyEntries)).Length > 0, () => "no guest was started");
@@ -253,7 +253,7 @@ public class ExecTests : LinuxTest
         string directory = Path.Combine(GuestDirectory.Place(), name);
         for (int i = 0; i < 3; i++)
         {
-            VmmProcess process = StartVmm([.. s_kernel, "--sandbox", sandbox, "--name", name, "--", "true"]);
+            VmmProcess process = StartHere([.. s_kernel, "--sandbox", sandbox, "--name", name, "--", "true"]);
             Assert.That(() => Directory.Exists(directory), Is.True.After((int)VmmProcess.Deadline.TotalMilliseconds, 1), "the directory");
             process.Signal(LibC.SIGTERM);
 
@@ -284,6 +284,7 @@ public class ExecTests : LinuxTest
     {
         VmmResult result = Shell($$"""
             set -e; d=$(printf '{{Scratch}}/d\377'); mkdir "$d"; cd "$d"
+            trap 'cd /; rmdir "$d"' EXIT
             export V=$(printf 'v\376')
             "$@" --bind {{Scratch}} --env V -- sh -c 'printf "%s|%s|%s" "$1" "$V" "${PWD##*/}" | od -An -tx1' sh "$(printf 'a\375')"
             """);
@@ -457,7 +458,7 @@ public class ExecTests : LinuxTest
             """);
         string[] kernel = ["exec", "--kernel", LinuxGuest.Artifact("kernels", "generic", "vmlinuz"), "--modules", tree, "--cmdline", LinuxHost.GuestOptions];
 
-        VmmProcess process = StartVmm([.. kernel, "--log-level", "info", "--", "cut", "-d ", "-f1", "/proc/modules"]);
+        VmmProcess process = StartHere([.. kernel, "--log-level", "info", "--", "cut", "-d ", "-f1", "/proc/modules"]);
         process.EndInput();
         VmmResult result = process.WaitForEnd();
 
@@ -475,7 +476,7 @@ public class ExecTests : LinuxTest
         if (Directory.Exists($"/lib/modules/{release}"))
             Assert.Ignore($"this host has modules of kernel {release}");
 
-        VmmProcess process = StartVmm("exec", "--kernel", image, "--cmdline", LinuxHost.GuestOptions, "--quiet", "--", "true");
+        VmmProcess process = StartHere("exec", "--kernel", image, "--cmdline", LinuxHost.GuestOptions, "--quiet", "--", "true");
         process.EndInput();
         VmmResult result = process.WaitForEnd();
 
@@ -509,7 +510,7 @@ public class ExecTests : LinuxTest
         (int status, string output) = HostCommand.TryRun("setpriv",
         [
             "--reuid", user, "--regid", user, "--groups", HostCommand.Run("stat", "-c", "%g", "/dev/kvm").Trim(),
-            "env", $"TMPDIR={Temporary}", $"XDG_RUNTIME_DIR={Temporary}",
+            "env", "-C", "/", $"TMPDIR={Temporary}", $"XDG_RUNTIME_DIR={Temporary}",
             .. VmmProcess.Command, .. s_kernel, "--bind", bound, "--", "sh", "-c",
             $"cd {bound}; id -u; echo x > file; mkdir directory; echo y > directory/file; ln -s file link; mv file moved; touch /etc/written && echo written",
         ]);
@@ -605,6 +606,7 @@ public class ExecTests : LinuxTest
     {
         using Process shell = Process.Start(new ProcessStartInfo("sh", ["-c", script, "sh", .. VmmProcess.Command, .. s_kernel])
         {
+            WorkingDirectory = "/",
             RedirectStandardInput = true,
             RedirectStandardOutput = true,
             RedirectStandardError = true,
@@ -615,8 +617,11 @@ public class ExecTests : LinuxTest
         return new VmmResult(shell.ExitCode, output.Result, errors.Result);
     }
 
+    // In a directory that the guest has, too.
+    private VmmProcess StartHere(params string[] arguments) => Keep(VmmProcess.Start(arguments, Temporary, directory: "/"));
+
     private VmmProcess InScratch(params string[] arguments) => Keep(VmmProcess.Start(arguments, Temporary, directory: Scratch));
 
     private VmmProcess Start(string[] options, params string[] command) =>
-        StartVmm([.. options.Contains("--cmdline") ? s_kernel[..^2] : s_kernel, .. options, "--", .. command]);
+        StartHere([.. options.Contains("--cmdline") ? s_kernel[..^2] : s_kernel, .. options, "--", .. command]);
 }
