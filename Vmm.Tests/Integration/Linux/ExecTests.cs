@@ -501,9 +501,7 @@ public class ExecTests : LinuxTest
     public void Exec_AsAnUnprivilegedUser_FilesAreTheCallers()
     {
         const string user = "1234";
-        // In the emulated host nobody has said yet whose it is.
-        if (LinuxHost.IsEmulated)
-            HostCommand.Run("sh", "-c", "chgrp kvm /dev/kvm && chmod 0660 /dev/kvm");
+        LinuxHost.GiveKvmToItsGroup();
         string bound = Directory.CreateDirectory(Path.Combine(Scratch, "bound")).FullName;
         HostCommand.Run("sh", "-c", $"chmod 0755 {Scratch} && chown {user}:{user} {bound} {Temporary}");
 

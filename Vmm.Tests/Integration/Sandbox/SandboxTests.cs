@@ -244,6 +244,7 @@ public class SandboxTests : KvmTest
     {
         if (!Environment.IsPrivilegedProcess)
             Assert.Ignore("this test becomes another user");
+        LinuxHost.GiveKvmToItsGroup();
         string command = string.Join(' ', VmmProcess.Command);
         using Process shell = Process.Start(new ProcessStartInfo("/bin/sh", ["-c",
             $"cp {command} {Payloads.Path("hello")} {Temporary} && chmod -R a+rX {Scratch} && cd {Temporary} && exec setpriv --reuid=54321 --regid=$(stat -c %g /dev/kvm) --clear-groups ./vmm run --kernel hello.elf 2>&1 < /dev/null"])
