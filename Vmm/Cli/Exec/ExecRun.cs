@@ -11,6 +11,12 @@ internal sealed class ExecRun(MachineConfig config, MachineProcess process, Agen
 
     private static readonly int[] s_forwarded = [Hangup, Interrupt, Quit, User1, User2, Terminate];
 
+    // A guest that powers off resets its devices first: the connection with its agent ends before the machine does.
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(5);
+
+    private readonly object _machine = new();
+    private bool _machineHasEnded;
+
     private int _terminations;
     private CommandEnd? _end;
     private Exception? _failure;
@@ -49,6 +55,11 @@ internal sealed class ExecRun(MachineConfig config, MachineProcess process, Agen
                 finally
                 {
                     GuestStarted = machine.Started;
+                    lock (_machine)
+                    {
+                        _machineHasEnded = true;
+                        Monitor.Pulse(_machine);
+                    }
                     session.GuestHasEnded();
                 }
             }
@@ -75,6 +86,14 @@ internal sealed class ExecRun(MachineConfig config, MachineProcess process, Agen
         catch (Exception e)
         {
             _failure = e;
+        }
+        if (_end is { Kind: CommandEndKind.Lost })
+        {
+            lock (_machine)
+            {
+                if (!_machineHasEnded)
+                    Monitor.Wait(_machine, s_patience);
+            }
         }
         machine.Stop(_end is { Kind: CommandEndKind.Unresponsive } ? new MachineEnd(MachineEndKind.Signal, _end.Value) : new MachineEnd(MachineEndKind.Quit));
     }
