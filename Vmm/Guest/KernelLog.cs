@@ -71,6 +71,9 @@ internal sealed class KernelLog : IDisposable
     public string? AgentError => Lines.LastOrDefault(line => line.Contains(AgentMark, StringComparison.Ordinal)) is string line
         ? line[(line.IndexOf(AgentMark, StringComparison.Ordinal) + AgentMark.Length)..] : null;
 
+    /// <summary>Whether the agent has said last that its session was killed.</summary>
+    public bool AgentWasKilled => AgentError?.StartsWith("killed by signal ", StringComparison.Ordinal) == true;
+
     /// <summary>Waits until all of it is read; the writer must be closed, or about to be.</summary>
     public void WaitForEnd() => _thread.Join(LastMoment);
 

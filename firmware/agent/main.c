@@ -126,7 +126,10 @@ static void run_as_init(void)
     start_listener();
     pid_t session = start_session(connection, true);
     while (session > 0) {
-        pid_t ended = waitpid(-1, NULL, 0);
+        int status = 0;
+        pid_t ended = waitpid(-1, &status, 0);
+        if (ended == session && WIFSIGNALED(status))
+            log_line("killed by signal %d", WTERMSIG(status)); /* vmm looks for these words */
         if (ended == session || (ended < 0 && errno != EINTR))
             break;
     }

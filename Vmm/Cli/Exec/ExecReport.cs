@@ -9,6 +9,7 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
 {
     private const int ShownOfTrouble = 60;
     private const int Kill = 9;
+    private const string LostItsAgent = "lost its agent, which somebody in it has killed,";
 
     /// <summary>What to do if the guest could not be set up; null where nothing is known.</summary>
     public string? Advice { get; init; }
@@ -92,14 +93,15 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
             return $"the guest's kernel panicked before {Name} had ended{(log.Panic is string panic ? $": {panic}" : "")}";
         return !HasStarted && log.AgentError is string error
             ? $"the guest could not be set up: {error}{(Advice is null ? "" : $"; {Advice}")}"
-            : $"the guest {WhatItDid(machine)} before {Name} had ended";
+            : $"the guest {WhatItDid(machine, log)} before {Name} had ended";
     }
 
-    private static string WhatItDid(MachineEnd? machine) => machine?.Kind switch
+    private static string WhatItDid(MachineEnd? machine, KernelLog log) => machine?.Kind switch
     {
+        _ when log.AgentWasKilled => LostItsAgent,
         MachineEndKind.Reset or MachineEndKind.ResetLoop => "was rebooted",
         MachineEndKind.EarlyHalt => "halted",
-        MachineEndKind.Quit => "lost its agent, which somebody in it has killed,",
+        MachineEndKind.Quit => LostItsAgent,
         _ => "powered off",
     };
 
