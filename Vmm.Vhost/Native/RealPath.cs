@@ -2,7 +2,7 @@ using System.Runtime.InteropServices;
 
 namespace Vmm.Vhost.Native;
 
-/// <summary>Where a path leads to.</summary>
+/// <summary>Where a path leads to, and whether that is in a directory.</summary>
 public static unsafe partial class RealPath
 {
     private const int MaxPath = 4096;   // PATH_MAX, with the null byte (linux/limits.h)
@@ -18,6 +18,10 @@ public static unsafe partial class RealPath
             return Resolve(name, result) is null ? null : ByteText.Decode(MemoryMarshal.CreateReadOnlySpanFromNullTerminated(result));
         }
     }
+
+    /// <summary>Whether <paramref name="path"/> is <paramref name="directory"/> or below it. Both are absolute and have no needless parts; no file is looked at.</summary>
+    public static bool IsIn(string path, string directory) =>
+        path == directory || path.StartsWith(Path.EndsInDirectorySeparator(directory) ? directory : directory + "/", StringComparison.Ordinal);
 
     [LibraryImport("libc", EntryPoint = "realpath")]
     private static partial byte* Resolve(byte* path, byte* resolved);

@@ -1,3 +1,5 @@
+using Vmm.Vhost.Native;
+
 namespace Vmm.Guest;
 
 /// <summary>Paths of modules, as lists in a directory tell them: whoever made the directory may have written anything there.</summary>
@@ -7,9 +9,9 @@ internal static class ModulePath
     /// <exception cref="VmmException">It leads out of the directory.</exception>
     public static string In(string directory, string path)
     {
-        string root = Path.TrimEndingDirectorySeparator(Path.GetFullPath(directory)) + "/";
+        string root = Path.GetFullPath(directory);
         string full = Path.GetFullPath(path, root);
-        return full.StartsWith(root, StringComparison.Ordinal)
+        return RealPath.IsIn(full, root)
             ? full
             : throw new VmmException($"the list of modules in {directory} names {path}, which is not in that directory: use the modules as they were installed or built");
     }

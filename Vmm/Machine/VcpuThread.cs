@@ -184,9 +184,10 @@ internal sealed class VcpuThread : IDisposable
         }
     }
 
-    // The guest has touched a page behind the end of a file that the host has made shorter (or one that it may only read, or none at all). KVM does not say which page, so nothing can be put there, and there is no exception that tells
-    // the guest's kernel of it. The vCPU tries again, as KVM itself does for a guest with asynchronous page faults. Interrupts arrive meanwhile: a guest whose program waits so goes on with
-    // its others, and can kill it.
+    // The guest has touched a page behind the end of a file that the host has made shorter, or one that it may only read, or none at all.
+    // KVM does not say which page it was, so nothing can be put there. No exception of a PC tells the guest's kernel of it.
+    // The vCPU tries again, as KVM itself does for a guest with asynchronous page faults. Interrupts arrive meanwhile: the guest goes on
+    // with its other programs, and can kill the one that waits.
     private void WaitForMemory()
     {
         _events.Waits(Index);

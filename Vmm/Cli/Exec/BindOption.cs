@@ -1,3 +1,5 @@
+using Vmm.Vhost.Native;
+
 namespace Vmm.Cli.Exec;
 
 /// <summary>The value of <c>--bind</c>: <c>DIR[:GUESTDIR]</c>.</summary>
@@ -31,12 +33,8 @@ internal static class BindOption
         target = Path.TrimEndingDirectorySeparator(Path.GetFullPath(target));
         if (target == "/")
             throw value.Refuse("would be the guest's /: write DIR:GUESTDIR, or give the directory as --root");
-        if (Array.Find(s_ofTheGuest, each => IsIn(target, each)) is string place)
+        if (Array.Find(s_ofTheGuest, each => RealPath.IsIn(target, each)) is string place)
             throw value.Refuse($"would cover what the guest's kernel has in {place}: write DIR:GUESTDIR with another GUESTDIR");
         return (source, target);
     }
-
-    /// <summary>Whether <paramref name="path"/> is <paramref name="directory"/> or below it; both absolute and without needless parts.</summary>
-    internal static bool IsIn(string path, string directory) =>
-        path == directory || path.StartsWith(Path.EndsInDirectorySeparator(directory) ? directory : directory + "/", StringComparison.Ordinal);
 }

@@ -71,7 +71,7 @@ internal sealed class DefaultsScope(string file, bool isNamed)
         if (real is null)
             throw new UsageException($"{file}: {key}: {path} is not there, or you may not look for it");
         string? own = RealPath.TryResolve(Directory);
-        if (own is null || !BindOption.IsIn(real, own))
+        if (own is null || !RealPath.IsIn(real, own))
             throw Refuse($"{key}: {path}, which is not in its directory,");
     }
 

@@ -20,7 +20,7 @@ internal static class ReadOnlyShares
             string real = Real(path);
             foreach ((string other, string place) in places)
             {
-                if (BindOption.IsIn(real, place))
+                if (RealPath.IsIn(real, place))
                     throw new OptionValue(option, null, path).Refuse($"is a part of {place}, which the guest may write to ({other}): move it away, or share less of that");
             }
         }
