@@ -15,8 +15,8 @@ public class NameStringTests
     [TestCase("^^PCI0", "^^PCI0")]
     [TestCase("A.B", ".A___B___")]
     [TestCase(@"\_SB.COM1", @"\._SB_COM1")]
-    [TestCase("A.B.C", "/\x03" + "A___B___C___")]
-    [TestCase("^A.B.C.D1", "^/\x04" + "A___B___C___D1__")]
+    [TestCase("A.B.C", "/\x03" + "A___B___C___", TestName = "{m}(three names)")]
+    [TestCase("^A.B.C.D1", "^/\x04" + "A___B___C___D1__", TestName = "{m}(four names below the parent)")]
     public void Write_Path_IsItsNameString(string path, string expected)
     {
         var table = new TableBuffer();

@@ -53,7 +53,7 @@ public class LoggingTests
 
     [TestCase("plain", "plain")]
     [TestCase("a\nb\tc", "a\\nb\\tc")]
-    [TestCase("\u001b[2J", "\\x1b[2J")]
+    [TestCase("\u001b[2J", "\\x1b[2J", TestName = "{m}(an escape sequence)")]
     [TestCase("ü\u0085", "ü\\x85")]
     public void OneLine_ControlCharacters_AreEscaped(string text, string expected) => Assert.That(OneLine.Of(text), Is.EqualTo(expected));
 }

@@ -5,11 +5,11 @@ namespace Vmm.Tests.Guest;
 
 public sealed class EscapeKeyTests
 {
-    [TestCase("\x1d\x1d\x1d", true)]
-    [TestCase("a\x1d\x1d\x1d", true)]
-    [TestCase("\x1d\x1d\x1dz", true)]
-    [TestCase("\x1d\x1d", false)]
-    [TestCase("\x1d\x1dz\x1d", false)]
+    [TestCase("\x1d\x1d\x1d", true, TestName = "{m}(three)")]
+    [TestCase("a\x1d\x1d\x1d", true, TestName = "{m}(another key, three)")]
+    [TestCase("\x1d\x1d\x1dz", true, TestName = "{m}(three, another key)")]
+    [TestCase("\x1d\x1d", false, TestName = "{m}(two)")]
+    [TestCase("\x1d\x1dz\x1d", false, TestName = "{m}(two, another key, one)")]
     [TestCase("", false)]
     public void Note_Keys_LeaveOnlyByThreeInARow(string typed, bool leaves)
     {

@@ -216,7 +216,7 @@ public sealed class KernelSearchTests : IDisposable
     // The offset is the file's: it may point anywhere, and what is there may be anything.
     [TestCase((ushort)0xFFFF, "6.1.0 ")]
     [TestCase((ushort)0x300, "../../etc ")]
-    [TestCase((ushort)0x300, "\x1b[2J ")]
+    [TestCase((ushort)0x300, "\x1b[2J ", TestName = "{m}(an escape sequence)")]
     [TestCase((ushort)0x300, "a-text-that-does-not-end-within-the-sixty-four-bytes-that-Linux-has-for-a-release")]
     public void Search_ImageWithANonsenseRelease_HasNone(ushort offset, string text)
     {
