@@ -20,6 +20,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
     [
         new(SystemCallNumber.Sendto, "no address", ArgumentCondition.IsNull(4)),
         SystemCallNumber.Sendmsg, SystemCallNumber.Recvmsg, SystemCallNumber.Shutdown, SystemCallNumber.TimerfdSettime, SystemCallNumber.Fstat,
+        SystemCallNumber.Preadv2,   // the log of a packed ring, when the device is stopped
     ];
 
     /// <summary>Those that it makes on its own threads besides, to begin a connection.</summary>
