@@ -16,6 +16,8 @@ namespace Vmm.Devices.Backends;
 public sealed record Confinement
 {
     private const uint ProtExec = 4;                        // PROT_EXEC of asm-generic/mman-common.h
+    private const uint MapHugePages = 0x40000;              // MAP_HUGETLB of asm-generic/mman.h
+    private const uint MemfdHugePages = 4;                  // MFD_HUGETLB of linux/memfd.h
     private const uint NewNamespaces = 0x7E020000;          // CLONE_NEW* of linux/sched.h
     private const uint CloneThread = 0x00010000;            // CLONE_THREAD
     private const uint PrSetName = 15;                      // PR_SET_NAME of linux/prctl.h
@@ -26,6 +28,10 @@ public sealed record Confinement
     private const uint SoType = 3, SoAcceptConn = 30, SoDomain = 39;
     private const uint AfUnix = 1;
     private const uint SocketType = 0xF, SockStream = 1;    // SOCK_TYPE_MASK of linux/net.h
+
+    // MADV_* of asm-generic/mman-common.h, as the runtime and the C library use them: DONTNEED, FREE, HUGEPAGE, NOHUGEPAGE, DONTDUMP, DODUMP, and GUARD_INSTALL
+    // and GUARD_REMOVE for stacks. MADV_REMOVE is not among them: it frees pages of files, the guest's memory among them.
+    private static readonly uint[] s_advice = [4, 8, 14, 15, 16, 17, 102, 103];
 
     private static readonly BoundedLog s_log = new("Vmm.Devices.Backends");
 
@@ -39,9 +45,10 @@ public sealed record Confinement
     /// for what is rare).</summary>
     public static IReadOnlyList<SystemCallRule> Runtime { get; } =
     [
-        new(Mmap, "prot without PROT_EXEC", HasBits(2, ProtExec, 0)),
+        new(Mmap, "prot without PROT_EXEC, flags without MAP_HUGETLB", HasBits(2, ProtExec, 0), HasBits(3, MapHugePages, 0)),
         new(Mprotect, "prot without PROT_EXEC", HasBits(2, ProtExec, 0)),
-        Munmap, Mremap, Madvise, Mincore, Brk,
+        Munmap, Mremap, Mincore, Brk,
+        new(Madvise, "advice is about its own use: no MADV_REMOVE", IsOneOf(2, s_advice)),
         new(Tgkill, "tgid is its own", IsOneOf(0, (uint)Environment.ProcessId)),
         Futex, Membarrier, SetRobustList, Rseq, Sigaltstack, RtSigaction, RtSigprocmask, RtSigreturn, RestartSyscall,
         SchedYield, SchedGetaffinity, SchedGetparam, SchedGetscheduler, Nanosleep, ClockNanosleep, ClockGettime, ClockGetres,
@@ -55,7 +62,8 @@ public sealed record Confinement
         Accept4, Recvmsg, Shutdown,
         new(Sendto, "no address", IsNull(4)),
         new(Getsockopt, "level is SOL_SOCKET, optname is SO_TYPE, SO_ACCEPTCONN or SO_DOMAIN", IsOneOf(1, SolSocket), IsOneOf(2, SoType, SoAcceptConn, SoDomain)),
-        MemfdCreate, Eventfd2, TimerfdCreate, TimerfdSettime, EpollCreate1, EpollCtl, EpollWait, EpollPwait,
+        new(MemfdCreate, "flags without MFD_HUGETLB", HasBits(1, MemfdHugePages, 0)),
+        Eventfd2, TimerfdCreate, TimerfdSettime, EpollCreate1, EpollCtl, EpollWait, EpollPwait,
         new(Fcntl, "cmd is F_SETFD", IsOneOf(1, SetDescriptorFlags)),
         new(Fcntl, "cmd is F_ADD_SEALS, arg is F_SEAL_SHRINK, F_SEAL_GROW and F_SEAL_SEAL", IsOneOf(1, AddSeals), IsOneOf(2, ShrinkGrowSeal)),
         SystemCallRule.Requests(FileDescriptor.NonBlockingRequest),
@@ -93,6 +101,9 @@ public sealed record Confinement
     /// <summary>Whether the files in <see cref="Tree"/> are only read.</summary>
     public bool IsTreeReadOnly { get; init; }
 
+    /// <summary>What becomes the root of the file system for it; null for none. Not where it connects to sockets by their paths (<see cref="SocketDirectories"/>).</summary>
+    public FileDescriptor? Root { get; init; }
+
     /// <summary>The capabilities that it keeps, as far as it has them, as bits of <see cref="ThreadPrivileges"/>.</summary>
     public ulong Capabilities { get; init; }
 
@@ -117,6 +128,8 @@ public sealed record Confinement
             s_log.Info("this kernel has no Landlock: files are kept away by seccomp alone");
         else if (rules is null)
             s_log.Warn("this kernel has no Landlock that can hold this process to the directory that it shares (Linux 5.19): who takes it over reaches all files of its user");
+        if (Root is not null && SocketDirectories.Count == 0)
+            ThreadPrivileges.ChangeRoot(Root);
         EveryThread.Do(() => ThreadPrivileges.GiveUp(rules, Capabilities));
         s_log.Debug("confined by Landlock {Version}", Landlock.Version);
         return true;

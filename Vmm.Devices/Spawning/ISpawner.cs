@@ -39,9 +39,9 @@ public interface ISpawner : IDisposable
 /// <summary>A program that is started with a listening socket as descriptor <see cref="ChildProcess.InheritedNumber"/>.</summary>
 /// <param name="Path">The file.</param>
 /// <param name="Arguments">Its arguments, without its name.</param>
-/// <param name="RaisesLimits">Whether it raises its limit of open files itself.</param>
+/// <param name="IsOwn">Whether it is this program: see <see cref="ChildProcess.Start"/>.</param>
 /// <param name="Socket">A socket that it listens on besides, and may not be able to remove itself; null for none.</param>
-public sealed record SpawnerProgram(string Path, IReadOnlyList<string> Arguments, bool RaisesLimits, string? Socket);
+public sealed record SpawnerProgram(string Path, IReadOnlyList<string> Arguments, bool IsOwn, string? Socket);
 
 /// <summary>The place of a program in a spawner.</summary>
 /// <param name="Index">Its number, from 0.</param>

@@ -41,7 +41,7 @@ public sealed class LocalSpawner : ISpawner
             place.Process?.Dispose();
             // It inherits the socket instead of making it: so nobody has to wait for it, and it writes no lock file.
             using var listener = UnixListener.Listen(slot.SocketPath);
-            place.Process = ChildProcess.Start(place.Program.Path, place.Program.Arguments, listener, place.Program.RaisesLimits);
+            place.Process = ChildProcess.Start(place.Program.Path, place.Program.Arguments, listener, place.Program.IsOwn);
             listener.LeaveFile();   // and now it alone listens: when it ends, whoever connects hears at once that nobody is there
             return place.Process;
         }

@@ -120,11 +120,11 @@ public sealed class SpawnerServer : IDisposable
         }
     }
 
-    private static SpawnerProgram? Parse(string text) => text.Split('\0') is [string path, string raises, string socket, .. string[] arguments]
-        ? new SpawnerProgram(path, arguments, raises.Length > 0, socket.Length > 0 ? socket : null)
+    private static SpawnerProgram? Parse(string text) => text.Split('\0') is [string path, string own, string socket, .. string[] arguments]
+        ? new SpawnerProgram(path, arguments, own.Length > 0, socket.Length > 0 ? socket : null)
         : null;
 
     /// <summary>A program as <see cref="SpawnerRequest.Add"/> has it.</summary>
     internal static string Format(SpawnerProgram program) =>
-        string.Join('\0', [program.Path, program.RaisesLimits ? "raises" : "", program.Socket ?? "", .. program.Arguments]);
+        string.Join('\0', [program.Path, program.IsOwn ? "own" : "", program.Socket ?? "", .. program.Arguments]);
 }

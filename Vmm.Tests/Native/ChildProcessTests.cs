@@ -23,6 +23,26 @@ public sealed class ChildProcessTests
         return text.ToString();
     }
 
+    [TestCase(false)]
+    [TestCase(true)]
+    public void Start_OwnProgram_HasOnlyWhatItNeedsOfTheEnvironment(bool isOwn)
+    {
+        const string name = "TOKEN_OF_THE_TESTS";
+        Environment.SetEnvironmentVariable(name, "token");
+        try
+        {
+            using var nothing = new EventFd();
+            using ChildProcess child = ChildProcess.Start("/usr/bin/env", [], nothing, isOwn);
+            string[] variables = [.. ReadAll(child).Split('\n').Select(line => line.Split('=')[0])];
+            Assert.That(variables, Has.Member("PATH"));
+            Assert.That(variables.Contains(name), Is.EqualTo(!isOwn));
+        }
+        finally
+        {
+            Environment.SetEnvironmentVariable(name, null);
+        }
+    }
+
     [Test]
     public void Start_Program_HasItsArgumentsOutputAndDescriptor()
     {

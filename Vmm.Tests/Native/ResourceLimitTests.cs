@@ -43,7 +43,7 @@ public sealed class ResourceLimitTests
             ResourceLimit.OpenFiles.TrySet(Math.Min(ResourceLimit.OpenFiles.Maximum!.Value, 4000));
             ResourceLimit.OpenFiles.Raise();
             using FileDescriptor nothing = FileDescriptor.Open("/dev/null", OpenMode.ReadOnly);
-            using ChildProcess child = ChildProcess.Start("/bin/sh", ["-c", "sleep 1; ulimit -Sn"], nothing, raisesLimits: true);
+            using ChildProcess child = ChildProcess.Start("/bin/sh", ["-c", "sleep 1; ulimit -Sn"], nothing, isOwn: true);
             Assert.That(child.WaitForEnd(30_000));
             byte[] output = new byte[100];
             int count = child.Output.TryRead(output);
@@ -67,7 +67,7 @@ public sealed class ResourceLimitTests
             using (theirs)
             {
                 using ChildProcess child = ChildProcess.Start(
-                    "/bin/sh", ["-c", "ulimit -Sn 77; echo set; read -r line <&3; ulimit -Sn"], theirs, raisesLimits: true);
+                    "/bin/sh", ["-c", "ulimit -Sn 77; echo set; read -r line <&3; ulimit -Sn"], theirs, isOwn: true);
                 byte[] output = new byte[100];
                 Assert.That(Poll.Wait([new PollEntry(child.Output, PollEvents.Readable)], 30_000), Is.EqualTo(1));
                 Assert.That(child.Output.TryRead(output), Is.EqualTo(4), "set");

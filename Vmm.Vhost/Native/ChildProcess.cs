@@ -22,6 +22,8 @@ public sealed unsafe partial class ChildProcess : IStartedProcess
     private const int Patience = 2000;          // milliseconds until a killed process is left to the kernel
     private const int OpaqueSize = 512;         // posix_spawnattr_t is 336 bytes, posix_spawn_file_actions_t 80, sigset_t 128
 
+    private static readonly string[] s_ownVariables = ["PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_RUNTIME_DIR"];
+
     private readonly int _id;
     private int? _status;
 
@@ -64,10 +66,11 @@ public sealed unsafe partial class ChildProcess : IStartedProcess
     /// <param name="program">Its path.</param>
     /// <param name="arguments">Its arguments, without its name.</param>
     /// <param name="inherited">What it finds as descriptor <see cref="InheritedNumber"/>. It becomes blocking, here too, as programs expect.</param>
-    /// <param name="raisesLimits">Whether it raises its limit of open files as soon as it runs: then it keeps this process's limit to begin with.</param>
+    /// <param name="isOwn">Whether it is this program. Then it raises its limit of open files itself as soon as it runs, and keeps this process's to begin with; and it gets of the
+    /// environment only what it needs, because what else is there (a token, a password) is in the memory of a process that a guest may break into.</param>
     /// <param name="sharesErrors">Whether its output and errors go to this process's standard error, if there is one, and not to <see cref="Output"/>.</param>
     /// <exception cref="ErrnoException">It cannot be started.</exception>
-    public static ChildProcess Start(string program, IReadOnlyList<string> arguments, FileDescriptor inherited, bool raisesLimits = false, bool sharesErrors = false)
+    public static ChildProcess Start(string program, IReadOnlyList<string> arguments, FileDescriptor inherited, bool isOwn = false, bool sharesErrors = false)
     {
         int* pipe = stackalloc int[2];
         if (LibC.pipe2(pipe, LibC.O_CLOEXEC | LibC.O_NONBLOCK) < 0)
@@ -78,10 +81,10 @@ public sealed unsafe partial class ChildProcess : IStartedProcess
         {
             MakeBlocking(writing);   // both ends have a file description of their own: ours stays as it is
             MakeBlocking(inherited);
-            int id = Spawn(program, arguments, sharesErrors ? StandardStream.Error ?? writing : writing, inherited);
+            int id = Spawn(program, arguments, isOwn, sharesErrors ? StandardStream.Error ?? writing : writing, inherited);
             // A daemon that closes every descriptor that it may have would otherwise be at it for minutes. One that raises its limit does so
             // at any moment now, and must not have that taken back.
-            if (!raisesLimits)
+            if (!isOwn)
                 ResourceLimit.OpenFiles.SetInherited(id);
             int ended = (int)Syscall(PidfdOpen, id, 0);
             if (ended >= 0)
@@ -129,7 +132,7 @@ public sealed unsafe partial class ChildProcess : IStartedProcess
         Ended.Dispose();
     }
 
-    private static int Spawn(string program, IReadOnlyList<string> arguments, FileDescriptor output, FileDescriptor inherited)
+    private static int Spawn(string program, IReadOnlyList<string> arguments, bool isOwn, FileDescriptor output, FileDescriptor inherited)
     {
         byte* actions = stackalloc byte[OpaqueSize];
         byte* attributes = stackalloc byte[OpaqueSize];
@@ -160,7 +163,7 @@ public sealed unsafe partial class ChildProcess : IStartedProcess
             Check(SetFlags(attributes, SetGroup | SetDefaults | SetMask), "posix_spawnattr_setflags");
 
             byte*[] argv = [strings.Add(program), .. Pointers(strings, arguments)];
-            byte*[] environment = Pointers(strings, Environment());
+            byte*[] environment = Pointers(strings, Environment(isOwn));
             int id;
             fixed (byte** argvPointer = argv, environmentPointer = environment)
                 Check(PosixSpawn(&id, argv[0], actions, attributes, argvPointer, environmentPointer), $"cannot start {program}");
@@ -187,11 +190,14 @@ public sealed unsafe partial class ChildProcess : IStartedProcess
             throw ErrnoException.FromLastError("fcntl(F_SETFL)");
     }
 
-    private static List<string> Environment()
+    private static List<string> Environment(bool isOwn)
     {
         var list = new List<string>();
         foreach (string name in System.Environment.GetEnvironmentVariables().Keys)
-            list.Add($"{name}={ProcessText.Variable(name)}");
+        {
+            if (!isOwn || s_ownVariables.Contains(name) || name.StartsWith("DOTNET_", StringComparison.Ordinal) || name.StartsWith("VMM_", StringComparison.Ordinal))
+                list.Add($"{name}={ProcessText.Variable(name)}");
+        }
         return list;
     }
 

@@ -18,14 +18,14 @@ internal static class MachineSystemCalls
     /// <summary>What else a vCPU's thread does, beside the runtime's calls and those of devices.</summary>
     public static IReadOnlyList<SystemCallRule> Vcpu { get; } =
     [
-        Read, Write, Readv, Writev, Close, SystemCallNumber.Poll, Ppoll, RtSigtimedwait,
+        Read, Write, Readv, Writev, Close, SystemCallNumber.Poll, Ppoll, RtSigtimedwait, Madvise,
         SystemCallRule.Requests(KvmIoctls.KvmclockCtrl, KvmIoctls.GetRegs, KvmIoctls.GetSregs, KvmIoctls.GetMpState, KvmIoctls.SetGsiRouting),
     ];
 
     /// <summary>What other threads do besides, beside <see cref="Confinement.Common"/>: they make a VM and its vCPUs, at the start and for each restart.</summary>
     public static IReadOnlyList<SystemCallRule> Machine { get; } =
     [
-        Pread64,
+        Pread64, Madvise, MemfdCreate,
         new(Seccomp, "operation is SECCOMP_SET_MODE_FILTER, flags is 0", IsOneOf(0, 1), IsOneOf(1, 0)),     // for the threads of vCPUs
         new(SystemCallNumber.Ioctl, "request is KVM_CREATE_VM, argument is 0", IsOneOf(1, KvmIoctls.CreateVm.Number), IsNull(2)),     // the usual type of VM
         SystemCallRule.Requests(KvmIoctls.CheckExtension, KvmIoctls.GetVcpuMmapSize),

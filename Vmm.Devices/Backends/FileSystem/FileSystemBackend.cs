@@ -17,25 +17,35 @@ public sealed class FileSystemBackend : VhostUserDevice, IDisposable
         SystemCallNumber.Openat, SystemCallNumber.Openat2, SystemCallNumber.Statx, SystemCallNumber.Getdents64, SystemCallNumber.Readlinkat,
         SystemCallNumber.Fstatfs, SystemCallNumber.Faccessat2, SystemCallNumber.Lseek, SystemCallNumber.Preadv2,
         SystemCallNumber.Getxattr, SystemCallNumber.Listxattr,
-        SystemCallNumber.Fsync, SystemCallNumber.Fdatasync, SystemCallNumber.Syncfs, SystemCallNumber.Flock,
-        new(SystemCallNumber.Fcntl, "cmd is F_OFD_GETLK or F_OFD_SETLK", ArgumentCondition.IsOneOf(1, GetLock, SetLock)),
         SystemCallRule.Requests(OpenFileIo.GetFlagsRequest, OpenFileIo.GetAttributesRequest),
     ];
 
     /// <summary>And those of one that may change files.</summary>
     public static readonly IReadOnlyList<SystemCallRule> ChangingCalls =
     [
-        SystemCallNumber.Pwritev2, SystemCallNumber.Fallocate, SystemCallNumber.CopyFileRange, SystemCallNumber.Mkdirat, SystemCallNumber.Mknodat,
-        SystemCallNumber.Symlinkat, SystemCallNumber.Linkat, SystemCallNumber.Unlinkat, SystemCallNumber.Renameat2, SystemCallNumber.Fchownat,
+        SystemCallNumber.Fsync, SystemCallNumber.Fdatasync, SystemCallNumber.Syncfs, SystemCallNumber.Flock,
+        new(SystemCallNumber.Fcntl, "cmd is F_OFD_GETLK or F_OFD_SETLK", ArgumentCondition.IsOneOf(1, GetLock, SetLock)),
+        SystemCallNumber.Pwritev2, SystemCallNumber.Fallocate, SystemCallNumber.CopyFileRange, SystemCallNumber.Mkdirat, SystemCallNumber.Symlinkat, SystemCallNumber.Linkat, SystemCallNumber.Unlinkat, SystemCallNumber.Renameat2, SystemCallNumber.Fchownat,
         SystemCallNumber.Fchmodat, SystemCallNumber.Utimensat, SystemCallNumber.Setxattr, SystemCallNumber.Removexattr,
         SystemCallRule.Requests(OpenFileIo.SetFlagsRequest),
     ];
+
+    /// <summary>And those of one that makes no devices.</summary>
+    public static readonly IReadOnlyList<SystemCallRule> NodeCalls =
+    [
+        new(SystemCallNumber.Mknodat, "mode says a file, a FIFO or a socket", new ArgumentCondition(2, FileType, [0, 0x8000, 0x1000, 0xC000])),
+        new(SystemCallNumber.Mknodat, "mode says a character device, dev is 0", new ArgumentCondition(2, FileType, [0x2000]), ArgumentCondition.IsOneOf(3, 0)),
+    ];
+
+    /// <summary>And those of one that makes any.</summary>
+    public static readonly IReadOnlyList<SystemCallRule> DeviceNodeCalls = [SystemCallNumber.Mknodat];
 
     /// <summary>And those of one that is root and makes files for the guest's users.</summary>
     public static readonly IReadOnlyList<SystemCallRule> IdentityCalls =
         [SystemCallNumber.Setfsuid, SystemCallNumber.Setfsgid, SystemCallNumber.Setgroups, SystemCallNumber.Capget, SystemCallNumber.Capset];
 
     private const uint GetLock = 36, SetLock = 37;      // F_OFD_GETLK and F_OFD_SETLK of asm-generic/fcntl.h
+    private const uint FileType = 0xF000;               // S_IFMT of linux/stat.h
     private const int QueueSize = 1024;
     private const int SpaceSize = FileSystemOptions.MaxTagBytes + sizeof(uint);
 
@@ -43,8 +53,7 @@ public sealed class FileSystemBackend : VhostUserDevice, IDisposable
     private readonly FuseServer _server;
     private readonly RequestPool _pool;
 
-    /// <summary>Opens the directory. It is this process's only business from now on: its current directory, its umask and its groups change.</summary>
-    /// <exception cref="Vhost.Native.ErrnoException">The kernel refused that.</exception>
+    /// <summary>Opens the directory. It is this process's only business from now on: see <see cref="PrepareProcess"/>.</summary>
     /// <exception cref="VhostException">It cannot be had; the message says what to do.</exception>
     public FileSystemBackend(FileSystemOptions options)
     {
@@ -53,17 +62,24 @@ public sealed class FileSystemBackend : VhostUserDevice, IDisposable
         _options = options;
         _server = new FuseServer(options) { FrontEnd = () => FrontEnd };
         _pool = new RequestPool(_server, options.PoolSize);
-        _server.PrepareProcess();
     }
+
+    /// <summary>Changes this process's current directory, its umask and its groups as serving a directory needs it: before the first front-end, and after the socket was made,
+    /// whose rights are those that the umask leaves.</summary>
+    /// <exception cref="Vhost.Native.ErrnoException">The kernel refused that.</exception>
+    public void PrepareProcess() => _server.PrepareProcess();
 
     /// <summary>What its process still needs.</summary>
     public Confinement Confinement => new()
     {
-        Calls = [.. SystemCalls, .. _options.IsReadOnly ? [] : ChangingCalls, .. _server.ActsForUsers ? IdentityCalls : []],
+        Calls = [.. SystemCalls, .. _options.IsReadOnly ? [] : ChangingCalls, .. NodeRules, .. _server.ActsForUsers ? IdentityCalls : []],
         Tree = _server.Root,
         IsTreeReadOnly = _options.IsReadOnly,
-        Capabilities = _server.ActsForUsers ? FuseServer.KeptCapabilities : 0,
+        Root = _server.IsMounted ? _server.Root : null,
+        Capabilities = _server.KeptCapabilities,
     };
+
+    private IReadOnlyList<SystemCallRule> NodeRules => _options.IsReadOnly ? [] : _options.PrivilegedFiles ? DeviceNodeCalls : NodeCalls;
 
     /// <inheritdoc/>
     public override string Name => $"fs {_options.Directory}";

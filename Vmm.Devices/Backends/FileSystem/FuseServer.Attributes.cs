@@ -125,7 +125,7 @@ internal sealed partial class FuseServer
             return inode.IsDirectory ? -Errnos.Eisdir : -Errnos.Einval;
         if (change.Size > long.MaxValue)
             return -Errnos.Einval;
-        using var powers = WithoutSetId.Begin(this, (change.Valid & FuseSetAttributes.KillPrivilegesBit) != 0);
+        using var powers = BeginChange((change.Valid & FuseSetAttributes.KillPrivilegesBit) != 0);
         if (opened is not null)
         {
             using HeldDescriptor file = opened.Descriptor.Hold();

@@ -24,7 +24,7 @@ internal sealed partial class FuseServer
         if (error < 0)
             return error;
         FileDescriptor? file;
-        using (WithoutSetId.Begin(this, (arguments.OpenFlags & FuseOpen.KillPrivileges) != 0))
+        using (BeginChange((arguments.OpenFlags & FuseOpen.KillPrivileges) != 0))
         {
             error = ReopenFor(in path, arguments.Flags, ref flags, out file);
         }
@@ -146,7 +146,7 @@ internal sealed partial class FuseServer
         using HeldDescriptor path = _inodes.Hold(inode, out int error);
         if (error < 0)
             return error;
-        using var powers = WithoutSetId.Begin(this, (arguments.OpenFlags & FuseOpen.KillPrivileges) != 0);
+        using var powers = BeginChange((arguments.OpenFlags & FuseOpen.KillPrivileges) != 0);
         return ReopenFor(in path, arguments.Flags, ref flags, out file);
     }
 
@@ -244,7 +244,7 @@ internal sealed partial class FuseServer
         if (opened.MayBlock && !mayWait)
             return NeedsThread;
         using HeldDescriptor file = opened.Descriptor.Hold();
-        using var powers = WithoutSetId.Begin(this, (arguments.TransferFlags & FuseTransfer.KillsPrivileges) != 0);
+        using var powers = BeginChange((arguments.TransferFlags & FuseTransfer.KillsPrivileges) != 0);
         bool appends = Appends(in arguments);
         ulong done = 0;
         while (done < arguments.Size)
@@ -301,7 +301,7 @@ internal sealed partial class FuseServer
         if (_handles.Find(arguments.Handle) is not { } opened)
             return -Errnos.Ebadf;
         using HeldDescriptor file = opened.Descriptor.Hold();
-        using var powers = WithoutSetId.Begin(this, Has(FuseFlags.HandleKillPrivileges2));
+        using var powers = BeginChange(Has(FuseFlags.HandleKillPrivileges2));
         return OpenFileIo.Allocate(in file, arguments.Mode, (long)arguments.Offset, (long)arguments.Length);
     }
 
@@ -325,7 +325,7 @@ internal sealed partial class FuseServer
             return -Errnos.Ebadf;
         const ulong most = 1UL << 30;   // at once: the guest asks again for what is left
         using HeldDescriptor from = source.Descriptor.Hold(), to = target.Descriptor.Hold();
-        using var powers = WithoutSetId.Begin(this, Has(FuseFlags.HandleKillPrivileges2));
+        using var powers = BeginChange(Has(FuseFlags.HandleKillPrivileges2));
         long result = OpenFileIo.CopyRange(in from, (long)arguments.Offset, in to, (long)arguments.TargetOffset, Math.Min(arguments.Length, most));
         return result < 0 ? result : request.Reply(new FuseWriteReply((uint)result, 0));
     }

@@ -1,4 +1,5 @@
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.Confinement;
 using Vmm.Vhost.Native.FileSystem;
 
 namespace Vmm.Devices.Backends.FileSystem;
@@ -8,6 +9,13 @@ internal sealed partial class FuseServer
 {
     private const uint SetIdBits = 0xC00;       // S_ISUID and S_ISGID
     private const uint CharacterDevice = 0x2000, BlockDevice = 0x6000;      // S_IFCHR and S_IFBLK
+
+    /// <summary>The capabilities that the process keeps where it has them, as bits of <see cref="ThreadPrivileges"/>: to act for all users on the files in its directory, as
+    /// every virtio-fs daemon does. One that only reads needs to get at them; one whose guest makes no privileged files needs none for that.</summary>
+    public ulong KeptCapabilities => !_isRoot ? 0
+        : Options.IsReadOnly ? ThreadPrivileges.DacOverride | (Options.PreserveNoAccessTime ? ThreadPrivileges.Fowner : 0)
+        : ThreadPrivileges.Chown | ThreadPrivileges.DacOverride | ThreadPrivileges.Fowner | ThreadPrivileges.Fsetid | ThreadPrivileges.SetGid | ThreadPrivileges.SetUid
+            | (Options.PrivilegedFiles ? ThreadPrivileges.Mknod | ThreadPrivileges.Setfcap : 0);
 
     private static ReadOnlySpan<byte> FileCapabilities => "security.capability\0"u8;
 
@@ -20,6 +28,9 @@ internal sealed partial class FuseServer
 
     private bool IsAllowedXattr(ReadOnlySpan<byte> hostName) =>
         Options.PrivilegedFiles || !hostName[..(hostName.IndexOf((byte)0) + 1)].SequenceEqual(FileCapabilities);
+
+    // While the guest changes what is in a file. The host's users may have made it privileged since the guest has opened it.
+    private WithoutSetId BeginChange(bool isWanted) => WithoutSetId.Begin(this, isWanted || !Options.PrivilegedFiles);
 
     // Before the guest writes to a file that is there. The kernel does it for a process without CAP_FSETID by itself.
     private int TakeSetIdAway(in HeldDescriptor path)

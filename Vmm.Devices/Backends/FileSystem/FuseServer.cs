@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Native.Confinement;
@@ -16,10 +17,6 @@ internal sealed partial class FuseServer : IDisposable
     /// <summary>And for one that is done once a lock can be had.</summary>
     public const long Waits = long.MinValue + 1;
 
-    /// <summary>The capabilities that the process keeps where it has them: to act for all users on the files in its directory, as every virtio-fs daemon does.</summary>
-    public const ulong KeptCapabilities = ThreadPrivileges.Chown | ThreadPrivileges.DacOverride | ThreadPrivileges.Fowner | ThreadPrivileges.Fsetid
-        | ThreadPrivileges.SetGid | ThreadPrivileges.SetUid | ThreadPrivileges.Mknod | ThreadPrivileges.Setfcap;
-
     private const int DescriptorsForOthers = 256;   // besides those of files: rings, memory, connections, what is opened for a moment
 
     private static readonly BoundedLog s_log = new("Vmm.Devices.Backends.FileSystem");
@@ -28,6 +25,7 @@ internal sealed partial class FuseServer : IDisposable
     private readonly InodeTable _inodes;
     private readonly HandleTable _handles;
     private readonly Lazy<ulong> _capabilities;     // asked for by a request, when the process is confined
+    private readonly bool _isRoot;
     private FuseFlags _flags;
     private volatile bool _isReady;
 
@@ -38,10 +36,13 @@ internal sealed partial class FuseServer : IDisposable
         Options = options;
         _capabilities = new Lazy<ulong>(() => ActsForUsers ? ThreadPrivileges.Permitted : 0);
         _window = options.DaxWindow > 0 ? new DaxWindow(options.DaxWindow) : null;
+        _isRoot = ThreadIdentity.CanChange;
         _links = OpenLinks();
         try
         {
             FileDescriptor root = OpenRoot(options.Directory);
+            // For the native binary, which alone can be confined. A current directory that has no path is nothing for the JIT.
+            IsMounted = _isRoot && !RuntimeFeature.IsDynamicCodeSupported && TryMount(ref _links) && TryMount(ref root);
             try
             {
                 using (HeldDescriptor held = root.Hold())
@@ -61,7 +62,6 @@ internal sealed partial class FuseServer : IDisposable
             }
             _handles = new HandleTable(_inodes);
             _waiters = new LockWaiters(this);
-            ActsForUsers = ThreadIdentity.CanChange;
         }
         catch (ErrnoException e)
         {
@@ -74,21 +74,24 @@ internal sealed partial class FuseServer : IDisposable
     public FileSystemOptions Options { get; }
 
     /// <summary>Makes this process one that serves directories: its current directory, its umask and its groups are no longer those that it was started with. Without it
-    /// there are no extended attributes, whose calls take paths.</summary>
+    /// there are no extended attributes, whose calls take paths, and the umask takes rights away from what the guest makes.</summary>
     /// <exception cref="ErrnoException">The kernel refused.</exception>
     public void PrepareProcess()
     {
         FileTree.Enter(_links);
         FileTree.ClearMask();
-        if (ActsForUsers)
+        if (_isRoot)
             ThreadIdentity.GiveUpGroups();
     }
 
     /// <summary>The shared directory.</summary>
     public FileDescriptor Root => _inodes.Root.Path!;
 
+    /// <summary>Whether <see cref="Root"/> is mounted for this process alone (<see cref="PrivateMount"/>). Then the directory /proc/self/fd is, too.</summary>
+    public bool IsMounted { get; }
+
     /// <summary>Whether files that are made belong to the guest's users: the process is root.</summary>
-    public bool ActsForUsers { get; }
+    public bool ActsForUsers => _isRoot && !Options.IsReadOnly;
 
     /// <summary>The capabilities that a thread has while it serves, as bits of <see cref="ThreadPrivileges"/>; 0 for a process that acts for no users.</summary>
     public ulong Capabilities => _capabilities.Value;
@@ -131,6 +134,8 @@ internal sealed partial class FuseServer : IDisposable
             return NeedsThread;
         if (Options.IsReadOnly && Changes(opcode))
             return -Errnos.Erofs;
+        if (Options.IsReadOnly && opcode is (FuseOpcode.Fsync or FuseOpcode.FsyncDirectory or FuseOpcode.SyncFs))
+            return 0;   // nothing of this guest's waits for a disk
         try
         {
             long result = Dispatch(request, opcode, mayWait);
@@ -254,6 +259,15 @@ internal sealed partial class FuseServer : IDisposable
         for (uint i = 0; i < batch.Count && request.TryTake(out FuseForgetOne one); i++)
             _inodes.Forget(one.Node, one.Lookups);
         return 0;
+    }
+
+    private static bool TryMount(ref FileDescriptor directory)
+    {
+        if (PrivateMount.TryMake(directory) is not { } mounted)
+            return false;
+        directory.Dispose();
+        directory = mounted;
+        return true;
     }
 
     private static FileDescriptor OpenLinks()

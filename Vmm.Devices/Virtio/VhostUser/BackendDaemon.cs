@@ -47,7 +47,7 @@ internal class BackendDaemon : IDisposable
         try
         {
             _slot = _spawner.Add(new SpawnerProgram(
-                program.Path, program.Arguments(ChildProcess.InheritedNumber), program.RaisesLimits, program.Socket));
+                program.Path, program.Arguments(ChildProcess.InheritedNumber), program.IsOwn, program.Socket));
         }
         catch (ErrnoException e)
         {

@@ -12,8 +12,8 @@ public sealed record DaemonProgram(string Name, string Path, Func<int, string[]>
     /// <summary>The device in messages, behind its option: <c>path=disk.img</c>.</summary>
     public string Label { get; init; } = Name;
 
-    /// <summary>Whether it raises its limit of open files itself, as <c>vmm backend</c> does.</summary>
-    public bool RaisesLimits { get; init; }
+    /// <summary>Whether it is this program, as <c>vmm backend</c>: see <see cref="Vhost.Native.ChildProcess.Start"/>.</summary>
+    public bool IsOwn { get; init; }
 
     /// <summary>A socket that it listens on besides, and may not be able to remove itself; null for none.</summary>
     public string? Socket { get; init; }

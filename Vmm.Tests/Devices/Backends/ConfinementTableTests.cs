@@ -27,7 +27,9 @@ public partial class ConfinementTableTests
         ("console on a terminal", ConsoleBackend.TerminalCalls),
         ("fs", FileSystemBackend.SystemCalls),
         ("fs that is not read-only", FileSystemBackend.ChangingCalls),
-        ("fs that is root", FileSystemBackend.IdentityCalls),
+        ("fs that is not read-only, `privileged=off`", FileSystemBackend.NodeCalls),
+        ("fs that is not read-only, `privileged=on`", FileSystemBackend.DeviceNodeCalls),
+        ("fs that is root and not read-only", FileSystemBackend.IdentityCalls),
     ];
 
     private static readonly (string Who, IReadOnlyList<SystemCallRule> Rules)[] s_machine =

@@ -39,7 +39,7 @@ public sealed class SpawnerTests
         Directory.Delete(_directory, recursive: true);
     }
 
-    private static SpawnerProgram Shell(string script, string? socket = null) => new("/bin/sh", ["-c", script, "sh", "an argument"], RaisesLimits: false, socket);
+    private static SpawnerProgram Shell(string script, string? socket = null) => new("/bin/sh", ["-c", script, "sh", "an argument"], IsOwn: false, socket);
 
     private string InDirectory(string name) => Path.Combine(_directory, name);
 

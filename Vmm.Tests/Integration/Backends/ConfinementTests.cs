@@ -83,6 +83,29 @@ public class ConfinementTests : BackendTest
         }
     }
 
+    // With hugepages=on the guest's pages are reserved. Who gives some of them up and takes them himself ends the VMM by SIGBUS.
+    [TestCaseSource(typeof(ConfinementTests), nameof(Kinds))]
+    public void HugePages_OfTheGuest_CannotBeTaken(string kind)
+    {
+        VmmProcess process = StartServing(kind);
+        long?[] results = SystemCallInjector.Calls(_injector, process.Id,
+        [
+            new("madvise", "0", "0x200000", "9"),                           // MADV_REMOVE
+            new("memfd_create", "@a", "4"),                                 // MFD_HUGETLB
+            new("mmap", "0", "0x200000", "3", "0x40022", "-1", "0"),        // MAP_HUGETLB
+            new("madvise", "0", "0x1000", "16"),
+        ]);
+        Assert.That(results[..3], Is.All.EqualTo(-Eperm));
+        Assert.That(results[3], Is.EqualTo(-12), "its own memory is its own business");
+    }
+
+    [Test]
+    public void Input_OfTheStarter_IsNotRead()
+    {
+        VmmProcess process = StartServing("rng");
+        Assert.That(new FileInfo($"/proc/{process.Id}/fd/0").LinkTarget, Is.EqualTo("/dev/null"));
+    }
+
     // Nothing is open by which a process reaches more than its device: no socket for interfaces, no directory, no other process.
     [TestCaseSource(typeof(ConfinementTests), nameof(Kinds))]
     public void Descriptors_AreOfTheDeviceOnly(string kind)

@@ -14,7 +14,7 @@ namespace Vmm.Tests.Integration.Sandbox;
 [Category("Confinement")]
 public class SandboxTests : KvmTest
 {
-    private const int Eperm = 1, Eacces = 13, Enosys = 38;
+    private const int Eperm = 1, Ebadf = 9, Eacces = 13, Enosys = 38;
     private const int TapNumber = 94;
 
     // Machines whose VMM holds different descriptors, and may do different things.
@@ -104,6 +104,9 @@ public class SandboxTests : KvmTest
         long?[] results = SystemCallInjector.Calls(_injector, vcpu, calls);
         for (int i = 0; i < calls.Length; i++)
             Assert.That(results[i], Is.EqualTo(-Eperm), $"{calls[i]}");
+        // What a packed ring's log says is read by the vCPU that resets the device.
+        long? read = SystemCallInjector.Call(_injector, vcpu, "preadv2", "-1", "0", "0", "0", "0", "0");
+        Assert.That(read, Is.EqualTo(kind is "disk" or "socket" or "server" or "exec" ? -Ebadf : -Eperm));
         if (kind == "plain")
             Assert.That(SystemCallInjector.Calls(_injector, vcpu, [new("sendmsg", "0", "0", "0"), new("recvmsg", "0", "0", "0")]), Is.All.EqualTo(-Eperm));
         End(process, kind);

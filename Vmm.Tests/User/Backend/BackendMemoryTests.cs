@@ -2,6 +2,7 @@ using NUnit.Framework;
 using Vmm.Tests.Boot;
 using Vmm.Tests.Fakes;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.FileSystem;
 using Vmm.Vhost.User.Protocol;
 using Feature = Vmm.Vhost.User.Protocol.VhostUserProtocolFeatures;
 using Request = Vmm.Vhost.User.Protocol.VhostUserRequest;
@@ -25,6 +26,27 @@ public sealed class BackendMemoryTests : IDisposable
     {
         _frontEnd.Dispose();
         OpenDescriptors.AssertBackTo(_descriptorsBefore);
+    }
+
+    [Test]
+    public void Map_GuestMemory_IsLeftOutOfCoreDumps()
+    {
+        _frontEnd.Negotiate();
+        Assert.That(MappingsLeftOut(), Is.EqualTo(1), "the front-end's");
+
+        _frontEnd.ShareMemory();
+
+        Assert.That(MappingsLeftOut(), Is.EqualTo(2), "and the back-end's");
+    }
+
+    // Of the front-end's memory, in this process.
+    private int MappingsLeftOut()
+    {
+        using HeldDescriptor file = _frontEnd.Memory.File.Hold();
+        Assert.That(FileTree.GetStatus(in file, out FileStatus status), Is.Zero);
+        string[] lines = File.ReadAllLines("/proc/self/smaps");
+        return Enumerable.Range(0, lines.Length).Count(i => lines[i].Contains($" {status.Inode} ", StringComparison.Ordinal) && lines[i].Contains("/memfd:", StringComparison.Ordinal)
+            && lines.Skip(i).First(line => line.StartsWith("VmFlags:", StringComparison.Ordinal)).Split(' ').Contains("dd"));
     }
 
     [TestCase(0U, 0U, 1, 1, Description = "no region")]

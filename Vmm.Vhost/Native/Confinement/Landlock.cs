@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Vmm.Vhost.Native.FileSystem;
 
 namespace Vmm.Vhost.Native.Confinement;
 
@@ -21,7 +22,8 @@ public static unsafe partial class Landlock
     private const ulong DeviceIoctl5 = 1UL << 15;
     private const ulong ConnectToSocket9 = 1UL << 16;   // LANDLOCK_ACCESS_FS_RESOLVE_UNIX
     private const ulong Udp10 = 12;                     // to bind a socket, to connect it, and to send elsewhere than it is connected to
-    private const ulong ReadTree = 1UL << 2 | 1UL << 3;     // LANDLOCK_ACCESS_FS_READ_FILE and _READ_DIR
+    private const ulong ReadFile = 1UL << 2, ReadDirectory = 1UL << 3;  // LANDLOCK_ACCESS_FS_READ_FILE and _READ_DIR
+    private const ulong ReadTree = ReadFile | ReadDirectory;
     private const ulong Execute = 1UL << 0;
     private const ulong AbstractSockets6 = 1;       // the other scope, signals, would keep the runtime from suspending its own threads
 
@@ -40,7 +42,8 @@ public static unsafe partial class Landlock
     /// UDP address but the one that a socket is connected to.</summary>
     /// <param name="socketDirectories">Directories, which must exist, where sockets may be connected to.</param>
     /// <param name="tree">A directory in which files may be opened, made and removed; null for none.</param>
-    /// <param name="isTreeReadOnly">Whether they may only be read there.</param>
+    /// <param name="isTreeReadOnly">Whether they may only be read there. Of the whole file system these are not the files in /dev, /proc and /sys, and none that come to be right below
+    /// the root later.</param>
     /// <returns>Null where <see cref="Version"/> is 0; with a tree that may be written to also where it is 1, which lets no file be moved to another directory.</returns>
     /// <exception cref="ErrnoException">The kernel refused.</exception>
     public static FileDescriptor? MakeRules(IEnumerable<string> socketDirectories, FileDescriptor? tree = null, bool isTreeReadOnly = false)
@@ -64,7 +67,9 @@ public static unsafe partial class Landlock
             // An older kernel knows of no such right, and lets all sockets be connected to.
             foreach (string directory in version >= 9 ? socketDirectories : [])
                 Allow(in held, directory, ConnectToSocket9);
-            if (tree is not null)
+            if (tree is not null && isTreeReadOnly && IsWholeFileSystem(tree))
+                AllowReadingAll(in held, tree);
+            else if (tree is not null)
                 Allow(in held, tree, isTreeReadOnly ? ReadTree : attributes.FileSystem & ~(Execute | DeviceIoctl5 | ConnectToSocket9));
             return rules;
         }
@@ -82,6 +87,33 @@ public static unsafe partial class Landlock
     {
         using HeldDescriptor held = rules.Hold();
         Checked(SystemCall(RestrictSelf, (nuint)held.Number, 0, 0), "landlock_restrict_self");
+    }
+
+    // All directories may be listed. The files of devices and of the kernel are not to be opened: terminals, disks, what the kernel says to its user.
+    private static void AllowReadingAll(in HeldDescriptor ruleset, FileDescriptor root)
+    {
+        Allow(in ruleset, root, ReadDirectory);
+        foreach (FileSystemInfo entry in new DirectoryInfo("/").EnumerateFileSystemInfos())
+        {
+            if (entry.LinkTarget is not null || entry.Name is "dev" or "proc" or "sys")
+                continue;
+            try
+            {
+                Allow(in ruleset, entry.FullName, entry is DirectoryInfo ? ReadTree : ReadFile);
+            }
+            catch (ErrnoException e) when (e.Errno == Errnos.Enoent)
+            {
+                // It has just been removed.
+            }
+        }
+    }
+
+    private static bool IsWholeFileSystem(FileDescriptor tree)
+    {
+        using FileDescriptor root = FileTree.OpenDirectory("/");
+        using HeldDescriptor heldRoot = root.Hold(), heldTree = tree.Hold();
+        return FileTree.GetStatus(in heldRoot, out FileStatus one) == 0 && FileTree.GetStatus(in heldTree, out FileStatus other) == 0
+            && one.IsSameFile(in other);
     }
 
     private static void Allow(in HeldDescriptor ruleset, string path, ulong access)

@@ -139,10 +139,12 @@ public enum SystemCallNumber
     IoUringSetup = 425,
     IoUringEnter = 426,
     IoUringRegister = 427,
+    OpenTree = 428,
     PidfdOpen = 434,
     Clone3 = 435,
     Openat2 = 437,
     PidfdGetfd = 438,
     Faccessat2 = 439,
+    MountSetattr = 442,
 #pragma warning restore CS1591
 }

@@ -6,6 +6,7 @@ namespace Vmm.Vhost.Native.Confinement;
 public static unsafe partial class ThreadPrivileges
 {
     private const int SetGroups = 116, SetResUid = 117, SetResGid = 119;    // of x86-64 (asm/unistd_64.h)
+    private const int OpenPath = 0x200000, CloseOnExec = 0x80000;   // O_PATH and O_CLOEXEC
     private const int PrSetNoNewPrivs = 38;         // linux/prctl.h
     private const uint CapabilityVersion3 = 0x20080522;     // linux/capability.h
     private const int CapabilityWords = 3;          // of each of the two struct __user_cap_data_struct: effective, permitted, inheritable
@@ -45,6 +46,25 @@ public static unsafe partial class ThreadPrivileges
                 throw new ErrnoException($"chroot({directory})", Marshal.GetLastPInvokeError());
             if (ChDir(root) < 0)
                 throw new ErrnoException("chdir(/)", Marshal.GetLastPInvokeError());
+        }
+    }
+
+    /// <summary>Makes a directory that is open the root of the file system for the whole process (chroot(2)). The current directory stays what it is.</summary>
+    /// <exception cref="ErrnoException">The kernel refused: this needs root.</exception>
+    public static void ChangeRoot(FileDescriptor directory)
+    {
+        using HeldDescriptor held = directory.Hold();
+        fixed (byte* here = ".\0"u8)
+        {
+            // SAFETY: the path is null-terminated and pinned.
+            int before = Open(here, OpenPath | CloseOnExec);
+            if (before < 0)
+                throw ErrnoException.FromLastError("cannot open the current directory");
+            using var current = new FileDescriptor(before);
+            using HeldDescriptor heldCurrent = current.Hold();
+            Checked(FChDir(held.Number), "fchdir");
+            Checked(ChRoot(here), "chroot");
+            Checked(FChDir(heldCurrent.Number), "fchdir");
         }
     }
 
@@ -107,6 +127,12 @@ public static unsafe partial class ThreadPrivileges
 
     [LibraryImport("libc", EntryPoint = "chdir", SetLastError = true)]
     private static partial int ChDir(byte* path);
+
+    [LibraryImport("libc", EntryPoint = "fchdir", SetLastError = true)]
+    private static partial int FChDir(int directory);
+
+    [LibraryImport("libc", EntryPoint = "open", SetLastError = true)]
+    private static partial int Open(byte* path, int flags);
 
     [LibraryImport("libc", EntryPoint = "prctl", SetLastError = true)]
     private static partial int Prctl(int option, nuint argument2, nuint argument3, nuint argument4, nuint argument5);

@@ -47,6 +47,10 @@ public struct FileStatus
 
     /// <summary>Whether it is a regular file.</summary>
     public readonly bool IsRegular => Type == RegularFile;
+
+    /// <summary>Whether both are of the same file.</summary>
+    public readonly bool IsSameFile(in FileStatus other) =>
+        (Inode, DeviceMajor, DeviceMinor) == (other.Inode, other.DeviceMajor, other.DeviceMinor);
 }
 
 /// <summary>A point in time: struct statx_timestamp, 16 bytes.</summary>

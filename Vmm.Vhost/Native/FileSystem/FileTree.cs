@@ -21,11 +21,12 @@ public static unsafe class FileTree
     private const ulong ResolveBeneath = 8, ResolveNoSymlinks = 4, ResolveNoMagicLinks = 2;     // linux/openat2.h
 
     // linux/magic.h: proc, sysfs, debugfs, tracefs, securityfs, apparmor, selinux, smack, cgroup, cgroup2, bpf, efivarfs, pstore, nsfs, binfmt_misc, resctrl; and of their own sources
-    // configfs and fusectl.
+    // configfs and fusectl; and the files of mqueue and hugetlbfs, which are memory of other processes.
     private static readonly long[] s_kernelsMagics =
     [
         0x9FA0, 0x62656572, 0x64626720, 0x74726163, 0x73636673, 0x5A3C69F0, 0xF97CFF8C, 0x43415D53, 0x27E0EB, 0x63677270, 0xCAFE4A11, 0xDE5E81E4, 0x6165676C, 0x6E736673,
         0x42494E4D, 0x7655821, 0x62656570, 0x65735543,
+        0x19800202, 0x958458F6,
     ];
 
     /// <summary>Opens a file of a directory.</summary>

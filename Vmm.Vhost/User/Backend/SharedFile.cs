@@ -30,7 +30,9 @@ internal readonly record struct SharedFile(MemoryMapping Mapping, ulong Start)
         ulong length = (offset - first + size + page - 1) & ~(page - 1);
         try
         {
-            return new SharedFile(MemoryMapping.Map(file, length, MappingAccess.SharedReadWriteLazy, first), offset - first);
+            MemoryMapping mapping = MemoryMapping.Map(file, length, MappingAccess.SharedReadWriteLazy, first);
+            mapping.LeaveOutOfCoreDumps();      // it is the guest's
+            return new SharedFile(mapping, offset - first);
         }
         catch (ErrnoException e)
         {

@@ -28,10 +28,13 @@ internal static class BackendCommand
         ServedDevice served = open();
         using var device = (IDisposable)served.Device;
         using var server = new VhostUserServer(endpoint, served.Device, new VhostUserServerOptions { ServesOnce = options.Once });
+        served.Prepare?.Invoke();
         // Before the thread for signals starts, which inherits this.
         Confinement confinement = endpoint.Role == VhostUserSocketRole.Client
             ? served.Confinement with { SocketDirectories = [.. served.Confinement.SocketDirectories, DirectoryOf(endpoint.Path!)] }
             : served.Confinement;
+        if (options.Fd != "0")
+            DropInput();
         isConfined = isConfined && GiveUpPrivileges(confinement);
 
         SignalDisposition.Restore(RefreshNumber);   // the runtime handles no signal that is ignored
@@ -59,6 +62,13 @@ internal static class BackendCommand
         }
     }
 
+    // What is typed, or comes by a pipe, is not this program's to read.
+    private static void DropInput()
+    {
+        using FileDescriptor nothing = FileDescriptor.Open("/dev/null", OpenMode.ReadOnly);
+        StandardStream.Replace(0, nothing);
+    }
+
     // Where a link at that place leads to, too: Landlock asks where the socket is.
     private static string DirectoryOf(string path)
     {
@@ -83,6 +93,8 @@ internal static class BackendCommand
             "" => throw new OptionValue("--socket-path", null, "").Refuse("is not a path"),
             _ => options.SocketPath,
         };
+        // A device may change the current directory, and a socket is connected to again later.
+        path = Path.GetFullPath(path);
         return options.Client ? VhostUserEndpoint.ConnectTo(path) : VhostUserEndpoint.ListenOn(path);
     }
 }

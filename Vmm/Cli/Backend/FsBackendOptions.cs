@@ -114,7 +114,7 @@ internal sealed class FsBackendOptions : BackendOptions
             if (limit is ulong most && !ResourceLimit.OpenFiles.TrySet(most))
                 throw new UsageException($"--rlimit-nofile: '{most}' is more than this process may have: {ResourceLimit.OpenFiles.Maximum}");
             var device = new FileSystemBackend(options);
-            return new ServedDevice(device, device.Confinement);
+            return new ServedDevice(device, device.Confinement, Prepare: device.PrepareProcess);
         };
     }
 

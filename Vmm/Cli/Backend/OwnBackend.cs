@@ -17,7 +17,7 @@ internal static class OwnBackend
             $"vmm backend {device}", OwnProgram.Path, socket => [.. OwnProgram.Arguments, "backend", device, "--fd", $"{socket}", .. common, .. arguments])
         {
             Label = label,
-            RaisesLimits = true,
+            IsOwn = true,
             FirstLine = firstLine,
         };
     }

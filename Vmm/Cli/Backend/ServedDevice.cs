@@ -8,4 +8,5 @@ namespace Vmm.Cli.Backend;
 /// <param name="Confinement">What its process still needs.</param>
 /// <param name="Message">What the user is to be told, as a line on standard output.</param>
 /// <param name="Refresh">What SIGUSR1 makes it do, on any thread: look again at what it serves.</param>
-internal sealed record ServedDevice(VhostUserDevice Device, Confinement Confinement, string? Message = null, Action? Refresh = null);
+/// <param name="Prepare">What is done with the process once the socket is there, and before it is confined.</param>
+internal sealed record ServedDevice(VhostUserDevice Device, Confinement Confinement, string? Message = null, Action? Refresh = null, Action? Prepare = null);

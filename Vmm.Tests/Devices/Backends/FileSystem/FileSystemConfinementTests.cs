@@ -1,3 +1,4 @@
+using System.Runtime.Versioning;
 using NUnit.Framework;
 using Vmm.Tests.Fakes;
 using Vmm.Tests.Integration;
@@ -11,7 +12,7 @@ namespace Vmm.Tests.Devices.Backends.FileSystem;
 [Category("Confinement")]
 public class FileSystemConfinementTests : FileSystemTest
 {
-    private const int Eperm = 1, Eacces = 13;
+    private const int Eperm = 1, Enoent = 2, Eacces = 13;
 
     // What the process may call, and other back-ends may not.
     private static readonly string[] s_ownCalls =
@@ -30,11 +31,13 @@ public class FileSystemConfinementTests : FileSystemTest
         _injector = SystemCallInjector.Build();
     }
 
-    [Test]
-    public void Threads_HaveAFilterAndFewPrivileges()
+    [TestCase("", "880000db")]
+    [TestCase("--no-privileged-files", "000000db")]
+    [TestCase("--readonly", "00000002")]
+    public void Threads_HaveAFilterAndFewPrivileges(string option, string ofRoot)
     {
-        VmmProcess process = StartWithThreads(out _);
-        string capabilities = Environment.IsPrivilegedProcess ? "00000000880000db" : "0000000000000000";
+        VmmProcess process = StartWithThreads(out _, option.Length > 0 ? [option] : []);
+        string capabilities = Environment.IsPrivilegedProcess ? $"00000000{ofRoot}" : "0000000000000000";
         Assert.That(ProcessThreads.Of(process.Id), Has.Length.GreaterThanOrEqualTo(6), "the main one, the runtime's two, two queues' and one of the pool");
         foreach (int thread in ProcessThreads.Of(process.Id))
         {
@@ -77,7 +80,7 @@ public class FileSystemConfinementTests : FileSystemTest
                 new("openat", "-100", $"@{outside}", "0"),
                 new("openat", "-100", $"@{outside}", "1"),
                 new("openat", "-100", $"@{Scratch}", "0x10000"),
-                new("openat", "-100", "@../mem", "2"),     // of /proc/self, by the current directory
+                new("openat", "-100", "@../mem", "2"),     // of /proc/self, if something led there from the current directory
                 new("openat", "-100", "@/dev/null", "2"),
             ];
             InjectedCall[] changing =
@@ -91,18 +94,83 @@ public class FileSystemConfinementTests : FileSystemTest
             ];
             long?[] results = SystemCallInjector.Calls(_injector, thread, refused);
             for (int i = 0; i < refused.Length; i++)
-                Assert.That(results[i], Is.EqualTo(-Eacces), $"{refused[i]}");
+                Assert.That(results[i], Is.EqualTo(-Eacces).Or.EqualTo(-Enoent), $"{refused[i]}");
             results = SystemCallInjector.Calls(_injector, thread, changing);
             for (int i = 0; i < changing.Length; i++)
-                Assert.That(results[i], Is.EqualTo(i == 0 ? -Eacces : isReadOnly ? -Eperm : -Eacces), $"{changing[i]}");
+                Assert.That(results[i], Is.EqualTo(i > 0 && isReadOnly ? -Eperm : -Eacces).Or.EqualTo(i > 0 && isReadOnly ? -Eperm : -Enoent), $"{changing[i]}");
             // And into the directory nothing can be brought, nor out of it.
-            long? moved = SystemCallInjector.Call(_injector, thread, "renameat2", "-100", $"@{In("inside")}", "-100", $"@{outside}2", "0");
-            Assert.That(moved, Is.EqualTo(-Eacces).Or.EqualTo(-18).Or.EqualTo(isReadOnly ? -Eperm : -Eacces));
-            long? inside = SystemCallInjector.Call(_injector, thread, "openat", "-100", $"@{In("inside")}", "2");
+            long? moved = SystemCallInjector.Call(_injector, thread, "renameat2", "-100", $"@{Inside("inside")}", "-100", $"@{outside}2", "0");
+            Assert.That(moved, Is.EqualTo(-Eacces).Or.EqualTo(-Enoent).Or.EqualTo(-18).Or.EqualTo(isReadOnly ? -Eperm : -Eacces));
+            long? inside = SystemCallInjector.Call(_injector, thread, "openat", "-100", $"@{Inside("inside")}", "2");
             Assert.That(inside, isReadOnly ? Is.EqualTo(-Eacces) : Is.Not.Negative, "what it is for");
         }
         Assert.That(File.ReadAllText(outside), Is.EqualTo("secret"));
     }
+
+    // Landlock says nothing of owners, modes and times. Root's process has no way to the path.
+    [Test]
+    [SupportedOSPlatform("linux")]
+    public void Owners_OfFilesElsewhere_AreOutOfRootsReach()
+    {
+        RequireRoot();
+        string outside = Path.Combine(Scratch, "outside");
+        File.WriteAllText(outside, "");
+        File.SetUnixFileMode(outside, UnixFileMode.UserRead);
+        VmmProcess process = StartWithThreads(out _);
+        InjectedCall[] calls =
+        [
+            new("fchmodat", "-100", $"@{outside}", "0777"), new("fchownat", "-100", $"@{outside}", "1", "1", "0"), new("utimensat", "-100", $"@{outside}", "0", "0"),
+            new("setxattr", $"@{outside}", "@user.a", "@b", "1", "0"), new("fchmodat", "-100", $"@../../../../..{outside}", "0777"), new("statx", "-100", $"@{outside}", "0", "0", "0"),
+        ];
+        long?[] results = SystemCallInjector.Calls(_injector, process.Id, calls);
+        for (int i = 0; i < calls.Length; i++)
+            Assert.That(results[i], Is.EqualTo(-Enoent), $"{calls[i]}");
+        Assert.That(File.GetUnixFileMode(outside), Is.EqualTo(UnixFileMode.UserRead));
+    }
+
+    // /dev/null once more: it would do no harm.
+    [TestCase(true)]
+    [TestCase(false)]
+    public void Devices_MadeInTheDirectory_OpenNothing(bool mayMakeThem)
+    {
+        RequireRoot();
+        VmmProcess process = StartWithThreads(out _, mayMakeThem ? [] : ["--no-privileged-files"]);
+        const string characterDevice = "0020600", blockDevice = "0060600", pipe = "0010600", null_ = "0x103";
+        long?[] results = SystemCallInjector.Calls(_injector, process.Id,
+        [
+            new("mknodat", "-100", "@/character", characterDevice, null_), new("openat", "-100", "@/character", "2"),
+            new("mknodat", "-100", "@/block", blockDevice, null_), new("openat", "-100", "@/block", "2"),
+            new("mknodat", "-100", "@/whiteout", characterDevice, "0"), new("mknodat", "-100", "@/pipe", pipe, "0"), new("mknodat", "-100", "@/file", "0600", "7"),
+        ]);
+        Assert.That(results, Is.EqualTo(mayMakeThem ? [0, -Eacces, 0, -Eacces, 0, 0, 0] : new long?[] { -Eperm, -Enoent, -Eperm, -Enoent, 0, 0, 0 }));
+    }
+
+    // The directory that vmm exec shares.
+    [Test]
+    public void WholeFileSystem_SharedForReading_HasNoDevicesAndNothingOfTheKernel()
+    {
+        if (Landlock.Version == 0)
+            Assert.Ignore("this kernel has no Landlock");
+        VmmProcess process = StartBackend("fs", "--shared-dir", "/", "--readonly");
+        Eventually.True(() => ProcessThreads.WaitsSoon(process.Id, process.Id), () => "it is not at rest");
+        string[] refused = ["/dev/null", "/dev/ptmx", "/proc/version", "/proc/self/mem", "/sys/kernel/mm/transparent_hugepage/enabled"];
+        long?[] results = SystemCallInjector.Calls(_injector, process.Id,
+            [.. refused.Select(path => new InjectedCall("openat", "-100", $"@{path}", "0")), new("openat", "-100", "@/etc/passwd", "0"), new("openat", "-100", "@/", "0x10000")]);
+        for (int i = 0; i < refused.Length; i++)
+            Assert.That(results[i], Is.EqualTo(-Eacces), refused[i]);
+        Assert.That(results[^2..], Is.All.Not.Negative, "what it is for");
+    }
+
+    [Test]
+    public void ReadOnly_Calls_AreOfReadersOnly()
+    {
+        VmmProcess process = StartWithThreads(out _, "--readonly");
+        InjectedCall[] calls = [new("syncfs", "0"), new("fsync", "0"), new("fdatasync", "0"), new("flock", "0", "6"), new("fcntl", "0", "36", "0"), new("setfsuid", "0"), new("mknodat", "-100", "@a", "0", "0")];
+        Assert.That(SystemCallInjector.Calls(_injector, process.Id, calls), Is.All.EqualTo(-Eperm));
+    }
+
+    // The directory is the root of root's process, where the kernel mounts it for that alone.
+    private string Inside(string name) => Environment.IsPrivilegedProcess ? $"/{name}" : In(name);
 
     // With all kinds of threads: of queues, of the pool, and the one that waits for locks.
     private VmmProcess StartWithThreads(out FuseGuest guest, params string[] options)

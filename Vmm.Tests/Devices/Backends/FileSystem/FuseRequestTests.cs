@@ -1,3 +1,4 @@
+using System.Net.Sockets;
 using System.Runtime.Versioning;
 using System.Text;
 using NUnit.Framework;
@@ -243,6 +244,57 @@ public class FuseRequestTests : FileSystemTest
             Assert.That(guest.Try(17, node, [], 80), Is.EqualTo(-Eacces), "statfs");
             Assert.That(guest.Find("etc/passwd"), Is.Positive);
         });
+    }
+
+    // The socket is made before the umask goes, by which the guest's files get the rights that the guest says.
+    [Test]
+    public void Start_Umask_GivesTheSocketItsRights()
+    {
+        Keep(new HostDaemon([SocketPath], "/bin/sh", ["-c", "umask 077; exec \"$@\"", "sh", .. VmmProcess.Command, "backend", "fs", "--socket-path", SocketPath, "--shared-dir", Shared]));
+
+        Assert.That(File.GetUnixFileMode(SocketPath), Is.EqualTo(UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute));
+    }
+
+    [TestCase(false)]
+    [TestCase(true)]
+    public void Start_RelativeSocketPath_IsOfTheDirectoryOfTheStart(bool connects)
+    {
+        using var listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        if (connects)
+        {
+            listener.Bind(new UnixDomainSocketEndPoint(SocketPath));
+            listener.Listen();
+        }
+        Keep(new HostDaemon(connects ? [] : [SocketPath], "/bin/sh",
+        [
+            "-c", "cd \"$1\"; shift; exec \"$@\"", "sh", Path.GetDirectoryName(SocketPath)!, .. VmmProcess.Command,
+            "backend", "fs", "--socket-path", Path.GetFileName(SocketPath), "--shared-dir", Shared, .. connects ? ["--client"] : Array.Empty<string>(),
+        ]));
+
+        if (connects)
+            Assert.That(listener.Poll(30_000_000, SelectMode.SelectRead), "it connects");
+    }
+
+    // What is there is memory of other processes: their messages, their huge pages.
+    [TestCase("mqueue")]
+    [TestCase("hugetlbfs")]
+    public void Start_DirectoryOfOthersMemory_IsRefused(string type)
+    {
+        RequireRoot();
+        string directory = Directory.CreateDirectory(Path.Combine(Scratch, type)).FullName;
+        (int status, string output) = HostCommand.TryRun("mount", "-t", type, "none", directory);
+        if (status != 0)
+            Assert.Ignore($"no {type} can be mounted here: {output}");
+        try
+        {
+            VmmResult result = StartVmm("backend", "fs", "--socket-path", SocketPath, "--shared-dir", directory).WaitForEnd();
+            Assert.That(result.ExitCode, Is.EqualTo(1));
+            Assert.That(result.Errors, Does.Contain("is of the kernel's own files"));
+        }
+        finally
+        {
+            HostCommand.Run("umount", directory);
+        }
     }
 
     [TestCase("/proc")]
