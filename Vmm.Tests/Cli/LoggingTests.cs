@@ -2,6 +2,7 @@ using NLog;
 using NUnit.Framework;
 using Vmm.Cli;
 using Vmm.Vhost;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Tests.Cli;
 
@@ -55,5 +56,15 @@ public class LoggingTests
     [TestCase("a\nb\tc", "a\\nb\\tc")]
     [TestCase("\u001b[2J", "\\x1b[2J", TestName = "{m}(an escape sequence)")]
     [TestCase("ü\u0085", "ü\\x85")]
+    [TestCase("a\u202egnp.exe", "a\\u202egnp.exe", TestName = "{m}(the other direction)")]
+    [TestCase("\u2066\u200d\u00ad\ufeff", "\\u2066\\u200d\\u00ad\\ufeff", TestName = "{m}(format)")]
+    [TestCase("\U000e0041", "\\U000e0041", TestName = "{m}(a tag)")]
+    [TestCase("a\u2028b\u2029", "a\\u2028b\\u2029", TestName = "{m}(separators)")]
+    [TestCase("\U0001f427 日本 e\u0301", "\U0001f427 日本 e\u0301", TestName = "{m}(text)")]
     public void OneLine_ControlCharacters_AreEscaped(string text, string expected) => Assert.That(OneLine.Of(text), Is.EqualTo(expected));
+
+    // A file name need not be text: a terminal takes the byte 0x9B for the start of a sequence.
+    [Test]
+    public void OneLine_BytesThatAreNoText_AreEscaped() =>
+        Assert.That(OneLine.Of(ByteText.Decode([(byte)'a', 0x9B, (byte)'m']) + "\ud800"), Is.EqualTo("a\\x9bm\\ud800"));
 }

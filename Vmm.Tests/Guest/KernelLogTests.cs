@@ -37,8 +37,8 @@ public sealed class KernelLogTests
     [Test]
     public void Lines_WhatATerminalObeys_IsNotPassedOn()
     {
-        using KernelLog log = Written("a\x1b[2Jb\n");
-        Assert.That(log.Lines, Is.EqualTo(new[] { "a?[2Jb" }));
+        using KernelLog log = Written("a\x1b[2J\tb\u202ec\n");
+        Assert.That(log.Lines, Is.EqualTo(new[] { "a?[2J\tb?c" }));
     }
 
     [Test]

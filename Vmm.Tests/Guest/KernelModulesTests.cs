@@ -217,6 +217,34 @@ public sealed class KernelModulesTests : IDisposable
             Throws.TypeOf<VmmException>().With.Message.Contains("is not in that directory"));
     }
 
+    // A list can name a file in its directory that is a link to one of the user's elsewhere. Where the user has not named the directory, that must not get into the guest.
+    [TestCase(false, false, true)]
+    [TestCase(false, true, false)]
+    [TestCase(true, false, true)]
+    [TestCase(true, true, false)]
+    public void Read_LinkThatLeadsOut_IsAModuleOnlyOfADirectoryThatTheUserHasChosen(bool isBuildTree, bool isConfined, bool expected)
+    {
+        byte[] content = Module();
+        _host.Add("private.ko", content);
+        _host.Add("mods/there.ko", content);
+        File.CreateSymbolicLink(_host.In("mods/link.ko"), _host.In("private.ko"));
+        Directory.CreateSymbolicLink(_host.In("mods/k"), "..");
+        _host.Add("mods/modules.dep", "there.ko:\nlink.ko:\nk/private.ko:\n");
+        _host.Add("mods/modules.order", "there.o\nlink.o\nk/private.o\n");
+        var kernel = new GuestKernel("bzImage", "6.1", _host.In("mods"), isBuildTree, isConfined);
+
+        Assert.That(Load("there"), Is.EqualTo(content));
+        foreach (string name in new[] { "link", "private" })
+        {
+            if (expected)
+                Assert.That(Load(name), Is.EqualTo(content));
+            else
+                Assert.That(() => Load(name), Throws.TypeOf<VmmException>().With.Message.StartsWith($"module {_host.In("mods")}/").And.Message.Contains("is a symbolic link or behind one"));
+        }
+
+        byte[] Load(string name) => new KernelModules(kernel).Plan([new GuestDriver(name, "CONFIG_X")]).Load[0].Read();
+    }
+
     [Test]
     public void Plan_BuildTreeWithoutItsModules_SaysMakeModules()
     {

@@ -227,6 +227,25 @@ public sealed class KernelSearchTests : IDisposable
         Assert.That(Search(_host.Add("bzImage", image)), Is.EqualTo(new GuestKernel(_host.In("bzImage"), null, null)));
     }
 
+    [TestCase("linux/arch/x86/boot/bzImage", null, true)]
+    [TestCase("boot/vmlinuz-6.1.0", "mods", true)]
+    [TestCase("bzImage", null, false)]
+    [TestCase("boot/vmlinuz-6.1.0", "mods/../lib/modules/6.1.0", false)]
+    public void Search_ModulesThatNobodyNamed_AreConfinedUnlessTheyAreOfThisHost(string kernel, string? modules, bool expected)
+    {
+        _host.AddImage("linux/arch/x86/boot/bzImage", "6.1.0");
+        _host.Add("linux/include/config/auto.conf");
+        _host.AddImage("bzImage", "6.1.0");
+        _host.AddImage("boot/vmlinuz-6.1.0", "6.1.0");
+        _host.Add("lib/modules/6.1.0/modules.dep");
+        _host.Add("mods/modules.dep");
+
+        Assert.That(Find(areModulesFound: true).AreModulesConfined, Is.EqualTo(expected));
+        Assert.That(Find(areModulesFound: false).AreModulesConfined, Is.False);
+
+        GuestKernel Find(bool areModulesFound) => new KernelSearch(_host.Root, "5.0.0").Search(_host.In(kernel), modules is null ? null : _host.In(modules), areModulesFound);
+    }
+
     private GuestKernel Search(string? kernel = null, string? modules = null, string running = "5.0.0") =>
         new KernelSearch(_host.Root, running).Search(kernel, modules);
 

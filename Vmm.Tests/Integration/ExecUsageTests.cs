@@ -29,6 +29,22 @@ public sealed class ExecUsageTests : VmmTest
         Assert.That(ended, Is.EqualTo(status));
     }
 
+    // What a file calls its guests reaches the terminal: none of that may turn the direction of writing there. And it is no option.
+    [Test]
+    public void Matrix_NamesThatTryTricks_AreShownAsTheyAre()
+    {
+        if (!VmmProcess.IsNative)
+            Assert.Ignore("each guest of a matrix is a process of vmm's own, which only the binary starts: VMM_BINARY");
+        File.WriteAllText(Path.Combine(Scratch, "vmm.toml"), "kernel = \"./nothing\"\n[[matrix]]\nname = \"a\u202egnp.exe\"\n[[matrix]]\nname = \"--\"\n");
+
+        (int status, string output) = HostCommand.TryRun("sh", ["-c", "cd \"$1\"; shift; exec \"$@\"", "sh", Scratch, .. VmmProcess.Command, "exec", "--matrix", "--", "true"]);
+
+        Assert.That(status, Is.EqualTo(1), output);
+        Assert.That(output, Does.Match(@"(?m)^FAIL  a\\u202egnp\.exe \(status 125\) ").And.Match(@"(?m)^a\\u202egnp\.exe     125 "));
+        Assert.That(output, Does.Match(@"(?m)^-- +125 ").And.Not.Contains("\u202e"));
+        Assert.That(output, Does.Match(@"(?m)^FAIL  -- \(status 125\) in .*\nvmm: kernel: cannot open .*/nothing"));
+    }
+
     [Test]
     public void MatrixProcess_ParentIsGone_IsKilled()
     {

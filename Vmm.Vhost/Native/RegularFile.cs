@@ -4,7 +4,7 @@ using Vmm.Vhost.Native.FileSystem;
 namespace Vmm.Vhost.Native;
 
 /// <summary>A regular file opened for reading. Unlike File.OpenHandle it takes no advisory lock, and unlike open(2) alone it never
-/// waits: a FIFO or a device in the file's place is refused.</summary>
+/// waits: a FIFO or a device in the file's place is refused, and is not opened.</summary>
 public sealed class RegularFile : FileDescriptor
 {
     private const ulong MaxRead = 1 << 30;   // read(2) transfers at most 2 GiB - 4 KiB a call
@@ -31,10 +31,10 @@ public sealed class RegularFile : FileDescriptor
         int number;
         fixed (byte* name = NullTerminated(path))
         {
-            // SAFETY: the name is null-terminated and pinned. O_NONBLOCK: opening a FIFO would wait for a writer otherwise.
-            number = LibC.open(name, LibC.O_RDONLY | LibC.O_CLOEXEC | LibC.O_NONBLOCK | LibC.O_NOCTTY);
+            // SAFETY: the name is null-terminated and pinned.
+            number = LibC.open(name, FileTree.PathOnly | LibC.O_CLOEXEC);
         }
-        return number >= 0 ? Check(number) : throw ErrnoException.FromLastError($"cannot open {path}");
+        return number >= 0 ? Open(number, path) : throw ErrnoException.FromLastError($"cannot open {path}");
     }
 
     /// <summary>Opens the file <paramref name="name"/> of <paramref name="directory"/>; a symbolic link in its place is refused.</summary>
@@ -43,13 +43,24 @@ public sealed class RegularFile : FileDescriptor
     public static RegularFile OpenRead(FileDescriptor directory, string name)
     {
         using HeldDescriptor held = directory.Hold();
-        int number = FileTree.Open(held, NullTerminated(name), FileTree.NonBlocking);
-        RegularFile file = number >= 0 ? Check(number) : throw new ErrnoException($"cannot open {name}", -number);
+        int number = FileTree.Open(held, NullTerminated(name), FileTree.PathOnly);
+        RegularFile file = number >= 0 ? Open(number, name) : throw new ErrnoException($"cannot open {name}", -number);
         using HeldDescriptor heldFile = file.Hold();
         bool hasStatus = FileTree.GetStatus(heldFile, out FileStatus status) == 0;
         file.IsOwn = hasStatus && FileOwner.IsOwn(status.UserId, status.Mode);
         file.IsTrusted = hasStatus && FileOwner.IsTrusted(status);
         return file;
+    }
+
+    /// <summary>Opens what <paramref name="path"/>, of any number of components, names below <paramref name="directory"/>; a symbolic link on the way or in its place is refused (ELOOP).</summary>
+    /// <exception cref="ErrnoException">It cannot be opened.</exception>
+    /// <exception cref="InvalidDataException">It is not a regular file; the message says what it is.</exception>
+    public static RegularFile OpenBeneath(string directory, string path)
+    {
+        using FileDescriptor place = FileTree.OpenDirectory(directory);
+        using HeldDescriptor held = place.Hold();
+        int number = FileTree.OpenBeneath(held, NullTerminated(path), FileTree.PathOnly);
+        return number >= 0 ? Open(number, path) : throw new ErrnoException($"cannot open {path}", -number);
     }
 
     /// <summary>Which file this is, and in which version, as far as the kernel tells.</summary>
@@ -91,22 +102,23 @@ public sealed class RegularFile : FileDescriptor
     /// <exception cref="ErrnoException">mmap(2) failed.</exception>
     public MappedFile Map() => new(MemoryMapping.Map(this, checked((uint)(int)Length), MappingAccess.PrivateReadOnly));
 
-    private static RegularFile Check(int number)
+    // The file is looked at before it is opened: opening alone starts the timer of a watchdog, and lets who waits at a FIFO go on. Its entry in /proc/self/fd is the same file,
+    // whatever has come into its place meanwhile. The number is closed here.
+    private static unsafe RegularFile Open(int pathOnly, string path)
     {
-        var file = new RegularFile(number);
-        try
+        using var place = new FileDescriptor(pathOnly);
+        stat status = ReadStatus(pathOnly);
+        if (LibC.S_ISLNK(status.st_mode))
+            throw new ErrnoException($"cannot open {path}", Errnos.Eloop);
+        if (!LibC.S_ISREG(status.st_mode))
+            throw new InvalidDataException(Kind(status.st_mode));
+        int number;
+        fixed (byte* name = NullTerminated($"/proc/self/fd/{pathOnly}"))
         {
-            stat status = ReadStatus(number);
-            if (!LibC.S_ISREG(status.st_mode))
-                throw new InvalidDataException(Kind(status.st_mode));
-            file.Length = (ulong)(long)status.st_size;
-            return file;
+            // SAFETY: the name is null-terminated and pinned. O_NONBLOCK: opening a file for which somebody has a lease would wait otherwise.
+            number = LibC.open(name, LibC.O_RDONLY | LibC.O_CLOEXEC | LibC.O_NONBLOCK | LibC.O_NOCTTY);
         }
-        catch
-        {
-            file.Dispose();
-            throw;
-        }
+        return number >= 0 ? new RegularFile(number) { Length = (ulong)(long)status.st_size } : throw ErrnoException.FromLastError($"cannot open {path}");
     }
 
     private static unsafe stat ReadStatus(int number)

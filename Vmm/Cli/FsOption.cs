@@ -60,7 +60,7 @@ internal static class FsOption
         if (list.Find("queues") is { } queues)
             _ = NumberValue.Parse(queues, 1, FileSystemOptions.MaxQueues);
         List<string> arguments = ["--shared-dir", source.Text, "--queues", $"{options.Queues}"];
-        if (list.Find("readonly") is { } readOnly && Choice.ParseSwitch(readOnly))
+        if (IsOn(list, "readonly"))
             arguments.Add("--readonly");
         if (list.Find("cache") is { } cache)
         {
@@ -101,7 +101,22 @@ internal static class FsOption
     public static (string Path, bool IsReadOnly)? Source(string text)
     {
         KeyValueList list = KeyValueList.Parse(Name, text, ["source", "daemon", "sandbox", .. s_ownKeys, .. Keys]);
-        return list.Find("source") is { } source ? (source.Text, list.Find("readonly") is { } readOnly && Choice.ParseSwitch(readOnly)) : null;
+        return list.Find("source") is { } source ? (source.Text, IsOn(list, "readonly")) : null;
+    }
+
+    /// <summary>The same device with <c>privileged=off</c>, where it is a directory that our own back-end shares for writing and <paramref name="text"/> does not speak of that itself.</summary>
+    /// <exception cref="UsageException">The value is malformed, or has <c>dax=on</c>, which makes that impossible.</exception>
+    public static string WithoutPrivileges(string text)
+    {
+        KeyValueList list = KeyValueList.Parse(Name, text, ["source", "daemon", "sandbox", .. s_ownKeys, .. Keys]);
+        if (list.Find("source") is null || list.Find("daemon") is not null || list.Find("privileged") is not null || IsOn(list, "readonly"))
+            return text;
+        if (IsOn(list, "dax"))
+        {
+            throw list.Find("dax")!.Value.Refuse(
+                "needs privileged=on or --allow-setuid beside it, or readonly=on: what the guest writes to its memory nobody looks at, and a set-user-id program stays one");
+        }
+        return text + ",privileged=off";
     }
 
     /// <summary>The device that <paramref name="list"/>, with no more than <see cref="Keys"/>, describes.</summary>
@@ -114,8 +129,10 @@ internal static class FsOption
         Tag = list.Find("tag") is { } tag ? ParseTag(tag) : null,
         Peer = peer,
         Queues = list.Find("queues") is { } queues ? (int)NumberValue.Parse(queues, 1, FsOptions.MaxQueues) : 1,
-        Dax = list.Find("dax") is { } dax && Choice.ParseSwitch(dax),
+        Dax = IsOn(list, "dax"),
     };
+
+    private static bool IsOn(KeyValueList list, string key) => list.Find(key) is { } value && Choice.ParseSwitch(value);
 
     private static string ParseTag(OptionValue value) => Encoding.UTF8.GetByteCount(value.Text) <= FsOptions.MaxTagBytes
         ? value.Text

@@ -9,15 +9,18 @@ internal sealed class BuildTreeModules : IModuleIndex
     private const int MaxFile = 16 << 20;
 
     private readonly string _tree;
+    private readonly bool _isConfined;
     private readonly Dictionary<string, string> _paths = [];
     private readonly HashSet<string> _builtIn = [];
     private readonly Dictionary<string, ModuleInformation> _information = [];
 
     /// <summary>Reads the lists in <paramref name="tree"/>. Those that are not there are taken to be empty: a kernel may have no modules.</summary>
+    /// <param name="tree">The tree.</param>
+    /// <param name="isConfined">Whether only files in it are modules, and no links.</param>
     /// <exception cref="VmmException">One cannot be read.</exception>
-    public BuildTreeModules(string tree)
+    public BuildTreeModules(string tree, bool isConfined = false)
     {
-        _tree = tree;
+        (_tree, _isConfined) = (tree, isConfined);
         foreach (string line in ReadLines("modules.order"))
         {
             // kernel/fs/fuse/fuse.ko before Linux 5.19, fs/fuse/fuse.o since 6.2.
@@ -63,7 +66,7 @@ internal sealed class BuildTreeModules : IModuleIndex
         if (Find(name) is not string path)
             return [];
         if (!_information.TryGetValue(name, out ModuleInformation? information))
-            _information[name] = information = new ModuleInformation(new ModuleFile(name, path, IsOptional: false).Read());
+            _information[name] = information = new ModuleInformation(new ModuleFile(name, path, IsOptional: false, _isConfined ? _tree : null).Read());
         return information.Values(key);
     }
 

@@ -6,4 +6,5 @@ namespace Vmm.Guest;
 /// <param name="Modules">Where its modules are: a directory such as /lib/modules/RELEASE, or a build tree; null if there is none, and whatever
 /// it needs has to be built in.</param>
 /// <param name="IsBuildTree">Whether <paramref name="Modules"/> is a tree in which a kernel was built: modules lie beside their sources.</param>
-internal sealed record GuestKernel(string ImagePath, string? Release, string? Modules, bool IsBuildTree = false);
+/// <param name="AreModulesConfined">Whether only files in <paramref name="Modules"/> are modules, and no links: the user has not chosen that directory.</param>
+internal sealed record GuestKernel(string ImagePath, string? Release, string? Modules, bool IsBuildTree = false, bool AreModulesConfined = false);

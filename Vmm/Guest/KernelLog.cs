@@ -1,4 +1,5 @@
 using System.Text;
+using Vmm.Cli;
 using Vmm.Devices.Backends;
 using Vmm.Vhost.Native;
 
@@ -116,5 +117,5 @@ internal sealed class KernelLog : IDisposable
     }
 
     // A guest must not write to a terminal what a terminal obeys.
-    private static string Printable(string line) => string.Concat(line.Select(character => char.IsControl(character) && character != '\t' ? '?' : character));
+    private static string Printable(string line) => OneLine.Replace(line, part => part == "\t" ? part : "?");
 }

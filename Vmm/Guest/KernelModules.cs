@@ -8,13 +8,13 @@ internal sealed class KernelModules
     private const int MaxModules = 1024;
 
     private readonly IModuleIndex? _index;
+    private readonly string? _confines;
 
     /// <summary>Reads what there is of the modules of <paramref name="kernel"/>. One without any is taken to have built in what it needs.</summary>
     /// <exception cref="VmmException">A file cannot be read.</exception>
     public KernelModules(GuestKernel kernel)
-        : this(kernel.Modules is not string directory ? null : kernel.IsBuildTree ? new BuildTreeModules(directory) : new InstalledModules(directory))
-    {
-    }
+        : this(kernel.Modules is not string directory ? null : kernel.IsBuildTree ? new BuildTreeModules(directory, kernel.AreModulesConfined) : new InstalledModules(directory)) =>
+        _confines = kernel.AreModulesConfined ? kernel.Modules : null;
 
     /// <summary>Uses <paramref name="index"/>; null: nothing is known, and everything is taken to be built in.</summary>
     public KernelModules(IModuleIndex? index) => _index = index;
@@ -25,7 +25,7 @@ internal sealed class KernelModules
     {
         if (_index is null)
             return new ModulePlan([], []) { Assumed = [.. wanted.Where(driver => !driver.IsOptional)] };
-        var walk = new Walk(_index);
+        var walk = new Walk(_index, _confines);
         List<GuestDriver> missing = [];
         foreach (GuestDriver driver in wanted)
         {
@@ -44,7 +44,7 @@ internal sealed class KernelModules
         return (end < 0 ? name : name[..end]).ToString().Replace('-', '_');
     }
 
-    private sealed class Walk(IModuleIndex index)
+    private sealed class Walk(IModuleIndex index, string? confines)
     {
         private const int BeingAdded = -1;
 
@@ -79,7 +79,7 @@ internal sealed class KernelModules
             if (Files.Count == MaxModules)
                 throw new VmmException($"module {path} is one of more than {MaxModules} that a guest would need: run depmod");
             _places[name] = Files.Count;
-            Files.Add(new ModuleFile(name, path, isOptional));
+            Files.Add(new ModuleFile(name, path, isOptional, confines));
             return true;
         }
 

@@ -23,15 +23,16 @@ internal sealed class KernelSearch(string root, string running)
     /// <param name="kernel">What <c>--kernel</c> says: RELEASE, if it is installed, else PATH or BUILD-TREE; null for the running kernel, or the newest if its image is not here.</param>
     /// <param name="modules">What <c>--modules</c> says: a directory such as /lib/modules/RELEASE, or one with lib/modules/RELEASE in it; null for where
     /// they belong.</param>
+    /// <param name="areModulesFound">Whether the modules, if they are not of a kernel that is installed, are somebody's whom the user has not named.</param>
     /// <exception cref="VmmException">There is none, or it cannot be read; one line that says what to do.</exception>
-    public static GuestKernel Find(string? kernel, string? modules) =>
-        new KernelSearch("/", File.ReadAllText("/proc/sys/kernel/osrelease").Trim()).Search(kernel, modules);
+    public static GuestKernel Find(string? kernel, string? modules, bool areModulesFound = false) =>
+        new KernelSearch("/", File.ReadAllText("/proc/sys/kernel/osrelease").Trim()).Search(kernel, modules, areModulesFound);
 
     /// <summary>Whether a kernel with this release is installed on this host.</summary>
     public static bool IsInstalled(string release) => KernelRelease.IsValid(release) && new KernelSearch("/", "").ImageOf(release) is not null;
 
     /// <inheritdoc cref="Find"/>
-    public GuestKernel Search(string? kernel, string? modules)
+    public GuestKernel Search(string? kernel, string? modules, bool areModulesFound = false)
     {
         GuestKernel found = kernel switch
         {
@@ -43,7 +44,9 @@ internal sealed class KernelSearch(string root, string running)
             _ when File.Exists(kernel) || kernel.Contains('/', StringComparison.Ordinal) || !KernelRelease.IsValid(kernel) => FromFile(kernel),
             _ => throw NoRelease(kernel),
         };
-        return modules is null ? found : UseModules(found, modules);
+        if (modules is not null)
+            found = UseModules(found, modules);
+        return found with { AreModulesConfined = areModulesFound && found.Modules is string directory && !s_moduleRoots.Any(place => RealPath.IsIn(Path.GetFullPath(directory), In(place))) };
     }
 
     private GuestKernel FindDefault()

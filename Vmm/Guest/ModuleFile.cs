@@ -7,7 +7,8 @@ namespace Vmm.Guest;
 /// <param name="Name">Its name, with underscores.</param>
 /// <param name="Path">The file: .ko, or that packed by gzip, xz or zstd.</param>
 /// <param name="IsOptional">Whether the guest goes on if it does not load: one of several that do the same, for one processor or another.</param>
-internal sealed record ModuleFile(string Name, string Path, bool IsOptional)
+/// <param name="Confines">The directory below which the file must be, with no link on the way; null where it may be anywhere.</param>
+internal sealed record ModuleFile(string Name, string Path, bool IsOptional, string? Confines = null)
 {
     private const int MaxSize = 256 << 20;      // one with all its debugging information
 
@@ -17,12 +18,17 @@ internal sealed record ModuleFile(string Name, string Path, bool IsOptional)
     {
         try
         {
-            using RegularFile file = RegularFile.OpenRead(Path);
+            using RegularFile file = Confines is null ? RegularFile.OpenRead(Path) : RegularFile.OpenBeneath(Confines, System.IO.Path.GetRelativePath(Confines, Path));
             if (file.Length is 0 or > MaxSize)
                 throw new VmmException($"module {Path} has {file.Length} bytes: it must have 1 to {MaxSize}");
             using MappedFile view = file.Map();
             byte[] content = CompressedFile.Decode(new MappedRange(view, 0, view.Bytes.Length), MaxSize);
             return content is [0x7F, (byte)'E', (byte)'L', (byte)'F', ..] ? content : throw new VmmException($"module {Path} is not an ELF file");
+        }
+        catch (ErrnoException e) when (e.Errno == Errnos.Eloop && Confines is not null)
+        {
+            throw new VmmException(
+                $"module {Path} is a symbolic link or behind one, which it must not be where a vmm.toml that was found has chosen it: name {Confines} by --modules, or the file by --config", e);
         }
         catch (ErrnoException e)
         {

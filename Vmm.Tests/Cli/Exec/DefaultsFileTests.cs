@@ -104,14 +104,27 @@ public sealed class DefaultsFileTests
     [TestCase("[[other]]\na = 1", "'other' is no table")]
     [TestCase("[matrix]\na = 1", "'matrix' is no table")]
     [TestCase("a.b = 1", "dots")]
-    [TestCase("cpus = 1\nenv = [\"A=b\\u001fC=d\"]", "line 2: a text must not have the control characters")]
-    [TestCase("kernel = \"a\\u0000b\"", "line 1: a text must not have the control characters")]
+    [TestCase("rw = 1", "unknown key 'rw'")]
+    [TestCase("allow-setuid = 1", "unknown key 'allow-setuid'")]
+    [TestCase("cpus = 1\nenv = [\"A=b\\u001fC=d\"]", "line 2: a text must not have control characters in it, such as U+001F")]
+    [TestCase("kernel = \"a\\u0000b\"", "line 1: a text must not have control characters in it, such as U+0000")]
+    [TestCase("workdir = \"/\\u001b]52;c;YQ==\\u0007\"", "line 1: a text must not have control characters in it, such as U+001B")]
+    [TestCase("[[matrix]]\nname = \"a\\u009bm\"", "line 2: a text must not have control characters in it, such as U+009B")]
+    [TestCase("cmdline = \"a\\nb\"", "line 1: a text must not have control characters in it, such as U+000A")]
+    [TestCase("env = { A = \"a\\rb\" }", "line 1: a text must not have control characters in it, such as U+000D")]
+    [TestCase("env = { \"A\\n\" = \"a\" }", "line 1: a text must not have control characters in it, such as U+000A")]
+    [TestCase("fs = [\"tag=t,source=/s,privileged=on\"]", "fs: privileged=on is for the command line")]
+    [TestCase("fs = [\"tag=t,source=/s,privileged=true\"]", "fs: privileged=true is for the command line")]
     [TestCase("[[matrix]]\nname = \"x\"\n[[matrix]]\nname = \"x\"", "'x' already")]
     public void Parse_WhatIsWrong_IsToldInOneLine(string text, string expected)
     {
         UsageException error = Assert.Throws<UsageException>(() => Apply(text, new ExecOptions()))!;
         Assert.That(error.Message, Does.StartWith($"{FilePath}: ").And.Contain(expected));
     }
+
+    [Test]
+    public void ApplyTo_Variable_CanHaveSeveralLines() =>
+        Assert.That(Apply("env = { A = \"b\\n\\tc\" }", new ExecOptions()).Env, Is.EqualTo("A=b\n\tc"));
 
     [Test]
     public void Variant_ThatIsNotThere_NamesThose()
@@ -143,6 +156,17 @@ public sealed class DefaultsFileTests
     [TestCase("disk = [\"fd=3\"]", "disk: fd=")]
     [TestCase("disk = [\"path=/etc/hostname\"]", "disk: /etc/hostname")]
     [TestCase("disk = [\"path=file\"]", "disk: ")]
+    [TestCase("disk = [\"path=in/a.img,readonly=off\"]", "disk: readonly=off ")]
+    [TestCase("disk = [\"path=in/a.img,lock=off\"]", "disk: lock=")]
+    [TestCase("fs = [\"tag=x,source=in,readonly=off\"]", "fs: readonly=off ")]
+    [TestCase("fs = [\"tag=x,source=in,readonly=false\"]", "fs: readonly=false ")]
+    [TestCase("fs = [\"tag=x,source=in,dax=on\"]", "fs: dax=")]
+    [TestCase("cpus = \"boot=2,nested=on\"", "cpus: nested=")]
+    [TestCase("cpus = \"pmu=on\"", "cpus: pmu=")]
+    [TestCase("cpus = \"boot=2,amx=on\"", "cpus: amx=")]
+    [TestCase("memory = \"size=8G,prefault=on\"", "memory: prefault=")]
+    [TestCase("memory = \"size=8G,hugepages=on,hugepage_size=1G\"", "memory: hugepages=")]
+    [TestCase("[[matrix]]\nname = \"x\"\ncpus = \"nested=on\"", "cpus: nested=")]
     [TestCase("fs = [\"tag=x,source=/\"]", "fs: /,")]
     [TestCase("fs = [\"tag=x,source=out\"]", "fs: ")]
     [TestCase("bind = [\"/etc\"]", "bind: /etc")]
@@ -172,25 +196,96 @@ public sealed class DefaultsFileTests
     }
 
     [Test]
-    public void ApplyTo_FileThatWasFound_GivesWhatIsInItsDirectory()
+    public void ApplyTo_FileThatWasFound_GivesWhatIsInItsDirectoryForReading()
+    {
+        using HostTree place = Untrusted();
+        string project = Path.Combine(place.Root, "project"), file = Path.Combine(project, "vmm.toml");
+        var options = new ExecOptions();
+
+        IReadOnlyList<string> notes = DefaultsFile.Parse(file, """
+            root = "in"
+            bind = [".", "in:/etc"]
+            bind-ro = ["link"]
+            disk = ["path=in/a.img", "readonly=on,path=in/a.img"]
+            fs = ["tag=x,source=in", "tag=y,source=in,readonly=true"]
+            kernel = "../kernel"
+            modules = "/lib/modules"
+            cpus = "boot=2,profile=x86-64-v2"
+            memory = "size=8G"
+            """, isNamed: false).ApplyTo(options, null);
+
+        Assert.That((options.Root, options.Bind, options.Cpus, options.Memory), Is.EqualTo(($"{project}/in", (string?)null, "boot=2,profile=x86-64-v2", "size=8G")));
+        Assert.That(RepeatableOptions.Values(options.BindReadOnly), Is.EqualTo(new[] { $"{project}/link", $"{project}/.", $"{project}/in:/etc" }));
+        Assert.That(RepeatableOptions.Values(options.Disk), Is.EqualTo(new[] { $"path={project}/in/a.img,readonly=on", $"readonly=on,path={project}/in/a.img" }));
+        Assert.That(RepeatableOptions.Values(options.Fs), Is.EqualTo(new[] { $"tag=x,source={project}/in,readonly=on", $"tag=y,source={project}/in,readonly=true" }));
+        Assert.That((options.Kernel, options.Modules), Is.EqualTo(($"{place.Root}/kernel", "/lib/modules")));
+        Assert.That(notes, Is.EqualTo(new[] { ("bind", $"{project}", "--bind"), ("bind", $"{project}/in", "--bind"), ("disk", $"{project}/in/a.img", "--disk"), ("fs", $"{project}/in", "--fs") }
+            .Select(less => $"{file}: {less.Item1}: the guest may only read {less.Item2}, since this file was found and not named: for writing say {less.Item3} on the command line, "
+                + $"or name the file by --config {file}")));
+    }
+
+    [Test]
+    public void ApplyTo_FileThatIsNamed_GivesForWriting()
     {
         using HostTree place = Untrusted();
         string project = Path.Combine(place.Root, "project");
         var options = new ExecOptions();
 
-        DefaultsFile.Parse(Path.Combine(project, "vmm.toml"), """
-            root = "in"
-            bind = [".", "in:/etc"]
-            bind-ro = ["link"]
-            disk = ["path=in/a.img"]
-            fs = ["tag=x,source=in"]
-            kernel = "../kernel"
-            modules = "/lib/modules"
-            """, isNamed: false).ApplyTo(options, null);
+        IReadOnlyList<string> notes = DefaultsFile.Parse(Path.Combine(project, "vmm.toml"), "bind = [\".\"]\ndisk = [\"path=in/a.img\"]\nfs = [\"tag=x,source=in\"]").ApplyTo(options, null);
 
-        Assert.That((options.Root, options.Disk, options.Fs), Is.EqualTo(($"{project}/in", $"path={project}/in/a.img", $"tag=x,source={project}/in")));
-        Assert.That(RepeatableOptions.Values(options.Bind), Is.EqualTo(new[] { $"{project}/.", $"{project}/in:/etc" }));
-        Assert.That((options.BindReadOnly, options.Kernel, options.Modules), Is.EqualTo(($"{project}/link", $"{place.Root}/kernel", "/lib/modules")));
+        Assert.That((options.Bind, options.BindReadOnly, options.Disk, options.Fs), Is.EqualTo(($"{project}/.", (string?)null, $"path={project}/in/a.img", $"tag=x,source={project}/in")));
+        Assert.That(notes, Is.Empty);
+    }
+
+    // What the user himself gives for writing is for writing, by whatever names the file calls it.
+    [TestCase("--bind", "@", true)]
+    [TestCase("--bind", "@/in/..:/mnt", true)]
+    [TestCase("--bind", "@/..", true)]
+    [TestCase("--bind", "@/in", false)]
+    [TestCase("--bind-ro", "@", false)]
+    [TestCase("--fs", "tag=a,source=@", true)]
+    [TestCase("--fs", "tag=a,source=@,readonly=on", false)]
+    [TestCase("--rw", null, true)]
+    public void ApplyTo_FileThatWasFound_GivesForWritingWhatTheCommandLineDoes(string option, string? value, bool expected)
+    {
+        using HostTree place = Untrusted();
+        string project = Path.Combine(place.Root, "project");
+        var options = (ExecOptions)Verbs.Parse(["exec", option, .. value is null ? Array.Empty<string>() : [value.Replace("@", project, StringComparison.Ordinal)]]);
+
+        DefaultsFile.Parse(Path.Combine(project, "vmm.toml"), "bind = [\"link/..\"]\ndisk = [\"path=in/../in/a.img\"]", isNamed: false).ApplyTo(options, null);
+
+        Assert.That(RepeatableOptions.Values(expected ? options.Bind : options.BindReadOnly), Does.Contain($"{project}/link/.."));
+        Assert.That(options.Disk, Is.EqualTo($"path={project}/in/a.img{(expected || value == "@/in" ? "" : ",readonly=on")}"));
+    }
+
+    // The directory that the file calls the root is not all of this host.
+    [TestCase("root = \"in\"\nbind = [\"link\"]", true)]
+    [TestCase("bind = [\".\"]\nroot = \"in\"", false)]
+    public void ApplyTo_RootForWriting_IsThatOfTheFile(string text, bool expected)
+    {
+        using HostTree place = Untrusted();
+        var options = new ExecOptions { ReadWrite = true };
+
+        DefaultsFile.Parse(place.In("project/vmm.toml"), text, isNamed: false).ApplyTo(options, null);
+
+        Assert.That((options.Bind is not null, options.BindReadOnly is not null), Is.EqualTo((expected, !expected)));
+    }
+
+    [TestCase("kernel = \"./bzImage\"", true)]
+    [TestCase("modules = \"mods\"", true)]
+    [TestCase("kernel = \"./bzImage\"\nmodules = \"mods\"", true)]
+    [TestCase("kernel = \"6.1.0-not-installed\"", false)]
+    [TestCase("kernel = \"./bzImage\"", false, "--modules", "/lib/modules")]
+    [TestCase("kernel = \"./bzImage\"", false, "--kernel", "x")]
+    [TestCase("modules = \"mods\"", true, "--kernel", "x")]
+    public void ApplyTo_FileThatWasFound_TellsWhoHasChosenTheModules(string text, bool expected, params string[] args)
+    {
+        ExecOptions found = (ExecOptions)Verbs.Parse(["exec", .. args]), named = (ExecOptions)Verbs.Parse(["exec", .. args]);
+
+        DefaultsFile.Parse(FilePath, text, isNamed: false).ApplyTo(found, null);
+        DefaultsFile.Parse(FilePath, text, isNamed: true).ApplyTo(named, null);
+
+        Assert.That((found.AreModulesFound, named.AreModulesFound), Is.EqualTo((expected, false)));
     }
 
     [Test]

@@ -95,7 +95,7 @@ public sealed class ExecOptionsTests
 
         Assert.That(RepeatableOptions.Values(run.Fs), Is.EqualTo(new[]
         {
-            "tag=root,source=/usr,readonly=on", "tag=bind0,source=/var,privileged=off", "tag=bind1,source=/etc,readonly=on", "tag=more,source=/srv",
+            "tag=root,source=/usr,readonly=on", "tag=bind0,source=/var,privileged=off", "tag=bind1,source=/etc,readonly=on", "tag=more,source=/srv,privileged=off",
         }));
         Assert.That((run.OnReboot, run.OnPanic, run.CommandLine), Is.EqualTo(("exit", "exit", "console=ttyS0 quiet")));
     }
@@ -108,6 +108,20 @@ public sealed class ExecOptionsTests
     public void ToRun_AllowSetuid_SharesAsRunDoes() => Assert.That(
         RepeatableOptions.Values(ExecOptionsReader.ToRun(Parse("exec", "--rw", "--root", "/usr", "--bind", "/var", "--allow-setuid"), "k", "i", "s").Fs),
         Is.EqualTo(new[] { "tag=root,source=/usr", "tag=bind0,source=/var" }));
+
+    [TestCase("tag=a,source=/srv", "tag=a,source=/srv,privileged=off")]
+    [TestCase("tag=a,source=\"/s,v\",readonly=off", "tag=a,source=\"/s,v\",readonly=off,privileged=off")]
+    [TestCase("tag=a,source=/srv,readonly=on,dax=on", "tag=a,source=/srv,readonly=on,dax=on")]
+    [TestCase("tag=a,source=/srv,privileged=on,dax=on", "tag=a,source=/srv,privileged=on,dax=on")]
+    [TestCase("tag=a,source=/srv,daemon=/bin/d", "tag=a,source=/srv,daemon=/bin/d")]
+    [TestCase("tag=a,socket=/s", "tag=a,socket=/s")]
+    [TestCase("tag=a,source=/srv,dax=on", "tag=a,source=/srv,dax=on", "--allow-setuid")]
+    public void ToRun_SharedDirectory_GivesNoRightsOnThisHostUnlessTheCommandLineSaysSo(string given, string expected, params string[] args) =>
+        Assert.That(RepeatableOptions.Values(ExecOptionsReader.ToRun(Parse(["exec", "--fs", given, .. args]), "k", "i", "s").Fs)[^1], Is.EqualTo(expected));
+
+    [Test]
+    public void ToRun_DaxWithoutAWord_IsRefused() => Assert.That(() => ExecOptionsReader.ToRun(Parse("exec", "--fs", "tag=a,source=/srv,dax=on"), "k", "i", "s"),
+        Throws.TypeOf<UsageException>().With.Message.StartsWith("--fs: dax='on' needs privileged=on or --allow-setuid"));
 
     [Test]
     public void ToRun_RootThatIsNotThere_IsRefused() =>

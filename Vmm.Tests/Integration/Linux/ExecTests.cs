@@ -184,7 +184,7 @@ public class ExecTests : LinuxTest
     }
 
     [Test]
-    public void Exec_Matrix_RunsAllAndTellsOfEach()
+    public void Exec_MatrixOfAFileThatWasFound_RunsAllTellsOfEachAndWritesNothing()
     {
         string report = Path.Combine(Scratch, "report.xml");
         File.WriteAllText(Path.Combine(Scratch, "vmm.toml"), $"""
@@ -201,7 +201,7 @@ public class ExecTests : LinuxTest
             """);
 
         using Process process = Process.Start(new ProcessStartInfo(VmmProcess.Command[0],
-            [.. VmmProcess.Command.Skip(1), "exec", "--matrix", "--report", report, "--", "sh", "-c", "echo \"this is $STATUS in $(pwd)\"; exit $STATUS"])
+            [.. VmmProcess.Command.Skip(1), "exec", "--matrix", "--report", report, "--", "sh", "-c", "echo \"this is $STATUS in $(pwd)\"; echo x > written; echo x > report.xml; exit $STATUS"])
         {
             WorkingDirectory = Scratch,
             RedirectStandardOutput = true,
@@ -210,7 +210,10 @@ public class ExecTests : LinuxTest
         Assert.That(process.WaitForExit(VmmProcess.Deadline), Is.True);
 
         Assert.That(process.ExitCode, Is.EqualTo(1), output);
-        Assert.That(output, Does.Match("(?m)^ok    good in [0-9.]+ s$").And.Match("(?m)^FAIL  bad \\(status 3\\) in [0-9.]+ s\nthis is 3 in ").And.Match("(?m)^bad           3 "));
+        Assert.That(output, Does.Match("(?m)^ok    good in [0-9.]+ s$").And.Match("(?m)^bad           3 "));
+        Assert.That(output, Does.Match($"(?m)^FAIL  bad \\(status 3\\) in [0-9.]+ s\nvmm: {Scratch}/vmm.toml: bind: the guest may only read {Scratch}, .*\nthis is 3 in {Scratch}\n"));
+        Assert.That(output, Does.Contain("written: Read-only file system"));
+        Assert.That(File.Exists(Path.Combine(Scratch, "written")), Is.False);
         Assert.That(File.ReadAllText(report), Does.Contain("tests=\"2\" failures=\"1\"").And.Contain("this is 0 in "));
     }
 

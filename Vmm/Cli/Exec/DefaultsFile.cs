@@ -15,14 +15,13 @@ internal sealed class DefaultsFile
     private const int MaxSize = 1 << 20;
 
     private readonly string _path;
-    private readonly DefaultsScope _scope;
+    private readonly bool _isNamed;
     private readonly Dictionary<string, IReadOnlyList<string>> _settings = [];
     private readonly List<MatrixVariant> _variants = [];
 
     private DefaultsFile(string path, string text, bool isNamed)
     {
-        _path = path;
-        _scope = new DefaultsScope(path, isNamed);
+        (_path, _isNamed) = (path, isNamed);
         DocumentSyntax document = SyntaxParser.Parse(text, path);
         if (document.HasErrors)
         {
@@ -84,14 +83,18 @@ internal sealed class DefaultsFile
 
     /// <summary>Gives <paramref name="options"/> what they do not say themselves: what <paramref name="variant"/> says, and then what the file says for
     /// all. Of what can be given several times all counts.</summary>
-    /// <exception cref="UsageException">A key is unknown, or its value of the wrong kind.</exception>
-    public void ApplyTo(ExecOptions options, MatrixVariant? variant)
+    /// <returns>Where the guest gets less than the file says: a line for the user for each.</returns>
+    /// <exception cref="UsageException">A key is unknown, its value of the wrong kind, or not for this file to give.</exception>
+    public IReadOnlyList<string> ApplyTo(ExecOptions options, MatrixVariant? variant)
     {
+        var scope = new DefaultsScope(_path, _isNamed, options);
         Dictionary<string, IReadOnlyList<string>> settings = new(_settings);
         foreach ((string key, IReadOnlyList<string> values) in variant?.Settings ?? new Dictionary<string, IReadOnlyList<string>>())
             settings[key] = IsRepeatable(key) && settings.TryGetValue(key, out IReadOnlyList<string>? common) ? [.. common, .. values] : values;
-        foreach ((string key, IReadOnlyList<string> values) in settings)
-            Apply(options, key, values);
+        // The root first: with --rw the guest may write to it, and so to what else is in it.
+        foreach ((string key, IReadOnlyList<string> values) in settings.OrderBy(setting => setting.Key == "root" ? 0 : 1))
+            Apply(options, scope, key, values);
+        return scope.Notes;
     }
 
     // The file is opened once: what is looked at is what is read. Null if there is none, or none that may be looked for.
@@ -145,28 +148,27 @@ internal sealed class DefaultsFile
 
     private static bool IsRepeatable(string key) => key is "bind" or "bind-ro" or Environment or "net" or "port" or "disk" or "fs";
 
-    private void Apply(ExecOptions options, string key, IReadOnlyList<string> values)
+    private void Apply(ExecOptions options, DefaultsScope scope, string key, IReadOnlyList<string> values)
     {
         switch (key)
         {
             case "kernel":
-                // A release has no slash in it.
-                options.Kernel ??= _scope.Kernel(One());
+                options.Kernel ??= scope.Kernel(One());
                 break;
             case "modules":
-                options.Modules ??= _scope.Absolute(One());
+                options.Modules ??= scope.Modules(One());
                 break;
             case "root":
-                options.Root ??= _scope.Given(key, One());
+                options.Root ??= scope.Given(key, One());
                 break;
             case "cmdline":
                 options.CommandLine ??= One();
                 break;
             case "cpus":
-                options.Cpus ??= One();
+                options.Cpus ??= scope.Harmless(key, CpusOption.Name, One());
                 break;
             case "memory":
-                options.Memory ??= One();
+                options.Memory ??= scope.Harmless(key, MemoryOption.Name, One());
                 break;
             case "overlay":
                 options.Overlay ??= One();
@@ -181,30 +183,32 @@ internal sealed class DefaultsFile
                 options.WorkDir ??= One();
                 break;
             case "bind":
-                options.Bind = Before(BindOption.Name, values.Select(value => _scope.Bind(key, BindOption.Name, value)), options.Bind);
+                ILookup<bool, string> binds = values.Select(value => scope.Bind(key, value)).ToLookup(bind => bind.IsReadOnly, bind => bind.Value);
+                options.Bind = Before(BindOption.Name, binds[false], options.Bind);
+                options.BindReadOnly = Before(BindOption.ReadOnlyName, binds[true], options.BindReadOnly);
                 break;
             case "bind-ro":
-                options.BindReadOnly = Before(BindOption.ReadOnlyName, values.Select(value => _scope.Bind(key, BindOption.ReadOnlyName, value)), options.BindReadOnly);
+                options.BindReadOnly = Before(BindOption.ReadOnlyName, values.Select(value => scope.BindReadOnly(key, value)), options.BindReadOnly);
                 break;
             case Environment:
                 // The value of here, which may be a secret.
                 if (values.FirstOrDefault(value => !value.Contains('=', StringComparison.Ordinal)) is string name)
-                    _scope.RequireNamed($"{key}: {name} without a value");
+                    scope.RequireNamed($"{key}: {name} without a value");
                 options.Env = Before(EnvironmentOption.Name, values, options.Env);
                 break;
             case "net":
-                _scope.RequireNamed(key);
-                options.Net = Before(NetOption.Name, values.Select(value => _scope.Device(key, NetOption.Name, value)), options.Net);
+                scope.RequireNamed(key);
+                options.Net = Before(NetOption.Name, values.Select(value => scope.Device(key, NetOption.Name, value)), options.Net);
                 break;
             case "port":
-                _scope.RequireNamed(key);
+                scope.RequireNamed(key);
                 options.Port = Before(ExecNetwork.PortOption, values, options.Port);
                 break;
             case "disk":
-                options.Disk = Before(DiskOption.Name, values.Select(value => _scope.Device(key, DiskOption.Name, value)), options.Disk);
+                options.Disk = Before(DiskOption.Name, values.Select(value => scope.Device(key, DiskOption.Name, value)), options.Disk);
                 break;
             case "fs":
-                options.Fs = Before(FsOption.Name, values.Select(value => _scope.Device(key, FsOption.Name, value)), options.Fs);
+                options.Fs = Before(FsOption.Name, values.Select(value => scope.Device(key, FsOption.Name, value)), options.Fs);
                 break;
             default:
                 throw new UsageException($"{_path}: unknown key '{key}': there are kernel, modules, root, cmdline, cpus, memory, overlay, timeout, user, workdir, "
@@ -251,12 +255,12 @@ internal sealed class DefaultsFile
             if (key == Environment && item.Value is InlineTableSyntax variables)
                 ReadVariables(settings, variables.Items.Select(variable => (variable.KeyValue!.Key!, variable.KeyValue.Value!)));
             else
-                settings[key] = item.Value is ArraySyntax array ? [.. array.Items.Select(element => TextOf(element.Value!))] : [TextOf(item.Value!)];
+                settings[key] = item.Value is ArraySyntax array ? [.. array.Items.Select(element => TextOf(element.Value!, key))] : [TextOf(item.Value!, key)];
         }
     }
 
     private void ReadVariables(Dictionary<string, IReadOnlyList<string>> settings, IEnumerable<(KeySyntax Key, ValueSyntax Value)> variables) =>
-        settings[Environment] = [.. variables.Select(variable => $"{NameOf(variable.Key)}={TextOf(variable.Value)}")];
+        settings[Environment] = [.. variables.Select(variable => $"{NameOf(variable.Key)}={TextOf(variable.Value, Environment)}")];
 
     private string NameOf(KeySyntax key)
     {
@@ -270,17 +274,23 @@ internal sealed class DefaultsFile
         };
     }
 
-    private string TextOf(ValueSyntax value) => value switch
+    private string TextOf(ValueSyntax value, string key) => value switch
     {
-        StringValueSyntax text => Checked(text),
+        StringValueSyntax text => Checked(text, isVariable: key == Environment),
         IntegerValueSyntax number => number.Value.ToString(CultureInfo.InvariantCulture),
         _ => throw Error(value.Span, "a value is a text in quotes, a whole number, or a list of these"),
     };
 
-    // No path and no variable can have the first of these characters. The second stands between values that are put together.
-    private string Checked(StringValueSyntax text) => text.Value is null ? ""
-        : text.Value.AsSpan().IndexOfAny('\0', '\x1f') < 0 ? text.Value
-        : throw Error(text.Span, "a text must not have the control characters 0x00 and 0x1F in it");
+    // A terminal obeys control characters, no path can have a null, and 0x1F stands between values that are put together. A variable is for the command alone: it can have several lines.
+    private string Checked(StringValueSyntax text, bool isVariable = false)
+    {
+        foreach (char character in text.Value ?? "")
+        {
+            if (char.IsControl(character) && !(isVariable && character is '\t' or '\n'))
+                throw Error(text.Span, $"a text must not have control characters in it, such as U+{(int)character:X4}");
+        }
+        return text.Value ?? "";
+    }
 
     private UsageException Error(SourceSpan place, string what) => new($"{_path}: line {place.Start.Line + 1}: {what}");
 }

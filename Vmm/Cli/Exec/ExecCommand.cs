@@ -29,11 +29,12 @@ internal static class ExecCommand
             return MatrixCommand.Run(options, file, output);
         if (options.Only is string only && file is null)
             throw new UsageException($"--only: no vmm.toml is read that could have a [[matrix]] called '{only}'");
-        file?.ApplyTo(options, options.Only is null ? null : file.Variant(options.Only));
+        IReadOnlyList<string> notes = file?.ApplyTo(options, options.Only is null ? null : file.Variant(options.Only)) ?? [];
 
         FileDescriptor? input = StandardStream.Input, error = StandardStream.Error, written = StandardStream.Output;
         GuestCommand command = ExecOptionsReader.ReadCommand(options, (IsTerminal(input), IsTerminal(written), IsTerminal(error)));
         TimeSpan? timeout = ExecOptionsReader.ReadTimeout(options);
+        new ExecReport(command, options.Quiet, timeout, null).TellOfDefaults(notes);
         JailOptions? jail = SandboxOption.Parse(new RunOptions { Sandbox = options.Sandbox });
         var streams = new HostStreams(input, written, error, command.HasTerminal, closesOutput: written is not null);
         using var session = new AgentSession(command, streams, timeout);
@@ -47,7 +48,7 @@ internal static class ExecCommand
         ExecOptions options, GuestCommand command, AgentSession session, TimeSpan? timeout, TextWriter output, ExecPhases? phases, JailOptions? jail,
         IReadOnlyList<SystemCallRule> calls)
     {
-        GuestKernel kernel = KernelSearch.Find(options.Kernel, options.Modules);
+        GuestKernel kernel = KernelSearch.Find(options.Kernel, options.Modules, options.AreModulesFound);
         ModulePlan modules = new KernelModules(kernel).Plan(ExecOptionsReader.Drivers(options));
         modules.RequireAll(kernel);
         using var initramfs = new GuestInitramfs(modules.Load, description => ExecOptionsReader.Describe(options, description));

@@ -1,5 +1,6 @@
 using System.Text;
 using Vmm.Guest;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Cli.Exec;
 
@@ -34,11 +35,11 @@ internal static class ExecDryRun
         Add("sandbox", run.Sandbox);
         text.AppendLine().AppendLine().AppendLine("In the initramfs:");
         foreach (string file in initramfs.Files)
-            text.AppendLine($"  {file}");
+            text.AppendLine($"  {OneLine.Of(file)}");
         text.AppendLine().AppendLine("What the agent does:");
         foreach (string line in initramfs.Description)
-            text.AppendLine($"  {line}");
-        text.AppendLine($"  run{string.Concat(command.Arguments.Select(argument => " " + Quoted(argument)))} in {command.Directory}");
+            text.AppendLine($"  {OneLine.Of(line)}");
+        text.AppendLine($"  run{string.Concat(command.Arguments.Select(argument => " " + Quoted(argument)))} in {Quoted(command.Directory)}");
         return text.ToString();
 
         void Add(string option, string? value)
@@ -54,8 +55,14 @@ internal static class ExecDryRun
         }
     }
 
-    // For a shell.
-    private static string Quoted(string word) => word.Length > 0 && word.All(character => char.IsAsciiLetterOrDigit(character) || "-_./,:=+@%".Contains(character, StringComparison.Ordinal))
-        ? word
-        : $"'{word.Replace("'", "'\\''", StringComparison.Ordinal)}'";
+    // For a shell. What a terminal must not get stands there by the numbers of its bytes.
+    private static string Quoted(string word)
+    {
+        if (word.Length > 0 && word.All(character => char.IsAsciiLetterOrDigit(character) || "-_./,:=+@%".Contains(character, StringComparison.Ordinal)))
+            return word;
+        if (OneLine.Of(word) == word)
+            return $"'{word.Replace("'", "'\\''", StringComparison.Ordinal)}'";
+        string plain = word.Replace("\\", "\\\\", StringComparison.Ordinal).Replace("'", "\\'", StringComparison.Ordinal);
+        return $"$'{OneLine.Replace(plain, part => string.Concat(ByteText.Encode(part).Select(number => $"\\{Convert.ToString(number, 8).PadLeft(3, '0')}")))}'";
+    }
 }

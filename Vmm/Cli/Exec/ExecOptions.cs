@@ -23,7 +23,7 @@ internal sealed class ExecOptions : MachineOptions, ICommandOptions
     [Option("rw", HelpText = "What is written to the root is written to the directory or the image.")]
     public bool ReadWrite { get; set; }
 
-    [Option("allow-setuid", HelpText = "With --rw or --bind: the guest can make set-user-id programs, file capabilities and device nodes there, which are such on this host, too. Packages "
+    [Option("allow-setuid", HelpText = "With --rw, --bind or --fs: the guest can make set-user-id programs, file capabilities and device nodes there, which are such on this host, too. Packages "
         + "that are installed may need it.")]
     public bool AllowSetuid { get; set; }
 
@@ -76,7 +76,7 @@ internal sealed class ExecOptions : MachineOptions, ICommandOptions
     public string? Attach { get; set; }
 
     [Option("config", MetaValue = "FILE", HelpText = "The file of defaults (default: vmm.toml of this directory or the nearest above it, which may give the guest only what is in its own "
-        + "directory, and no network).")]
+        + "directory, for reading, and no network).")]
     public string? Config { get; set; }
 
     [Option("no-config", HelpText = "Read no file of defaults.")]
@@ -99,6 +99,9 @@ internal sealed class ExecOptions : MachineOptions, ICommandOptions
 
     /// <inheritdoc/>
     public IReadOnlyList<string> Command { get; set; } = [];
+
+    /// <summary>Whether a vmm.toml that was found, and not the user, has chosen where the kernel's modules are. It is no option.</summary>
+    public bool AreModulesFound { get; set; }
 
     /// <inheritdoc/>
     public override bool TrySet(string name, string value)

@@ -108,12 +108,13 @@ internal static class ExecOptionsReader
         string? image = ImageOf(options);
         if (image is null && !Directory.Exists(root))
             throw new OptionValue("--root", null, root).Refuse("is no directory of this host, and no disk image");
-        CheckShares(options, image is null ? root : null);
+        (List<(string Option, string Path)> writable, List<(string Option, string Path)> readOnly) = Shares(options);
+        ReadOnlyShares.Check(writable, readOnly);
         string[] shares =
         [
             .. image is null ? [Share(RootTag, "--root", Path.GetFullPath(root), !options.ReadWrite, options.AllowSetuid)] : Array.Empty<string>(),
             .. Binds(options).Select(bind => Share(bind.Tag, bind.Option, bind.Source, bind.IsReadOnly, options.AllowSetuid)),
-            .. RepeatableOptions.Values(options.Fs),
+            .. RepeatableOptions.Values(options.Fs).Select(text => options.AllowSetuid ? text : FsOption.WithoutPrivileges(text)),
         ];
         string[] disks =
         [
@@ -162,11 +163,13 @@ internal static class ExecOptionsReader
         }
     }
 
-    private static void CheckShares(ExecOptions options, string? root)
+    /// <summary>The directories that the guest gets, but a root that it may only read: those that it may write to, and those that it may only read; each with the option that says so.</summary>
+    /// <exception cref="UsageException">A value is wrong.</exception>
+    public static (List<(string Option, string Path)> Writable, List<(string Option, string Path)> ReadOnly) Shares(ExecOptions options)
     {
         List<(string Option, string Path)> writable = [], readOnly = [];
-        if (root is not null && options.ReadWrite)
-            writable.Add(("--rw", root));
+        if (options.ReadWrite && ImageOf(options) is null)
+            writable.Add(("--rw", options.Root ?? "/"));
         foreach ((_, string source, _, bool isReadOnly, string option) in Binds(options))
             (isReadOnly ? readOnly : writable).Add((option, source));
         foreach (string text in RepeatableOptions.Values(options.Fs))
@@ -174,7 +177,7 @@ internal static class ExecOptionsReader
             if (FsOption.Source(text) is { } share && Directory.Exists(share.Path))     // who starts the daemon tells of one that is missing
                 (share.IsReadOnly ? readOnly : writable).Add((FsOption.Name, share.Path));
         }
-        ReadOnlyShares.Check(writable, readOnly);
+        return (writable, readOnly);
     }
 
     // The image that is the root, if it is one.

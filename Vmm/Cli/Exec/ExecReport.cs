@@ -69,6 +69,13 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
             Say($"--dmesg {path}: a part of what the guest's kernel said is missing: {Errnos.Describe(log.CopyError)}");
     }
 
+    /// <summary>Says where the guest gets less than a vmm.toml says.</summary>
+    public void TellOfDefaults(IReadOnlyList<string> notes)
+    {
+        foreach (string note in isQuiet ? [] : notes)
+            Say(note);
+    }
+
     private string Name => command.Arguments.Count > 0 ? command.Arguments[0] : "the shell";
 
     private int TellOfMachine(MachineEnd? machine)

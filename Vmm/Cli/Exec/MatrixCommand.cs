@@ -124,7 +124,7 @@ internal static class MatrixCommand
 
     private static string Line(MatrixRun run)
     {
-        var text = new StringBuilder(run.Status == 0 ? $"ok    {run.Variant.Name}" : $"FAIL  {run.Variant.Name} (status {run.Status})");
+        var text = new StringBuilder(run.Status == 0 ? $"ok    {NameOf(run)}" : $"FAIL  {NameOf(run)} (status {run.Status})");
         text.AppendLine(CultureInfo.InvariantCulture, $" in {run.Time.TotalSeconds:F1} s");
         if (run.Status != 0)
             text.Append(run.Output).Append(run.Output.EndsWith('\n') || run.Output.Length == 0 ? "" : "\n");
@@ -133,11 +133,13 @@ internal static class MatrixCommand
 
     private static string Table(List<MatrixRun> all)
     {
-        int width = Math.Max("variant".Length, all.Max(run => run.Variant.Name.Length));
+        int width = Math.Max("variant".Length, all.Max(run => NameOf(run).Length));
         var text = new StringBuilder();
         text.AppendLine().AppendLine($"{"variant".PadRight(width)}  status  seconds");
         foreach (MatrixRun run in all)
-            text.AppendLine(CultureInfo.InvariantCulture, $"{run.Variant.Name.PadRight(width)}  {run.Status,6}  {run.Time.TotalSeconds,7:F1}");
+            text.AppendLine(CultureInfo.InvariantCulture, $"{NameOf(run).PadRight(width)}  {run.Status,6}  {run.Time.TotalSeconds,7:F1}");
         return text.ToString();
     }
+
+    private static string NameOf(MatrixRun run) => OneLine.Of(run.Variant.Name);
 }

@@ -26,7 +26,7 @@ internal sealed class MatrixRun : IDisposable
     {
         (Variant, Memory) = (variant, memory);
         using FileDescriptor nothing = FileDescriptor.Open("/dev/null", OpenMode.ReadOnly);
-        _process = ChildProcess.Start(OwnProgram.Path, [.. OwnProgram.Arguments, "exec", "--only", variant.Name, $"--{ParentOption}", $"{Environment.ProcessId}", .. arguments], nothing);
+        _process = ChildProcess.Start(OwnProgram.Path, [.. OwnProgram.Arguments, "exec", $"--only={variant.Name}", $"--{ParentOption}", $"{Environment.ProcessId}", .. arguments], nothing);
     }
 
     /// <summary>Which it is.</summary>

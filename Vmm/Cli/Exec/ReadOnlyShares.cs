@@ -12,18 +12,26 @@ internal static class ReadOnlyShares
     /// <exception cref="UsageException">One of these is one of those or lies in it, links resolved.</exception>
     public static void Check(IReadOnlyList<(string Option, string Path)> writable, IReadOnlyList<(string Option, string Path)> readOnly)
     {
-        if (writable.Count == 0 || readOnly.Count == 0)
-            return;
-        (string Option, string Path)[] places = [.. writable.Select(share => (share.Option, Real(share.Path)))];
         foreach ((string option, string path) in readOnly)
         {
-            string real = Real(path);
-            foreach ((string other, string place) in places)
-            {
-                if (RealPath.IsIn(real, place))
-                    throw new OptionValue(option, null, path).Refuse($"is a part of {place}, which the guest may write to ({other}): move it away, or share less of that");
-            }
+            if (Covering(writable, path) is (string other, string place))
+                throw new OptionValue(option, null, path).Refuse($"is a part of {place}, which the guest may write to ({other}): move it away, or share less of that");
         }
+    }
+
+    /// <summary>The first of <paramref name="shares"/> that <paramref name="path"/> is or lies in, links resolved; null if there is none.</summary>
+    public static (string Option, string Place)? Covering(IReadOnlyList<(string Option, string Path)> shares, string path)
+    {
+        if (shares.Count == 0)
+            return null;
+        string real = Real(path);
+        foreach ((string option, string share) in shares)
+        {
+            string place = Real(share);
+            if (RealPath.IsIn(real, place))
+                return (option, place);
+        }
+        return null;
     }
 
     // One that is not there, or may not be looked for, is told of by who opens it.
