@@ -15,7 +15,7 @@ public interface ISpawner : IDisposable
     /// <exception cref="IOException">It cannot be started.</exception>
     IStartedProcess Start(SpawnerSlot slot);
 
-    /// <summary>Ends the program in <paramref name="slot"/>, if it runs, and removes its sockets.</summary>
+    /// <summary>Ends the program in <paramref name="slot"/>, if it runs, and removes its sockets. One that was connected to has 2 s to end by itself.</summary>
     void Remove(SpawnerSlot slot);
 
     /// <summary>Says that the socket at <paramref name="path"/> will be connected to.</summary>

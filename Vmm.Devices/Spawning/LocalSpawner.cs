@@ -24,7 +24,7 @@ public sealed class LocalSpawner : ISpawner
         lock (_lock)
         {
             _places.Add(new Place(program, directory));
-            return new SpawnerSlot(_places.Count - 1, Path.Combine(directory, SocketName));
+            return new SpawnerSlot(_places.Count - 1, _places[^1].Socket);
         }
     }
 
@@ -42,6 +42,7 @@ public sealed class LocalSpawner : ISpawner
             // It inherits the socket instead of making it: so nobody has to wait for it, and it writes no lock file.
             using var listener = UnixListener.Listen(slot.SocketPath);
             place.Process = ChildProcess.Start(place.Program.Path, place.Program.Arguments, listener, place.Program.IsOwn);
+            place.IsReached = false;
             listener.LeaveFile();   // and now it alone listens: when it ends, whoever connects hears at once that nobody is there
             return place.Process;
         }
@@ -61,7 +62,18 @@ public sealed class LocalSpawner : ISpawner
     }
 
     /// <inheritdoc/>
-    public int TryConnect(string path, out UnixSocket? socket) => UnixSocket.TryConnect(path, out socket);
+    public int TryConnect(string path, out UnixSocket? socket)
+    {
+        int error = UnixSocket.TryConnect(path, out socket);
+        if (error != 0)
+            return error;
+        lock (_lock)
+        {
+            if (_places.Find(place => place.Socket == path) is { } reached)
+                reached.IsReached = true;
+        }
+        return 0;
+    }
 
     /// <inheritdoc/>
     public void RemoveAtEnd(string path)
@@ -121,7 +133,9 @@ public sealed class LocalSpawner : ISpawner
         if (place.IsRemoved)
             return;
         place.IsRemoved = true;
-        place.Process?.WaitForEnd(Patience);
+        // The end of its connection ends it. One that nobody has connected to would wait for a connection: it is killed.
+        if (place.IsReached)
+            place.Process?.WaitForEnd(Patience);
         place.Process?.Dispose();
         if (place.Program.Socket is { } socket)
             UnixListener.RemoveStale(socket);
@@ -145,6 +159,10 @@ public sealed class LocalSpawner : ISpawner
         public SpawnerProgram Program => program;
 
         public string Directory => directory;
+
+        public string Socket { get; } = Path.Combine(directory, SocketName);
+
+        public bool IsReached { get; set; }     // somebody has connected to the process
 
         public ChildProcess? Process { get; set; }
 

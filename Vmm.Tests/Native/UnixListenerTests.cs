@@ -30,6 +30,46 @@ public class UnixListenerTests
     }
 
     [Test]
+    public void Listen_TwoAtOnceOverAStaleSocket_OneIsRefused()
+    {
+        const int rounds = 300;
+        for (int round = 0; round < rounds; round++)
+        {
+            using (UnixListener stale = UnixListener.Listen(_path))
+                stale.LeaveFile();
+            using var start = new Barrier(2);
+            UnixListener?[] listeners = new UnixListener?[2];
+            int[] errors = new int[2];
+            Parallel.For(0, 2, new ParallelOptions { MaxDegreeOfParallelism = 2 }, i =>
+            {
+                try
+                {
+                    start.SignalAndWait();
+                    listeners[i] = UnixListener.Listen(_path);
+                }
+                catch (ErrnoException e)
+                {
+                    errors[i] = e.Errno;
+                }
+            });
+            Assert.That(listeners.Count(listener => listener is not null), Is.EqualTo(1), $"round {round}");
+            Assert.That(errors, Does.Contain(Errnos.Eaddrinuse));
+            foreach (UnixListener? listener in listeners)
+                listener?.Dispose();
+            Assert.That(Path.Exists(_path), Is.False);
+        }
+    }
+
+    [Test]
+    public void Listen_DirectoryLockedByAnotherProgram_IsNotHeldUpForEver()
+    {
+        using DirectoryLock? other = DirectoryLock.TryTake(Path.GetDirectoryName(_path)!, 10_000);
+        Assert.That(other, Is.Not.Null);
+        Assert.That(DirectoryLock.TryTake(Path.GetDirectoryName(_path)!, 0), Is.Null);
+        UnixListener.Listen(_path).Dispose();
+    }
+
+    [Test]
     public void Dispose_ItsFile_IsRemoved()
     {
         UnixListener.Listen(_path).Dispose();

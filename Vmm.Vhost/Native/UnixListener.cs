@@ -9,6 +9,8 @@ public sealed unsafe class UnixListener : FileDescriptor
     // full waits, or fails with EAGAIN.
     private const int Backlog = 4096;
 
+    private const int LockPatience = 2000;      // milliseconds; a program that is not ours may have the directory's lock for ever
+
     private string? _path;
     private readonly (ulong Device, ulong Inode)? _identity;
 
@@ -25,6 +27,8 @@ public sealed unsafe class UnixListener : FileDescriptor
     {
         string operation = $"cannot listen on {path}";
         sockaddr_un address = UnixSocket.Address(path, out uint length);
+        // Two that start at once would both find that nobody listens, and the second one would remove the first one's socket.
+        using DirectoryLock? others = LockDirectory(path);
         RemoveStale(path, operation);
         int fd = UnixSocket.Create();
         // Nothing stands between the two: who finds the socket's file while nobody listens yet is refused.
@@ -97,6 +101,7 @@ public sealed unsafe class UnixListener : FileDescriptor
     {
         if (!FileKind.IsSocket(path))
             return;
+        using DirectoryLock? others = LockDirectory(path);
         int error = UnixSocket.TryConnect(path, out UnixSocket? probe);
         probe?.Dispose();
         if (error == Errnos.Econnrefused)
@@ -120,6 +125,9 @@ public sealed unsafe class UnixListener : FileDescriptor
         else
             throw new ErrnoException(operation, error);
     }
+
+    private static DirectoryLock? LockDirectory(string path) =>
+        DirectoryLock.TryTake(Path.GetDirectoryName(path) switch { null => "/", "" => ".", var directory => directory }, LockPatience);
 
     private static void Unlink(string path)
     {

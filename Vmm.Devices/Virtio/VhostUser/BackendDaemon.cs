@@ -33,6 +33,7 @@ internal class BackendDaemon : IDisposable
     private bool _isReported = true;
     private bool _isEndExpected;
     private bool _isKilled;      // and the kernel has not ended it yet
+    private volatile bool _isReached;   // somebody has connected to it, so that the end of the connection ends it
     private bool _disposed;
 
     /// <summary>Makes a place for its socket. It is not started yet.</summary>
@@ -65,6 +66,16 @@ internal class BackendDaemon : IDisposable
         {
             lock (_lock)
                 return _process?.Id ?? 0;
+        }
+    }
+
+    /// <summary>Readable once its process has ended; null before it is started.</summary>
+    public FileDescriptor? Ended
+    {
+        get
+        {
+            lock (_lock)
+                return _process?.Ended;
         }
     }
 
@@ -118,12 +129,21 @@ internal class BackendDaemon : IDisposable
             {
                 throw new VhostException($"{_name}: {e.Message}", e);
             }
-            (_process, _lastLine, _hasSpoken) = (process, "", false);
+            (_process, _lastLine, _hasSpoken, _isReached) = (process, "", false, false);
             _line.Clear();
             _events.Add(process.Output, () => Happened(process));
             _events.Add(process.Ended, () => Happened(process));
             s_log.Debug("{Device}: started {Program}", _name, _program.Name);
         }
+    }
+
+    /// <summary>Connects to it.</summary>
+    /// <inheritdoc cref="ISpawner.TryConnect"/>
+    public int TryConnect(string path, out UnixSocket? socket)
+    {
+        int error = _spawner.TryConnect(path, out socket);
+        _isReached |= error == 0;
+        return error;
     }
 
     /// <summary>Starts it in the place of one that is gone, but not more often than once a second: one that cannot live must not keep the
@@ -167,7 +187,8 @@ internal class BackendDaemon : IDisposable
         _events.Remove(process.Output);
         _events.Remove(process.Ended);
         int patience = _isKilled ? 0 : Patience;
-        if (process.WaitForEnd(patience))
+        // One that nobody has connected to would wait for a connection.
+        if (process.WaitForEnd(_isReached ? patience : 0))
         {
             if (!isExpected)
                 Report();

@@ -132,12 +132,13 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
         StartTimeout = _peer.Timeout > VhostUserSession.MemoryTimeout ? _peer.Timeout : VhostUserSession.MemoryTimeout,
         CompletesRequests = shape.CompletesRequests,
         PeerProcessId = _daemon is { } daemon ? () => daemon.ProcessId : null,
+        PeerEnded = _daemon?.Ended,
         RequiredFeatures = VirtioFeatures.Version1 | shape.RequiredFeatures,
         ChangeableConfig = shape.ChangeableConfig,
         Wanted = VhostUserFrontendOptions.DefaultFeatures | (shape.UsesSharedMemory ? VhostUserProtocolFeatures.Shmem : 0),
         Sync = Sync,
         Respawn = shape.Respawn,
-        Connect = _peer.Spawner is { } spawner ? spawner.TryConnect : UnixSocket.TryConnect,
+        Connect = _daemon is not null ? _daemon.TryConnect : _peer.Spawner is { } spawner ? spawner.TryConnect : UnixSocket.TryConnect,
     }, cancellation);
 
     /// <inheritdoc/>

@@ -86,6 +86,23 @@ public sealed class SpawnerTests
         Assert.That(third.End, Is.Null);
     }
 
+    [TestCase(false, 0.0, 1.9)]
+    [TestCase(true, 1.9, 30.0)]
+    public void Dispose_ProgramThatWaitsForAConnection_HasTimeToEndOnlyIfItWasConnectedTo(bool isReached, double least, double most)
+    {
+        using var spawner = new LocalSpawner();
+        SpawnerSlot slot = spawner.Add(Shell("exec sleep 600"));
+        spawner.Start(slot);
+        if (isReached)
+        {
+            Assert.That(spawner.TryConnect(slot.SocketPath, out UnixSocket? socket), Is.Zero);
+            socket!.Dispose();
+        }
+        long start = Stopwatch.GetTimestamp();
+        spawner.Dispose();
+        Assert.That(Stopwatch.GetElapsedTime(start).TotalSeconds, Is.InRange(least, most));
+    }
+
     [Test]
     public void Connect_SocketsThatWereSaid_AndNoOthers()
     {

@@ -223,6 +223,29 @@ public class FrontendTests
     }
 
     [Test]
+    public void Open_ProcessOfTheBackendEnds_WaitsNoLonger([Values] bool before)
+    {
+        using var ended = new EventFd();
+        _fixture.Options = _fixture.Options with { ConnectTimeout = TimeSpan.FromMinutes(10), PeerEnded = ended };
+        if (before)
+            ended.Signal();
+        Task open = Task.Run(() => _fixture.Open());
+        ended.Signal();
+        Assert.That(() => open.Wait(TimeSpan.FromSeconds(30)), Throws.InstanceOf<AggregateException>().With.InnerException.TypeOf<VhostException>());
+        Assert.That(open.Exception!.InnerException!.Message, Is.EqualTo($"--test: {_fixture.Path}: the process that was started as the back-end has ended"));
+    }
+
+    [Test]
+    public void Open_ProcessOfTheBackendEndsButItsChildListens_Connects()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        using var ended = new EventFd();
+        ended.Signal();
+        _fixture.Options = _fixture.Options with { PeerEnded = ended };
+        Assert.That(_fixture.Open().IsConnected);
+    }
+
+    [Test]
     public void Open_Cancelled_WaitsNoLonger([Values] bool listens)
     {
         _fixture.Options = _fixture.Options with

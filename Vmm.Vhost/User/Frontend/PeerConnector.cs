@@ -69,9 +69,12 @@ internal sealed class PeerConnector : IDisposable
     }
 
     /// <summary>Waits for a connection.</summary>
+    /// <param name="timeout">For how long.</param>
+    /// <param name="peerEnded">Readable once the process that is to be the back-end has ended, which ends the wait; null where nobody can tell.</param>
+    /// <param name="cancellation">Ends the wait.</param>
     /// <exception cref="VhostException">None came in time, or none ever will.</exception>
     /// <exception cref="OperationCanceledException">None came before <paramref name="cancellation"/>.</exception>
-    public UnixSocket Connect(TimeSpan timeout, CancellationToken cancellation = default)
+    public UnixSocket Connect(TimeSpan timeout, FileDescriptor? peerEnded = null, CancellationToken cancellation = default)
     {
         long start = Stopwatch.GetTimestamp();
         using var cancelled = new EventFd();
@@ -79,8 +82,12 @@ internal sealed class PeerConnector : IDisposable
         while (true)
         {
             cancellation.ThrowIfCancellationRequested();
+            // Looked at before the attempt: the process may have left its socket to one of its children.
+            bool hasEnded = peerEnded is not null && Poll.Wait([new PollEntry(peerEnded, PollEvents.Readable)], 0) > 0;
             if (TryConnect() is { } socket)
                 return socket;
+            if (hasEnded)
+                throw new VhostException($"{_peer}: the process that was started as the back-end has ended");
             bool isForEver = timeout == Timeout.InfiniteTimeSpan;
             TimeSpan left = timeout - Stopwatch.GetElapsedTime(start);
             if (!isForEver && left <= TimeSpan.Zero)
@@ -92,7 +99,7 @@ internal sealed class PeerConnector : IDisposable
             if (!isForEver && left < wait)
                 wait = left;
             Poll.Wait(
-                [new PollEntry(cancelled, PollEvents.Readable), new PollEntry(Listener, PollEvents.Readable)],
+                [new PollEntry(cancelled, PollEvents.Readable), new PollEntry(Listener, PollEvents.Readable), new PollEntry(peerEnded, PollEvents.Readable)],
                 (int)Math.Ceiling(wait.TotalMilliseconds));
         }
     }

@@ -279,7 +279,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
     {
         TimeSpan timeout = _options.ConnectTimeout;
         long start = Stopwatch.GetTimestamp();
-        VhostUserSession session = NewSession(_connector.Connect(timeout, cancellation));
+        VhostUserSession session = NewSession(_connector.Connect(timeout, _options.PeerEnded, cancellation));
         TimeSpan left = timeout - Stopwatch.GetElapsedTime(start);
         if (left < s_leastTime)
             left = s_leastTime;

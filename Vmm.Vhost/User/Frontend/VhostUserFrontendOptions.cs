@@ -94,6 +94,10 @@ public sealed record VhostUserFrontendOptions
     /// with a listening socket; null to ask the socket.</summary>
     public Func<int>? PeerProcessId { get; init; }
 
+    /// <summary>Readable once the process that is to be the back-end has ended, where the owner has started it: from then on
+    /// <see cref="VhostUserFrontend.Open"/> does not wait for a connection. It stays the owner's. Null where nobody can tell.</summary>
+    public FileDescriptor? PeerEnded { get; init; }
+
     /// <summary>The protocol features to be agreed on, if the back-end offers them. <see cref="VhostUserProtocolFeatures.GpaAddresses"/> is
     /// never agreed on: the front-end gives addresses of another kind, and some back-ends mean something else by that bit.</summary>
     public VhostUserProtocolFeatures Wanted { get; init; } = DefaultFeatures;

@@ -1,4 +1,6 @@
+using System.Diagnostics;
 using NUnit.Framework;
+using Vmm.Devices.Spawning;
 using Vmm.Devices.Virtio;
 using Vmm.Devices.Virtio.VhostUser;
 using Vmm.Tests.Fakes;
@@ -77,6 +79,29 @@ public sealed class VirtiofsDaemonTests
         () => (Options(Share) with { Source = new FsSource(Share, "chroot", "/nonexistent") }).Open(_events),
         Throws.InstanceOf<VhostException>().With.Message.EqualTo(
             "--fs tag=work: there is no program /nonexistent: leave daemon= out for our own, or give the path of a virtiofsd"));
+
+    [Test]
+    public void Open_DaemonThatEndsAtOnce_IsNotWaitedFor()
+    {
+        long start = Stopwatch.GetTimestamp();
+        Assert.That(
+            () => (Options(Share) with { Source = new FsSource(Share, "chroot", "/bin/sleep") }).Open(_events),
+            Throws.InstanceOf<VhostException>().With.Message.StartsWith("--fs tag=work: /bin/sleep ended with status 1: "));
+        Assert.That(Stopwatch.GetElapsedTime(start), Is.LessThan(TimeSpan.FromSeconds(20)));
+    }
+
+    [Test]
+    public void Dispose_NobodyHasConnected_EndsItAtOnce()
+    {
+        using ISpawner spawner = new LocalSpawner();
+        var program = new DaemonProgram("sleep", "/bin/sleep", _ => ["600"]);
+        using var daemon = new BackendDaemon("--fs tag=work", program, _events, spawner);
+        daemon.Start();
+        long start = Stopwatch.GetTimestamp();
+        daemon.Dispose();
+        Assert.That(Stopwatch.GetElapsedTime(start), Is.LessThan(TimeSpan.FromSeconds(1.9)));
+        Assert.That(Sockets, Is.Empty);
+    }
 
     [TestCase(true, "[12.5] [ID: 1] fuse: something", "Warn")]
     [TestCase(false, "[2024-01-01T00:00:00Z WARN  virtiofsd::server] something", "Warn")]
