@@ -117,7 +117,8 @@ public sealed class LocalSpawner : ISpawner
                 Remove(place);
             foreach ((string path, (ulong, ulong) identity, FileDescriptor? directory) in _removed)
             {
-                // What has that name now may be another's.
+                // What has that name now may be another's, and nobody is to take the name meanwhile.
+                using DirectoryLock? others = directory is null ? null : DirectoryLock.TryTake(Path.GetDirectoryName(path)!, Patience);
                 if (FileKind.Identity(path) == identity && directory is null)
                     UnixListener.RemoveStale(path);
                 else if (FileKind.Identity(path) == identity)

@@ -110,10 +110,26 @@ public sealed partial class GuestDirectoryTests
     {
         using var host = new HostTree();
         string place = host.In("place");
-        using GuestDirectory directory = GuestDirectory.Claim(_name, place);
+        using (GuestDirectory.Claim(_name, place))
+            Assert.That((File.GetUnixFileMode(place), File.GetUnixFileMode(Path.Combine(place, _name))), Is.EqualTo((Mode("700"), Mode("700"))));
+        Assert.That(Directory.GetFileSystemEntries(place), Is.Empty);
+    }
 
-        Assert.That((File.GetUnixFileMode(place), File.GetUnixFileMode(Path.Combine(place, _name)), File.GetUnixFileMode(Path.Combine(place, $".{_name}"))),
-            Is.EqualTo((Mode("700"), Mode("700"), Mode("600"))));
+    [Test]
+    public void Claim_WhileTheSpawnerOfOneThatWasKilledRemovesItsDirectory_KeepsItsOwn()
+    {
+        using var host = new HostTree();
+        string place = host.In("place");
+        for (int round = 0; round < 100; round++)
+        {
+            var spawner = new LocalSpawner();
+            using (GuestDirectory killed = GuestDirectory.Claim(_name, place))
+                killed.LeaveTo(spawner);
+            Task end = Task.Run(spawner.Dispose);
+            using GuestDirectory next = GuestDirectory.Claim(_name, place);
+            end.Wait();
+            Assert.That(Directory.Exists(Path.Combine(place, _name)), $"round {round}");
+        }
     }
 
     [Test]
@@ -146,14 +162,15 @@ public sealed partial class GuestDirectoryTests
     }
 
     [Test]
-    public void Claim_LockThatIsALink_IsRefused()
+    public void Claim_DirectoryThatIsALink_IsRefused()
     {
         using var host = new HostTree();
         string place = Directory.CreateDirectory(host.In("place"), Mode("700")).FullName;
-        File.CreateSymbolicLink(Path.Combine(place, $".{_name}"), host.In("elsewhere"));
+        host.Add("elsewhere/file");
+        File.CreateSymbolicLink(Path.Combine(place, _name), host.In("elsewhere"));
 
         Assert.That(() => GuestDirectory.Claim(_name, place), Throws.TypeOf<VmmException>().With.Message.StartsWith("--name: cannot open"));
-        Assert.That(File.Exists(host.In("elsewhere")), Is.False);
+        Assert.That(File.Exists(host.In("elsewhere/file")));
     }
 
     [Test]

@@ -35,6 +35,7 @@ public sealed class DisposeTests
         [typeof(EventLoop)] = MakeEventLoop,
         [typeof(UnixSocket)] = () => Socket(),
         [typeof(UnixListener)] = () => UnixListener.Listen(NewPath()),
+        [typeof(DirectoryLock)] = () => DirectoryLock.TryTake(Path.GetTempPath(), 30_000)!,
         [typeof(UdpSocket)] = () => UdpSocket.Connect(new IPEndPoint(IPAddress.Loopback, 0), new IPEndPoint(IPAddress.Loopback, 9), 4096),
         [typeof(NetworkSocket)] = () => NetworkSocket.ForLinkChanges(),
         [typeof(TerminalMaster)] = () => TerminalMaster.Open(),

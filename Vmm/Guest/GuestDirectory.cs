@@ -12,8 +12,6 @@ internal sealed class GuestDirectory : IDisposable
 {
     private const string PlaceName = "vmm-exec";
     private const string SocketName = "vsock";
-    private const char LockPrefix = '.';        // no guest's name begins with it
-    private const uint OwnerReadWrite = 0x180;  // 0600
     private const uint AgentPort = 1024;        // of the host, where the guest's agent connects to, and of the guest, where it listens
     private const int MaxName = 32;
     private const string Advice = "remove it, or set XDG_RUNTIME_DIR to a directory of yours";
@@ -21,7 +19,7 @@ internal sealed class GuestDirectory : IDisposable
     private const int Patience = 5000;          // milliseconds
 
     private readonly string _path;
-    private readonly FileDescriptor? _lock;     // as long as it is locked, the name is taken; the kernel unlocks it for a process that dies
+    private readonly FileDescriptor? _lock;     // the directory: as long as it is locked, the name is taken; the kernel unlocks it for a process that dies
     private bool _isLeft;   // to a spawner
 
     private GuestDirectory(string path, FileDescriptor? @lock) => (_path, _lock) = (path, @lock);
@@ -49,13 +47,21 @@ internal sealed class GuestDirectory : IDisposable
         FileDescriptor? file = null;
         try
         {
-            using FileDescriptor directoryOfAll = PrivateDirectory.Open(place, isMade: true, Advice);
-            file = OpenLock(directoryOfAll, name);
-            if (!TryLock(file))
-                throw new VmmException($"--name: a guest called {name} runs already: give another name, or get into it by --attach {name}");
+            PrivateDirectory.Open(place, isMade: true, Advice).Dispose();
+            // One after another: nobody makes or removes a directory in there between what follows.
+            using DirectoryLock turn = DirectoryLock.TryTake(place, Patience) ?? throw new VmmException($"--name: another process has had the lock of {place} for {Patience / 1000} s: end it");
             string path = Path.Combine(place, name);
-            Remove(path);
+            if (FileKind.Identity(path) is not null)
+            {
+                using FileDescriptor old = PrivateDirectory.Open(path, isMade: false, Advice);
+                if (!TryLock(old))
+                    throw new VmmException($"--name: a guest called {name} runs already: give another name, or get into it by --attach {name}");
+                Remove(path);
+            }
             PrivateDirectory.Make(path);
+            file = PrivateDirectory.Open(path, isMade: false, Advice);
+            if (!TryLock(file))
+                throw new VmmException($"--name: another process has the lock of {path}: end it");
             var directory = new GuestDirectory(path, file);
             file = null;
             return directory;
@@ -152,15 +158,11 @@ internal sealed class GuestDirectory : IDisposable
         return error is 0 or -Errnos.Eagain ? error == 0 : throw new ErrnoException("flock", -error);
     }
 
-    // The file stays: were it removed, two could lock two files of that name.
-    private static FileDescriptor OpenLock(FileDescriptor place, string name)
-    {
-        using HeldDescriptor held = place.Hold();
-        int number = FileTree.Open(held, Encoding.ASCII.GetBytes($"{LockPrefix}{name}\0"), FileTree.WriteOnly | FileTree.Create | FileTree.NonBlocking, OwnerReadWrite);
-        return number >= 0 ? new FileDescriptor(number) : throw new ErrnoException($"cannot open the lock of {name}", -number);
-    }
-
-    private static void CheckName(string option, string name)
+    /// <summary>Makes sure that <paramref name="name"/> can be a guest's.</summary>
+    /// <param name="option">The option that gives it.</param>
+    /// <param name="name">The name.</param>
+    /// <exception cref="UsageException">It cannot.</exception>
+    public static void CheckName(string option, string name)
     {
         if (name.Length is 0 or > MaxName || name[0] == '.' || !name.All(character => char.IsAsciiLetterOrDigit(character) || character is '-' or '_' or '.'))
             throw new UsageException($"{option}: '{name}' is no name of a guest: it has 1 to {MaxName} letters, digits, '-', '_' and '.', and does not begin with '.'");
