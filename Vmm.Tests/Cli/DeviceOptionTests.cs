@@ -115,7 +115,7 @@ public class DeviceOptionTests
     {
         string[] options = [.. Enumerable.Range(0, 17).SelectMany(i => new[] { "--net", $"tap=t{i}" })];
         Assert.That(() => Devices(options), Throws.TypeOf<UsageException>()
-            .With.Message.EqualTo("17 virtio devices are more than a machine has slots for, 16"));
+            .With.Message.EqualTo("--net, --fs, --disk and the other devices: there are 17, and a machine has room for 16: leave 1 out"));
     }
 
     [Test]

@@ -129,7 +129,7 @@ public class OptionValueTests
         Assert.That(SerialOption.Parse("tty"), Is.EqualTo(new SerialConfig(SerialKind.Tty)));
         Assert.That(SerialOption.Parse("null"), Is.EqualTo(new SerialConfig(SerialKind.Null)));
         Assert.That(SerialOption.Parse("off"), Is.EqualTo(new SerialConfig(SerialKind.Off)));
-        Assert.That(SerialOption.Parse("file=a=b,\"c"), Is.EqualTo(new SerialConfig(SerialKind.File, "a=b,\"c")));
+        Assert.That(SerialOption.Parse("file=a=\"b,c\""), Is.EqualTo(new SerialConfig(SerialKind.File, "a=b,c")));
         Assert.That(SerialOption.Parse("socket=/run/s"), Is.EqualTo(new SerialConfig(SerialKind.Socket, "/run/s")));
         Assert.That(SerialOption.Parse("socket=" + new string('a', 107)).Path, Has.Length.EqualTo(107));
     }
@@ -137,12 +137,18 @@ public class OptionValueTests
     [TestCase("")]
     [TestCase("TTY")]
     [TestCase("file")]
-    [TestCase("file=")]
-    [TestCase("socket=")]
     [TestCase("pty")]
     [TestCase("tty=x")]
     public void ParseSerial_Invalid_IsRefused(string text) =>
         Assert.That(() => SerialOption.Parse(text), Throws.TypeOf<UsageException>().With.Message.StartsWith($"--serial: '{text}' "));
+
+    [TestCase("file=", "key 'file' has no value: write file=VALUE")]
+    [TestCase("socket=", "key 'socket' has no value: write socket=VALUE")]
+    [TestCase("file=\"a", "'file=\"a' has a quote (\") that is not closed")]
+    [TestCase("file=a,b", "'b' is not of the form key=value: allowed are file, truncate")]
+    [TestCase("socket=a,b", "'b' is not of the form key=value: allowed is socket")]
+    public void ParseSerial_FileOrSocketWithMore_IsRefused(string text, string why) =>
+        Assert.That(() => SerialOption.Parse(text), Throws.TypeOf<UsageException>().With.Message.EqualTo($"--serial: {why}"));
 
     [Test]
     public void ParseSerial_SocketPathTooLong_IsRefused() =>

@@ -35,7 +35,7 @@ public class RunOptionsReaderTests
     public void Read_EveryOption_IsTakenOver()
     {
         MachineConfig config = Read("--kernel=/boot/vm linuz", "--initramfs", "guest.cpio", "--cmdline", "console=ttyS0 root=/dev/vda,rw",
-            "--cpus", "boot=4", "--memory", "size=1G,hugepages=on,prefault=true", "--serial", "socket=/run/a,b=c", "--on-reboot", "exit",
+            "--cpus", "boot=4", "--memory", "size=1G,hugepages=on,prefault=true", "--serial", "socket=\"/run/a,b=c\"", "--on-reboot", "exit",
             "--on-panic", "halt", "--shutdown-timeout", "90s", "--decompress", "guest", "--entry", "pvh");
         Assert.Multiple(() =>
         {
@@ -54,6 +54,13 @@ public class RunOptionsReaderTests
             Assert.That(config.ShutdownTimeout, Is.EqualTo(TimeSpan.FromSeconds(90)));
         });
     }
+
+    [TestCase("file=x", "x", false)]
+    [TestCase("file=x,truncate=on", "x", true)]
+    [TestCase("file=x,truncate=off", "x", false)]
+    [TestCase("file=\"q,r\"", "q,r", false)]
+    public void Read_SerialFile_TakesQuotesForCommas(string value, string path, bool truncate) =>
+        Assert.That(Read("--kernel", "k", "--serial", value).Serial, Is.EqualTo(new SerialConfig(SerialKind.File, path, truncate)));
 
     [Test]
     public void Read_TwoDirectoriesWithOneTag_IsRefused() => Assert.That(

@@ -13,7 +13,7 @@ public sealed class SandboxOptionTests
     {
         _root = Directory.CreateTempSubdirectory("vmm-test-").FullName;
         Directory.CreateDirectory(Path.Combine(_root, "etc"));
-        File.WriteAllText(Path.Combine(_root, "etc", "passwd"), "root:x:0:0:root:/root:/bin/sh\nguest:x:501:601:A guest:/nonexistent:/usr/sbin/nologin\nbroken\n");
+        File.WriteAllText(Path.Combine(_root, "etc", "passwd"), "root:x:0:0:root:/root:/bin/sh\nguest:x:501:601:A guest:/nonexistent:/usr/sbin/nologin\nbroken\nwheel:x:502:0::/:/bin/sh\n");
         File.WriteAllText(Path.Combine(_root, "etc", "group"), "root:x:0:\nkvm:x:104:guest\n");
     }
 
@@ -31,15 +31,17 @@ public sealed class SandboxOptionTests
 
     [TestCase("guest", 501U, 601U)]
     [TestCase("guest:kvm", 501U, 104U)]
-    [TestCase("guest:0", 501U, 0U)]
     [TestCase("501:kvm", 501U, 104U)]
     [TestCase("4294967294:7", 4294967294U, 7U)]
     public void Parse_User_IsLookedUp(string text, uint user, uint group) => Assert.That(Parse(user: text)!.Identity, Is.EqualTo((user, group)));
 
     [TestCase("root", "--user: 'root' is root: give a user who has no rights")]
     [TestCase("0:104", "--user: '0:104' is root: give a user who has no rights")]
+    [TestCase("guest:0", "--user: 'guest:0' has the group of root, whose files the process could use: give another group as USER:GROUP")]
+    [TestCase("guest:root", "--user: 'guest:root' has the group of root, whose files the process could use: give another group as USER:GROUP")]
+    [TestCase("wheel", "--user: 'wheel' has the group of root, whose files the process could use: give another group as USER:GROUP")]
     [TestCase("nobody", "--user: 'nobody' names a user who is not in /etc/passwd")]
-    [TestCase("502", "--user: '502' names no user of /etc/passwd, and no group: give USER:GROUP")]
+    [TestCase("503", "--user: '503' names no user of /etc/passwd, and no group: give USER:GROUP")]
     [TestCase("guest:nogroup", "--user: 'guest:nogroup' names a group that is not in /etc/group")]
     [TestCase("4294967295:1", "--user: '4294967295:1' names a user who is not in /etc/passwd")]
     [TestCase("guest:4294967295", "--user: 'guest:4294967295' names a group that is not in /etc/group")]
@@ -51,9 +53,15 @@ public sealed class SandboxOptionTests
         Assert.That(() => Parse(user: text), Throws.InstanceOf<UsageException>().With.Message.EqualTo(expected));
 
     [Test]
-    public void Parse_Chroot_IsADirectory()
+    public void Parse_Chroot_IsAnEmptyDirectory()
     {
-        Assert.That(Parse(chroot: _root)!.Root, Is.EqualTo(_root));
+        string empty = Directory.CreateDirectory(Path.Combine(_root, "empty")).FullName;
+        Assert.That(Parse(chroot: empty)!.Root, Is.EqualTo(empty));
+        foreach (string full in new[] { _root, "/", "/proc" })
+        {
+            Assert.That(() => Parse(chroot: full), Throws.InstanceOf<UsageException>().With.Message.EqualTo(
+                $"--chroot: '{full}' is not empty: whoever takes the process over would have what is in it; give an empty directory"));
+        }
         Assert.That(
             () => Parse(chroot: "/nonexistent"),
             Throws.InstanceOf<UsageException>().With.Message.EqualTo("--chroot: '/nonexistent' is no directory: make an empty one first"));

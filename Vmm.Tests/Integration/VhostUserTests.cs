@@ -11,9 +11,9 @@ public class VhostUserTests : KvmTest
     [TestCase("--disk", "socket=/nonexistent,timeout=50ms",
         "--disk: /nonexistent: no back-end within 0.05 s: nobody listens there: start the back-end, or is it another path?")]
     [TestCase("--fs", "tag=x,source=/nonexistent",
-        "--fs tag=x: vmm backend fs ended with status 1: vmm: /nonexistent is no directory: make it first, or give another")]
+        "--fs tag=x: vmm backend fs ended with status 1: vmm: --shared-dir: /nonexistent is no directory: make it first, or give another")]
     [TestCase("--net", "socket=/nonexistent/socket,server=on",
-        "--net: /nonexistent/socket: cannot listen on /nonexistent/socket: No such file or directory (errno 2)")]
+        "--net: /nonexistent/socket: cannot listen on /nonexistent/socket: No such file or directory (errno 2): make its directory first, or give another path")]
     [TestCase("--vhost-user", "type=rng,fd=99",
         "--vhost-user type=rng: fd 99: fd 99 is no connected Unix stream socket: Invalid argument (errno 22)")]
     public void Backend_NotThere_IsOneLineBeforeTheGuestBoots(string option, string value, string expected)

@@ -361,6 +361,7 @@ public abstract class VhostKernelBackend : IVhostBackend
         {
             string advice = e.Errno switch
             {
+                Errnos.Enoent when !path.StartsWith("/dev/", StringComparison.Ordinal) => "nothing is there: devices are in /dev",
                 Errnos.Enoent or Errnos.Enodev or Errnos.Enxio => $"load the kernel's module: modprobe {module}",
                 Errnos.Eacces or Errnos.Eperm => $"it is not yours to open: become a member of its group (often kvm), or chown it; see ls -l {path}",
                 Errnos.Ebusy => "another process has it: end that one first",

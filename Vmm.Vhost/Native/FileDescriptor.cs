@@ -71,8 +71,10 @@ public class FileDescriptor : SafeHandle
             if (fd < 0)
             {
                 int errno = Errnos.Last;
-                bool isFifo = mode is OpenMode.CreateTruncate or OpenMode.CreateAppend && errno == Errnos.Enxio;
-                throw new ErrnoException($"cannot open {path}", errno, isFifo ? "it is a FIFO that nobody reads, or a socket: start the reader first, or give another path" : advice);
+                bool isForOutput = mode is OpenMode.CreateTruncate or OpenMode.CreateAppend && errno == Errnos.Enxio;
+                throw new ErrnoException($"cannot open {path}", errno, !isForOutput ? advice
+                    : FileKind.IsCharacterDevice(path) ? "there is no such device or terminal for this process: give another path"
+                    : "it is a FIFO that nobody reads, or a socket: start the reader first, or give another path");
             }
             // Only the opening was not to wait.
             if (mode is OpenMode.CreateTruncate or OpenMode.CreateAppend)

@@ -27,6 +27,17 @@ public static class FileKind
         }
     }
 
+    /// <summary>Whether <paramref name="path"/>, or what it links to, is a character device, as terminals are.</summary>
+    public static unsafe bool IsCharacterDevice(string path)
+    {
+        stat status;
+        fixed (byte* name = FileDescriptor.NullTerminated(path))
+        {
+            // SAFETY: the name is null-terminated and pinned, the result on the stack.
+            return LibC.stat(name, &status) == 0 && (status.st_mode & LibC.S_IFMT) == LibC.S_IFCHR;
+        }
+    }
+
     /// <summary>Whether <paramref name="path"/>, or what it links to, belongs to this process's user.</summary>
     public static unsafe bool IsOwn(string path)
     {

@@ -7,6 +7,8 @@ namespace Vmm.Vhost.Native;
 /// <summary>A thread as the kernel knows it, by its thread id (gettid(2)).</summary>
 public static unsafe partial class NativeThread
 {
+    private const ulong FewDescriptors = 64;    // the runtime alone has about 20
+
     /// <summary>The calling thread's id.</summary>
     public static int CurrentId => GetTid();
 
@@ -40,10 +42,16 @@ public static unsafe partial class NativeThread
     }
 
     /// <summary>The error that the host allows no thread <paramref name="name"/>; the message names the limits.</summary>
-    public static ErrnoException Refused(string? name) => new(
-        $"cannot start the thread \"{name}\"",
-        Errnos.Eagain,
-        $"this user may have {ResourceLimit.Threads} threads (ulimit -u), and the host or the control group has a limit, too (kernel.threads-max, pids.max): raise what is reached");
+    /// <remarks>The runtime does not say what there is too little of. A thread takes addresses for its stack, and the runtime takes descriptors for some of its own.</remarks>
+    public static ErrnoException Refused(string? name)
+    {
+        string advice = $"this user may have {ResourceLimit.Threads} threads (ulimit -u), and the host or the control group has a limit, too (kernel.threads-max, pids.max): raise what is reached";
+        if (ResourceLimit.Addresses.Current is not null and not ResourceLimit.Infinity)
+            advice = $"this process may use {ResourceLimit.Addresses} bytes of addresses (ulimit -v), of which each thread needs some for its stack; {advice}";
+        if (ResourceLimit.OpenFiles.Current < FewDescriptors)
+            advice = $"this process may have {ResourceLimit.OpenFiles} descriptors only (ulimit -n); {advice}";
+        return new ErrnoException($"cannot start the thread \"{name}\"", Errnos.Eagain, advice);
+    }
 
     internal static void Send(int id, int signal) => _ = TgKill((int)LibC.getpid(), id, signal);
 

@@ -40,7 +40,12 @@ public sealed unsafe class UnixListener : FileDescriptor
         if (isBound)
             Unlink(path);
         _ = LibC.close(fd);
-        throw new ErrnoException(operation, errno);
+        throw new ErrnoException(operation, errno, errno switch
+        {
+            Errnos.Enoent => "make its directory first, or give another path",
+            Errnos.Eacces or Errnos.Eperm or Errnos.Erofs => "give a path where this user may make files",
+            _ => null,
+        });
     }
 
     /// <summary>Takes over descriptor <paramref name="number"/>, which the process was started with, if it is a listening Unix stream

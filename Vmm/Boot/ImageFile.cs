@@ -41,7 +41,7 @@ internal sealed class ImageFile : IDisposable
         }
         catch (ErrnoException e)
         {
-            throw new VmmException($"{what}: {e.Message}: check {option}", e);
+            throw new VmmException(e.IsShortage ? $"{option}: {e.Message}" : $"{what}: {e.Message}: check {option}", e);
         }
         catch (InvalidDataException e)
         {

@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Text;
 using Vmm.Vhost.Memory;
 
@@ -9,6 +10,8 @@ internal static class KernelCommandLine
     /// <summary>What x86 kernels take when their file does not say (COMMAND_LINE_SIZE 2048 with its null).</summary>
     public const uint DefaultLimit = 2047;
 
+    private static readonly SearchValues<char> s_usable = SearchValues.Create(['\t', '\n', .. Enumerable.Range(' ', '~' - ' ' + 1).Select(character => (char)character)]);
+
     /// <summary>Refuses what the kernel would cut or misread.</summary>
     /// <param name="text">The command line.</param>
     /// <param name="limit">The longest the kernel takes, in bytes without the null (cmdline_size).</param>
@@ -18,11 +21,15 @@ internal static class KernelCommandLine
         ulong room = Math.Min(limit, BootLayout.CommandLineRoom - 1);
         if ((ulong)text.Length > room)
             throw new VmmException($"--cmdline: {text.Length} characters with what vmm adds, but this kernel takes at most {room} (cmdline_size): shorten it");
-        for (int i = 0; i < text.Length; i++)
-        {
-            if (text[i] is '\0' or > '\x7e' or (< ' ' and not '\t' and not '\n'))
-                throw new VmmException($"--cmdline: character U+{(int)text[i]:X4} after '{text[Math.Max(0, i - 16)..i]}': only printable ASCII can be passed on");
-        }
+        if (FindUnusable(text) is string problem)
+            throw new VmmException($"--cmdline: {problem}");
+    }
+
+    /// <summary>Says what in <paramref name="text"/> the kernel would misread; null if nothing.</summary>
+    public static string? FindUnusable(string text)
+    {
+        int i = text.AsSpan().IndexOfAnyExcept(s_usable);
+        return i < 0 ? null : $"character U+{(Rune.TryGetRuneAt(text, i, out Rune rune) ? rune.Value : text[i]):X4} after '{text[Math.Max(0, i - 16)..i]}': only printable ASCII can be passed on";
     }
 
     /// <summary>Writes the checked <paramref name="text"/> with its null to <see cref="BootLayout.CommandLine"/>.</summary>

@@ -41,6 +41,8 @@ internal static class NetOption
             return ReadUser(text);
         if (text.StartsWith("tap,", StringComparison.Ordinal))
             return ReadTap(KeyValueList.Parse(Name, text["tap,".Length..], "mac", "queues", "queue_size", "mtu", "vhost"));
+        if (!text.Contains('=', StringComparison.Ordinal))
+            throw new OptionValue(Name, null, text).Refuse($"is no network: write tap=NAME, tap, fd=N, socket=PATH or {UserWord}");
         KeyValueList list = KeyValueList.Parse(
             Name, text, "tap", "fd", "socket", "mac", "queues", "queue_size", "mtu", "vhost", "server", "reconnect", "timeout");
         if (list.Find("socket") is null)

@@ -16,7 +16,7 @@ internal static class ParserErrors
     {
         UnknownOptionError unknown => new UsageException($"{Dashed(unknown.Token, args)}: unknown option{Hint(verb)}"),
         RepeatedOptionError repeated => new UsageException($"--{repeated.NameInfo.LongName}: given more than once{Hint(verb)}"),
-        MissingRequiredOptionError missing => new UsageException($"--{missing.NameInfo.LongName} is missing{Hint(verb)}"),
+        MissingRequiredOptionError missing => new UsageException($"--{missing.NameInfo.LongName} is missing{Guess(missing.NameInfo.LongName, args)}{Hint(verb)}"),
         NamedError named => new UsageException($"--{named.NameInfo.LongName}: cannot be understood ({error.Tag}){Hint(verb)}"),
         TokenError token => new UsageException($"'{token.Token}' cannot be understood{Hint(verb)}"),
         _ => new UsageException($"the arguments cannot be understood ({error.Tag}){Hint(verb)}"),
@@ -44,6 +44,9 @@ internal static class ParserErrors
         bool isLong = Array.Exists(args, arg => arg == name || arg.StartsWith(name + "=", StringComparison.Ordinal));
         return isLong ? name : "-" + token;
     }
+
+    // Somebody who writes the file alone is told where it goes.
+    private static string Guess(string option, string[] args) => args is [_, ['-', ..], ..] or [_] ? "" : $": write --{option} {args[1]}";
 
     private static string Hint(string verb) => $" (see {verb} --help)";
 }

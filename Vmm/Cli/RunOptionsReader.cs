@@ -27,7 +27,7 @@ internal static class RunOptionsReader
             {
                 KernelPath = FilePath("--kernel", options.Kernel)!,
                 InitramfsPath = FilePath("--initramfs", options.Initramfs),
-                CommandLine = options.CommandLine ?? "",
+                CommandLine = ReadCommandLine(options.CommandLine ?? ""),
                 GuestDecompression = Choice.Parse(
                     new OptionValue("--decompress", null, options.Decompress ?? "host"), ("host", false), ("guest", true)),
                 Cache = ReadCache(options.KernelCache),
@@ -78,8 +78,12 @@ internal static class RunOptionsReader
             throw new UsageException($"--fs: tag '{tag}' is given more than once: give each directory another tag");
         return devices.Length <= AddressMap.VirtioMmioSlots
             ? devices
-            : throw new UsageException($"{devices.Length} virtio devices are more than a machine has slots for, {AddressMap.VirtioMmioSlots}");
+            : throw new UsageException($"{NetOption.Name}, {FsOption.Name}, {DiskOption.Name} and the other devices: there are {devices.Length}, and a machine has room for "
+                + $"{AddressMap.VirtioMmioSlots}: leave {devices.Length - AddressMap.VirtioMmioSlots} out");
     }
+
+    private static string ReadCommandLine(string text) =>
+        KernelCommandLine.FindUnusable(text) is string problem ? throw new UsageException($"--cmdline: {problem}") : text;
 
     private static KernelCacheOptions? ReadCache(string? text) =>
         text is "off" ? null : new KernelCacheOptions(FilePath("--kernel-cache", text));

@@ -34,6 +34,8 @@ internal static class SandboxOption
             ?? throw value.Refuse("names a group that is not in /etc/group");
         if (user == 0)
             throw value.Refuse("is root: give a user who has no rights");
+        if (groupNumber == 0)
+            throw value.Refuse("has the group of root, whose files the process could use: give another group as USER:GROUP");
         return (user, groupNumber);
     }
 
@@ -41,9 +43,19 @@ internal static class SandboxOption
     {
         if (text is null)
             return null;
+        var value = new OptionValue("--chroot", null, text);
         if (!Directory.Exists(text))
-            throw new OptionValue("--chroot", null, text).Refuse("is no directory: make an empty one first");
-        return Path.GetFullPath(text);
+            throw value.Refuse("is no directory: make an empty one first");
+        bool isEmpty;
+        try
+        {
+            isEmpty = !Directory.EnumerateFileSystemEntries(text).Any();
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw value.Refuse($"cannot be read: {e.Message}");
+        }
+        return isEmpty ? Path.GetFullPath(text) : throw value.Refuse("is not empty: whoever takes the process over would have what is in it; give an empty directory");
     }
 
     private static string[]? Find(string file, string name)

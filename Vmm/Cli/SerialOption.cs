@@ -19,13 +19,12 @@ internal static class SerialOption
             OutputFileValue file = OutputFileValue.Parse(Name, text);
             return new SerialConfig(SerialKind.File, file.Path, file.Truncate);
         }
-        // A path is the whole rest, with whatever commas and quotes it has.
         (SerialKind kind, string? path) = text switch
         {
             "tty" => (SerialKind.Tty, null),
             "null" => (SerialKind.Null, null),
             "off" => (SerialKind.Off, null),
-            _ when text.StartsWith("socket=", StringComparison.Ordinal) => (SerialKind.Socket, text["socket=".Length..]),
+            _ when text.StartsWith("socket=", StringComparison.Ordinal) => (SerialKind.Socket, KeyValueList.Parse(Name, text, "socket").Find("socket")!.Value.Text),
             _ => throw new OptionValue(Name, null, text).Refuse("is not allowed: choose one of tty, null, off, file=PATH, socket=PATH"),
         };
         if (path is "")

@@ -58,15 +58,19 @@ public class BackendOptionsTests
     [TestCase("--readonly: takes no value: leave the option out for off", "blk", Socket, "s", "--path", "p", "--readonly=off")]
     [TestCase("--once: takes no value: leave the option out for off", "rng", Socket, "s", "--once=false")]
     [TestCase("--tap: '' is not the name of an interface", "net", Socket, "s", "--tap", "")]
-    [TestCase("--path is missing", "console", Socket, "s")]
+    [TestCase("--path is missing (see vmm backend console --help)", "console", Socket, "s")]
     [TestCase("--path: '' is not a path", "console", Socket, "s", "--path", "")]
-    [TestCase("--path is missing", "blk", Socket, "s")]
+    [TestCase("--path is missing (see vmm backend blk --help)", "blk", Socket, "s")]
     [TestCase("--blk-file: cannot stand beside --path: they say the same", "blk", Socket, "s", "--path", "a", "--blk-file", "b")]
     [TestCase("--queues: '65' is not a number from 1 to 64", "blk", Socket, "s", "--path", "a", "--queues", "65")]
     [TestCase("--lock: 'often' is not allowed: choose one of on, off, defer", "blk", Socket, "s", "--path", "a", "--lock", "often")]
     [TestCase("--engine: 'steam' is not allowed: choose one of auto, io_uring, threads", "blk", Socket, "s", "--path", "a", "--engine", "steam")]
-    [TestCase("--serial: '123456789012345678901' is not up to 20 printable ASCII characters", "blk", Socket, "s", "--path", "a", "--serial", "123456789012345678901")]
-    [TestCase("--uds-path is missing", "vsock", Socket, "s")]
+    [TestCase("--serial: '123456789012345678901' is not 1 to 20 printable ASCII characters", "blk", Socket, "s", "--path", "a", "--serial", "123456789012345678901")]
+    [TestCase("--serial: '' is not 1 to 20 printable ASCII characters", "blk", Socket, "s", "--path", "a", "--serial=")]
+    [TestCase("--truncate: has no effect with --path pty: leave it out", "console", Socket, "s", "--path", "pty", "--truncate")]
+    [TestCase("--stream: '' is not a path", "net", Socket, "s", "--stream=")]
+    [TestCase("--uds-path: './s' is --socket-path, too: the front-end has one socket and programs of the host another", "vsock", Socket, "s", "--uds-path", "./s")]
+    [TestCase("--uds-path is missing (see vmm backend vsock --help)", "vsock", Socket, "s")]
     [TestCase("--guest-cid: '2' is not a number from 3 to 4294967294", "vsock", Socket, "s", "--uds-path", "u", "--guest-cid", "2")]
     [TestCase("--tap is missing: name a tap, or give two addresses by --socket-udp, a socket by --stream, or --user", "net", Socket, "s")]
     [TestCase("--tap: 'a/b' is not the name of an interface", "net", Socket, "s", "--tap", "a/b")]
@@ -86,7 +90,7 @@ public class BackendOptionsTests
     [TestCase("--queues: '2' is not possible: a stream has one pair", "net", Socket, "s", "--user", "--queues", "2")]
     [TestCase("--mtu: cannot stand beside --user: there it is 65520", "net", Socket, "s", "--user", "--mtu", "1500")]
     [TestCase("--mtu: '67' is not a number from 68 to 65535", "net", Socket, "s", "--tap", "t", "--mtu", "67")]
-    [TestCase("--shared-dir is missing", "fs", Socket, "s")]
+    [TestCase("--shared-dir is missing (see vmm backend fs --help)", "fs", Socket, "s")]
     [TestCase("--cache: 'some' is not allowed: choose one of auto, always, metadata, never", "fs", Socket, "s", "--shared-dir", "d", "--cache", "some")]
     [TestCase("--no-xattr: cannot stand beside --xattr", "fs", Socket, "s", "--shared-dir", "d", "--xattr", "--no-xattr")]
     [TestCase("--xattrmap: ':ok:' cannot be used: a rule ends without its ':'", "fs", Socket, "s", "--shared-dir", "d", "--xattrmap", ":ok:")]
@@ -100,6 +104,13 @@ public class BackendOptionsTests
     {
         (int exit, string output, string error) = Run(["backend", .. args]);
         Assert.That((exit, output, error), Is.EqualTo((ExitCode.Usage, "", $"vmm: {expected}\n")));
+    }
+
+    [Test]
+    public void Run_SocketPathThatIsTooLong_IsWrongUsage()
+    {
+        string path = new('p', UnixSocket.MaxPathBytes + 1);
+        Assert.That(Run(["backend", "rng", Socket, path]), Is.EqualTo((ExitCode.Usage, "", $"vmm: --socket-path: '{path}' is too long: the path of a socket has at most 107 bytes\n")));
     }
 
     [Test]
@@ -143,7 +154,7 @@ public class BackendOptionsTests
     }
 
     [TestCase("pty", "pty")]
-    [TestCase("file=/c,d", "/c,d")]
+    [TestCase("file=\"/c,d\"", "/c,d")]
     public void Console_Where_IsHandedOn(string text, string path) => Assert.That(
         Device<GenericOptions>("--console", text).Peer.Program!.Arguments(3), Is.SupersetOf(new[] { "backend", "console", "--path", path }));
 
@@ -162,7 +173,7 @@ public class BackendOptionsTests
     [TestCase("--disk", "path=/d,queues=65", "--disk: queues='65' is not a number from 1 to 64")]
     [TestCase("--rng", "max_bytes_per_second=1", "--rng: 'max_bytes_per_second=1' has no source: write src=/dev/urandom")]
     [TestCase("--console", "tty", "--console: 'tty' is not allowed: choose one of pty, file=PATH")]
-    [TestCase("--console", "file=", "--console: 'file=' has no path")]
+    [TestCase("--console", "file=", "--console: key 'file' has no value: write file=VALUE")]
     [TestCase("--vsock", "socket=/v", "--vsock: 'socket=/v' has no address: write cid=3")]
     public void Run_WrongDevice_IsRefused(string option, string text, string expected) => Assert.That(
         () => Device<VirtioDeviceOptions>(option, text), Throws.TypeOf<UsageException>().With.Message.EqualTo(expected));

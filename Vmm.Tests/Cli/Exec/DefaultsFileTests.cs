@@ -40,6 +40,41 @@ public sealed class DefaultsFileTests
     }
 
     [Test]
+    public void Open_NestedTooDeeply_IsNoBug()
+    {
+        using var place = new HostTree();
+        File.WriteAllText(place.In("vmm.toml"), "a=" + new string('[', 65));
+        Assert.That(() => DefaultsFile.Open(place.In("vmm.toml")), Throws.TypeOf<UsageException>().With.Message.StartsWith($"{place.In("vmm.toml")}: "));
+    }
+
+    [TestCase("/project/vmm.toml: timeout: '5x' is no time", "--timeout: '5x' is no time")]
+    [TestCase(null, "--cpus: '0' is too few")]      // the command line's
+    [TestCase(null, "--memory: '1' is too little")] // nobody's
+    [TestCase(null, "no kernel")]
+    public void Explain_Complaint_NamesTheFileWhereItIsTheFiles(string? expected, string message)
+    {
+        var options = new ExecOptions { Cpus = "0" };
+        var origin = new DefaultsOrigin(options) { File = FilePath };
+        DefaultsFile.Parse(FilePath, "timeout = \"5x\"\ncpus = 4").ApplyTo(options, null);
+
+        Assert.That(origin.Explain(message, options), Is.EqualTo(expected));
+    }
+
+    [Test]
+    public void Explain_EveryKeyOfTheFile_IsKnown()
+    {
+        foreach (string key in new[] { "kernel", "modules", "root", "cmdline", "cpus", "memory", "overlay", "timeout", "user", "workdir", "bind", "bind-ro", "env", "net", "port", "disk", "fs" })
+        {
+            var options = new ExecOptions();
+            var origin = new DefaultsOrigin(options) { File = FilePath };
+            string value = key is "net" ? "user" : key is "disk" ? "path=x" : key is "fs" ? "tag=x,source=x" : key is "env" ? "A=1" : key is "bind" or "bind-ro" or "kernel" or "modules" or "root" ? "." : "1";
+            DefaultsFile.Parse(FilePath, $"{key} = \"{value}\"").ApplyTo(options, null);
+
+            Assert.That(origin.Explain($"--{key}: is wrong", options), Is.EqualTo($"{FilePath}: {key}: is wrong"));
+        }
+    }
+
+    [Test]
     public void ApplyTo_KernelWithoutASlash_IsInTheFilesDirectoryIfItIsThere()
     {
         using var place = new HostTree();

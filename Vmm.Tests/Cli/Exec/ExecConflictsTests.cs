@@ -51,6 +51,8 @@ public sealed class ExecConflictsTests
     [TestCase("--matrix and --no-config cannot", "--matrix", "--no-config")]
     [TestCase("--only and --no-config cannot", "--only", "x", "--no-config")]
     [TestCase("--config and --no-config cannot", "--config", "x", "--no-config")]
+    [TestCase("--rw and --overlay cannot", "--rw", "--overlay", "1G")]
+    [TestCase("--quiet and --verbose cannot", "--quiet", "--verbose")]
     [TestCase("--tty and --no-tty cannot", "--tty", "--no-tty")]
     [TestCase("--report: has no effect", "--report", "x")]
     public void Check_WhatContradictsItself_IsRefused(string problem, params string[] args) =>

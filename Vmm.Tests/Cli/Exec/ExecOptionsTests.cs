@@ -88,6 +88,28 @@ public sealed class ExecOptionsTests
     public void Network_Nonsense_IsRefused(string problem, params string[] args) =>
         Assert.That(() => ExecNetwork.Devices(Parse(["exec", .. args])), Throws.TypeOf<UsageException>().With.Message.StartsWith(problem));
 
+    [TestCase("--cpus: '0' is not", "--cpus", "0")]
+    [TestCase("--memory: '10M' is", "--memory", "10M")]
+    [TestCase("--name: 'a/b' is no name", "--name", "a/b")]
+    [TestCase("--cmdline: character U+00E9 after 'x'", "--cmdline", "x\u00e9")]
+    [TestCase("--overlay: 'garbage' is not", "--overlay", "garbage")]
+    [TestCase("--overlay: '99T' is more than the memory of the guest, 512M: give it more by --memory", "--overlay", "99T")]
+    [TestCase("--overlay: 'size=2G' is more than the memory of the guest, 1024M: give it more by --memory", "--overlay", "size=2G", "--memory", "1G")]
+    [TestCase("--net: user is given more than once: the guest would have the same address twice", "--net", "user", "--net", "user,host=on")]
+    [TestCase("--bind: '/usr:/mnt/' is for /mnt in the guest, and so is /var (--bind): write DIR:GUESTDIR with another GUESTDIR", "--bind", "/var:/mnt", "--bind", "/usr:/mnt/")]
+    [TestCase("--bind-ro: '/var:/mnt' is for /mnt in the guest, and so is /var (--bind): write DIR:GUESTDIR with another GUESTDIR", "--bind", "/var:/mnt", "--bind-ro", "/var:/mnt")]
+    [TestCase("--rng: 'x' is not", "--rng", "x")]
+    public void Check_WrongValue_IsRefusedBeforeAnythingIsLookedFor(string problem, params string[] args) =>
+        Assert.That(() => ExecOptionsReader.Check(Parse(["exec", .. args])), Throws.TypeOf<UsageException>().With.Message.StartsWith(problem));
+
+    [TestCase("--bind", "/var", "--bind", "/var/", "--overlay", "512M")]
+    [TestCase("--name", "abc", "--cpus", "2", "--net", "user", "--net", "tap")]
+    public void Check_WhatIsRight_IsTaken(params string[] args) => Assert.That(() => ExecOptionsReader.Check(Parse(["exec", .. args])), Throws.Nothing);
+
+    [Test]
+    public void ToRun_BindGivenTwiceInTheSameWords_IsOne() =>
+        Assert.That(RepeatableOptions.Values(ExecOptionsReader.ToRun(Parse("exec", "--rw", "--root", "/usr", "--bind", "/var", "--bind", "/var"), "k", "i", "s").Fs), Has.Length.EqualTo(2));
+
     [Test]
     public void ToRun_RootAndBinds_AreSharesOfTheirOwn()
     {

@@ -62,7 +62,7 @@ public class NetUserTests : BackendTest
         VmmResult result = StartVmm(["backend", "net", "--socket-path", SocketPath, "--user", "--port", $"{((IPEndPoint)holder.LocalEndpoint).Port}:80"]).WaitForEnd();
 
         Assert.That(result.ExitCode, Is.EqualTo(1), result.Summary);
-        Assert.That(result.Errors, Does.StartWith("vmm: passt ended with status 1: ").And.Match("^[^\n]*\n$"));
+        Assert.That(result.Errors, Does.StartWith("vmm: --user: passt ended with status 1: ").And.Match("^[^\n]*\n$"));
     }
 
     private VmmProcess StartWithPort(out int port)

@@ -1,3 +1,4 @@
+using System.Text;
 using Vmm.Devices.Backends;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
@@ -27,7 +28,7 @@ internal static class BackendCommand
         SignalDisposition.Ignore(RefreshNumber);
         ServedDevice served = open();
         using var device = (IDisposable)served.Device;
-        using var server = new VhostUserServer(endpoint, served.Device, new VhostUserServerOptions { ServesOnce = options.Once });
+        using VhostUserServer server = Serve(endpoint, served.Device, options.Once);
         served.Prepare?.Invoke();
         // Before the thread for signals starts, which inherits this.
         Confinement confinement = endpoint.Role == VhostUserSocketRole.Client
@@ -48,6 +49,18 @@ internal static class BackendCommand
         server.Run();
         signals.Attach(_ => { });   // there is nothing left to stop
         return signals.First == 0 ? ExitCode.Success : ExitCode.Signal(signals.First);
+    }
+
+    private static VhostUserServer Serve(VhostUserEndpoint endpoint, VhostUserDevice device, bool once)
+    {
+        try
+        {
+            return new VhostUserServer(endpoint, device, new VhostUserServerOptions { ServesOnce = once });
+        }
+        catch (ErrnoException e)
+        {
+            throw new VmmException($"{(endpoint.Path is null ? "--fd" : "--socket-path")}: {e.Message}", e);
+        }
     }
 
     private static bool GiveUpPrivileges(Confinement confinement)
@@ -95,6 +108,8 @@ internal static class BackendCommand
         };
         // A device may change the current directory, and a socket is connected to again later.
         path = Path.GetFullPath(path);
+        if (Encoding.UTF8.GetByteCount(path) > UnixSocket.MaxPathBytes)
+            throw new OptionValue("--socket-path", null, path).Refuse($"is too long: the path of a socket has at most {UnixSocket.MaxPathBytes} bytes");
         return options.Client ? VhostUserEndpoint.ConnectTo(path) : VhostUserEndpoint.ListenOn(path);
     }
 }

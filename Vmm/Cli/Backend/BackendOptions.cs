@@ -1,4 +1,6 @@
 using CommandLine;
+using Vmm.Vhost;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Cli.Backend;
 
@@ -41,11 +43,39 @@ internal abstract class BackendOptions : IVerbOptions
     /// <exception cref="UsageException">One of them is wrong or missing.</exception>
     public abstract Func<ServedDevice> Read();
 
+    /// <summary>Names the option where what it gives cannot be opened.</summary>
+    /// <param name="option">The option.</param>
+    /// <param name="open">Opens the device.</param>
+    protected static Func<ServedDevice> Opened(string option, Func<ServedDevice> open) => () =>
+    {
+        try
+        {
+            return open();
+        }
+        catch (ErrnoException e)
+        {
+            string? advice = e.Errno switch
+            {
+                _ when !e.Message.EndsWith($"(errno {e.Errno})", StringComparison.Ordinal) => null,
+                Errnos.Enoent => "nothing is there: make it first, or give another",
+                Errnos.Eacces or Errnos.Eperm => "this user may not open it: change its owner or its mode, or give another",
+                _ => null,
+            };
+            throw new VmmException($"{option}: {e.Message}{(advice is null ? "" : $": {advice}")}", e);
+        }
+        catch (VhostException e)
+        {
+            throw new VmmException($"{option}: {e.Message}", e);
+        }
+    };
+
+    private string DeviceName => Array.Find(Verbs.Backends, verb => verb.Options == GetType()).Name;
+
     /// <summary>The path that an option names.</summary>
     /// <exception cref="UsageException">It is missing or empty.</exception>
-    protected static string RequirePath(string option, string? value) => value switch
+    protected string RequirePath(string option, string? value) => value switch
     {
-        null => throw new UsageException($"{option} is missing"),
+        null => throw new UsageException($"{option} is missing (see vmm backend {DeviceName} --help)"),
         "" => throw new OptionValue(option, null, value).Refuse("is not a path"),
         _ => value,
     };

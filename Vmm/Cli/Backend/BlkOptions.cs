@@ -66,11 +66,11 @@ internal sealed class BlkOptions : BackendOptions
                 new OptionValue("--engine", null, Engine ?? "auto"),
                 ("auto", BlockEngineKind.Auto), ("io_uring", BlockEngineKind.IoUring), ("threads", BlockEngineKind.Threads)),
         };
-        return () =>
+        return Opened(Path is null ? "--blk-file" : "--path", () =>
         {
             var device = new BlockBackend(options);
             return new ServedDevice(device, new Confinement { Calls = BlockBackend.SystemCalls }, Refresh: device.Refresh);
-        };
+        });
     }
 
     /// <summary>The block size that <paramref name="value"/> is.</summary>
@@ -80,7 +80,7 @@ internal sealed class BlkOptions : BackendOptions
     /// <summary>The serial number that <paramref name="value"/> is.</summary>
     /// <exception cref="UsageException">It cannot be one.</exception>
     public static string CheckSerial(OptionValue value) =>
-        value.Text.Length <= BlockOptions.MaxSerial && value.Text.All(character => character is >= ' ' and <= '~')
+        value.Text.Length is > 0 and <= BlockOptions.MaxSerial && value.Text.All(character => character is >= ' ' and <= '~')
             ? value.Text
-            : throw value.Refuse($"is not up to {BlockOptions.MaxSerial} printable ASCII characters");
+            : throw value.Refuse($"is not 1 to {BlockOptions.MaxSerial} printable ASCII characters");
 }

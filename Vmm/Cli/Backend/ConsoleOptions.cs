@@ -18,8 +18,10 @@ internal sealed class ConsoleOptions : BackendOptions
     public override Func<ServedDevice> Read()
     {
         string path = RequirePath("--path", Path);
+        if (path == "pty" && Truncate)
+            throw new UsageException("--truncate: has no effect with --path pty: leave it out");
         if (path != "pty")
-            return () => new ServedDevice(ConsoleBackend.IntoFile(path, Truncate), new Confinement());
+            return Opened("--path", () => new ServedDevice(ConsoleBackend.IntoFile(path, Truncate), new Confinement()));
         return () =>
         {
             ConsoleBackend console = ConsoleBackend.OnTerminal();

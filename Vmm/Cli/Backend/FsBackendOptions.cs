@@ -109,13 +109,13 @@ internal sealed class FsBackendOptions : BackendOptions
     {
         FileSystemOptions options = ReadOptions();
         ulong? limit = RlimitNofile is string text ? NumberValue.Parse(new OptionValue("--rlimit-nofile", null, text), 256, int.MaxValue) : null;
-        return () =>
+        return Opened("--shared-dir", () =>
         {
             if (limit is ulong most && !ResourceLimit.OpenFiles.TrySet(most))
                 throw new UsageException($"--rlimit-nofile: '{most}' is more than this process may have: {ResourceLimit.OpenFiles.Maximum}");
             var device = new FileSystemBackend(options);
             return new ServedDevice(device, device.Confinement, Prepare: device.PrepareProcess);
-        };
+        });
     }
 
     private FileSystemOptions ReadOptions()

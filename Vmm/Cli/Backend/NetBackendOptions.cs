@@ -51,7 +51,7 @@ internal sealed class NetBackendOptions : BackendOptions
         if (Tap is not null)
         {
             string name = NetOption.ParseInterface(new OptionValue("--tap", null, Tap));
-            return () => new ServedDevice(NetBackend.OnTap(name, pairs, mtu), new Confinement { Calls = NetBackend.TapCalls });
+            return Opened("--tap", () => new ServedDevice(NetBackend.OnTap(name, pairs, mtu), new Confinement { Calls = NetBackend.TapCalls }));
         }
         if (User || Stream is not null)
             return ReadStream(pairs, mtu);
@@ -61,11 +61,11 @@ internal sealed class NetBackendOptions : BackendOptions
         IPEndPoint local = ParseAddress(list, "local", pairs), remote = ParseAddress(list, "remote", pairs);
         if (local.AddressFamily != remote.AddressFamily)
             throw list.Find("remote")!.Value.Refuse($"is not of the same family as {local}");
-        return () =>
+        return Opened("--socket-udp", () =>
         {
             NetBackend device = NetBackend.OnUdp(local, remote, pairs, mtu);
             return new ServedDevice(device, new Confinement { SendsDescriptors = false, Refused = device.Refused });
-        };
+        });
     }
 
     private Func<ServedDevice> ReadStream(int pairs, int? mtu)
@@ -73,13 +73,16 @@ internal sealed class NetBackendOptions : BackendOptions
         if (pairs > 1)
             throw new OptionValue("--queues", null, Queues!).Refuse("is not possible: a stream has one pair");
         if (!User)
-            return () => new ServedDevice(NetBackend.OnStream(Stream!, mtu), new Confinement());
+        {
+            string stream = RequirePath("--stream", Stream);
+            return Opened("--stream", () => new ServedDevice(NetBackend.OnStream(stream, mtu), new Confinement()));
+        }
         if (Mtu is not null)
             throw new UsageException($"--mtu: cannot stand beside --user: there it is {UserNetwork.Mtu}");
         IReadOnlyList<ForwardedPort> ports = Port is null ? [] : PortValue.ParseAll(new OptionValue("--port", null, string.Join('+', RepeatableOptions.Values(Port))));
         if (!Host)
             PortValue.RefuseUdp(ports, "--port", "--host");
-        return () => new ServedDevice(NetBackend.OnPasst(ports, Host), new Confinement());
+        return Opened("--user", () => new ServedDevice(NetBackend.OnPasst(ports, Host), new Confinement()));
     }
 
     private static IPEndPoint ParseAddress(KeyValueList list, string key, int pairs)

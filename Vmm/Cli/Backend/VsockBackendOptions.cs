@@ -24,12 +24,14 @@ internal sealed class VsockBackendOptions : BackendOptions
     {
         string path = RequirePath("--uds-path", UdsPath);
         CheckPath(new OptionValue("--uds-path", null, path));
+        if (SocketPath is { Length: > 0 } socket && System.IO.Path.GetFullPath(socket) == System.IO.Path.GetFullPath(path))
+            throw new OptionValue("--uds-path", null, path).Refuse("is --socket-path, too: the front-end has one socket and programs of the host another");
         uint cid = GuestCid is string text
             ? (uint)NumberValue.Parse(new OptionValue("--guest-cid", null, text), VsockBackend.MinCid, VsockBackend.MaxCid)
             : VsockBackend.MinCid;
-        return () => new ServedDevice(
+        return Opened("--uds-path", () => new ServedDevice(
             new VsockBackend(path, cid),
-            new Confinement { SocketDirectories = [System.IO.Path.GetDirectoryName(System.IO.Path.GetFullPath(path))!] });
+            new Confinement { SocketDirectories = [System.IO.Path.GetDirectoryName(System.IO.Path.GetFullPath(path))!] }));
     }
 
     /// <summary>Whether a port fits behind the path.</summary>

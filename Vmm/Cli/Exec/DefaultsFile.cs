@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text;
+using Tomlyn;
 using Tomlyn.Parsing;
 using Tomlyn.Syntax;
 using Vmm.Vhost.Native;
@@ -32,6 +33,9 @@ internal sealed class DefaultsFile
         foreach (TableSyntaxBase table in document.Tables)
             ReadTable(table);
     }
+
+    /// <summary>Where it is.</summary>
+    public string FullName => _path;
 
     /// <summary>The variants, in the order of the file.</summary>
     public IReadOnlyList<MatrixVariant> Variants => _variants;
@@ -143,6 +147,10 @@ internal sealed class DefaultsFile
         catch (ErrnoException e)
         {
             throw new UsageException($"{path}: {e.Message}", e);
+        }
+        catch (TomlException e)
+        {
+            throw new UsageException($"{path}: {e.Message}", e);    // it is nested too deeply: all else is a diagnostic
         }
     }
 

@@ -18,6 +18,23 @@ internal static class ExecCommand
     public static int Run(ExecOptions options, TextWriter output)
     {
         ExecConflicts.Check(options);
+        var origin = new DefaultsOrigin(options);
+        try
+        {
+            return Run(options, output, origin);
+        }
+        catch (UsageException e) when (origin.Explain(e.Message, options) is string message)
+        {
+            throw new UsageException(message, e);
+        }
+        catch (VmmException e) when (origin.Explain(e.Message, options) is string message)
+        {
+            throw new VmmException(message, e) { Details = e.Details };
+        }
+    }
+
+    private static int Run(ExecOptions options, TextWriter output, DefaultsOrigin origin)
+    {
         if (options.Parent is string parent)
             ParentProcess.EndWith((int)NumberValue.Parse(new OptionValue($"--{MatrixRun.ParentOption}", null, parent), 1, int.MaxValue));
         // What the VMM would warn of, such as a panic, is told here in other words.
@@ -25,6 +42,7 @@ internal static class ExecCommand
         Logging.Start(level);
         ExecPhases? phases = level <= LogLevel.Info ? new ExecPhases() : null;
         DefaultsFile? file = FindDefaults(options);
+        origin.File = file?.FullName;
         if (options.Matrix)
             return MatrixCommand.Run(options, file, output);
         if (options.Only is string only && file is null)
@@ -34,6 +52,7 @@ internal static class ExecCommand
         FileDescriptor? input = StandardStream.Input, error = StandardStream.Error, written = StandardStream.Output;
         GuestCommand command = ExecOptionsReader.ReadCommand(options, (IsTerminal(input), IsTerminal(written), IsTerminal(error)));
         TimeSpan? timeout = ExecOptionsReader.ReadTimeout(options);
+        ExecOptionsReader.Check(options);
         new ExecReport(command, options.Quiet, timeout, null).TellOfDefaults(notes);
         JailOptions? jail = SandboxOption.Parse(new RunOptions { Sandbox = options.Sandbox });
         var streams = new HostStreams(input, written, error, command.HasTerminal, closesOutput: written is not null);

@@ -36,6 +36,8 @@ internal static class ExecConflicts
         ("--matrix", "--no-config", "the guests stand in that file", options => options is { Matrix: true, NoConfig: true }),
         ("--only", "--no-config", "the guests stand in that file", options => options is { Only: not null, NoConfig: true }),
         ("--config", "--no-config", "leave one of them out", options => options is { Config: not null, NoConfig: true }),
+        ("--rw", "--overlay", "what is written goes to the root itself", options => options is { ReadWrite: true, Overlay: not null }),
+        ("--quiet", "--verbose", "leave one of them out", options => options is { Quiet: true, Verbose: true }),
         ("--tty", "--no-tty", "leave one of them out", options => options is { Tty: true, NoTty: true }),
     ];
 

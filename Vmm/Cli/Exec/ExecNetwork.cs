@@ -14,6 +14,8 @@ internal static class ExecNetwork
     {
         string[] devices = RepeatableOptions.Values(options.Net);
         string[] ports = RepeatableOptions.Values(options.Port);
+        if (devices.Count(NetOption.IsUser) > 1)
+            throw new UsageException($"{NetOption.Name}: {User} is given more than once: the guest would have the same address twice");
         if (ports.Length > 0)
         {
             string list = string.Join('+', ports);

@@ -1,3 +1,4 @@
+using Vmm.Boot;
 using Vmm.Guest;
 using Vmm.Vhost.Native;
 
@@ -45,6 +46,20 @@ internal static class ExecOptionsReader
         ? null
         : DurationValue.Parse(new OptionValue("--timeout", null, options.Timeout), TimeSpan.FromDays(MaxTimeoutDays), $"{MaxTimeoutDays * 24}h");
 
+    /// <summary>Makes sure of all options but those of <see cref="ReadCommand"/> and <see cref="ReadTimeout"/>, before anything is looked for or made.</summary>
+    /// <exception cref="UsageException">A value is wrong.</exception>
+    public static void Check(ExecOptions options)
+    {
+        if (options.Name is string name)
+            GuestDirectory.CheckName("--name", name);
+        (ulong memory, _) = MemoryOption.Parse(options.Memory ?? RunOptionsReader.DefaultMemory);
+        if (!options.ReadWrite && ReadOverlay(options) > memory)
+            throw new OptionValue("--overlay", null, options.Overlay!).Refuse($"is more than the memory of the guest, {memory >> 20}M: give it more by {MemoryOption.Name}");
+        if (KernelCommandLine.FindUnusable(options.CommandLine ?? "") is string problem)
+            throw new UsageException($"--cmdline: {problem}");
+        RunOptionsReader.Read(ToRun(options, "KERNEL", "INITRAMFS", "VSOCK"));
+    }
+
     /// <summary>The drivers that the guest needs.</summary>
     /// <exception cref="VmmException">The root is an image without a file system that is known.</exception>
     public static IReadOnlyList<GuestDriver> Drivers(ExecOptions options)
@@ -79,7 +94,7 @@ internal static class ExecOptionsReader
         else
             description.Root(RootTag, isReadOnly: !options.ReadWrite);
         if (!options.ReadWrite)
-            description.Overlay(ReadOverlay(options));
+            description.Overlay($"{ReadOverlay(options)}");
         description.Name(options.Name ?? "vmm");
         description.Enter();
         // One that lies in another comes after it, or would be covered.
@@ -150,14 +165,24 @@ internal static class ExecOptionsReader
         };
     }
 
+    // What is given twice in the same words, here and in vmm.toml perhaps, is one.
     private static IEnumerable<(string Tag, string Source, string Target, bool IsReadOnly, string Option)> Binds(ExecOptions options)
     {
+        Dictionary<string, (string Source, string Option)> targets = [];
         int number = 0;
         foreach ((string? texts, string option) in new[] { (options.Bind, BindOption.Name), (options.BindReadOnly, BindOption.ReadOnlyName) })
         {
             foreach (string text in RepeatableOptions.Values(texts))
             {
                 (string source, string target) = BindOption.Parse(option, text);
+                source = Path.TrimEndingDirectorySeparator(source);
+                if (targets.TryGetValue(target, out (string Source, string Option) other))
+                {
+                    if (other == (source, option))
+                        continue;
+                    throw new OptionValue(option, null, text).Refuse($"is for {target} in the guest, and so is {other.Source} ({other.Option}): write DIR:GUESTDIR with another GUESTDIR");
+                }
+                targets.Add(target, (source, option));
                 yield return ($"bind{number++}", source, target, option == BindOption.ReadOnlyName, option);
             }
         }
@@ -192,14 +217,12 @@ internal static class ExecOptionsReader
         ? throw new OptionValue(option, null, path).Refuse("has a quote (\") in it, which cannot be passed on: give it by a symbolic link")
         : path.Contains(',', StringComparison.Ordinal) ? $"\"{path}\"" : path;
 
-    private static string ReadOverlay(ExecOptions options)
+    // In bytes; null if nothing is said.
+    private static ulong? ReadOverlay(ExecOptions options)
     {
         if (options.Overlay is not { } text)
-            return "";
-        if (options.ReadWrite)
-            throw new OptionValue("--overlay", null, text).Refuse("has no effect with --rw: leave one of them out");
-        OptionValue size = text.Contains('=') ? KeyValueList.Parse("--overlay", text, "size").Find("size")!.Value : new OptionValue("--overlay", null, text);
-        return $"{SizeValue.Parse(size)}";
+            return null;
+        return SizeValue.Parse(text.Contains('=') ? KeyValueList.Parse("--overlay", text, "size").Find("size")!.Value : new OptionValue("--overlay", null, text));
     }
 
     private static List<string> ReadEnvironment(ExecOptions options, bool withShell)
