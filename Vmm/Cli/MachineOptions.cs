@@ -21,7 +21,7 @@ internal abstract class MachineOptions : IDirectOptions
     public string? Net { get; set; }
 
     [Option(FsOption.Option, MetaValue = "DEVICE", HelpText = "A directory for the guest: tag=NAME,source=DIR[,readonly=on]"
-        + "[,cache=auto|always|metadata|never][,xattr=off], or tag=NAME,source=DIR,daemon=PATH[,sandbox=namespace|chroot] for another virtio-fs "
+        + "[,cache=auto|always|metadata|never][,xattr=off][,privileged=off], or tag=NAME,source=DIR,daemon=PATH[,sandbox=namespace|chroot] for another virtio-fs "
         + "daemon than ours, or tag=NAME,socket=PATH of one that runs; then [,queues=N][,queue_size=N][,dax=on]. Repeatable.")]
     public string? Fs { get; set; }
 
@@ -40,8 +40,8 @@ internal abstract class MachineOptions : IDirectOptions
     public string? Vdpa { get; set; }
 
     [Option(VhostUserOption.Option, MetaValue = "DEVICE", HelpText = "Any device of a vhost-user back-end: type=fs|blk|net|scsi|vsock|rng|console|gpio|"
-        + "i2c|input|gpu|snd|can|NUMBER,socket=PATH[,queues=N][,queue_size=N][,config=HEX]. All that have socket=PATH take [,server=on], "
-        + "[,reconnect=off] and [,timeout=5s]; this one takes fd=N instead. Repeatable.")]
+        + "i2c|input|gpu|snd|can|NUMBER,socket=PATH[,queues=N][,queue_size=N][,config=HEX|,config_size=N]; for fs also [,tag=NAME][,dax=on], for blk [,readonly=on], "
+        + "for net [,mac=MAC][,mtu=N]. All that have socket=PATH take [,server=on], [,reconnect=off] and [,timeout=5s]; but for --net they take fd=N instead. Repeatable.")]
     public string? VhostUser { get; set; }
 
     [Option("virtio-discovery", MetaValue = "HOW", HelpText = "How the guest finds virtio devices: acpi, or cmdline (virtio_mmio.device=) for kernels "
