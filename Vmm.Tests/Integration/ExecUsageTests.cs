@@ -53,6 +53,20 @@ public sealed class ExecUsageTests : VmmTest
         Assert.That(result, Is.EqualTo(new VmmResult(128 + LibC.SIGKILL, "", "")));
     }
 
+    [TestCase(1, "run")]
+    [TestCase(125, "exec")]
+    public void HugePages_OfASizeThatTheHostLacks_AreToldOf(int status, string verb)
+    {
+        if (KvmTest.WhyNoKvm() is string reason)
+            Assert.Ignore(reason);
+        string[] guest = ["--force", "--kernel", Payloads.Path("hello"), "--memory", "size=64M,hugepages=on,hugepage_size=16M"];
+
+        VmmResult result = StartVmm([verb, .. guest, .. verb == "exec" ? ["--", "true"] : Array.Empty<string>()]).WaitForEnd();
+
+        Assert.That(result.ExitCode, Is.EqualTo(status), result.Summary);
+        Assert.That(result.Errors, Does.Match("\\Avmm: --memory: this host has no huge pages of 16M: [^\n]*\n\\z"));
+    }
+
     [Test]
     public void Attach_DryRun_RunsNothing()
     {

@@ -20,8 +20,6 @@ internal static class RunCommand
         Logging.Start(RunOptionsReader.ReadLogLevel(options));
         MachineConfig config = RunOptionsReader.Read(options);
         JailOptions? jail = SandboxOption.Parse(options);
-        if (config.Memory.HugePageSize != 0)
-            HostHugePages.Require(config.Memory.HugePageSize);
         RequireVirtualisation(options.Force, config.Kernel.KernelPath);
         return Run(config, jail);
     }

@@ -25,6 +25,8 @@ internal static class HostLimits
         // Pages that are not there would not fail: they would call the kernel's out-of-memory killer.
         if (config.Memory is { Prefault: true, HugePageSize: 0 } && HostMemory.Read() is HostMemory host && config.MemorySize > host.Available)
             throw new VmmException($"--memory: prefault=on needs {config.MemorySize >> 20} MiB at once, and {host.Owner} has {host.Available >> 20} MiB available");
+        if (config.Memory.HugePageSize != 0)
+            HostHugePages.Require(config.Memory.HugePageSize);
         // A page beyond the limit is a SIGBUS, in the middle of the guest's work.
         if (config.Memory.HugePageSize is not 0 and ulong size && HostMemory.ReadHugePages(size) is { } huge && config.MemorySize > huge.Available)
         {
