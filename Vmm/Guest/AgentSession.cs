@@ -15,9 +15,7 @@ internal sealed class AgentSession : IDisposable
 
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(5);
 
-    private readonly GuestCommand _command;
     private readonly HostStreams _streams;
-    private readonly TimeSpan? _timeLimit;
     private readonly EventFd _wake = new();
     private readonly ConcurrentQueue<Action> _requests = new();
     private AgentConnection? _agent;
@@ -34,7 +32,16 @@ internal sealed class AgentSession : IDisposable
     /// <param name="streams">This process's own streams, which end with the session.</param>
     /// <param name="timeLimit">How long all of it may take, from the run on; null for as long as it likes.</param>
     public AgentSession(GuestCommand command, HostStreams streams, TimeSpan? timeLimit) =>
-        (_command, _streams, _timeLimit) = (command, streams, timeLimit);
+        (Command, _streams, TimeLimit) = (command, streams, timeLimit);
+
+    /// <summary>The command.</summary>
+    public GuestCommand Command { get; }
+
+    /// <summary>How long all of it may take; null for as long as it likes.</summary>
+    public TimeSpan? TimeLimit { get; }
+
+    /// <summary>Whether this process's standard input is a terminal.</summary>
+    public bool HasTerminal => _streams.HasTerminal;
 
     /// <summary>The agent has this to say of itself: the release of the guest's kernel.</summary>
     public string Release { get; private set; } = "";
@@ -63,7 +70,7 @@ internal sealed class AgentSession : IDisposable
     /// <summary>The terminal has another size; from any thread.</summary>
     public void Resize() => Request(() =>
     {
-        if (_isStarted && _command.HasTerminal)
+        if (_isStarted && Command.HasTerminal)
             _agent!.Send(AgentFrameType.Resize, AgentStream.Input, Size());
     });
 
@@ -106,7 +113,7 @@ internal sealed class AgentSession : IDisposable
 
     private CommandEnd Run(UnixListener? listener, UnixSocket? socket)
     {
-        long? limit = _timeLimit is { } time ? Environment.TickCount64 + (long)time.TotalMilliseconds : null;
+        long? limit = TimeLimit is { } time ? Environment.TickCount64 + (long)time.TotalMilliseconds : null;
         _agent = socket is null ? null : new AgentConnection(socket);
         try
         {
@@ -244,7 +251,7 @@ internal sealed class AgentSession : IDisposable
         Times = new AgentTimes(Stopwatch.GetTimestamp(), 0, 0, TimeSpan.FromMicroseconds(modules), TimeSpan.FromMicroseconds((long)mounts - modules), TimeSpan.FromMicroseconds(now));
         Release = Text(data[(5 * sizeof(uint))..]);
         uint size = Size();
-        agent.Send(AgentFrameType.Start, AgentStream.Input, _command.Encode((ushort)size, (ushort)(size >> 16)));
+        agent.Send(AgentFrameType.Start, AgentStream.Input, Command.Encode((ushort)size, (ushort)(size >> 16)));
     }
 
     private static CommandEnd ReadEnd(ReadOnlySpan<byte> data)

@@ -51,4 +51,7 @@ internal static class MachineSystemCalls
     [
         new(Dup2, "newfd is 1", IsOneOf(1, 1)),     // whoever reads the output is told of its end: StandardStream.Replace
     ];
+
+    /// <summary>What <c>vmm exec</c> does besides, for a command whose input is this process's terminal, or is not.</summary>
+    public static IReadOnlyList<SystemCallRule> OfCommand(bool hasTerminal) => hasTerminal ? [.. Streams, .. OwnTerminal] : Streams;
 }

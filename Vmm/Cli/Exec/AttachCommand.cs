@@ -2,7 +2,6 @@ using Vmm.Devices.Backends;
 using Vmm.Guest;
 using Vmm.Sandbox;
 using Vmm.Vhost.Native;
-using Vmm.Vhost.Native.Confinement;
 
 namespace Vmm.Cli.Exec;
 
@@ -16,12 +15,11 @@ internal static class AttachCommand
     /// <param name="name">The guest's name.</param>
     /// <param name="session">The command.</param>
     /// <param name="jail">Null if this process is not to be confined.</param>
-    /// <param name="calls">The system calls of the command's streams.</param>
     /// <exception cref="VmmException">There is no such guest, or the kernel does not confine this process.</exception>
-    public static CommandEnd Run(string name, AgentSession session, JailOptions? jail, IReadOnlyList<SystemCallRule> calls)
+    public static CommandEnd Run(string name, AgentSession session, JailOptions? jail)
     {
         UnixSocket socket = GuestDirectory.Connect(name);
-        var confinement = new Confinement { Calls = calls, SendsDescriptors = false };
+        var confinement = new Confinement { Calls = MachineSystemCalls.OfCommand(session.HasTerminal), SendsDescriptors = false };
         bool isConfined = false;
         if (jail is not null)
             MachineSandbox.Explain(jail, () => isConfined = confinement.GiveUpPrivileges());

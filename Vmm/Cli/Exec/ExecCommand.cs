@@ -4,7 +4,6 @@ using Vmm.Machine;
 using Vmm.Sandbox;
 using Vmm.Serial;
 using Vmm.Vhost.Native;
-using Vmm.Vhost.Native.Confinement;
 
 namespace Vmm.Cli.Exec;
 
@@ -57,15 +56,12 @@ internal static class ExecCommand
         JailOptions? jail = SandboxOption.Parse(new RunOptions { Sandbox = options.Sandbox });
         var streams = new HostStreams(input, written, error, command.HasTerminal, closesOutput: written is not null);
         using var session = new AgentSession(command, streams, timeout);
-        IReadOnlyList<SystemCallRule> calls = [.. MachineSystemCalls.Streams, .. streams.HasTerminal ? MachineSystemCalls.OwnTerminal : []];
-        if (options.Attach is string name)
-            return new ExecReport(command, options.Quiet, timeout, null).Tell(null, AttachCommand.Run(name, session, jail, calls));
-        return Run(options, command, session, timeout, output, phases, jail, calls);
+        return options.Attach is string name
+            ? new ExecReport(command, options.Quiet, timeout, null).Tell(null, AttachCommand.Run(name, session, jail))
+            : RunInGuest(options, session, jail, phases, output);
     }
 
-    private static int Run(
-        ExecOptions options, GuestCommand command, AgentSession session, TimeSpan? timeout, TextWriter output, ExecPhases? phases, JailOptions? jail,
-        IReadOnlyList<SystemCallRule> calls)
+    private static int RunInGuest(ExecOptions options, AgentSession session, JailOptions? jail, ExecPhases? phases, TextWriter output)
     {
         GuestKernel kernel = KernelSearch.Find(options.Kernel, options.Modules, options.AreModulesFound);
         ModulePlan modules = new KernelModules(kernel).Plan(ExecOptionsReader.Drivers(options));
@@ -73,7 +69,7 @@ internal static class ExecCommand
         using var initramfs = new GuestInitramfs(modules.Load, description => ExecOptionsReader.Describe(options, description));
         if (options.DryRun)
         {
-            output.Write(ExecDryRun.Text(ExecOptionsReader.ToRun(options, kernel.ImagePath, "INITRAMFS", "VSOCK"), initramfs, command));
+            output.Write(ExecDryRun.Text(ExecOptionsReader.ToRun(options, kernel.ImagePath, "INITRAMFS", "VSOCK"), initramfs, session.Command));
             return ExitCode.Success;
         }
         RunCommand.RequireVirtualisation(options.Force, kernel.ImagePath);
@@ -86,7 +82,7 @@ internal static class ExecCommand
         using var log = new KernelLog(OpenDmesg(options.Dmesg ?? (options.Verbose ? "-" : null)));
         if (sandbox is not null)
         {
-            sandbox.Allow(calls);
+            sandbox.Allow(MachineSystemCalls.OfCommand(session.HasTerminal));
             directory.LeaveTo(sandbox.Spawner);
             listener.LeaveFile();
         }
@@ -95,7 +91,7 @@ internal static class ExecCommand
         log.WaitForEnd();
         if (session.Times.Ended != 0)
             phases?.Tell(run.GuestStarted, session.Times);
-        var report = new ExecReport(command, options.Quiet, timeout, log) { Advice = modules.Advice(kernel), HasStarted = session.HasStarted };
+        var report = new ExecReport(session.Command, options.Quiet, session.TimeLimit, log) { Advice = modules.Advice(kernel), HasStarted = session.HasStarted };
         int status = report.Tell(machine, end);
         report.TellOfDmesg(options.Dmesg);
         return status;
