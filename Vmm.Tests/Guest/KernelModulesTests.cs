@@ -50,6 +50,22 @@ public sealed class KernelModulesTests : IDisposable
         Assert.That(plan.Load.Select(module => module.IsOptional), Is.EqualTo(new[] { true, true, false, false }));
     }
 
+    [TestCase("~Module signature appended~\n", true, "sha256_ssse3,virtio,virtio_mmio")]
+    [TestCase("~Module signature appended~\n", false, "virtio,virtio_mmio")]
+    [TestCase("", true, "virtio,virtio_mmio")]
+    public void Plan_SignedModules_HaveTheFastHashLoadedFirst(string end, bool isThere, string expected)
+    {
+        AddDependencies("k/virtio_mmio.ko: k/virtio.ko", "k/virtio.ko:", "k/sha256-ssse3.ko:");
+        _host.Add("k/virtio.ko", $"\u007FELF and more{end}");
+        if (isThere)
+            _host.Add("k/sha256-ssse3.ko");
+
+        ModulePlan plan = Plan("virtio_mmio");
+
+        Assert.That(Names(plan), Is.EqualTo(expected.Split(',')));
+        Assert.That(plan.Load.Count(module => module.IsOptional), Is.EqualTo(expected.StartsWith("sha256", StringComparison.Ordinal) ? 1 : 0));
+    }
+
     [Test]
     public void Plan_OptionalModuleThatAnotherNeeds_IsNotOptional()
     {
@@ -69,6 +85,16 @@ public sealed class KernelModulesTests : IDisposable
 
         Assert.That(plan.Missing, Is.EqualTo(new[] { GuestDriver.VirtioFs, GuestDriver.Vsock }));
         Assert.That(() => plan.RequireAll(kernel), Throws.TypeOf<VmmException>().With.Message.Contains("CONFIG_VIRTIO_FS, CONFIG_VIRTIO_VSOCKETS"));
+    }
+
+    [Test]
+    public void Has_DriverBuiltInOrAModule_IsThere()
+    {
+        AddDependencies("kernel/vmw_vsock_virtio_transport.ko:");
+        _host.Add("modules.builtin", "kernel/drivers/char/virtio_console.ko\n");
+        var modules = new KernelModules(new GuestKernel("bzImage", "6.1.0", _host.Root));
+
+        Assert.That(new[] { GuestDriver.Vsock, GuestDriver.VirtioConsole, GuestDriver.VirtioFs }.Select(modules.Has), Is.EqualTo(new[] { true, true, false }));
     }
 
     [Test]

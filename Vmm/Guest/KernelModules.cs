@@ -6,6 +6,7 @@ internal sealed class KernelModules
 {
     private const int MaxDepth = 64;
     private const int MaxModules = 1024;
+    private const string FastHash = "sha256_ssse3";     // by the processor's vectors, or by its own instructions for this hash
 
     private readonly IModuleIndex? _index;
     private readonly string? _confines;
@@ -18,6 +19,9 @@ internal sealed class KernelModules
 
     /// <summary>Uses <paramref name="index"/>; null: nothing is known, and everything is taken to be built in.</summary>
     public KernelModules(IModuleIndex? index) => _index = index;
+
+    /// <summary>Whether the kernel has <paramref name="driver"/>, built in or as a module; also where nothing is known.</summary>
+    public bool Has(GuestDriver driver) => _index is null || _index.IsBuiltIn(driver.Module) || _index.Find(driver.Module) is not null;
 
     /// <summary>What it takes to have <paramref name="wanted"/>.</summary>
     /// <exception cref="VmmException">What the modules say of themselves is nonsense.</exception>
@@ -32,7 +36,19 @@ internal sealed class KernelModules
             if (!_index.IsBuiltIn(driver.Module) && !walk.TryAdd(driver.Module, driver.IsOptional, 0) && !driver.IsOptional)
                 missing.Add(driver);
         }
-        return new ModulePlan(walk.Files, missing);
+        return new ModulePlan(WithFastHash(walk.Files, _index), missing);
+    }
+
+    // A kernel that checks signatures hashes each module twice. With this one loaded first that takes a fraction of the time for all others.
+    private static List<ModuleFile> WithFastHash(List<ModuleFile> files, IModuleIndex index)
+    {
+        if (files.Count < 2 || index.Find(FastHash) is null || !files[0].IsSigned)
+            return files;
+        var walk = new Walk(index);
+        walk.TryAdd(FastHash, isOptional: true, 0);
+        if (!walk.Files.TrueForAll(file => File.Exists(file.Path)))
+            return files;   // a part of a kernel's modules, with the list of all
+        return [.. walk.Files, .. files.Where(file => !walk.Files.Exists(first => first.Name == file.Name))];
     }
 
     /// <summary>A module's name as the kernel has it: the part of a path before .ko, with underscores.</summary>

@@ -12,6 +12,10 @@ internal sealed record ModuleFile(string Name, string Path, bool IsOptional, str
 {
     private const int MaxSize = 256 << 20;      // one with all its debugging information
 
+    /// <summary>Whether a signature is appended to it, which the kernel checks when it loads the module.</summary>
+    /// <exception cref="VmmException">It cannot be read, or is damaged.</exception>
+    public bool IsSigned => Read().AsSpan().EndsWith("~Module signature appended~\n"u8);    // linux/module_signature.h
+
     /// <summary>The module as the kernel takes it, unpacked.</summary>
     /// <exception cref="VmmException">It cannot be read, or is damaged.</exception>
     public byte[] Read()
