@@ -37,6 +37,39 @@ public sealed class AgentSessionTests
     }
 
     [Test]
+    public void Run_AgentOnATerminal_PassesAllBytes()
+    {
+        byte[] data = new byte[1_000_001];
+        RandomNumberGenerator.Fill(data);
+        using var agent = new AgentProcess(usesTerminal: true);
+        using var output = new Pipe();
+        using var input = new Pipe();
+        using var session = new AgentSession(
+            new GuestCommand { Arguments = ["sh", "-c", "cat; exit 7"] }, new HostStreams(input.Reader, output.Writer, null, hasTerminal: false, closesOutput: false), null);
+        Task<CommandEnd> end = Task.Run(() => session.Run(agent.Socket));
+        Task writing = Task.Run(() =>
+        {
+            input.Writer.WriteAll(data, "input");
+            input.Writer.Dispose();
+        });
+        byte[] received = new byte[data.Length];
+        int count = 0;
+        Eventually.True(
+            () =>
+            {
+                int read = output.Reader.TryRead(received.AsSpan(count));
+                count += Math.Max(0, read);
+                return count == received.Length;
+            },
+            () => $"{count} bytes came");
+
+        Assert.That(end.Wait(10_000), Is.True, "the session goes on");
+        Assert.That(end.Result, Is.EqualTo(new CommandEnd(CommandEndKind.Exited, 7)));
+        Assert.That(writing.IsCompletedSuccessfully, Is.True);
+        Assert.That(SHA256.HashData(received), Is.EqualTo(SHA256.HashData(data)));
+    }
+
+    [Test]
     public void Run_InputThatNobodyReads_DoesNotHoldTheCommand()
     {
         Result result = Run(["sh", "-c", "exec 0<&-; echo done"], new byte[3_000_000]);

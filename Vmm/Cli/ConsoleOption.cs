@@ -4,7 +4,7 @@ using Vmm.Devices.Virtio.VhostUser;
 
 namespace Vmm.Cli;
 
-/// <summary>The value of <c>--console</c>: <c>pty</c>, or <c>file=PATH[,truncate=on]</c>.</summary>
+/// <summary>The value of <c>--console</c>: <c>pty[,keep=SIZE]</c>, or <c>file=PATH[,truncate=on]</c>.</summary>
 internal static class ConsoleOption
 {
     /// <summary>The option's name.</summary>
@@ -13,6 +13,8 @@ internal static class ConsoleOption
     /// <summary>The same without its dashes.</summary>
     public const string Option = "console";
 
+    private const string KeepPrefix = "pty,keep=";
+
     /// <summary>The device that <paramref name="text"/> describes.</summary>
     /// <exception cref="UsageException">The value is malformed.</exception>
     public static GenericOptions Parse(string text)
@@ -20,6 +22,8 @@ internal static class ConsoleOption
         DaemonProgram program = text switch
         {
             "pty" => OwnBackend.Serve("console", text, ["--path", "pty"], Announce),
+            _ when text.StartsWith(KeepPrefix, StringComparison.Ordinal) => OwnBackend.Serve(
+                "console", text, ["--path", "pty", "--keep", $"{ConsoleOptions.ParseKeep(new OptionValue(Name, "keep", text[KeepPrefix.Length..]))}"], Announce),
             _ when OutputFileValue.Fits(text) => IntoFile(text, OutputFileValue.Parse(Name, text)),
             _ => throw new OptionValue(Name, null, text).Refuse("is not allowed: choose one of pty, file=PATH"),
         };

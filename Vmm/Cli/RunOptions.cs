@@ -23,7 +23,7 @@ internal sealed class RunOptions : MachineOptions
         + "with ,socket=PATH they are Unix sockets on the host.")]
     public string? Vsock { get; set; }
 
-    [Option(ConsoleOption.Option, MetaValue = "WHERE", HelpText = "A console of its own, hvc0: pty, whose path is told, or file=PATH[,truncate=on].")]
+    [Option(ConsoleOption.Option, MetaValue = "WHERE", HelpText = "A console of its own, hvc0: pty[,keep=SIZE], whose path is told, or file=PATH[,truncate=on].")]
     public string? Console { get; set; }
 
     [Option("on-reboot", MetaValue = "ACTION", HelpText = "When the guest reboots: restart, or exit with status 0 (default: restart).")]

@@ -5,9 +5,9 @@ using Vmm.Vhost.Native;
 
 namespace Vmm.Guest;
 
-/// <summary>Frames on the connection with the guest's agent. Nothing waits: what cannot be sent yet is kept.</summary>
+/// <summary>Frames on the connection with the guest's agent, a socket or a terminal that never waits. Nothing waits: what cannot be sent yet is kept.</summary>
 /// <remarks>The guest is hostile. A frame is checked for its length here, and for its sense by whoever gets it.</remarks>
-internal sealed class AgentConnection(UnixSocket socket) : IDisposable
+internal sealed class AgentConnection(FileDescriptor connection) : IDisposable
 {
     private readonly byte[] _received = new byte[AgentFrame.WireSize + AgentFrame.MaxData];
     private readonly ByteQueue _toSend = new(MaxToSend);
@@ -18,7 +18,7 @@ internal sealed class AgentConnection(UnixSocket socket) : IDisposable
     private const int MaxToSend = 32 << 20;
 
     /// <summary>The connection, to be waited for.</summary>
-    public FileDescriptor Socket => socket;
+    public FileDescriptor Descriptor => connection;
 
     /// <summary>Whether something is kept that <see cref="Flush"/> could not send yet.</summary>
     public bool HasToSend => _toSend.Count > 0;
@@ -50,7 +50,7 @@ internal sealed class AgentConnection(UnixSocket socket) : IDisposable
     {
         while (_toSend.Count > 0)
         {
-            int sent = socket.TrySend(_toSend.First, []);
+            int sent = connection.TryWrite(_toSend.First);
             if (sent == -Errnos.Eagain)
                 return;
             _toSend.Remove(sent > 0 ? sent : _toSend.Count);
@@ -64,7 +64,7 @@ internal sealed class AgentConnection(UnixSocket socket) : IDisposable
         Array.Copy(_received, _taken, _received, 0, _count - _taken);
         _count -= _taken;
         _taken = 0;
-        int count = socket.TryRead(_received.AsSpan(_count));
+        int count = connection.TryRead(_received.AsSpan(_count));
         if (count == -Errnos.Eagain)
             return true;
         if (count <= 0)
@@ -95,5 +95,5 @@ internal sealed class AgentConnection(UnixSocket socket) : IDisposable
     }
 
     /// <inheritdoc/>
-    public void Dispose() => socket.Dispose();
+    public void Dispose() => connection.Dispose();
 }

@@ -99,9 +99,9 @@ internal sealed class AgentSession : IDisposable
     /// <exception cref="VmmException">The agent does not keep to the protocol.</exception>
     public CommandEnd Run(UnixListener listener) => Run(listener, null);
 
-    /// <summary>Runs the command by an agent that is connected by <paramref name="socket"/>, which is closed afterwards.</summary>
+    /// <summary>Runs the command by an agent that is connected by <paramref name="connection"/>, a socket or a terminal, which is closed afterwards.</summary>
     /// <inheritdoc cref="Run(UnixListener)"/>
-    public CommandEnd Run(UnixSocket socket) => Run(null, socket);
+    public CommandEnd Run(FileDescriptor connection) => Run(null, connection);
 
     /// <inheritdoc/>
     public void Dispose()
@@ -111,10 +111,10 @@ internal sealed class AgentSession : IDisposable
         _streams.Dispose();
     }
 
-    private CommandEnd Run(UnixListener? listener, UnixSocket? socket)
+    private CommandEnd Run(UnixListener? listener, FileDescriptor? connection)
     {
         long? limit = TimeLimit is { } time ? Environment.TickCount64 + (long)time.TotalMilliseconds : null;
-        _agent = socket is null ? null : new AgentConnection(socket);
+        _agent = connection is null ? null : new AgentConnection(connection);
         try
         {
             while (_end is null)
@@ -156,7 +156,7 @@ internal sealed class AgentSession : IDisposable
         [
             new(_wake, PollEvents.Readable),
             agent is null ? new(listener, PollEvents.Readable)
-                : new(agent.Socket, PollEvents.Readable | (agent.HasToSend ? PollEvents.Writable : PollEvents.None)),
+                : new(agent.Descriptor, PollEvents.Readable | (agent.HasToSend ? PollEvents.Writable : PollEvents.None)),
             new(reads ? _streams.Input.Source(agent!) : null, PollEvents.Readable),
             EntryOf(_streams.Output, reads),
             EntryOf(_streams.Error, reads),

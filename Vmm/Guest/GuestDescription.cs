@@ -46,6 +46,9 @@ internal sealed class GuestDescription
     /// <summary>Has names resolved by <paramref name="address"/>.</summary>
     public void Resolver(string address) => Add("resolver", address);
 
+    /// <summary>Has the agent speak with the host over a console, such as hvc0, and not over vsock.</summary>
+    public void Console(string name) => Add("console", name);
+
     /// <summary>Sets the host name.</summary>
     public void Name(string name) => Add("name", name);
 

@@ -24,13 +24,15 @@ uint32_t microseconds(void);
 /* log.c: a line in the kernel's log, which the host's console shows. */
 void log_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* description.c: the host's vsock port, and the file in the initramfs that says what to do. */
+/* description.c: the way to the host, a console such as hvc0 or, if that is empty, a vsock port; and the file in the initramfs that says what to do. */
+extern char host_console[32];
 extern unsigned int host_port;
 void run_description(const char *path);
 
 /* mounts.c: whether what the guest writes to its root stays after its end. */
 extern bool is_root_kept;
 void mount_initial(void);
+void wait_for_device(const char *path);
 void mount_overlay_root(const char *size);
 void mount_root(const char *type, const char *source, bool is_read_only);
 void mount_disk_root(const char *device, const char *type, bool is_read_only);
@@ -64,7 +66,7 @@ bool has_input_to_write(const struct input *input);
 bool write_input(struct input *input);
 uint32_t input_to_give_back(struct input *input);
 
-/* session.c: serves one host over a connected stream socket, from HELLO to EXIT. */
+/* session.c: serves one host over a connected stream socket or a raw console, from HELLO to EXIT. */
 void serve(int connection, bool is_main);
 
 /* command.c */

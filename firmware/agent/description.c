@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/random.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -15,6 +16,7 @@
 #define SEED_BYTES 32
 #define BITS_PER_BYTE 8
 
+char host_console[32];
 unsigned int host_port = 1024;
 
 static bool is_on(const char *text)
@@ -67,6 +69,7 @@ static void run_bind(char **a) { mount_share(a[0], a[1], is_on(a[2])); }
 static void run_address(char **a) { set_address(a[0], a[1], a[2]); }
 static void run_resolver(char **a) { set_resolver(a[0]); }
 static void run_port(char **a) { host_port = (unsigned int)strtoul(a[0], NULL, 10); }
+static void run_console(char **a) { snprintf(host_console, sizeof host_console, "%s", a[0]); }
 
 static void run_enter(char **a)
 {
@@ -97,6 +100,7 @@ static const struct {
     { "resolver", 1, run_resolver }, /* its address */
     { "name", 1, run_name },       /* the host name */
     { "port", 1, run_port },       /* the host's vsock port */
+    { "console", 1, run_console }, /* the console that leads to the host, where there is no vsock */
 };
 
 static char *read_whole(const char *path, size_t *length)

@@ -4,12 +4,15 @@
 #include "agent.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/vm_sockets.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/reboot.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -49,6 +52,25 @@ static int connect_to_host(unsigned int port)
         return -1;
     }
     return fd;
+}
+
+/* Byte for byte what the host's end has. */
+static int open_console(const char *name)
+{
+    char path[64];
+    struct termios settings;
+    snprintf(path, sizeof path, "/dev/%s", name);
+    wait_for_device(path);
+    int fd = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (fd >= 0 && tcgetattr(fd, &settings) == 0) {
+        cfmakeraw(&settings);
+        if (tcsetattr(fd, TCSANOW, &settings) == 0)
+            return fd;
+    }
+    log_line("cannot open the console %s: %s", path, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return -1;
 }
 
 static int listen_for_hosts(void)
@@ -120,10 +142,11 @@ static void run_as_init(void)
     mount_initial();
     run_description(DESCRIPTION);
     times.mounts = microseconds();
-    int connection = connect_to_host(host_port);
+    int connection = *host_console ? open_console(host_console) : connect_to_host(host_port);
     if (connection < 0)
         power_off();
-    start_listener();
+    if (!*host_console)
+        start_listener();
     pid_t session = start_session(connection, true);
     while (session > 0) {
         int status = 0;

@@ -17,8 +17,8 @@
 #define LOWER "/lower"
 #define LAYERS "/layers"
 #define MAX_MOUNTS 256
-#define DISK_TRIES 500       /* of 10 ms each, until a disk's driver has found it */
-#define DISK_INTERVAL 10000000
+#define DEVICE_TRIES 500       /* of 10 ms each, until a device's driver has found it */
+#define DEVICE_INTERVAL 10000000
 
 bool is_root_kept;
 
@@ -70,6 +70,12 @@ void mount_initial(void)
     try_mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 }
 
+void wait_for_device(const char *path)
+{
+    for (int i = 0; i < DEVICE_TRIES && access(path, F_OK) < 0; i++)
+        nanosleep(&(struct timespec){ .tv_nsec = DEVICE_INTERVAL }, NULL);
+}
+
 static const char *root_place(bool is_read_only)
 {
     const char *place = is_read_only ? LOWER : ROOT;
@@ -91,8 +97,7 @@ void mount_disk_root(const char *device, const char *type, bool is_read_only)
     const char *place = root_place(is_read_only);
     char path[128];
     snprintf(path, sizeof path, "/dev/%s", device);
-    for (int i = 0; i < DISK_TRIES && access(path, F_OK) < 0; i++)
-        nanosleep(&(struct timespec){ .tv_nsec = DISK_INTERVAL }, NULL);
+    wait_for_device(path);
     int error = 0;
     for (size_t i = 0; i < (is_read_only ? ARRAY_LENGTH(options) : 1); i++) {
         if (mount(path, place, type, is_read_only ? MS_RDONLY : 0, options[i]) == 0)

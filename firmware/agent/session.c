@@ -11,12 +11,11 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define PATIENCE 10 /* seconds */
+#define PATIENCE 10000 /* milliseconds */
 
 struct output {
     enum stream stream;
@@ -47,7 +46,7 @@ static void __attribute__((noreturn)) leave(struct session *session)
 static void send_all(struct session *session, const void *data, size_t length)
 {
     for (const char *next = data; length > 0;) {
-        ssize_t count = send(session->connection, next, length, MSG_NOSIGNAL);
+        ssize_t count = write(session->connection, next, length);
         if (count < 0 && errno == EINTR)
             continue;
         if (count <= 0)
@@ -77,7 +76,7 @@ static void send_number(struct session *session, enum frame_type type, uint8_t s
 static void receive_all(struct session *session, void *data, size_t length)
 {
     for (char *next = data; length > 0;) {
-        ssize_t count = recv(session->connection, next, length, 0);
+        ssize_t count = read(session->connection, next, length);
         if (count < 0 && errno == EINTR)
             continue;
         if (count <= 0)
@@ -323,9 +322,8 @@ static void wait_once(struct session *session, int signals)
 static void wait_for_host(int connection)
 {
     char data[512];
-    struct timeval patience = { .tv_sec = PATIENCE };
-    setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    while (recv(connection, data, sizeof data, 0) > 0)
+    struct pollfd entry = { .fd = connection, .events = POLLIN };
+    while (poll(&entry, 1, PATIENCE) > 0 && read(connection, data, sizeof data) > 0)
         ;
 }
 

@@ -11,17 +11,21 @@ public sealed class ConsoleBackend : VhostUserDevice, IDisposable
     /// <summary>The system calls that one on a pseudo-terminal makes while it is served, besides those of every back-end.</summary>
     public static readonly IReadOnlyList<SystemCallRule> TerminalCalls = [SystemCallRule.Requests(TerminalMaster.SizeRequest)];
 
+    /// <summary>How much of what nobody reads a terminal keeps where nothing is said, and the most that it can, in bytes.</summary>
+    public const int DefaultKept = 64 << 10, MostKept = 64 << 20;
+
     private const ulong SizeFeature = 1UL << 0;     // VIRTIO_CONSOLE_F_SIZE
     private const int ReceiveQueue = 0;
 
     private readonly FileDescriptor _output;
     private readonly TerminalMaster? _terminal;
-    private readonly ByteQueue _kept = new(ConsoleTransmitRing.KeptSize);
+    private readonly ByteQueue _kept;
     private (ushort Columns, ushort Rows) _size;
     private ConsoleReceiveRing? _receiveRing;
 
-    private ConsoleBackend(FileDescriptor output, string path)
+    private ConsoleBackend(FileDescriptor output, string path, int kept = DefaultKept)
     {
+        _kept = new ByteQueue(kept);
         _output = output;
         _terminal = output as TerminalMaster;
         Path = path;
@@ -47,11 +51,12 @@ public sealed class ConsoleBackend : VhostUserDevice, IDisposable
     public override bool IsInOrder => true;
 
     /// <summary>A console on a pseudo-terminal that is made for it.</summary>
+    /// <param name="kept">How many bytes of what nobody reads are kept, the latest; a power of two from 4096 to <see cref="MostKept"/>.</param>
     /// <exception cref="ErrnoException">There is none to be had.</exception>
-    public static ConsoleBackend OnTerminal()
+    public static ConsoleBackend OnTerminal(int kept = DefaultKept)
     {
         TerminalMaster terminal = TerminalMaster.Open();
-        return new ConsoleBackend(terminal, terminal.Path);
+        return new ConsoleBackend(terminal, terminal.Path, kept);
     }
 
     /// <summary>A console whose output goes to a file, and that has no input. The file is made if it is not there. With <paramref name="truncate"/> it

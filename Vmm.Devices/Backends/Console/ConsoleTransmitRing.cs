@@ -6,12 +6,9 @@ using Vmm.Vhost.Virtqueue;
 namespace Vmm.Devices.Backends.Console;
 
 /// <summary>The queue with the guest's output. A reader that is slow holds the guest up; one that does not read at all does not: then the
-/// latest 64 KiB are kept for when it does. (Linux waits for its console with a processor that spins.)</summary>
+/// latest bytes are kept for when it does. (Linux waits for its console with a processor that spins.)</summary>
 internal sealed class ConsoleTransmitRing : IRingHandler
 {
-    /// <summary>How much is kept of what nobody reads, in bytes.</summary>
-    public const int KeptSize = 64 * 1024;
-
     private const int ChunkSize = 4096;
     private const ulong MaxRequest = 1 << 20;       // a chain can name the same memory again and again
     private const int PatienceMilliseconds = 200;

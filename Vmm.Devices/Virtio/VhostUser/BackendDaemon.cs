@@ -260,8 +260,9 @@ internal class BackendDaemon : IDisposable
             _ when _lastLine.StartsWith("vmm: warn: ", StringComparison.Ordinal) => (LogLevel.Warn, _lastLine["vmm: warn: ".Length..]),
             _ => (_program.LevelOf(_lastLine), _lastLine),
         };
-        bool isFirst = !_hasSpoken;
-        _hasSpoken = true;
+        // Ours may log something first, if it is to log more than usual.
+        bool isFirst = !_hasSpoken && !_lastLine.StartsWith("vmm: ", StringComparison.Ordinal);
+        _hasSpoken |= isFirst;
         if (isFirst && _program.FirstLine is { } announce)
             announce(line);
         else

@@ -159,6 +159,16 @@ public class BackendOptionsTests
         Device<GenericOptions>("--console", text).Peer.Program!.Arguments(3), Is.SupersetOf(new[] { "backend", "console", "--path", path }));
 
     [Test]
+    public void Console_Keep_IsHandedOn() => Assert.That(
+        Device<GenericOptions>("--console", "pty,keep=8M").Peer.Program!.Arguments(3), Is.SupersetOf(new[] { "--path", "pty", "--keep", "8388608" }));
+
+    [TestCase("pty,keep=5000")]
+    [TestCase("pty,keep=2K")]
+    [TestCase("pty,keep=128M")]
+    public void Console_KeepThatCannotBe_IsRefused(string text) => Assert.That(
+        () => Device<GenericOptions>("--console", text), Throws.TypeOf<UsageException>().With.Message.StartsWith("--console: keep=").And.Message.Contains("power of two from 4K to 64M"));
+
+    [Test]
     public void Vsock_Socket_StartsOurBackEnd()
     {
         var vsock = Device<GenericOptions>("--vsock", "cid=9,socket=/v");

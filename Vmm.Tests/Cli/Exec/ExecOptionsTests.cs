@@ -123,6 +123,19 @@ public sealed class ExecOptionsTests
     }
 
     [Test]
+    public void ToRun_WithoutVsock_HasAConsoleInItsPlace()
+    {
+        ExecOptions options = Parse("exec", "--root", "/usr");
+        var description = new GuestDescription();
+        ExecOptionsReader.Describe(options, description, usesConsole: true);
+        RunOptions run = ExecOptionsReader.ToRun(options, "k", "i", vsock: null);
+
+        Assert.That((run.Vsock, run.Console), Is.EqualTo(((string?)null, "pty,keep=8M")));
+        Assert.That(description.Lines, Does.Contain("console hvc0"));
+        Assert.That(ExecOptionsReader.Drivers(options, usesConsole: true), Does.Contain(GuestDriver.VirtioConsole).And.Not.Contain(GuestDriver.Vsock));
+    }
+
+    [Test]
     public void ToRun_ReadWrite_SharesTheRootForWriting() =>
         Assert.That(ExecOptionsReader.ToRun(Parse("exec", "--rw", "--root", "/usr"), "k", "i", "s").Fs, Is.EqualTo("tag=root,source=/usr,privileged=off"));
 

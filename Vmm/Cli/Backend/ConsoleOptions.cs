@@ -1,3 +1,4 @@
+using System.Numerics;
 using CommandLine;
 using Vmm.Devices.Backends;
 using Vmm.Devices.Backends.Console;
@@ -14,6 +15,9 @@ internal sealed class ConsoleOptions : BackendOptions
     [Option("truncate", HelpText = "The file is emptied first (default: the output is added at its end).")]
     public bool Truncate { get; set; }
 
+    [Option("keep", MetaValue = "SIZE", HelpText = "How much output of what nobody reads a terminal keeps, the latest: a power of two from 4K to 64M (default: 64K).")]
+    public string? Keep { get; set; }
+
     /// <inheritdoc/>
     public override Func<ServedDevice> Read()
     {
@@ -22,10 +26,21 @@ internal sealed class ConsoleOptions : BackendOptions
             throw new UsageException("--truncate: has no effect with --path pty: leave it out");
         if (path != "pty")
             return Opened("--path", () => new ServedDevice(ConsoleBackend.IntoFile(path, Truncate), new Confinement()));
+        int keep = Keep is string text ? ParseKeep(new OptionValue("--keep", null, text)) : ConsoleBackend.DefaultKept;
         return () =>
         {
-            ConsoleBackend console = ConsoleBackend.OnTerminal();
+            ConsoleBackend console = ConsoleBackend.OnTerminal(keep);
             return new ServedDevice(console, new Confinement { Calls = ConsoleBackend.TerminalCalls }, console.Path);
         };
+    }
+
+    /// <summary>How much a terminal keeps.</summary>
+    /// <exception cref="UsageException">The value is no such size.</exception>
+    public static int ParseKeep(OptionValue value)
+    {
+        ulong size = SizeValue.Parse(value);
+        return BitOperations.IsPow2(size) && size is >= 4096 and <= ConsoleBackend.MostKept
+            ? (int)size
+            : throw value.Refuse("is not a power of two from 4K to 64M");
     }
 }

@@ -64,12 +64,15 @@ internal static class ExecCommand
     private static int RunInGuest(ExecOptions options, AgentSession session, JailOptions? jail, ExecPhases? phases, TextWriter output)
     {
         GuestKernel kernel = KernelSearch.Find(options.Kernel, options.Modules, options.AreModulesFound);
-        ModulePlan modules = new KernelModules(kernel).Plan(ExecOptionsReader.Drivers(options));
+        var available = new KernelModules(kernel);
+        AgentTerminal? terminal = !available.Has(GuestDriver.Vsock) && available.Has(GuestDriver.VirtioConsole) ? new AgentTerminal() : null;
+        bool usesConsole = terminal is not null;
+        ModulePlan modules = available.Plan(ExecOptionsReader.Drivers(options, usesConsole));
         modules.RequireAll(kernel);
-        using var initramfs = new GuestInitramfs(modules.Load, description => ExecOptionsReader.Describe(options, description));
+        using var initramfs = new GuestInitramfs(modules.Load, description => ExecOptionsReader.Describe(options, description, usesConsole));
         if (options.DryRun)
         {
-            output.Write(ExecDryRun.Text(ExecOptionsReader.ToRun(options, kernel.ImagePath, "INITRAMFS", "VSOCK"), initramfs, session.Command));
+            output.Write(ExecDryRun.Text(ExecOptionsReader.ToRun(options, kernel.ImagePath, "INITRAMFS", usesConsole ? null : "VSOCK"), initramfs, session.Command));
             return ExitCode.Success;
         }
         RunCommand.RequireVirtualisation(options.Force, kernel.ImagePath);
@@ -77,16 +80,17 @@ internal static class ExecCommand
         using var process = new MachineProcess(jail, hasDevices: true);
         using GuestDirectory directory = options.Name is string name ? GuestDirectory.Claim(name) : GuestDirectory.Create();
         using MachineSandbox? sandbox = process.Sandbox;    // its spawner removes the directory: it ends before the name is free
-        MachineConfig config = RunOptionsReader.Read(ExecOptionsReader.ToRun(options, kernel.ImagePath, initramfs.Path, directory.Socket));
-        using var listener = UnixListener.Listen(directory.AgentSocket);
+        MachineConfig config = RunOptionsReader.Read(ExecOptionsReader.ToRun(options, kernel.ImagePath, initramfs.Path, usesConsole ? null : directory.Socket));
+        config = terminal?.Attach(config) ?? config;
+        using UnixListener? listener = usesConsole ? null : UnixListener.Listen(directory.AgentSocket);
         using var log = new KernelLog(OpenDmesg(options.Dmesg ?? (options.Verbose ? "-" : null)));
         if (sandbox is not null)
         {
             sandbox.Allow(MachineSystemCalls.OfCommand(session.HasTerminal));
             directory.LeaveTo(sandbox.Spawner);
-            listener.LeaveFile();
+            listener?.LeaveFile();
         }
-        var run = new ExecRun(config with { Serial = new SerialConfig(SerialKind.Descriptor, Descriptor: log.Writing) }, process, session, listener);
+        var run = new ExecRun(config with { Serial = new SerialConfig(SerialKind.Descriptor, Descriptor: log.Writing) }, process, session, listener, terminal);
         (MachineEnd? machine, CommandEnd end) = run.Run();
         log.WaitForEnd();
         if (session.Times.Ended != 0)

@@ -21,6 +21,7 @@ internal static class ExecDryRun
         AddAll("fs", run.Fs);
         AddAll("disk", run.Disk);
         Add("vsock", run.Vsock);
+        Add("console", run.Console);
         Add("rng", run.Rng);
         AddAll("scsi", run.Scsi);
         AddAll("vdpa", run.Vdpa);

@@ -9,6 +9,7 @@ internal static class ExecOptionsReader
 {
     private const string RootTag = "root";
     private const string FirstDisk = "vda";
+    private const string FirstConsole = "hvc0";
     private const int SeedBytes = 32;
     private const int MaxTimeoutDays = 24;      // what milliseconds in 31 bits hold
 
@@ -61,10 +62,12 @@ internal static class ExecOptionsReader
     }
 
     /// <summary>The drivers that the guest needs.</summary>
+    /// <param name="options">The options.</param>
+    /// <param name="usesConsole">Whether its agent speaks over a console, because the kernel has no vsock.</param>
     /// <exception cref="VmmException">The root is an image without a file system that is known.</exception>
-    public static IReadOnlyList<GuestDriver> Drivers(ExecOptions options)
+    public static IReadOnlyList<GuestDriver> Drivers(ExecOptions options, bool usesConsole = false)
     {
-        List<GuestDriver> drivers = [GuestDriver.VirtioMmio, GuestDriver.Vsock];
+        List<GuestDriver> drivers = [GuestDriver.VirtioMmio, usesConsole ? GuestDriver.VirtioConsole : GuestDriver.Vsock];
         if (ImageOf(options) is string image)
             drivers.Add(DiskFileSystem.DriverOf("--root", image));
         if (ImageOf(options) is null || options.Fs is not null || Binds(options).Any())
@@ -83,9 +86,14 @@ internal static class ExecOptionsReader
     }
 
     /// <summary>Tells the agent what to do.</summary>
+    /// <param name="options">The options.</param>
+    /// <param name="description">What is told.</param>
+    /// <param name="usesConsole">Whether it speaks over a console.</param>
     /// <exception cref="UsageException">A value is wrong.</exception>
-    public static void Describe(ExecOptions options, GuestDescription description)
+    public static void Describe(ExecOptions options, GuestDescription description, bool usesConsole = false)
     {
+        if (usesConsole)
+            description.Console(FirstConsole);
         Span<byte> seed = stackalloc byte[SeedBytes];
         SystemRandom.Fill(seed);
         description.Seed(seed);
@@ -115,9 +123,9 @@ internal static class ExecOptionsReader
     /// <param name="options">The options.</param>
     /// <param name="kernel">The kernel's file.</param>
     /// <param name="initramfs">The initramfs's.</param>
-    /// <param name="vsock">The socket of the vsock device.</param>
+    /// <param name="vsock">The socket of the vsock device; null for a console in its place.</param>
     /// <exception cref="UsageException">A value is wrong.</exception>
-    public static RunOptions ToRun(ExecOptions options, string kernel, string initramfs, string vsock)
+    public static RunOptions ToRun(ExecOptions options, string kernel, string initramfs, string? vsock)
     {
         string root = options.Root ?? "/";
         string? image = ImageOf(options);
@@ -147,7 +155,8 @@ internal static class ExecOptionsReader
             Net = RepeatableOptions.ToValue(NetOption.Name, [.. ExecNetwork.Devices(options).Select(address => address.Device)]),
             Fs = RepeatableOptions.ToValue("--root and --bind", shares),
             Disk = RepeatableOptions.ToValue("--root", disks),
-            Vsock = $"cid=3,socket={Quoted("--vsock", vsock)}",
+            Vsock = vsock is null ? null : $"cid=3,socket={Quoted("--vsock", vsock)}",
+            Console = vsock is null ? $"pty,keep={AgentTerminal.Kept >> 20}M" : null,
             Rng = options.Rng,
             Scsi = options.Scsi,
             Vdpa = options.Vdpa,

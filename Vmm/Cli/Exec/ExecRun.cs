@@ -5,7 +5,12 @@ using Vmm.Vhost.Native;
 namespace Vmm.Cli.Exec;
 
 /// <summary>A guest and the command in it, until both have ended: whichever ends first ends the other.</summary>
-internal sealed class ExecRun(MachineConfig config, MachineProcess process, AgentSession session, UnixListener listener)
+/// <param name="config">The guest.</param>
+/// <param name="process">This process.</param>
+/// <param name="session">The command.</param>
+/// <param name="listener">Where the guest's agent connects by vsock; null if it has a terminal.</param>
+/// <param name="terminal">The terminal by which it speaks without vsock; null if it connects.</param>
+internal sealed class ExecRun(MachineConfig config, MachineProcess process, AgentSession session, UnixListener? listener, AgentTerminal? terminal)
 {
     private const int Hangup = 1, Interrupt = 2, Quit = 3, User1 = 10, User2 = 12, Terminate = 15, Continue = 18, WindowChange = 28;   // signal(7)
 
@@ -45,7 +50,8 @@ internal sealed class ExecRun(MachineConfig config, MachineProcess process, Agen
                     machine.Resume();
                     session.Continue();
                 });
-                var thread = new Thread(() => RunSession(machine)) { IsBackground = true, Name = "agent" };
+                FileDescriptor? connection = terminal?.Open();
+                var thread = new Thread(() => RunSession(machine, connection)) { IsBackground = true, Name = "agent" };
                 NativeThread.Start(thread);
                 agent = thread;
                 try
@@ -77,11 +83,11 @@ internal sealed class ExecRun(MachineConfig config, MachineProcess process, Agen
         }
     }
 
-    private void RunSession(VirtualMachine machine)
+    private void RunSession(VirtualMachine machine, FileDescriptor? connection)
     {
         try
         {
-            _end = session.Run(listener);
+            _end = connection is null ? session.Run(listener!) : session.Run(connection);
         }
         catch (Exception e)
         {

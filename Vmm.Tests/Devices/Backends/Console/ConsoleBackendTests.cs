@@ -77,7 +77,7 @@ public class ConsoleBackendTests
     [Test]
     public void Terminal_NobodyReads_TheGuestGoesOnAndTheLatestIsKept()
     {
-        using ConsoleBackend device = ConsoleBackend.OnTerminal();
+        using ConsoleBackend device = ConsoleBackend.OnTerminal(65536);
         using var output = new DeviceRing(device, Transmit);
         byte[] line = new byte[1024];
         for (int i = 0; i < 400; i++)
