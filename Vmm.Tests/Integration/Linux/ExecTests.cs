@@ -269,7 +269,7 @@ public class ExecTests : LinuxTest
     public void Exec_MuchData_ComesBackUnchanged()
     {
         string input = Path.Combine(Scratch, "input");
-        byte[] data = new byte[LinuxHost.IsEmulated ? 20_000_001 : 100_000_001];
+        byte[] data = new byte[LinuxHost.IsEmulated && !IsFull ? 20_000_001 : (100 << 20) + 1];
         RandomNumberGenerator.Fill(data);
         File.WriteAllBytes(input, data);
         string output = Path.Combine(Scratch, "output");
@@ -310,12 +310,19 @@ public class ExecTests : LinuxTest
     [Test]
     public void Exec_SignalToTheVmm_GoesToTheCommand()
     {
-        VmmProcess process = Start([], "sh", "-c", "trap 'echo told; exit 5' TERM; echo ready; while :; do sleep 0.1; done");
+        (int Number, string Name)[] signals =
+            [(LibC.SIGHUP, "HUP"), (LibC.SIGINT, "INT"), (LibC.SIGQUIT, "QUIT"), (LibC.SIGUSR1, "USR1"), (LibC.SIGUSR2, "USR2")];
+        VmmProcess process = Start([], "sh", "-c",
+            $"for signal in {string.Join(' ', signals.Select(signal => signal.Name))}; do trap \"echo $signal\" $signal; done; trap 'echo told; exit 5' TERM; echo ready; while :; do sleep 0.1; done");
         process.WaitForOutput("ready");
+        foreach ((int number, string name) in signals)
+        {
+            process.Signal(number);
+            process.WaitForOutput($"\n{name}\n");
+        }
         process.Signal(LibC.SIGTERM);
-        VmmResult result = process.WaitForEnd();
 
-        Assert.That(result, Is.EqualTo(new VmmResult(5, "ready\ntold\n", "")));
+        Assert.That(process.WaitForEnd(), Is.EqualTo(new VmmResult(5, "ready\nHUP\nINT\nQUIT\nUSR1\nUSR2\ntold\n", "")));
     }
 
     [Test]
@@ -471,6 +478,34 @@ public class ExecTests : LinuxTest
     }
 
     [Test]
+    public void Exec_KernelWithoutVsock_SpeaksByTheConsole()
+    {
+        string tree = Path.Combine(Scratch, "modules"), input = Path.Combine(Scratch, "input");
+        HostCommand.Run("sh", "-c", $"""
+            set -e
+            PATH=$PATH:/sbin:/usr/sbin
+            release=$(cat {LinuxGuest.Artifact("kernels", "cloud", "release")})
+            from={LinuxGuest.Artifact("kernels", "cloud", "root")}/lib/modules/$release to={tree}/lib/modules/$release
+            mkdir -p $to/kernel/drivers/char $to/kernel/fs
+            cp $from/modules.builtin $from/modules.builtin.modinfo $from/modules.order $to/
+            cp -r $from/kernel/drivers/virtio $to/kernel/drivers/
+            cp $from/kernel/drivers/char/virtio_console.ko $to/kernel/drivers/char/
+            cp -r $from/kernel/fs/fuse $from/kernel/fs/overlayfs $to/kernel/fs/
+            depmod -b {tree} $release
+            head -c 300000 /dev/urandom > {input}
+            """);
+        string[] kernel = ["exec", "--kernel", LinuxGuest.Artifact("kernels", "cloud", "vmlinuz"), "--modules", tree, "--cmdline", LinuxHost.GuestOptions];
+
+        VmmProcess process = StartHere(
+            [.. kernel, "--bind-ro", Scratch, "--", "sh", "-c", $"grep -c vsock /proc/modules; sha256sum < {input}; tee /tmp/x | sha256sum; sha256sum < /tmp/x >&2; exit 7"]);
+        process.Send(File.ReadAllBytes(input));
+        process.EndInput();
+
+        string sum = $"{Convert.ToHexStringLower(SHA256.HashData(File.ReadAllBytes(input)))}  -\n";
+        Assert.That(process.WaitForEnd(), Is.EqualTo(new VmmResult(7, $"0\n{sum}{sum}", sum)));
+    }
+
+    [Test]
     public void Exec_KernelWithoutModules_IsToldWhatIsMissing()
     {
         string image = Path.Combine(Scratch, "vmlinuz");
@@ -487,6 +522,78 @@ public class ExecTests : LinuxTest
         Assert.That(result.Errors, Does.Match($"\\Avmm: the guest could not be set up: cannot mount [^\n]*; no modules of kernel {release} are on this host: [^\n]*CONFIG_VIRTIO_FS[^\n]*\n\\z"));
     }
 
+    [Category("Full")]
+    [TestCase("generic")]
+    [TestCase("rt")]
+    [TestCase("backport")]      // Linux 6.12, whose modules are packed by xz
+    public void Exec_OtherKernel_RunsTheCommand(string flavour)
+    {
+        string root = LinuxGuest.Artifact("kernels", flavour);
+        if (!Directory.Exists(root))
+            Assert.Ignore($"the {flavour} kernel is missing: scripts/setup full");
+        string bound = Directory.CreateDirectory(Path.Combine(Scratch, "bound")).FullName;
+
+        VmmProcess process = StartHere("exec", "--kernel", Path.Combine(root, "vmlinuz"), "--modules", Path.Combine(root, "root"), "--cmdline", LinuxHost.GuestOptions,
+            "--bind", bound, "--net", "user", "--", "sh", "-c", $"uname -r; echo x > {bound}/x; touch /etc/written; cat /sys/class/net/eth0/operstate; exit 3");
+        process.EndInput();
+
+        Assert.That(process.WaitForEnd(), Is.EqualTo(new VmmResult(3, $"{File.ReadAllText(Path.Combine(root, "release")).Trim()}\nup\n", "")));
+        Assert.That(File.Exists(Path.Combine(bound, "x")), Is.True);
+    }
+
+    [Category("Full")]
+    [TestCase(false)]
+    [TestCase(true)]    // as its owner, who is not root
+    public void Exec_DebianTree_IsARoot(bool isUsers)
+    {
+        const string user = "1234";
+        LinuxHost.GiveKvmToItsGroup();
+        string tree = Path.Combine(Scratch, "tree");
+        HostCommand.Run("sh", "-c", $"PATH=$PATH:/sbin:/usr/sbin; mkdir {tree} && debugfs -R 'rdump / {tree}' {LinuxGuest.Artifact("guest", "debian.img")} 2>&1");
+        HostCommand.Run("sh", "-c", $"chmod 0755 {Scratch}; {(isUsers ? $"chown -R {user}:{user} {tree} {Temporary}" : "true")}");
+
+        string[] command =
+        [
+            "env", "-C", "/", $"TMPDIR={Temporary}", .. VmmProcess.Command, .. s_kernel, "--root", tree, "--workdir", "/root", "--", "sh", "-c",
+            "cut -d. -f1 /etc/debian_version; dpkg -s dpkg > /dev/null && echo packages; su -s /bin/sh nobody -c id; rm /etc/os-release; echo x > written",
+        ];
+        (int status, string output) = isUsers
+            ? HostCommand.TryRun("setpriv", ["--reuid", user, "--regid", user, "--groups", HostCommand.Run("stat", "-c", "%g", "/dev/kvm").Trim(), .. command])
+            : HostCommand.TryRun(command[0], command[1..]);
+
+        Assert.That((status, output), Is.EqualTo((0, "12\npackages\nuid=65534(nobody) gid=65534(nogroup) groups=65534(nogroup)\n")));
+        Assert.That(File.Exists(Path.Combine(tree, "etc", "os-release")), Is.True);
+    }
+
+    [Category("Full")]
+    [Test]
+    public void Exec_ProgramOfUnitTests_ReturnsItsStatus()
+    {
+        string here = TestContext.CurrentContext.TestDirectory;
+        // The program as dotnet test starts it.
+        (int Status, string Output) Run(string filter)
+        {
+            VmmResult result = Exec("", ["--memory", "2G", "--bind", here, "--workdir", here, "--env", "DOTNET_TieredPGO=0"],
+                "./Vmm.Tests", "--filter", filter, "--no-ansi", "--progress", "off", "--results-directory", "/tmp/results");
+            return (result.ExitCode, result.Output);
+        }
+
+        (int status, string output) = Run("FullyQualifiedName~Vmm.Tests.Cli.Exec");
+        Assert.That(status, Is.Zero, output);
+        Assert.That(output, Does.Match("(?m)^  failed: 0$").And.Match("(?m)^  succeeded: [1-9][0-9]+$"));
+        Assert.That(Run("FullyQualifiedName~NoSuchTest").Status, Is.EqualTo(8), "no test is there: the status of the test platform");
+    }
+
+    [Category("Full")]
+    [Test]
+    public void Exec_FiftyInARow_LeaveNothing()
+    {
+        for (int i = 0; i < 50; i++)
+            Assert.That(Exec($"input {i}", ["--memory", "256M"], "sh", "-c", $"cat; echo error {i} >&2; exit {i}"), Is.EqualTo(new VmmResult(i, $"input {i}", $"error {i}\n")));
+        Assert.That(ProcFs.ProcessesWithEnvironment(VmmProcess.Mark), Is.Empty, "processes are left");
+        Assert.That(Directory.GetFileSystemEntries(Temporary), Is.Empty, "files are left");
+    }
+
     [Test]
     public void Exec_FourAtATime_LeaveNothing()
     {
@@ -501,26 +608,41 @@ public class ExecTests : LinuxTest
     }
 
     [Test]
-    public void Exec_AsAnUnprivilegedUser_FilesAreTheCallers()
+    public void Exec_AsAnUnprivilegedUser_HasAllDevicesAndFilesAreTheCallers()
     {
         const string user = "1234";
+        Require("passt", "passt");
         LinuxHost.GiveKvmToItsGroup();
-        string bound = Directory.CreateDirectory(Path.Combine(Scratch, "bound")).FullName;
-        HostCommand.Run("sh", "-c", $"chmod 0755 {Scratch} && chown {user}:{user} {bound} {Temporary}");
+        string bound = Directory.CreateDirectory(Path.Combine(Scratch, "bound")).FullName, disk = Path.Combine(Scratch, "disk");
+        HostCommand.Run("sh", "-c", $"chmod 0755 {Scratch} && truncate -s 1M {disk} && chown {user}:{user} {bound} {Temporary} {disk}");
+        using var server = new TcpListener(IPAddress.Loopback, 0);
+        server.Start();
+        int port = ((IPEndPoint)server.LocalEndpoint).Port;
+        Task<string> received = Task.Run(() =>
+        {
+            using TcpClient client = server.AcceptTcpClient();
+            using var reader = new StreamReader(client.GetStream());
+            return reader.ReadToEnd();
+        });
 
         (int status, string output) = HostCommand.TryRun("setpriv",
         [
             "--reuid", user, "--regid", user, "--groups", HostCommand.Run("stat", "-c", "%g", "/dev/kvm").Trim(),
             "env", "-C", "/", $"TMPDIR={Temporary}", $"XDG_RUNTIME_DIR={Temporary}",
-            .. VmmProcess.Command, .. s_kernel, "--bind", bound, "--", "sh", "-c",
-            $"cd {bound}; id -u; echo x > file; mkdir directory; echo y > directory/file; ln -s file link; mv file moved; touch /etc/written && echo written",
+            .. VmmProcess.Command, .. s_kernel, "--bind", bound, "--disk", $"path={disk}", "--rng", "src=/dev/urandom", "--net", "user,host=on", "--", "bash", "-c", $"""
+                cd {bound}; id -u; echo x > file; mkdir directory; echo y > directory/file; ln -s file link; mv file moved; touch /etc/written && echo written
+                echo to the disk > /dev/vda && sync; cat /sys/class/misc/hw_random/rng_current
+                echo to the network > /dev/tcp/10.0.2.2/{port}
+                """,
         ]);
 
-        Assert.That((status, output), Is.EqualTo((0, "0\nwritten\n")));
+        Assert.That((status, output), Is.EqualTo((0, "0\nwritten\nvirtio_rng.0\n")));
         Assert.That(HostCommand.Run("sh", "-c", $"cd {bound} && find . -mindepth 1 -printf '%p %U:%G\n' | sort").Split('\n', StringSplitOptions.RemoveEmptyEntries), Is.EqualTo(new[]
         {
             $"./directory {user}:{user}", $"./directory/file {user}:{user}", $"./link {user}:{user}", $"./moved {user}:{user}",
         }));
+        Assert.That(File.ReadLines(disk).First(), Is.EqualTo("to the disk"));
+        Assert.That(received.Wait(VmmProcess.Deadline) ? received.Result : "nothing", Is.EqualTo("to the network\n"));
         Assert.That(Directory.GetFileSystemEntries(Temporary), Is.Empty, "files are left");
     }
 
