@@ -5,6 +5,7 @@
 //   w  reads and writes the disk or the file at random places with DEPTH requests in flight, rings and requests in that memory, too;
 //      says when they are in flight and when the first was given back, and resets the machine at the next input
 //   q  switches the machine off
+#include "c/fuse.h"
 #include "c/virtio.h"
 
 #define MEMORY 0x4000000UL
@@ -17,58 +18,20 @@
 
 #define DEVICE_DISK 2
 #define DEVICE_FILE_SYSTEM 26
-#define FUSE_LOOKUP 1
-#define FUSE_OPEN 14
-#define FUSE_READ 15
-#define FUSE_WRITE 16
-#define FUSE_INIT 26
-#define FUSE_BIG_WRITES (1 << 5)
-#define FUSE_ROOT 1
-#define O_RDWR 2
 
-// What a request has beside its data: for a disk a header of 16 bytes and a status (VIRTIO 1.2 §5.2.6); for a file system the request's
-// header and arguments, and the answer's (Linux include/uapi/linux/fuse.h).
+// What a request has beside its data: for a disk a header of 16 bytes and a status (VIRTIO 1.2 §5.2.6).
 struct request {
     union {
         struct {
             uint32_t type, reserved;
             uint64_t sector;
         } disk;
-        struct {
-            uint32_t length, operation;
-            uint64_t unique, node;
-            uint32_t user, group, process, padding;
-        } file;
+        struct fuse_header file;
     } header;
-    union {
-        struct {
-            uint64_t handle, offset;
-            uint32_t size, flags;
-            uint64_t owner;
-            uint32_t open_flags, padding;
-        } move;
-        struct {
-            uint32_t major, minor, readahead, flags;
-        } init;
-        struct {
-            uint32_t flags, open_flags;
-        } open;
-        char name[5];
-    } arguments;
+    union fuse_arguments arguments;
     union {
         uint8_t status;
-        struct {
-            uint32_t length;
-            int32_t error;
-            uint64_t unique;
-            union {
-                struct {
-                    uint64_t node, generation, valid[3], inode, size;
-                } lookup;
-                uint64_t handle;
-                uint8_t rest[128];
-            };
-        } file;
+        struct fuse_answer file;
     } answer;
 };
 
@@ -147,14 +110,6 @@ static void kick(void)
     *virtio_register(VIRTIO_QUEUE_NOTIFY) = queue;
 }
 
-static void set_fuse_header(volatile struct request *request, uint32_t operation, uint64_t of_node, uint32_t length)
-{
-    request->header.file.length = sizeof request->header.file + length;
-    request->header.file.operation = operation;
-    request->header.file.unique = 1;
-    request->header.file.node = of_node;
-}
-
 static void move_data(unsigned slot)
 {
     volatile struct request *request = &shared->requests[slot];
@@ -172,7 +127,7 @@ static void move_data(unsigned slot)
         add(slot, &count, &request->answer, sizeof request->answer.status, DESCRIPTOR_WRITE);
     } else {
         uint32_t answer = __builtin_offsetof(struct request, answer.file.rest) - __builtin_offsetof(struct request, answer);
-        set_fuse_header(request, is_write ? FUSE_WRITE : FUSE_READ, node, sizeof request->arguments.move + (is_write ? length : 0));
+        fuse_set_header(&request->header.file, is_write ? FUSE_WRITE : FUSE_READ, node, sizeof request->arguments.move + (is_write ? length : 0));
         request->arguments.move.handle = handle;
         request->arguments.move.offset = at;
         request->arguments.move.size = length;
@@ -207,7 +162,7 @@ static volatile struct request *ask(uint32_t operation, uint64_t of_node, uint32
 {
     volatile struct request *request = &shared->requests[0];
     unsigned count = 0;
-    set_fuse_header(request, operation, of_node, length);
+    fuse_set_header(&request->header.file, operation, of_node, length);
     add(0, &count, &request->header, sizeof request->header.file, 0);
     add(0, &count, &request->arguments, length, 0);
     add(0, &count, &request->answer, sizeof request->answer, DESCRIPTOR_WRITE);
@@ -221,14 +176,8 @@ static volatile struct request *ask(uint32_t operation, uint64_t of_node, uint32
 static void open_file(void)
 {
     volatile struct request *request = &shared->requests[0];
-    request->arguments.init.major = 7;
-    request->arguments.init.minor = 31;
-    request->arguments.init.readahead = 0;
-    request->arguments.init.flags = FUSE_BIG_WRITES;
-    ask(FUSE_INIT, 0, sizeof request->arguments.init);
-    for (unsigned i = 0; i < sizeof request->arguments.name; i++)
-        request->arguments.name[i] = "file"[i];
-    ask(FUSE_LOOKUP, FUSE_ROOT, sizeof request->arguments.name);
+    ask(FUSE_INIT, 0, fuse_set_init(&request->arguments));
+    ask(FUSE_LOOKUP, FUSE_ROOT, fuse_set_name(&request->arguments));
     node = request->answer.file.lookup.node;
     disk_blocks = request->answer.file.lookup.size / BLOCK;
     request->arguments.open.flags = O_RDWR;

@@ -1,5 +1,5 @@
 # Where a payload in C begins. Calls main(boot_params) in user mode, because a KVM that interprets kernel mode runs user mode at full
-# speed. The page tables give user mode all of the first 4 GiB, and a task state segment the I/O ports. Interrupts are off there; HLT, which
+# speed. The page tables give user mode all of the first 8 GiB, and a task state segment the I/O ports. Interrupts are off there; HLT, which
 # user mode may not do, waits for one: of the serial port's input or of the first virtio device. Any other exception resets the machine: it has no handler.
 
 .include "machine.inc"
@@ -8,7 +8,8 @@
 .equ USER_TABLE, 1 << 0 | 1 << 1 | 1 << 2           # present, writable, for user mode
 .equ USER_LARGE_PAGE, USER_TABLE | 1 << 7
 .equ LARGE_PAGE_SIZE, 2 << 20
-.equ LARGE_PAGES, 4 * 512                           # 4 GiB
+.equ DIRECTORIES, 8                                 # 1 GiB each
+.equ LARGE_PAGES, DIRECTORIES * 512
 .equ USER_CODE, 0x20 | 3
 .equ USER_DATA, 0x28 | 3
 .equ TASK, 0x30
@@ -36,7 +37,7 @@ _start:
 1:  mov %rax, pointers(, %rcx, 8)
     add $4096, %eax
     inc %ecx
-    cmp $4, %ecx
+    cmp $DIRECTORIES, %ecx
     jne 1b
     mov $USER_LARGE_PAGE, %eax
     xor %ecx, %ecx
@@ -131,7 +132,7 @@ top:
 pointers:
     .skip 4096
 directories:
-    .skip 4 * 4096
+    .skip DIRECTORIES * 4096
     .skip 4096
 kernel_stack_end:
     .skip 16384
