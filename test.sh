@@ -128,7 +128,9 @@ check "vmm help" 30 "$vmm" --help
 in_bash "vmm with a missing kernel" 30 one_line_error 1 "$vmm" run --kernel /nonexistent/vmlinuz
 in_bash "vmm with a wrong option" 30 one_line_error 2 "$vmm" run --nonsense
 in_bash "vmm check" 30 same_answer
-check "test guests" 300 bash -c 'for what in cloud generic tools debian inject; do firmware/guest/build $what || exit; done; firmware/payloads/build artifacts/payloads'
+guests="cloud generic tools debian inject"
+[ "${VMM_TESTS-}" != full ] || guests+=" suite"
+check "test guests" 400 bash -c 'for what in $1; do firmware/guest/build $what || exit; done; firmware/payloads/build artifacts/payloads' bash "$guests"
 export VMM_BINARY=$vmm
 unit_seconds=1500
 [ "${VMM_TESTS-}" != full ] || unit_seconds=7200 # an hour of resets
@@ -145,14 +147,14 @@ check "publish tests" 300 dotnet publish Vmm.Tests -c Release -r linux-x64 --no-
     -p:PublishReadyToRun=true -p:ValidateExecutableReferencesMatchSelfContained=false -o artifacts/tests || finish
 linux_seconds=3000
 short='&TestCategory!=Full'
-[ "${VMM_TESTS-}" != full ] || linux_seconds=5400 short=
+[ "${VMM_TESTS-}" != full ] || linux_seconds=10800 short=
 if scripts/can-run-linux; then
     start_linux_tests "linux" "TestCategory=Confinement|TestCategory=Linux$short"
     end_tests "linux" "$child"
     unrun_linux=$unrun
 else # an emulated host has one processor: two of them have half of the tests each
     start_linux_tests "linux devices" \
-        'TestCategory=Confinement|TestCategory=Linux&FullyQualifiedName~Linux.Devices&FullyQualifiedName!~SwitchTests'
+        "TestCategory=Confinement|TestCategory=Linux&FullyQualifiedName~Linux.Devices&FullyQualifiedName!~SwitchTests$short"
     devices=$child
     start_linux_tests "linux machine" "TestCategory=Linux&FullyQualifiedName!~Linux.Devices$short"
     end_tests "linux machine" "$child"
