@@ -54,7 +54,7 @@ public class QemuFileSystemTests : PeerTest
             qemu,
             "-accel", "tcg", "-machine", "q35,memory-backend=mem", "-object", "memory-backend-memfd,id=mem,size=512M,share=on", "-m", "512M",
             "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",
-            "-kernel", run[2], "-initrd", run[4], "-append", "console=ttyS0 quiet panic=-1",
+            "-kernel", run[2], "-initrd", run[4], "-append", "console=ttyS0 quiet panic=-1 no_timer_check",
             "-chardev", $"socket,id=fs,path={SocketPath}", "-device", "vhost-user-fs-pci,chardev=fs,tag=work,num-request-queues=2");
         Assert.That(guest.WaitForEnd(s_limit), Is.Zero, guest.Text);
         Assert.That(guest.Output, Does.Contain("posix=ok").And.Contain("operations=").And.Contain("again=6").And.Contain("overlay=below above, 600").And.Contain("names=./changed ./elsewhere ./kept/file ./replaced/new").And.Contain("tmpfile=linked")

@@ -141,7 +141,7 @@ public class QemuTests : PeerTest
         [
             "-accel", "tcg", "-machine", "q35,memory-backend=mem", "-object", "memory-backend-memfd,id=mem,size=512M,share=on", "-m", "512M",
             "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",
-            "-kernel", run[2], "-initrd", run[4], "-append", "console=ttyS0 quiet panic=-1",
+            "-kernel", run[2], "-initrd", run[4], "-append", "console=ttyS0 quiet panic=-1 no_timer_check",
             "-chardev", $"socket,id=blk,path={PathOf("blk")},reconnect=1", "-device", $"vhost-user-blk-pci,chardev=blk,queue-size={DiskQueueSize}",
             "-chardev", $"socket,id=rng,path={PathOf("rng")}", "-device", "vhost-user-rng-pci,chardev=rng",
             // With MSI-X this version crashes in emulation.
