@@ -110,7 +110,8 @@ public class FileSystemSuiteTests : DeviceTest
     {
         VmmProcess process = StartVmm(
         [
-            .. s_exec, "--root", LinuxGuest.Artifact("guest", "suite.img"), "--bind-ro", $"{RepositoryRoot.Combine("firmware", "guest")}:/suite", "--disk", $"path={_local}", "--fs", $"tag=share,source={_share}", "--", "sh", "-c",
+            .. s_exec, "--root", LinuxGuest.Artifact("guest", "suite.img"), "--bind-ro", $"{RepositoryRoot.Combine("firmware", "guest")}:/suite",
+            "--disk", $"path={_local}", "--fs", $"tag=share,source={_share}", "--", "sh", "-c",
             $"""
             mkdir /mnt/local /mnt/share
             mount /dev/vdb /mnt/local && mount -t virtiofs share /mnt/share || exit 1
