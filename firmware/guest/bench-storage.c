@@ -1,20 +1,22 @@
 /* Both ends of the measurements of disks and shared directories.
- * As the guest's init, with "blk" or "fs" on the kernel's command line after "--", it loads the modules that /modules
- * lists, and measures /dev/vda, or the directory that is shared as "work". Before and after each measurement it says so on
- * the console, and waits for an answer.
- *   bench-storage PID TRACING TO FROM
- * is the host's end: PID is the VMM, TRACING where tracefs is, TO and FROM are the VMM's standard input and output. For each
- * measurement it prints a line with its name, the number of operations and the microseconds that they took together, p50
- * and p99 of them in us, the exits to user space meanwhile, and the microseconds of CPU time of the VMM's threads that are no
- * vCPUs. */
+ * As the guest's init, with "blk", "fs" or "dax" on the kernel's command line after "--", it loads the modules that /modules
+ * lists, and measures /dev/vda, or the directory that is shared as "work"; with "dax" only what there is of it with DAX. Before
+ * and after each measurement it says so on the console, and waits for an answer.
+ *   bench-storage PID DAEMON TRACING TO FROM
+ * is the host's end: PID is the VMM, DAEMON the daemon's process, TRACING where tracefs is, TO and FROM are the VMM's standard
+ * input and output. For each measurement it prints a line with its name, the number of operations and the microseconds that they
+ * took together, p50 and p99 of them in us, the exits to user space meanwhile, and the microseconds of CPU time of the VMM's
+ * threads that are no vCPUs, and of the daemon. */
 #define _GNU_SOURCE
 #include "bench.h"
 #include <dirent.h>
 #include <linux/aio_abi.h>
 #include <sys/io.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <termios.h>
 
 #define MARK_PORT 0xf4 /* belongs to no device: a write to it is seen in the host's trace */
@@ -26,6 +28,8 @@
 #define RANDOM_SHALLOW 1500
 #define RANDOM_DEEP 4000
 #define FILES 400
+#define TRACKED 10000 /* files in the git repository that the host has put there */
+#define MAPPED (64u << 20) /* bytes of the file that it has put there for DAX */
 
 static double times[RANDOM_DEEP + WARM_UP], since; /* of the most operations between two resets of count */
 static int count;
@@ -46,26 +50,30 @@ static void begin(const char *name)
     since = now();
 }
 
-static void end(void)
+static void end_of(int operations)
 {
     double all = now() - since;
 
     outb(2, MARK_PORT);
     qsort(times, count, sizeof(times[0]), by_size);
-    dprintf(1, "end %d %.0f %.1f %.1f\n", count, all, times[count / 2], times[count * 99 / 100]);
+    dprintf(1, "end %d %.0f %.1f %.1f\n", operations, all, times[count / 2], times[count * 99 / 100]);
 }
+
+static void end(void) { end_of(count); }
 
 static void add(double start) { times[count++] = now() - start; }
 
-static unsigned random_block(void)
+static unsigned random_block_of(unsigned size)
 {
     static unsigned state = 2463534242;
 
     state ^= state << 13;
     state ^= state >> 17;
     state ^= state << 5;
-    return state % (SIZE / BLOCK);
+    return state % (size / BLOCK);
 }
+
+static unsigned random_block(void) { return random_block_of(SIZE); }
 
 static void transfer(int fd, int writes, size_t size, off_t offset)
 {
@@ -171,6 +179,34 @@ static void measure_file(int fd)
     close(fd);
 }
 
+static void forget(const char *what) /* 1: contents of files, 2: names and attributes. The guest would know the answers already */
+{
+    int fd = open("/proc/sys/vm/drop_caches", O_WRONLY);
+
+    if (write(fd, what, 1) != 1)
+        fail("drop_caches");
+    close(fd);
+}
+
+/* Through the guest's page cache, which has nothing of what is read. */
+static void measure_buffered(void)
+{
+    int fd = open("/mnt/data", O_RDWR);
+
+    if (fd < 0)
+        fail("open");
+    begin("buffered-write");
+    sequential(fd, 1);
+    end();
+    close(fd);
+    forget("1");
+    fd = open("/mnt/data", O_RDONLY);
+    begin("buffered-read");
+    sequential(fd, 0);
+    end();
+    close(fd);
+}
+
 static const char *file_name(int i)
 {
     static char name[32];
@@ -234,23 +270,108 @@ static void list_files(void)
     end();
 }
 
-static void forget(void) /* or the guest would know the answers already */
+/* Reads the names in the directory, and no more. */
+static void read_names(void)
 {
-    int fd = open("/proc/sys/vm/drop_caches", O_WRONLY);
+    begin("readdir");
+    DIR *directory = opendir("/mnt");
+    double start = now();
 
-    if (write(fd, "2", 1) != 1)
-        fail("drop_caches");
-    close(fd);
+    if (!directory)
+        fail("opendir");
+    for (; readdir(directory); start = now())
+        add(start);
+    closedir(directory);
+    if (count < FILES)
+        fail("readdir");
+    end();
+}
+
+/* What a program that looks at many files costs: one run of it, an operation for each file. */
+static void git_status(void)
+{
+    int status, fd;
+    double start;
+    pid_t child;
+
+    begin("git-status");
+    start = now();
+    child = fork();
+    if (!child) {
+        fd = open("/dev/null", O_RDWR);
+        dup2(fd, 0);
+        dup2(fd, 1);
+        execle("/bin/git", "git", "-C", "/mnt/repository", "status", "--porcelain", NULL, (char *[]){"HOME=/", NULL});
+        _exit(127);
+    }
+    if (child < 0 || waitpid(child, &status, 0) != child || status)
+        fail("git");
+    add(start);
+    end_of(TRACKED);
 }
 
 static void measure_metadata(void)
 {
     for_each_file("create", create_file);
-    forget();
+    forget("2");
     for_each_file("stat", stat_file);
-    forget();
+    forget("2");
+    read_names();
+    forget("2");
     list_files();
     for_each_file("unlink", unlink_file);
+    forget("3");
+    git_status();
+}
+
+/* All of the file's words, by one instruction each. */
+static unsigned long sum(const unsigned long *words, size_t count)
+{
+    unsigned long a = 0, b = 0, c = 0, d = 0;
+
+    for (size_t i = 0; i < count; i += 8) {
+        a += words[i] + words[i + 4];
+        b += words[i + 1] + words[i + 5];
+        c += words[i + 2] + words[i + 6];
+        d += words[i + 3] + words[i + 7];
+    }
+    return a + b + c + d;
+}
+
+static void read_mapped(const char *name, const char *file)
+{
+    volatile unsigned long all = 0;
+
+    begin(name);
+    for (unsigned offset = 0; offset < MAPPED; offset += CHUNK) {
+        double start = now();
+
+        all += sum((const unsigned long *)(file + offset), CHUNK / sizeof(long));
+        add(start);
+    }
+    end();
+}
+
+/* The host has written the file: it is in the host's page cache, and the guest has seen nothing of it. */
+static void measure_dax(void)
+{
+    int fd = open("/mnt/mapped", O_RDONLY);
+    char *file = mmap(NULL, MAPPED, PROT_READ, MAP_SHARED, fd, 0);
+
+    if (fd < 0 || file == MAP_FAILED)
+        fail("mapped");
+    read_mapped("dax-first", file);
+    read_mapped("dax-again", file);
+    begin("dax-read-1");
+    for (int i = 0; i < RANDOM_SHALLOW; i++) {
+        double start = now();
+
+        transfer(fd, 0, BLOCK, (off_t)random_block_of(MAPPED) * BLOCK);
+        add(start);
+    }
+    end();
+    munmap(file, MAPPED);
+    close(fd);
 }
 
 static void prepare_console(void)
@@ -276,10 +397,16 @@ static int guest(const char *plane)
     memset(buffers, 0x5a, CHUNK);
     if (!strcmp(plane, "blk")) {
         measure_file(open("/dev/vda", O_RDWR | O_DIRECT));
+    } else if (!strcmp(plane, "dax")) {
+        if (mount("work", "/mnt", "virtiofs", 0, "dax=always"))
+            fail("mount");
+        measure_dax();
+        umount("/mnt");
     } else {
         if (mount("work", "/mnt", "virtiofs", 0, NULL))
             fail("mount");
         measure_file(open("/mnt/data", O_CREAT | O_RDWR | O_DIRECT, 0644));
+        measure_buffered();
         measure_metadata();
         umount("/mnt");
     }
@@ -321,12 +448,12 @@ static void clear_trace(const char *directory)
     close(fd);
 }
 
-static int host(const char *pid, const char *trace, const char *to, const char *from)
+static int host(const char *pid, const char *daemon, const char *trace, const char *to, const char *from)
 {
     int input = open(to, O_WRONLY);
     FILE *output = fopen(from, "r");
     char line[1024], name[32] = "";
-    double used = 0, all, p50, p99;
+    double used = 0, of_daemon = 0, all, p50, p99;
     int operations;
 
     if (input < 0 || !output)
@@ -335,13 +462,15 @@ static int host(const char *pid, const char *trace, const char *to, const char *
         if (sscanf(line, "begin %31s", name) == 1) {
             clear_trace(trace);
             used = cpu_time(pid);
+            of_daemon = cpu_time(daemon);
             tracing(trace, "1");
             if (write(input, "\n", 1) != 1)
                 fail("write");
         } else if (sscanf(line, "end %d %lf %lf %lf", &operations, &all, &p50, &p99) == 4) {
             tracing(trace, "0");
             used = cpu_time(pid) - used;
-            printf("%s %d %.0f %.1f %.1f %d %.0f\n", name, operations, all, p50, p99, exits_between_marks(trace), used);
+            of_daemon = cpu_time(daemon) - of_daemon;
+            printf("%s %d %.0f %.1f %.1f %d %.0f %.0f\n", name, operations, all, p50, p99, exits_between_marks(trace), used, of_daemon);
         } else if (!strncmp(line, "done", 4)) {
             return 0;
         } else {
@@ -354,5 +483,5 @@ static int host(const char *pid, const char *trace, const char *to, const char *
 
 int main(int argc, char **argv)
 {
-    return argc == 5 ? host(argv[1], argv[2], argv[3], argv[4]) : guest(argc > 1 ? argv[1] : "");
+    return argc == 6 ? host(argv[1], argv[2], argv[3], argv[4], argv[5]) : guest(argc > 1 ? argv[1] : "");
 }
