@@ -6,7 +6,7 @@
  * is the host's end: PID is the VMM, DAEMON the daemon's process, TRACING where tracefs is, TO and FROM are the VMM's standard
  * input and output. For each measurement it prints a line with its name, the number of operations and the microseconds that they
  * took together, p50 and p99 of them in us, the exits to user space meanwhile, and the microseconds of CPU time of the VMM's
- * threads that are no vCPUs, and of the daemon. */
+ * threads that are no vCPUs, and of the daemon. At the end it says on standard error how much memory the daemon has. */
 #define _GNU_SOURCE
 #include "bench.h"
 #include <dirent.h>
@@ -448,6 +448,23 @@ static void clear_trace(const char *directory)
     close(fd);
 }
 
+/* What it has of its own, and of files: the guest's memory, which it maps, is the rest (RssShmem). */
+static void print_memory(const char *pid)
+{
+    char path[64], line[256];
+    FILE *status;
+
+    snprintf(path, sizeof(path), "/proc/%s/status", pid);
+    status = fopen(path, "r");
+    if (!status)
+        fail(path);
+    while (fgets(line, sizeof(line), status)) {
+        if (!strncmp(line, "Rss", 3))
+            fputs(line, stderr);
+    }
+    fclose(status);
+}
+
 static int host(const char *pid, const char *daemon, const char *trace, const char *to, const char *from)
 {
     int input = open(to, O_WRONLY);
@@ -472,6 +489,7 @@ static int host(const char *pid, const char *daemon, const char *trace, const ch
             of_daemon = cpu_time(daemon) - of_daemon;
             printf("%s %d %.0f %.1f %.1f %d %.0f %.0f\n", name, operations, all, p50, p99, exits_between_marks(trace), used, of_daemon);
         } else if (!strncmp(line, "done", 4)) {
+            print_memory(daemon);
             return 0;
         } else {
             fputs(line, stderr);
