@@ -46,9 +46,10 @@ internal sealed partial class FuseServer
         };
     }
 
-    // With POSIX ACLs the guest's kernel leaves the umask to this side (FUSE_DONT_MASK): it counts only where the directory has no default ACL.
+    // With POSIX ACLs the guest's kernel leaves the umask to this side (FUSE_DONT_MASK): it counts only where the directory has no default ACL. Where it takes nothing
+    // away, nobody need look.
     private uint NewMode(in HeldDescriptor directory, uint mode, uint mask) =>
-        Has(FuseFlags.DontMask) && ExtendedAttributes.Get(in directory, DefaultAcl, default) <= 0 ? mode & ~(mask & 0x1FF) : mode;
+        (mode & mask & 0x1FF) != 0 && Has(FuseFlags.DontMask) && ExtendedAttributes.Get(in directory, DefaultAcl, default) <= 0 ? mode & ~(mask & 0x1FF) : mode;
 
     private long MakeDirectory(FuseRequest request, Inode parent)
     {
