@@ -1,6 +1,6 @@
 #!/bin/bash
 # Measures, from a fresh clone on:
-#   ./bench.sh boot [-n RUNS]    start, exits, memory and end of a guest, beside QEMU's microvm (5 to 10 minutes)
+#   ./bench.sh boot [-n RUNS]    start, exits, memory and end of a guest, beside QEMU's microvm (5 to 10 minutes), and kvmtool with KVMTOOL=PATH
 #   ./bench.sh net [-n RUNS]     packets: round trips, throughput, connections, exits, beside QEMU's microvm (3 minutes)
 #   ./bench.sh vsock [-n RUNS]   the same over virtual sockets (3 minutes)
 #   ./bench.sh blk [-n RUNS]     a disk of qemu-storage-daemon (vhost-user), beside QEMU's microvm (6 minutes)
@@ -8,6 +8,8 @@
 #   ./bench.sh exec [-n RUNS]    a command in a guest of vmm exec, beside QEMU's microvm with virtiofsd and the same initramfs (5 minutes)
 #   ./bench.sh control [-n RUNS] connecting to a vhost-user daemon, and messages to it: time and CPU time (1 minute)
 #   ./bench.sh backend [-n RUNS] our block back-end beside qemu-storage-daemon: requests a second, CPU time (8 minutes)
+#   ./bench.sh scale [-u]        1 to 64 guests at once, 1 to 16 devices and vCPUs: memory beside the guest's, beside QEMU's microvm (half an hour)
+#   ./bench.sh compare OLD NEW   two results, which are directories in artifacts/bench, or copies of them: says what got worse
 # Tables go to stdout, raw results to artifacts/bench. What the figures mean is in docs/measurements.md.
 set -euo pipefail
 repo=$(cd "$(dirname "$0")" && pwd)
@@ -17,9 +19,17 @@ case ${1:-} in
         shift
         exec "$repo/scripts/bench-boot" "$@"
         ;;
+    compare)
+        shift
+        exec "$repo/scripts/bench-compare" "$@"
+        ;;
     exec)
         shift
         exec "$repo/scripts/bench-exec" "$@"
+        ;;
+    scale)
+        shift
+        exec "$repo/scripts/bench-scale" "$@"
         ;;
     backend)
         shift
