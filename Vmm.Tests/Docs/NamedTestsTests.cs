@@ -6,7 +6,7 @@ using Vmm.Tests.Integration;
 
 namespace Vmm.Tests.Docs;
 
-/// <summary>The tests that docs/threat-model.md and docs/cves.md name as what shows a promise.</summary>
+/// <summary>The tests that docs/threat-model.md, docs/cves.md and docs/specification.md name as what shows a promise.</summary>
 public partial class NamedTestsTests
 {
     private static readonly HashSet<string> s_tests = [.. typeof(NamedTestsTests).Assembly.GetTypes()
@@ -16,6 +16,7 @@ public partial class NamedTestsTests
 
     [TestCase("threat-model.md", 20)]
     [TestCase("cves.md", 30)]
+    [TestCase("specification.md", 15)]
     public void Document_TestsThatItNames_Exist(string name, int least)
     {
         string[] named = [.. TestName().Matches(Read(name)).Select(match => match.Groups[1].Value).Distinct()];
