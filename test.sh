@@ -131,6 +131,11 @@ in_bash "vmm check" 30 same_answer
 guests="cloud generic tools debian inject"
 [ "${VMM_TESTS-}" != full ] || guests+=" suite"
 check "test guests" 400 bash -c 'for what in $1; do firmware/guest/build $what || exit; done; firmware/payloads/build artifacts/payloads' bash "$guests"
+if [ -r /dev/kvm ] && [ -w /dev/kvm ]; then
+    check "start" 300 scripts/check-start
+else
+    skipped+=("start: what a start costs: no /dev/kvm here that may be opened")
+fi
 export VMM_BINARY=$vmm
 unit_seconds=1500
 [ "${VMM_TESTS-}" != full ] || unit_seconds=7200 # an hour of resets

@@ -1,4 +1,4 @@
-using System.Buffers.Binary;
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 
 namespace Vmm.Boot;
@@ -57,27 +57,32 @@ internal readonly struct KernelRelocations
 
     private static void AddToLongOnes(ImageFile file, ReadOnlySpan<uint> places, Span<byte> image, uint origin, uint change)
     {
+        ref byte start = ref MemoryMarshal.GetReference(image);
+        long limit = (long)image.Length - sizeof(ulong);
         foreach (uint place in places)
         {
-            Span<byte> target = Place(file, image, place, origin, sizeof(ulong));
-            BinaryPrimitives.WriteUInt64LittleEndian(target, unchecked(BinaryPrimitives.ReadUInt64LittleEndian(target) + change));
+            uint offset = unchecked(place - origin);   // a place below the kernel becomes one far behind it
+            if (offset > limit)
+                throw OutOfPlace(file, place);
+            ref byte target = ref Unsafe.Add(ref start, (nint)offset);
+            Unsafe.WriteUnaligned(ref target, unchecked(Unsafe.ReadUnaligned<ulong>(ref target) + change));
         }
     }
 
     private static void AddToAll(ImageFile file, ReadOnlySpan<uint> places, Span<byte> image, uint origin, uint change)
     {
+        ref byte start = ref MemoryMarshal.GetReference(image);
+        long limit = (long)image.Length - sizeof(uint);
         foreach (uint place in places)
         {
-            Span<byte> target = Place(file, image, place, origin, sizeof(uint));
-            BinaryPrimitives.WriteUInt32LittleEndian(target, unchecked(BinaryPrimitives.ReadUInt32LittleEndian(target) + change));
+            uint offset = unchecked(place - origin);
+            if (offset > limit)
+                throw OutOfPlace(file, place);
+            ref byte target = ref Unsafe.Add(ref start, (nint)offset);
+            Unsafe.WriteUnaligned(ref target, unchecked(Unsafe.ReadUnaligned<uint>(ref target) + change));
         }
     }
 
-    private static Span<byte> Place(ImageFile file, Span<byte> image, uint place, uint origin, uint size)
-    {
-        uint offset = unchecked(place - origin);   // a place below the kernel becomes one far behind it
-        return image.Length >= size && offset <= (uint)image.Length - size
-            ? image.Slice((int)offset, (int)size)
-            : throw file.Error($"the payload's list of relocations has 0x{unchecked((ulong)(int)place):x}, which is not in the kernel: corrupt");
-    }
+    private static VmmException OutOfPlace(ImageFile file, uint place) =>
+        file.Error($"the payload's list of relocations has 0x{unchecked((ulong)(int)place):x}, which is not in the kernel: corrupt");
 }
