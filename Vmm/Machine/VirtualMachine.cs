@@ -266,6 +266,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
             long start = Started = Stopwatch.GetTimestamp();
             (long, long) before = Done;
             cycle.Start();
+            BackEarlyMemory();
             var haltWatch = new HaltWatch(cycle.Vcpus);
             MachineEnd? end;
             while ((end = _end.Wait(s_haltInterval)) is null)
@@ -283,6 +284,20 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         {
             StopVcpus();
             cycle.Join();
+        }
+    }
+
+    // While the guest begins, so that it need not wait for it. Huge pages that the user has asked for, and pages that are there already, stay as they are.
+    private void BackEarlyMemory()
+    {
+        const int patience = 3;     // a host without free huge pages looks for them for long, and a page that somebody holds at the moment says nothing of the next
+        if (!_kernel.IsLinux || _config.Memory.HugePageSize != 0 || _config.Memory.Prefault || KernelParameters.LimitsMemory(_config.Kernel.CommandLine))
+            return;
+        int failures = 0;
+        foreach (GuestAddress address in EarlyMemory.HugePagesOf(_memory.Regions))
+        {
+            if (_end.Wait(TimeSpan.Zero) is not null || (!_memory.TryUseHugePages(address, 1) && ++failures == patience))
+                return;
         }
     }
 
