@@ -24,7 +24,19 @@ internal struct PageChecksum
         ArgumentOutOfRangeException.ThrowIfNotEqual(bytes.Length % Step, 0);
         (Vector256<ulong> sum, Vector256<ulong> sumOfSums) = (_sum, _sumOfSums);
         ref byte start = ref MemoryMarshal.GetReference(bytes);
-        for (nuint i = 0; i < (nuint)bytes.Length; i += Step)
+        nuint length = (nuint)bytes.Length, i = 0;
+        for (; i + (4 * Step) <= length; i += 4 * Step)     // the loop itself costs as much as one step
+        {
+            sum += Vector256.LoadUnsafe(ref start, i).AsUInt64();
+            sumOfSums += sum;
+            sum += Vector256.LoadUnsafe(ref start, i + Step).AsUInt64();
+            sumOfSums += sum;
+            sum += Vector256.LoadUnsafe(ref start, i + (2 * Step)).AsUInt64();
+            sumOfSums += sum;
+            sum += Vector256.LoadUnsafe(ref start, i + (3 * Step)).AsUInt64();
+            sumOfSums += sum;
+        }
+        for (; i < length; i += Step)
         {
             sum += Vector256.LoadUnsafe(ref start, i).AsUInt64();
             sumOfSums += sum;
