@@ -40,11 +40,11 @@ internal sealed class KernelModules
     }
 
     // A kernel that checks signatures hashes each module twice. With this one loaded first that takes a fraction of the time for all others.
-    private static List<ModuleFile> WithFastHash(List<ModuleFile> files, IModuleIndex index)
+    private List<ModuleFile> WithFastHash(List<ModuleFile> files, IModuleIndex index)
     {
         if (files.Count < 2 || index.Find(FastHash) is null || !files[0].IsSigned)
             return files;
-        var walk = new Walk(index);
+        var walk = new Walk(index, _confines);
         walk.TryAdd(FastHash, isOptional: true, 0);
         if (!walk.Files.TrueForAll(file => File.Exists(file.Path)))
             return files;   // a part of a kernel's modules, with the list of all
