@@ -61,7 +61,7 @@ public sealed partial class GuestDirectoryTests
         string path;
         using (GuestDirectory directory = GuestDirectory.Claim(_name))
             path = Path.GetDirectoryName(directory.Socket)!;
-        Directory.CreateDirectory(path);
+        Directory.CreateDirectory(path, Mode("700"));
         File.WriteAllText(Path.Combine(path, "left"), "");
         using (GuestDirectory.Claim(_name))
             Assert.That(File.Exists(Path.Combine(path, "left")), Is.False);

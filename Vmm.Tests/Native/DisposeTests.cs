@@ -152,7 +152,7 @@ public sealed class DisposeTests
     };
 
     // What needs nothing that it has given back: they do nothing, or say what they knew.
-    private static readonly Type[] s_useless = [typeof(ChildProcess), typeof(VhostUserMessage), typeof(Vhost.User.Frontend.VhostUserBackendChannel)];
+    private static readonly Type[] s_useless = [typeof(ChildProcess), typeof(DirectoryLock), typeof(VhostUserMessage), typeof(Vhost.User.Frontend.VhostUserBackendChannel)];
 
     private static TempFile s_file = null!;
     private static GuestMemory s_memory = null!;

@@ -44,10 +44,11 @@ public sealed class DefaultsFileTests
     {
         using var place = new HostTree();
         File.WriteAllText(place.In("vmm.toml"), "a=" + new string('[', 65));
-        Assert.That(() => DefaultsFile.Open(place.In("vmm.toml")), Throws.TypeOf<UsageException>().With.Message.StartsWith($"{place.In("vmm.toml")}: "));
+        Assert.That(() => DefaultsFile.Open(place.In("vmm.toml")), Throws.TypeOf<UsageException>().With.Message.StartsWith($"{place.In("vmm.toml")}: a value is nested too deeply"));
     }
 
     [TestCase("/project/vmm.toml: timeout: '5x' is no time", "--timeout: '5x' is no time")]
+    [TestCase("/project/vmm.toml: kernel: cannot open /nope", "kernel: cannot open /nope: check --kernel")]
     [TestCase(null, "--cpus: '0' is too few")]      // the command line's
     [TestCase(null, "--memory: '1' is too little")] // nobody's
     [TestCase(null, "no kernel")]
@@ -55,7 +56,7 @@ public sealed class DefaultsFileTests
     {
         var options = new ExecOptions { Cpus = "0" };
         var origin = new DefaultsOrigin(options) { File = FilePath };
-        DefaultsFile.Parse(FilePath, "timeout = \"5x\"\ncpus = 4").ApplyTo(options, null);
+        DefaultsFile.Parse(FilePath, "timeout = \"5x\"\ncpus = 4\nkernel = \"/nope\"").ApplyTo(options, null);
 
         Assert.That(origin.Explain(message, options), Is.EqualTo(expected));
     }

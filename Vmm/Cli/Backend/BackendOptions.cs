@@ -52,20 +52,17 @@ internal abstract class BackendOptions : IVerbOptions
         {
             return open();
         }
-        catch (ErrnoException e)
+        catch (Exception e) when (e is ErrnoException or VhostException)
         {
-            string? advice = e.Errno switch
+            int? errno = (e as ErrnoException ?? e.InnerException as ErrnoException)?.Errno;
+            string? advice = errno switch
             {
-                _ when !e.Message.EndsWith($"(errno {e.Errno})", StringComparison.Ordinal) => null,
+                _ when !e.Message.EndsWith($"(errno {errno})", StringComparison.Ordinal) => null,
                 Errnos.Enoent => "nothing is there: make it first, or give another",
                 Errnos.Eacces or Errnos.Eperm => "this user may not open it: change its owner or its mode, or give another",
                 _ => null,
             };
             throw new VmmException($"{option}: {e.Message}{(advice is null ? "" : $": {advice}")}", e);
-        }
-        catch (VhostException e)
-        {
-            throw new VmmException($"{option}: {e.Message}", e);
         }
     };
 

@@ -150,7 +150,8 @@ internal sealed class DefaultsFile
         }
         catch (TomlException e)
         {
-            throw new UsageException($"{path}: {e.Message}", e);    // it is nested too deeply: all else is a diagnostic
+            // All else that is wrong is a diagnostic.
+            throw new UsageException($"{path}: a value is nested too deeply: write a text, a number or a list of these", e);
         }
     }
 

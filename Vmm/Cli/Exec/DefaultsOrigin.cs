@@ -21,15 +21,19 @@ internal sealed class DefaultsOrigin
     public string? File { get; set; }
 
     /// <summary>The complaint in the words of the file, if it is about an option that the file alone has given.</summary>
-    /// <param name="message">The complaint, which begins with its option.</param>
+    /// <param name="message">The complaint, which begins with its option, or ends with the advice to check it.</param>
     /// <param name="options">The options as they are now.</param>
     /// <returns>Null if it is about something else.</returns>
     public string? Explain(string message, ExecOptions options)
     {
         foreach ((string name, Func<ExecOptions, string?> value) in s_options)
         {
-            if (File is not null && message.StartsWith($"--{name}: ", StringComparison.Ordinal) && !_given.Contains(name) && value(options) is not null)
+            if (File is null || _given.Contains(name) || value(options) is null)
+                continue;
+            if (message.StartsWith($"--{name}: ", StringComparison.Ordinal))
                 return $"{File}: {message[2..]}";
+            if (message.EndsWith($": check --{name}", StringComparison.Ordinal))
+                return $"{File}: {message[..message.LastIndexOf(": check", StringComparison.Ordinal)]}";
         }
         return null;
     }
