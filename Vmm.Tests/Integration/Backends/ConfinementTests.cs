@@ -252,7 +252,7 @@ public class ConfinementTests : BackendTest
         File.WriteAllText(file, "");
         VmmResult result = StartVmm("backend", "rng", "--client", "--socket-path", file).WaitForEnd();
         Assert.That((result.ExitCode, result.Errors), Is.EqualTo(
-            (1, $"vmm: cannot connect to {file}: Socket operation on non-socket (errno 88): give the path of the other side's socket\n")), result.Summary);
+            (1, $"vmm: --socket-path: cannot connect to {file}: Socket operation on non-socket (errno 88): give the path of the other side's socket\n")), result.Summary);
     }
 
     // What a datagram of the wire's is sent by has no address; with another call it could have any.

@@ -106,10 +106,12 @@ internal static class BackendCommand
             "" => throw new OptionValue("--socket-path", null, "").Refuse("is not a path"),
             _ => options.SocketPath,
         };
-        // A device may change the current directory, and a socket is connected to again later.
-        path = Path.GetFullPath(path);
         if (Encoding.UTF8.GetByteCount(path) > UnixSocket.MaxPathBytes)
             throw new OptionValue("--socket-path", null, path).Refuse($"is too long: the path of a socket has at most {UnixSocket.MaxPathBytes} bytes");
+        // A device may change the current directory, and a socket is connected to again later.
+        string full = Path.GetFullPath(path);
+        if (Encoding.UTF8.GetByteCount(full) <= UnixSocket.MaxPathBytes)
+            path = full;
         return options.Client ? VhostUserEndpoint.ConnectTo(path) : VhostUserEndpoint.ListenOn(path);
     }
 }

@@ -303,7 +303,7 @@ public class FuseRequestTests : FileSystemTest
     {
         VmmResult result = StartVmm("backend", "fs", "--socket-path", SocketPath, "--shared-dir", directory).WaitForEnd();
 
-        Assert.That(result, Is.EqualTo(new VmmResult(1, "", $"vmm: {directory} is of the kernel's own files, such as /proc or /sys: give a directory with files\n")));
+        Assert.That(result, Is.EqualTo(new VmmResult(1, "", $"vmm: --shared-dir: {directory} is of the kernel's own files, such as /proc or /sys: give a directory with files\n")));
     }
 
     [Test]
