@@ -83,10 +83,10 @@ public class SerialTests : KvmTest
         string path = Path.Combine(Scratch, "serial, out");
         File.WriteAllText(path, new string('x', 1 << 20));   // from before, and longer
 
-        Assert.That(Run("flood", "--serial", $"file={path},truncate=on"), Is.EqualTo(new VmmResult(0, "", "")));
+        Assert.That(Run("flood", "--serial", $"file=\"{path}\",truncate=on"), Is.EqualTo(new VmmResult(0, "", "")));
         Assert.That(File.ReadAllText(path), Is.EqualTo(Flood()));
 
-        Assert.That(Run("hello", "--serial", $"file={path}"), Is.EqualTo(new VmmResult(0, "", "")));
+        Assert.That(Run("hello", "--serial", $"file=\"{path}\""), Is.EqualTo(new VmmResult(0, "", "")));
         Assert.That(File.ReadAllText(path), Is.EqualTo(Flood() + "hello from the guest\n"));
     }
 

@@ -34,7 +34,7 @@ public sealed class RegularFile : FileDescriptor
             // SAFETY: the name is null-terminated and pinned.
             number = LibC.open(name, FileTree.PathOnly | LibC.O_CLOEXEC);
         }
-        return number >= 0 ? Open(number, path) : throw ErrnoException.FromLastError($"cannot open {path}");
+        return number >= 0 ? Open(number, path, isFullPath: true) : throw ErrnoException.FromLastError($"cannot open {path}");
     }
 
     /// <summary>Opens the file <paramref name="name"/> of <paramref name="directory"/>; a symbolic link in its place is refused.</summary>
@@ -104,7 +104,7 @@ public sealed class RegularFile : FileDescriptor
 
     // The file is looked at before it is opened: opening alone starts the timer of a watchdog, and lets who waits at a FIFO go on. Its entry in /proc/self/fd is the same file,
     // whatever has come into its place meanwhile. The number is closed here.
-    private static unsafe RegularFile Open(int pathOnly, string path)
+    private static unsafe RegularFile Open(int pathOnly, string path, bool isFullPath = false)
     {
         using var place = new FileDescriptor(pathOnly);
         stat status = ReadStatus(pathOnly);
@@ -118,7 +118,26 @@ public sealed class RegularFile : FileDescriptor
             // SAFETY: the name is null-terminated and pinned. O_NONBLOCK: opening a file for which somebody has a lease would wait otherwise.
             number = LibC.open(name, LibC.O_RDONLY | LibC.O_CLOEXEC | LibC.O_NONBLOCK | LibC.O_NOCTTY);
         }
+        if (number < 0 && Errnos.Last == Errnos.Enoent && isFullPath)
+            number = OpenSame(path, in status);     // there is no /proc here
         return number >= 0 ? new RegularFile(number) { Length = (ulong)(long)status.st_size } : throw ErrnoException.FromLastError($"cannot open {path}");
+    }
+
+    // The file at the path, if it is the one that was looked at; or -1.
+    private static unsafe int OpenSame(string path, in stat status)
+    {
+        fixed (byte* name = NullTerminated(path))
+        {
+            // SAFETY: as above.
+            int number = LibC.open(name, LibC.O_RDONLY | LibC.O_CLOEXEC | LibC.O_NONBLOCK | LibC.O_NOCTTY);
+            if (number < 0)
+                return number;
+            stat other = ReadStatus(number);
+            if ((ulong)other.st_dev == (ulong)status.st_dev && (ulong)other.st_ino == (ulong)status.st_ino)
+                return number;
+            _ = LibC.close(number);
+            throw new ErrnoException($"{path} is another file now", Errnos.Estale);
+        }
     }
 
     private static unsafe stat ReadStatus(int number)
