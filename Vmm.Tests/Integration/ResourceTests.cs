@@ -26,7 +26,8 @@ public class ResourceTests : KvmTest
         // The runtime opens and maps things of its own now and then, but not to keep them.
         Assert.That(() => ProcFs.Descriptors(process.Id), Is.SubsetOf(descriptors).After(SettleMilliseconds, PollMilliseconds));
         Assert.That(() => ProcFs.GuestMappings(process.Id), Is.SubsetOf(mappings).After(SettleMilliseconds, PollMilliseconds));
-        Assert.That(() => ProcFs.Threads(process.Id), Is.LessThanOrEqualTo(threads).After(SettleMilliseconds, PollMilliseconds));
+        // On a busy machine the runtime's pool may have started one thread more, which ends when it has had nothing to do for 20 s.
+        Assert.That(() => ProcFs.Threads(process.Id), Is.LessThanOrEqualTo(threads).After(6 * SettleMilliseconds, PollMilliseconds));
         if (VmmProcess.IsNative)   // the JIT and its code need memory when they like
             Assert.That(ProcFs.OwnMemory(process.Id), Is.LessThan(memory + Slack));
         process.Send("p"u8);
