@@ -76,7 +76,7 @@ end_tests() { # NAME CHILD
 }
 
 start_linux_tests() { # NAME FILTER [OPTION...]: where KVM runs Linux
-    start "$1" $((linux_seconds + 30)) scripts/on-kvm-host "${@:3}" -t "$linux_seconds" -e VMM_ARTIFACTS -e VMM_BINARY -e VMM_TESTS \
+    start "$1" $((linux_seconds + 30)) nice -n 15 scripts/on-kvm-host "${@:3}" -t "$linux_seconds" -e VMM_ARTIFACTS -e VMM_BINARY -e VMM_TESTS \
         -e DOTNET_TieredPGO=0 -e DOTNET_CLI_TELEMETRY_OPTOUT=1 -- artifacts/tests/Vmm.Tests \
         --filter "$2" --output Detailed --no-ansi --progress off --results-directory /tmp/results
 }
@@ -137,12 +137,6 @@ else
     skipped+=("start: what a start costs: no /dev/kvm here that may be opened")
 fi
 export VMM_BINARY=$vmm
-unit_seconds=1500
-[ "${VMM_TESTS-}" != full ] || unit_seconds=7200 # an hour of resets
-start "unit" "$unit_seconds" dotnet Vmm.Tests/bin/Release/net10.0/Vmm.Tests.dll --filter 'TestCategory!=Linux' \
-    --output Detailed --no-ansi --progress off --results-directory "$logs/unit"
-end_tests "unit" "$child"
-
 scripts/can-run-linux || check "vdpa simulator" 300 firmware/kvm-host/build-vdpa
 release=$(cat artifacts/kernels/cloud/release)
 in_bash "demo uname" 180 guest_status 0 "$release" uname -r
@@ -150,19 +144,29 @@ in_bash "demo status" 180 guest_status 3 "it's \"quoted\"" sh -c 'echo "$1"; exi
 # Compiled ahead of time, because the emulated host has no time for the JIT.
 check "publish tests" 300 dotnet publish Vmm.Tests -c Release -r linux-x64 --no-self-contained \
     -p:PublishReadyToRun=true -p:ValidateExecutableReferencesMatchSelfContained=false -o artifacts/tests || finish
+unit_seconds=2400
+[ "${VMM_TESTS-}" != full ] || unit_seconds=7200 # an hour of resets
+start "unit" "$unit_seconds" dotnet Vmm.Tests/bin/Release/net10.0/Vmm.Tests.dll --filter 'TestCategory!=Linux' \
+    --output Detailed --no-ansi --progress off --results-directory "$logs/unit"
+unit=$child
 linux_seconds=3000
 short='&TestCategory!=Full'
 [ "${VMM_TESTS-}" != full ] || linux_seconds=10800 short=
 if scripts/can-run-linux; then
+    end_tests "unit" "$unit"
     start_linux_tests "linux" "TestCategory=Confinement|TestCategory=Linux$short"
     end_tests "linux" "$child"
     unrun_linux=$unrun
-else # an emulated host has one processor: two of them have half of the tests each
+else
+    # An emulated host has one processor: two of them have half of the tests each. The unit tests wait most of the time. They run meanwhile, and have
+    # the processors as soon as they want them.
     start_linux_tests "linux devices" \
         "TestCategory=Confinement|TestCategory=Linux&FullyQualifiedName~Linux.Devices&FullyQualifiedName!~SwitchTests$short"
     devices=$child
     start_linux_tests "linux machine" "TestCategory=Linux&FullyQualifiedName!~Linux.Devices$short"
-    end_tests "linux machine" "$child"
+    machine=$child
+    end_tests "unit" "$unit"
+    end_tests "linux machine" "$machine"
     unrun_linux=$unrun
     end_tests "linux devices" "$devices"
     unrun_linux=$((unrun_linux + unrun))
