@@ -132,8 +132,9 @@ public sealed class RegularFile : FileDescriptor
             int number = LibC.open(name, LibC.O_RDONLY | LibC.O_CLOEXEC | LibC.O_NONBLOCK | LibC.O_NOCTTY);
             if (number < 0)
                 return number;
-            stat other = ReadStatus(number);
-            if ((ulong)other.st_dev == (ulong)status.st_dev && (ulong)other.st_ino == (ulong)status.st_ino)
+            stat other;
+            // SAFETY: a struct on the stack, of the size the library declares.
+            if (LibC.fstat(number, &other) == 0 && (ulong)other.st_dev == (ulong)status.st_dev && (ulong)other.st_ino == (ulong)status.st_ino)
                 return number;
             _ = LibC.close(number);
             throw new ErrnoException($"{path} is another file now", Errnos.Estale);

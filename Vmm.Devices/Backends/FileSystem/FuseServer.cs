@@ -68,6 +68,11 @@ internal sealed partial class FuseServer : IDisposable
             Dispose();
             throw new VhostException($"{options.Directory}: {e.Message}", e);
         }
+        catch (VhostException)
+        {
+            Dispose();
+            throw;
+        }
     }
 
     /// <summary>What was asked for.</summary>

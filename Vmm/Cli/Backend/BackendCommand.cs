@@ -34,7 +34,7 @@ internal static class BackendCommand
         Confinement confinement = endpoint.Role == VhostUserSocketRole.Client
             ? served.Confinement with { SocketDirectories = [.. served.Confinement.SocketDirectories, DirectoryOf(endpoint.Path!)] }
             : served.Confinement;
-        if (options.Fd != "0")
+        if (endpoint.Number != 0)   // that the socket came by
             DropInput();
         isConfined = isConfined && GiveUpPrivileges(confinement);
 

@@ -168,7 +168,11 @@ public class FileSystemConfinementTests : FileSystemTest
     public void ReadOnly_Calls_AreOfReadersOnly()
     {
         VmmProcess process = StartWithThreads(out _, "--readonly");
-        InjectedCall[] calls = [new("syncfs", "0"), new("fsync", "0"), new("fdatasync", "0"), new("flock", "0", "6"), new("fcntl", "0", "36", "0"), new("setfsuid", "0"), new("mknodat", "-100", "@a", "0", "0")];
+        InjectedCall[] calls =
+        [
+            new("syncfs", "0"), new("fsync", "0"), new("fdatasync", "0"), new("flock", "0", "6"), new("fcntl", "0", "36", "0"), new("setfsuid", "0"),
+            new("mknodat", "-100", "@a", "0", "0"),
+        ];
         Assert.That(SystemCallInjector.Calls(_injector, process.Id, calls), Is.All.EqualTo(-Eperm));
     }
 
