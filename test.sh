@@ -20,6 +20,8 @@ export VMM_ARTIFACTS=$repo/artifacts
 
 finish() {
     local line
+    kill $(jobs -rp) 2> /dev/null
+    wait
     if [ ${#skipped[@]} != 0 ]; then
         echo "skipped:"
         for line in "${skipped[@]}"; do echo "  $line"; done
@@ -38,18 +40,24 @@ start() { # NAME SECONDS COMMAND [ARG...]
 }
 
 check() { # NAME SECONDS COMMAND [ARG...]: one check, its output in a log
-    local name=$1 log start=$SECONDS status
-    log=$(log_of "$name")
+    local began=$SECONDS
     start "$@"
-    wait "$child"
+    end_check "$1" "$child" "$began"
+}
+
+# Waits for a check that start has begun, and says how it ended.
+end_check() { # NAME CHILD BEGAN
+    local name=$1 log status
+    log=$(log_of "$name")
+    wait "$2"
     status=$?
     if [ "$status" = 0 ]; then
         passed=$((passed + 1))
-        echo "ok    $name ($((SECONDS - start)) s)"
+        echo "ok    $name ($((SECONDS - $3)) s)"
         return 0
     fi
     failed=$((failed + 1))
-    echo "FAIL  $name (status $status after $((SECONDS - start)) s, log $log):"
+    echo "FAIL  $name (status $status after $((SECONDS - $3)) s, log $log):"
     grep -E '(error|warning) [A-Z]+[0-9]+' "$log" | sort -u | head -n 20 | grep . || tail -n 20 "$log"
     return 1
 }
@@ -114,36 +122,53 @@ guest_status() { # STATUS OUTPUT COMMAND [ARG...]: what demo.sh makes of a comma
     [ "$status" = "$expected" ] && [ "$output" = "$1" ]
 }
 
+build_guests() { # GUEST...
+    for guest in "$@"; do firmware/guest/build "$guest" || return; done
+    firmware/payloads/build artifacts/payloads || return
+    scripts/can-run-linux || firmware/kvm-host/build-vdpa
+}
+
 export repo vmm logs
-export -f publish one_line_error same_answer guest_status
+export -f publish one_line_error same_answer guest_status build_guests
 in_bash() { check "$1" "$2" bash -c '"$@"' bash "${@:3}"; }
 
 scripts/setup test || finish
-[ "${VMM_TESTS-}" != full ] || scripts/setup full || finish
-check "format" 300 dotnet format Vmm.sln --verify-no-changes
-check "build" 300 dotnet build Vmm.sln -c Release || finish
+guests=(cloud generic tools debian inject)
+if [ "${VMM_TESTS-}" = full ]; then
+    scripts/setup full || finish
+    guests+=(suite)
+fi
+guests_began=$SECONDS
+start "test guests" 600 bash -c 'build_guests "$@"' bash "${guests[@]}"
+guests_child=$child
+check "build" 400 dotnet build Vmm.sln -c Release || finish
 check "package" 120 bash -c 'rm -rf artifacts/package && dotnet pack Vmm.sln -c Release --no-build -o artifacts/package'
 in_bash "publish" 600 publish || finish
-check "vmm help" 30 "$vmm" --help
+export VMM_BINARY=$vmm
+# Compiled ahead of time, because the emulated host has no time for the JIT.
+check "publish tests" 300 dotnet publish Vmm.Tests -c Release -r linux-x64 --no-self-contained \
+    -p:PublishReadyToRun=true -p:ValidateExecutableReferencesMatchSelfContained=false -o artifacts/tests || finish
+end_check "test guests" "$guests_child" "$guests_began"
+in_bash "vmm help" 30 "$vmm" --help
 in_bash "vmm with a missing kernel" 30 one_line_error 1 "$vmm" run --kernel /nonexistent/vmlinuz
 in_bash "vmm with a wrong option" 30 one_line_error 2 "$vmm" run --nonsense
 in_bash "vmm check" 30 same_answer
-guests="cloud generic tools debian inject"
-[ "${VMM_TESTS-}" != full ] || guests+=" suite"
-check "test guests" 400 bash -c 'for what in $1; do firmware/guest/build $what || exit; done; firmware/payloads/build artifacts/payloads' bash "$guests"
 if [ -r /dev/kvm ] && [ -w /dev/kvm ]; then
     check "start" 300 scripts/check-start
 else
     skipped+=("start: what a start costs: no /dev/kvm here that may be opened")
 fi
-export VMM_BINARY=$vmm
-scripts/can-run-linux || check "vdpa simulator" 300 firmware/kvm-host/build-vdpa
 release=$(cat artifacts/kernels/cloud/release)
-in_bash "demo uname" 180 guest_status 0 "$release" uname -r
+demo_began=$SECONDS
+start "demo uname" 180 bash -c '"$@"' bash guest_status 0 "$release" uname -r
+demo_child=$child
 in_bash "demo status" 180 guest_status 3 "it's \"quoted\"" sh -c 'echo "$1"; exit 3' sh "it's \"quoted\""
-# Compiled ahead of time, because the emulated host has no time for the JIT.
-check "publish tests" 300 dotnet publish Vmm.Tests -c Release -r linux-x64 --no-self-contained \
-    -p:PublishReadyToRun=true -p:ValidateExecutableReferencesMatchSelfContained=false -o artifacts/tests || finish
+end_check "demo uname" "$demo_child" "$demo_began"
+
+# Beside the tests: neither waits for the other.
+format_began=$SECONDS
+start "format" 900 dotnet format Vmm.sln --verify-no-changes
+format_child=$child
 unit_seconds=2400
 [ "${VMM_TESTS-}" != full ] || unit_seconds=7200 # an hour of resets
 start "unit" "$unit_seconds" dotnet Vmm.Tests/bin/Release/net10.0/Vmm.Tests.dll --filter 'TestCategory!=Linux' \
@@ -160,8 +185,7 @@ if scripts/can-run-linux; then
 else
     # An emulated host has one processor: two of them have half of the tests each. The unit tests wait most of the time. They run meanwhile, and have
     # the processors as soon as they want them.
-    start_linux_tests "linux devices" \
-        "TestCategory=Confinement|TestCategory=Linux&FullyQualifiedName~Linux.Devices&FullyQualifiedName!~SwitchTests$short"
+    start_linux_tests "linux devices" "TestCategory=Confinement|TestCategory=Linux&FullyQualifiedName~Linux.Devices$short"
     devices=$child
     start_linux_tests "linux machine" "TestCategory=Linux&FullyQualifiedName!~Linux.Devices$short"
     machine=$child
@@ -170,11 +194,8 @@ else
     unrun_linux=$unrun
     end_tests "linux devices" "$devices"
     unrun_linux=$((unrun_linux + unrun))
-    # The switch, DPDK, polls: it needs a processor beside the guests'.
-    start_linux_tests "linux switch" 'TestCategory=Linux&FullyQualifiedName~SwitchTests' -c 2
-    end_tests "linux switch" "$child"
-    unrun_linux=$((unrun_linux + unrun))
 fi
+end_check "format" "$format_child" "$format_began"
 if [ -n "${CI-}" ] && [ "$unrun_linux" != 0 ]; then
     failed=$((failed + unrun_linux))
     echo "FAIL  $unrun_linux tests that boot Linux did not run"

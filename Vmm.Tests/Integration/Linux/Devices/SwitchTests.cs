@@ -12,8 +12,9 @@ public class SwitchTests : DeviceTest
     public void Guests_TwoAtASwitch_ReachEachOther()
     {
         string[] sockets = [Path.Combine(Scratch, "port0"), Path.Combine(Scratch, "port1")];
+        // The switch polls. The emulated host has one processor: the guests have it as soon as they want it.
         using var daemon = new HostDaemon(
-            sockets, "dpdk-testpmd", "--no-huge", "-m", "256", "--no-pci", "--file-prefix=vmm", "--lcores", "0@0,1@0",
+            sockets, "chrt", "--idle", "0", "dpdk-testpmd", "--no-huge", "-m", "256", "--no-pci", "--file-prefix=vmm", "--lcores", "0@0,1@0",
             "--vdev", $"net_vhost0,iface={sockets[0]},queues=2", "--vdev", $"net_vhost1,iface={sockets[1]},queues=2",
             "--", "--total-num-mbufs=8192", "--rxq=2", "--txq=2", "--forward-mode=io", "--auto-start");
         VmmProcess server = Boot(Guest(0, "iperf3 -s > /dev/null &\necho \"serving\"\nread -r end\n"));
