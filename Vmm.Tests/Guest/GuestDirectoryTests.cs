@@ -115,21 +115,32 @@ public sealed partial class GuestDirectoryTests
         Assert.That(Directory.GetFileSystemEntries(place), Is.Empty);
     }
 
+    // So that nobody's directory takes the name between a look at it and what follows.
     [Test]
-    public void Claim_WhileTheSpawnerOfOneThatWasKilledRemovesItsDirectory_KeepsItsOwn()
+    public void Claim_AndTheEndOfASpawner_WaitForEachOther()
     {
         using var host = new HostTree();
-        string place = host.In("place");
-        for (int round = 0; round < 100; round++)
-        {
-            var spawner = new LocalSpawner();
-            using (GuestDirectory killed = GuestDirectory.Claim(_name, place))
-                killed.LeaveTo(spawner);
-            Task end = Task.Run(spawner.Dispose);
-            using GuestDirectory next = GuestDirectory.Claim(_name, place);
-            end.Wait();
-            Assert.That(Directory.Exists(Path.Combine(place, _name)), $"round {round}");
-        }
+        string place = host.In("place"), path = Path.Combine(place, _name);
+        var spawner = new LocalSpawner();
+        using (GuestDirectory killed = GuestDirectory.Claim(_name, place))
+            killed.LeaveTo(spawner);
+
+        DirectoryLock turn = DirectoryLock.TryTake(place, 0)!;
+        Task end = Task.Run(spawner.Dispose);
+        Assert.That(end.Wait(300), Is.False, "the spawner waits");
+        Assert.That(Directory.Exists(path));
+        turn.Dispose();
+        Assert.That(end.Wait(10_000));
+        Assert.That(Directory.Exists(path), Is.False);
+
+        turn = DirectoryLock.TryTake(place, 0)!;
+        Task<GuestDirectory> claim = Task.Run(() => GuestDirectory.Claim(_name, place));
+        Assert.That(claim.Wait(300), Is.False, "the next guest waits");
+        Assert.That(Directory.Exists(path), Is.False);
+        turn.Dispose();
+        Assert.That(claim.Wait(10_000));
+        using GuestDirectory next = claim.Result;
+        Assert.That(Directory.Exists(path));
     }
 
     [Test]

@@ -35,8 +35,25 @@ public abstract class VmmTest
             }
         }
         _started.Clear();
-        Directory.Delete(Scratch, recursive: true);
+        RemoveScratch();
         Assert.That(failures, Is.Empty);
+    }
+
+    // The spawner of a VMM that was killed removes its directories meanwhile.
+    private void RemoveScratch()
+    {
+        long end = Environment.TickCount64 + 10_000;
+        while (Directory.Exists(Scratch))
+        {
+            try
+            {
+                Directory.Delete(Scratch, recursive: true);
+            }
+            catch (IOException) when (Environment.TickCount64 < end)
+            {
+                Thread.Sleep(10);
+            }
+        }
     }
 
     /// <summary>A directory of the running test's own.</summary>
