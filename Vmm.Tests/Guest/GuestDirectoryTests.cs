@@ -55,6 +55,21 @@ public sealed partial class GuestDirectoryTests
         }
     }
 
+    [TestCase(false)]
+    [TestCase(true)]
+    public void AcceptAgent_BackEndThatListens_IsAskedForThePort(bool isConfined)
+    {
+        using var spawner = new LocalSpawner();
+        using GuestDirectory directory = GuestDirectory.Create();
+        Assert.That(directory.AcceptAgent(isConfined ? spawner : null), Is.Null, "nobody listens");
+        using var listener = UnixListener.Listen(directory.Socket);
+        using UnixSocket? ours = directory.AcceptAgent(isConfined ? spawner : null);
+        using UnixSocket? theirs = listener.TryAccept();
+        byte[] line = new byte[100];
+        Assert.That(line[..theirs!.TryRead(line)], Is.EqualTo("ACCEPT 1024\n"u8.ToArray()));
+        Assert.That(Directory.GetFileSystemEntries(Path.GetDirectoryName(directory.Socket)!), Is.EqualTo(new[] { directory.Socket }));
+    }
+
     [Test]
     public void Claim_WhatWasLeftBehind_IsTakenOver()
     {

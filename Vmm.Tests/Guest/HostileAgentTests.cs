@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using System.Runtime.InteropServices;
+using System.Text;
 using NUnit.Framework;
 using Vmm.Guest;
 using Vmm.Tests.Fakes;
@@ -129,14 +130,75 @@ public sealed class HostileAgentTests
     [Test]
     public void GuestHasEnded_NoAgentHasConnected_IsALostGuestAtOnce()
     {
-        string path = Path.Combine(Path.GetTempPath(), $"vmm-test-{Guid.NewGuid():N}");
-        using var listener = UnixListener.Listen(path);
         using var session = new AgentSession(new GuestCommand { Arguments = ["x"] }, new HostStreams(null, null, null, false, false), null);
         session.GuestHasEnded();
         long start = Environment.TickCount64;
 
-        Assert.That(session.Run(listener), Is.EqualTo(new CommandEnd(CommandEndKind.Lost)));
+        Assert.That(session.Run(null, () => null), Is.EqualTo(new CommandEnd(CommandEndKind.Lost)));
         Assert.That(Environment.TickCount64 - start, Is.LessThan(1500));
+    }
+
+    [TestCase("NO 1\n")]
+    [TestCase("OK\n")]
+    [TestCase("\n")]
+    [TestCase("OK 12345678901234567890123456789012345")]
+    public void Answer_ThatIsNone_IsRefused(string answer)
+    {
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using (theirs)
+        {
+            using AgentSession session = NewSession();
+            Assert.That(theirs.TrySend(Encoding.ASCII.GetBytes(answer), []), Is.EqualTo(answer.Length));
+            Assert.That(() => session.Run(ours, () => null), Throws.TypeOf<VmmException>().With.Message.Contains("does not say OK"));
+        }
+    }
+
+    [Test]
+    public void Answer_InParts_IsTakenAndWhatFollowsIsTheAgents()
+    {
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using (theirs)
+        {
+            using AgentSession session = NewSession();
+            Task<CommandEnd> end = Task.Run(() => session.Run(ours, () => null));
+            foreach (byte[] part in (byte[][])["O"u8.ToArray(), "K 10"u8.ToArray(), [.. "00\n"u8, .. Started(Exit(7))]])
+            {
+                Assert.That(theirs.TrySend(part, []), Is.EqualTo(part.Length));
+                Thread.Sleep(50);
+            }
+            Assert.That(end.Wait(10_000), Is.True);
+            Assert.That(end.Result, Is.EqualTo(new CommandEnd(CommandEndKind.Exited, 7)));
+        }
+    }
+
+    // Its back-end died, and is started again.
+    [TestCase("")]
+    [TestCase("OK 1000\n")]
+    public void Connection_EndsBeforeTheAgentHasSpoken_AnotherOneIsAskedFor(string answer)
+    {
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        (UnixSocket next, UnixSocket agent) = UnixSocket.Pair();
+        using (agent)
+        {
+            using AgentSession session = NewSession();
+            if (answer.Length > 0)
+                Assert.That(theirs.TrySend(Encoding.ASCII.GetBytes(answer), []), Is.EqualTo(answer.Length));
+            theirs.Dispose();
+            Assert.That(agent.TrySend([.. "OK 1001\n"u8, .. Started(Exit(7))], []), Is.Positive);
+            int attempts = 0;
+            Assert.That(session.Run(ours, () => ++attempts == 3 ? next : null), Is.EqualTo(new CommandEnd(CommandEndKind.Exited, 7)));
+            Assert.That((attempts, ours.IsClosed), Is.EqualTo((3, true)));
+        }
+    }
+
+    [Test]
+    public void Connection_EndsAfterTheAgentHasSpoken_IsALostGuest()
+    {
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using AgentSession session = NewSession();
+        Assert.That(theirs.TrySend([.. "OK 1000\n"u8, .. Started([])], []), Is.Positive);
+        theirs.Dispose();
+        Assert.That(session.Run(ours, () => throw new InvalidOperationException()), Is.EqualTo(new CommandEnd(CommandEndKind.Lost)));
     }
 
     // The reader begins after the time that is left for what is on its way from the guest.
@@ -213,6 +275,9 @@ public sealed class HostileAgentTests
             return session.Run(ours);
         }
     }
+
+    private static AgentSession NewSession() =>
+        new(new GuestCommand { Arguments = ["x"] }, new HostStreams(null, null, null, false, false), TimeSpan.FromSeconds(10));
 
     private static byte[] Exit(uint status) => Frame(AgentFrameType.Exit, 0, Numbers(0, status, 0));
 

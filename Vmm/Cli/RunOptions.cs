@@ -20,7 +20,7 @@ internal sealed class RunOptions : MachineOptions
     public string? Serial { get; set; }
 
     [Option(VsockOption.Option, MetaValue = "DEVICE", HelpText = "Sockets between host and guest: cid=N, the guest's address, 3 or more; "
-        + "with ,socket=PATH they are Unix sockets on the host.")]
+        + "with ,socket=PATH they are Unix sockets on the host; [,guest_connections=connect|accept] says whether the back-end connects to PATH_N, or programs accept at PATH.")]
     public string? Vsock { get; set; }
 
     [Option(ConsoleOption.Option, MetaValue = "WHERE", HelpText = "A console of its own, hvc0: pty[,keep=SIZE], whose path is told, or file=PATH[,truncate=on].")]

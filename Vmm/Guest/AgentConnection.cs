@@ -6,13 +6,18 @@ using Vmm.Vhost.Native;
 namespace Vmm.Guest;
 
 /// <summary>Frames on the connection with the guest's agent, a socket or a terminal that never waits. Nothing waits: what cannot be sent yet is kept.</summary>
+/// <param name="connection">The connection, which belongs to it.</param>
+/// <param name="awaitsAnswer">Whether the line <c>OK port</c> comes first, once the guest has connected (<see cref="GuestDirectory.AcceptAgent"/>).</param>
 /// <remarks>The guest is hostile. A frame is checked for its length here, and for its sense by whoever gets it.</remarks>
-internal sealed class AgentConnection(FileDescriptor connection) : IDisposable
+internal sealed class AgentConnection(FileDescriptor connection, bool awaitsAnswer = false) : IDisposable
 {
     private readonly byte[] _received = new byte[AgentFrame.WireSize + AgentFrame.MaxData];
     private readonly ByteQueue _toSend = new(MaxToSend);
     private int _count;
     private int _taken;
+    private bool _awaitsAnswer = awaitsAnswer;
+
+    private const int MaxAnswer = 32;
 
     // The command, what the windows allow of its input, and some small frames.
     private const int MaxToSend = 32 << 20;
@@ -76,12 +81,14 @@ internal sealed class AgentConnection(FileDescriptor connection) : IDisposable
     /// <summary>The next whole frame of what was received.</summary>
     /// <param name="head">Its head.</param>
     /// <param name="data">What follows, until the next call of <see cref="Receive"/>.</param>
-    /// <exception cref="VmmException">The guest sends a frame longer than any.</exception>
+    /// <exception cref="VmmException">The guest sends a frame longer than any, or its back-end something else than the answer.</exception>
     public bool TryTake(out AgentFrame head, out ReadOnlySpan<byte> data)
     {
-        ReadOnlySpan<byte> rest = _received.AsSpan(_taken, _count - _taken);
         head = default;
         data = default;
+        if (_awaitsAnswer && !TryTakeAnswer())
+            return false;
+        ReadOnlySpan<byte> rest = _received.AsSpan(_taken, _count - _taken);
         if (rest.Length < AgentFrame.WireSize)
             return false;
         head = MemoryMarshal.Read<AgentFrame>(rest);
@@ -96,4 +103,17 @@ internal sealed class AgentConnection(FileDescriptor connection) : IDisposable
 
     /// <inheritdoc/>
     public void Dispose() => connection.Dispose();
+
+    private bool TryTakeAnswer()
+    {
+        ReadOnlySpan<byte> rest = _received.AsSpan(_taken, Math.Min(_count - _taken, MaxAnswer));
+        int end = rest.IndexOf((byte)'\n');
+        if (end < 0 && rest.Length < MaxAnswer)
+            return false;
+        if (end < 0 || !rest.StartsWith("OK "u8))
+            throw new VmmException("the back-end of the guest's vsock device does not say OK where the agent connects");
+        _taken += end + 1;
+        _awaitsAnswer = false;
+        return true;
+    }
 }

@@ -11,6 +11,7 @@ namespace Vmm.Guest;
 internal sealed class AgentSession : IDisposable
 {
     private const int Alarm = 1000;     // milliseconds between looks at a terminal that is in the background
+    private const int Interval = 50;    // milliseconds between attempts to reach a back-end that is gone
     private const int LastMoment = 2000;    // milliseconds that are left for what is on its way when the guest is gone, or this process is to end
 
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(5);
@@ -95,13 +96,9 @@ internal sealed class AgentSession : IDisposable
         _leaveDeadline ??= Environment.TickCount64 + LastMoment;
     });
 
-    /// <summary>Waits for the agent, which connects to <paramref name="listener"/>, and runs the command.</summary>
-    /// <exception cref="VmmException">The agent does not keep to the protocol.</exception>
-    public CommandEnd Run(UnixListener listener) => Run(listener, null);
-
     /// <summary>Runs the command by an agent that is connected by <paramref name="connection"/>, a socket or a terminal, which is closed afterwards.</summary>
-    /// <inheritdoc cref="Run(UnixListener)"/>
-    public CommandEnd Run(FileDescriptor connection) => Run(null, connection);
+    /// <exception cref="VmmException">The agent does not keep to the protocol.</exception>
+    public CommandEnd Run(FileDescriptor connection) => Run(connection, null);
 
     /// <inheritdoc/>
     public void Dispose()
@@ -111,15 +108,21 @@ internal sealed class AgentSession : IDisposable
         _streams.Dispose();
     }
 
-    private CommandEnd Run(UnixListener? listener, FileDescriptor? connection)
+    /// <summary>Waits for the agent, and runs the command.</summary>
+    /// <param name="connection">That of <see cref="GuestDirectory.AcceptAgent"/>, which is closed afterwards. Null if the back-end did not listen then.</param>
+    /// <param name="again">Asks for another one, where the back-end is gone before the agent has said anything: it is started again. Null where there is none to be
+    /// had.</param>
+    /// <exception cref="VmmException">The agent does not keep to the protocol.</exception>
+    /// <exception cref="IOException">The process that connects to the back-end is gone.</exception>
+    public CommandEnd Run(FileDescriptor? connection, Func<FileDescriptor?>? again)
     {
         long? limit = TimeLimit is { } time ? Environment.TickCount64 + (long)time.TotalMilliseconds : null;
-        _agent = connection is null ? null : new AgentConnection(connection);
+        _agent = connection is null ? null : new AgentConnection(connection, awaitsAnswer: again is not null);
         try
         {
             while (_end is null)
             {
-                WaitOnce(listener, limit);
+                WaitOnce(again, limit);
                 if (limit <= Environment.TickCount64)
                     _end ??= new CommandEnd(CommandEndKind.TimedOut);
                 if (_signalDeadline <= Environment.TickCount64)
@@ -143,11 +146,15 @@ internal sealed class AgentSession : IDisposable
         }
     }
 
-    private void WaitOnce(UnixListener? listener, long? limit)
+    private void WaitOnce(Func<FileDescriptor?>? again, long? limit)
     {
+        if (_agent is null && again!() is { } next)
+            _agent = new AgentConnection(next, awaitsAnswer: true);
         AgentConnection? agent = _agent;
         bool reads = _isStarted;
         int timeout = Until(limit, _signalDeadline, _guestDeadline);
+        if (agent is null)
+            timeout = timeout < 0 ? Interval : Math.Min(timeout, Interval);
         if (reads && _streams.Input.IsInBackground)
             timeout = timeout < 0 ? Alarm : Math.Min(timeout, Alarm);
         else if (reads)
@@ -155,8 +162,7 @@ internal sealed class AgentSession : IDisposable
         Span<PollEntry> entries =
         [
             new(_wake, PollEvents.Readable),
-            agent is null ? new(listener, PollEvents.Readable)
-                : new(agent.Descriptor, PollEvents.Readable | (agent.HasToSend ? PollEvents.Writable : PollEvents.None)),
+            new(agent?.Descriptor, PollEvents.Readable | (agent is { HasToSend: true } ? PollEvents.Writable : PollEvents.None)),
             new(reads ? _streams.Input.Source(agent!) : null, PollEvents.Readable),
             EntryOf(_streams.Output, reads),
             EntryOf(_streams.Error, reads),
@@ -170,12 +176,8 @@ internal sealed class AgentSession : IDisposable
             _streams.Error.Happened(agent, entries[4].Happened);
         if (entries[2].Happened != PollEvents.None && !_streams.Input.Read(agent!))
             _end ??= new CommandEnd(CommandEndKind.Left);
-        if (entries[1].Happened == PollEvents.None)
-            return;
-        if (agent is null)
-            _agent = listener!.TryAccept() is { } accepted ? new AgentConnection(accepted) : null;
-        else
-            AgentIsReady(agent, entries[1].Happened, isOnly: listener is null);
+        if (agent is not null && entries[1].Happened != PollEvents.None)
+            AgentIsReady(agent, entries[1].Happened, isOnly: again is null);
     }
 
     private void AgentIsReady(AgentConnection agent, PollEvents happened, bool isOnly)
@@ -191,7 +193,7 @@ internal sealed class AgentSession : IDisposable
                 _end ??= new CommandEnd(CommandEndKind.Lost);
                 return;
             }
-            // Who has connected, and gone without a word, was not the agent.
+            // The back-end is gone, and the agent has not said anything.
             agent.Dispose();
             _agent = null;
             return;

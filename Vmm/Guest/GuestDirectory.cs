@@ -27,12 +27,9 @@ internal sealed class GuestDirectory : IDisposable
     /// <summary>The vsock device's socket.</summary>
     public string Socket => Path.Combine(_path, SocketName);
 
-    /// <summary>The socket that the guest's agent gets when it connects to the host.</summary>
-    public string AgentSocket => $"{Socket}_{AgentPort}";
-
     /// <summary>Makes one without a name.</summary>
     /// <exception cref="ErrnoException">There is no place for it.</exception>
-    public static GuestDirectory Create() => new(SocketDirectory.Create($"{SocketName}_{AgentPort}"), null);
+    public static GuestDirectory Create() => new(SocketDirectory.Create(SocketName), null);
 
     /// <summary>Makes that of <paramref name="name"/>, in the place of one that a guest has left behind.</summary>
     /// <exception cref="VmmException">A guest of that name runs, or there is no place for it.</exception>
@@ -115,11 +112,25 @@ internal sealed class GuestDirectory : IDisposable
         throw new VmmException($"--attach: the guest called {name} does not answer: it has not booted yet, or hangs");
     }
 
-    /// <summary>Has <paramref name="spawner"/> remove the directory at its end: this process will not be able to. The name is taken until this object goes,
-    /// which must be after the spawner.</summary>
+    /// <summary>Asks the back-end of the vsock device for the connection that the guest's agent is going to make. On it comes the line <c>OK port</c>, and then what
+    /// the agent says.</summary>
+    /// <param name="spawner">What connects for this process where that is confined (<see cref="LeaveTo"/>); null for this process.</param>
+    /// <returns>Null if the back-end does not listen now.</returns>
+    /// <exception cref="IOException">The spawner is gone, or there are no descriptors left.</exception>
+    public UnixSocket? AcceptAgent(ISpawner? spawner)
+    {
+        _ = spawner is null ? UnixSocket.TryConnect(Socket, out UnixSocket? socket) : spawner.TryConnect(Socket, out socket);
+        // A back-end that has gone meanwhile is seen by the end of the connection.
+        _ = socket?.TrySend(Encoding.ASCII.GetBytes($"ACCEPT {AgentPort}\n"), []);
+        return socket;
+    }
+
+    /// <summary>Has <paramref name="spawner"/> remove the directory at its end, and connect to the vsock device's socket: this process will not be able to. The name is
+    /// taken until this object goes, which must be after the spawner.</summary>
     /// <exception cref="IOException">The spawner is gone.</exception>
     public void LeaveTo(ISpawner spawner)
     {
+        spawner.AllowConnection(Socket);
         spawner.RemoveAtEnd(_path);
         _isLeft = true;
     }

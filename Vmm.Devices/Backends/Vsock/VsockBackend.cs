@@ -23,11 +23,13 @@ public sealed class VsockBackend : VhostUserDevice, IDisposable
     /// <summary>Listens for programs of the host's.</summary>
     /// <param name="path">A socket's path. Behind it, with <c>_N</c>, are the sockets on which the host's port N is.</param>
     /// <param name="guestCid">The guest's address, <see cref="MinCid"/> to <see cref="MaxCid"/>.</param>
+    /// <param name="connects">Whether it connects to those. If not, programs accept the guest's connections at <paramref name="path"/>, where they
+    /// say <c>ACCEPT N</c>.</param>
     /// <exception cref="ErrnoException">Nobody can listen there.</exception>
-    public VsockBackend(string path, uint guestCid)
+    public VsockBackend(string path, uint guestCid, bool connects = true)
     {
         _guestCid = guestCid;
-        _switch = new VsockSwitch(path, guestCid);
+        _switch = new VsockSwitch(path, guestCid, connects: connects);
         _receiveRing = new VsockReceiveRing(_switch);
     }
 

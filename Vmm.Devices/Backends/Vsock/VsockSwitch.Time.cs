@@ -54,6 +54,8 @@ internal sealed partial class VsockSwitch
 
     private int TryDial(in VsockHeader request)
     {
+        if (!_connects)
+            return TryHandOver(request);
         string path = $"{_path}_{request.DestinationPort}";
         UnixSocket? socket;
         try
@@ -66,21 +68,28 @@ internal sealed partial class VsockSwitch
         {
             return e.Errno;
         }
-        VsockConnection connection = Add(new VsockConnection(_nextId++, socket!, request.DestinationPort, request.SourcePort, isOfHost: false));
-        connection.Note(request);
-        Settle(connection, wake: true);
+        Begin(_nextId++, socket!, request);
         return 0;
     }
 
-    // A listener's queue that is full, and resources: another attempt may work.
-    private static bool IsOfTheMoment(int error) =>
-        error is Errnos.Eagain or Errnos.Emfile or Errnos.Enfile or Errnos.Enomem or Errnos.Enobufs;
+    private void Begin(ulong id, UnixSocket socket, in VsockHeader request)
+    {
+        VsockConnection connection = Add(new VsockConnection(id, socket, request.DestinationPort, request.SourcePort, isOfHost: false));
+        connection.Note(request);
+        Settle(connection, wake: true);
+    }
+
+    // A listener's queue that is full, a program that has yet to accept, and resources: another attempt may work.
+    private bool IsOfTheMoment(int error) =>
+        (error == Errnos.Econnrefused && !_connects) || error is Errnos.Eagain or Errnos.Emfile or Errnos.Enfile or Errnos.Enomem or Errnos.Enobufs;
 
     private void FailToConnect(in VsockHeader request, int error)
     {
         // That nobody listens is the guest's business, all else the host's.
         bool isOurs = error is not (Errnos.Enoent or Errnos.Econnrefused);
-        string message = UnixSocket.CannotConnect($"{_path}_{request.DestinationPort}", error).Message;
+        string message = _connects
+            ? UnixSocket.CannotConnect($"{_path}_{request.DestinationPort}", error).Message
+            : new ErrnoException($"nobody accepts connections to port {request.DestinationPort} at {_path}", error).Message;
         s_log.Log(isOurs && !_hasComplainedOfHost ? NLog.LogLevel.Warn : NLog.LogLevel.Debug, "a connection of the guest's is refused: {Error}", message);
         _hasComplainedOfHost |= isOurs;
         Refuse(request);

@@ -5,7 +5,8 @@ using Vmm.Vhost.Native;
 namespace Vmm.Devices.Backends.Vsock;
 
 /// <summary>All connections of a guest: packets on one side (VIRTIO 1.2 §5.10.6), Unix sockets on the other. A guest that connects to
-/// port N of the host gets the program that listens on PATH_N; a program that connects to PATH says which of the guest's ports it wants.</summary>
+/// port N of the host gets the program that listens on PATH_N; a program that connects to PATH says which of the guest's ports it wants. Or the switch connects
+/// to nobody: then the guest gets a program that has connected to PATH and waits for a connection to port N.</summary>
 /// <remarks>Two threads meet here, those of the guest's transmit and receive queues; a lock keeps them apart. Neither ever waits for a
 /// host program.</remarks>
 internal sealed partial class VsockSwitch : IDisposable
@@ -50,9 +51,11 @@ internal sealed partial class VsockSwitch : IDisposable
     /// <param name="path">Where host programs connect to; with <c>_N</c> behind it, where they listen.</param>
     /// <param name="guestCid">The guest's address.</param>
     /// <param name="patience">How long an answer of the guest's, or room in a host program's queue, is waited for; <see cref="DefaultPatience"/> when null.</param>
+    /// <param name="connects">Whether it connects to the sockets <c>PATH_N</c>. If not, host programs accept the guest's connections at PATH.</param>
     /// <exception cref="ErrnoException">Nobody can listen there; the message says what to do.</exception>
-    public VsockSwitch(string path, ulong guestCid, TimeSpan? patience = null)
+    public VsockSwitch(string path, ulong guestCid, TimeSpan? patience = null, bool connects = true)
     {
+        _connects = connects;
         _patience = (long)(patience ?? DefaultPatience).TotalMilliseconds;
         _path = path;
         _guestCid = guestCid;
@@ -221,6 +224,8 @@ internal sealed partial class VsockSwitch : IDisposable
         foreach (HostHandshake handshake in _handshakes.Values)
             handshake.Dispose();
         _handshakes.Clear();
+        _acceptors.ForEach(program => program.Dispose());
+        _acceptors.Clear();
         _listener.Dispose();
         _epoll.Dispose();
         _wake.Dispose();
@@ -336,6 +341,10 @@ internal sealed partial class VsockSwitch : IDisposable
             {
                 Continue(handshake);
             }
+            else
+            {
+                DropAcceptor(happened.Key);
+            }
         }
     }
 
@@ -364,21 +373,24 @@ internal sealed partial class VsockSwitch : IDisposable
 
     private void Continue(HostHandshake handshake)
     {
-        switch (handshake.ReadPort())
+        switch (handshake.Read())
         {
-            case null:
-                Drop(handshake);
+            case HostWish.Unsaid:
                 break;
-            case 0:
+            case HostWish.Accept when !_connects:
+                AwaitGuest(handshake);
                 break;
-            case uint _ when _connections.Count >= MaxConnections:
+            case HostWish.Connect when _connections.Count >= MaxConnections:
                 Complain($"a program of the host's is not connected: there are {MaxConnections} connections");
                 Drop(handshake);
                 break;
-            case uint port:
+            case HostWish.Connect:
                 _handshakes.Remove(handshake.Id);
                 _epoll.Forget(handshake.Socket);
-                Settle(Add(new VsockConnection(handshake.Id, handshake.Socket, FreeHostPort(port), port, isOfHost: true)), wake: false);
+                Settle(Add(new VsockConnection(handshake.Id, handshake.Socket, FreeHostPort(handshake.Port), handshake.Port, isOfHost: true)), wake: false);
+                break;
+            default:
+                Drop(handshake);
                 break;
         }
     }

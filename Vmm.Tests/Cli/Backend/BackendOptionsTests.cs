@@ -71,6 +71,7 @@ public class BackendOptionsTests
     [TestCase("--stream: '' is not a path", "net", Socket, "s", "--stream=")]
     [TestCase("--uds-path: './s' is --socket-path, too: the front-end has one socket and programs of the host another", "vsock", Socket, "s", "--uds-path", "./s")]
     [TestCase("--uds-path is missing (see vmm backend vsock --help)", "vsock", Socket, "s")]
+    [TestCase("--guest-connections: 'off' is not allowed: choose one of connect, accept", "vsock", Socket, "s", "--uds-path", "u", "--guest-connections", "off")]
     [TestCase("--guest-cid: '2' is not a number from 3 to 4294967294", "vsock", Socket, "s", "--uds-path", "u", "--guest-cid", "2")]
     [TestCase("--tap is missing: name a tap, or give two addresses by --socket-udp, a socket by --stream, or --user", "net", Socket, "s")]
     [TestCase("--tap: 'a/b' is not the name of an interface", "net", Socket, "s", "--tap", "a/b")]
@@ -119,6 +120,10 @@ public class BackendOptionsTests
         string path = new('p', UnixSocket.MaxPathBytes - 10);
         Assert.That(Run(["backend", "vsock", Socket, "s", "--uds-path", path]).Error, Does.Contain("is too long: with a port behind it"));
         Assert.That(() => Device<GenericOptions>("--vsock", $"cid=3,socket={path}"), Throws.TypeOf<UsageException>());
+        Assert.That(() => Device<GenericOptions>("--vsock", $"cid=3,socket={path},guest_connections=accept"), Throws.Nothing, "there is no port behind it");
+        Assert.That(
+            () => Device<GenericOptions>("--vsock", $"cid=3,socket={path}{path},guest_connections=accept"),
+            Throws.TypeOf<UsageException>().With.Message.EndsWith("is too long: a socket's path has at most 107 bytes"));
     }
 
     [TestCase("1", "path=/d", 1)]
@@ -176,6 +181,11 @@ public class BackendOptionsTests
         Assert.That(vsock.Peer.Program!.Arguments(3), Is.SupersetOf(new[] { "backend", "vsock", "--uds-path", "/v", "--guest-cid", "9" }));
     }
 
+    [Test]
+    public void Vsock_GuestConnections_AreHandedOn() => Assert.That(
+        Device<GenericOptions>("--vsock", "cid=9,socket=/v,guest_connections=accept").Peer.Program!.Arguments(3),
+        Is.SupersetOf(new[] { "--uds-path", "/v", "--guest-connections", "accept" }));
+
     [TestCase("--disk", "path=/d,socket=/s", "--disk: socket='/s' cannot stand beside path=: either there is a back-end, or one is started")]
     [TestCase("--disk", "socket=/s,direct=on", "--disk: direct='on' has no effect without path=: it is for a back-end that is started here")]
     [TestCase("--disk", "path=/d,logical_block_size=520", "--disk: logical_block_size='520' is not allowed: choose one of 512, 1024, 2048, 4096")]
@@ -185,6 +195,8 @@ public class BackendOptionsTests
     [TestCase("--console", "tty", "--console: 'tty' is not allowed: choose one of pty, file=PATH")]
     [TestCase("--console", "file=", "--console: key 'file' has no value: write file=VALUE")]
     [TestCase("--vsock", "socket=/v", "--vsock: 'socket=/v' has no address: write cid=3")]
+    [TestCase("--vsock", "cid=3,guest_connections=accept", "--vsock: guest_connections='accept' has no effect without socket=PATH")]
+    [TestCase("--vsock", "cid=3,socket=/v,guest_connections=no", "--vsock: guest_connections='no' is not allowed: choose one of connect, accept")]
     public void Run_WrongDevice_IsRefused(string option, string text, string expected) => Assert.That(
         () => Device<VirtioDeviceOptions>(option, text), Throws.TypeOf<UsageException>().With.Message.EqualTo(expected));
 

@@ -122,6 +122,11 @@ public sealed class ExecOptionsTests
         Assert.That((run.OnReboot, run.OnPanic, run.CommandLine), Is.EqualTo(("exit", "exit", "console=ttyS0 quiet")));
     }
 
+    // A back-end that its guest has taken over could connect to every socket of the user's.
+    [Test]
+    public void ToRun_Vsock_ConnectsToNobody() =>
+        Assert.That(ExecOptionsReader.ToRun(Parse("exec", "--root", "/usr"), "k", "i", "/s").Vsock, Is.EqualTo("cid=3,socket=/s,guest_connections=accept"));
+
     [Test]
     public void ToRun_WithoutVsock_HasAConsoleInItsPlace()
     {

@@ -21,7 +21,7 @@ public partial class ConfinementTableTests
     [
         ("all", Confinement.Common),
         ("all but net on UDP", Confinement.Sending),
-        ("vsock and `--client`", Confinement.Connecting),
+        ("vsock that connects, and `--client`", Confinement.Connecting),
         ("blk", BlockBackend.SystemCalls),
         ("net on a tap", NetBackend.TapCalls),
         ("console on a terminal", ConsoleBackend.TerminalCalls),

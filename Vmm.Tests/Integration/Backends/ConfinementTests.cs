@@ -1,8 +1,10 @@
 using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
+using System.Runtime.InteropServices;
 using NUnit.Framework;
 using Tmds.Linux;
+using Vmm.Devices.Backends.Vsock;
 using Vmm.Tests.Fakes;
 using Vmm.Tests.Integration.Linux.Devices;
 using Vmm.Vhost.Native;
@@ -19,7 +21,7 @@ public class ConfinementTests : BackendTest
     private const int TapNumber = 92;
 
     // Every kind of back-end, as they hold different descriptors and may do different things.
-    internal static readonly string[] Kinds = ["blk", "blk threads", "net tap", "net udp", "rng", "console pty", "console file", "vsock"];
+    internal static readonly string[] Kinds = ["blk", "blk threads", "net tap", "net udp", "rng", "console pty", "console file", "vsock", "vsock accept"];
 
     private string _injector = "";
 
@@ -148,6 +150,7 @@ public class ConfinementTests : BackendTest
     // Landlock and capabilities alone, with a kernel that does not filter calls: what is behind the filter on each thread.
     [TestCase("rng")]
     [TestCase("vsock")]
+    [TestCase("vsock accept")]
     public void Files_WithoutTheFilter_AreOutOfReachOnEveryThread(string kind)
     {
         if (Landlock.Version == 0)
@@ -297,6 +300,55 @@ public class ConfinementTests : BackendTest
         Assert.That(results[1..], Is.All.EqualTo(-Eperm));
     }
 
+    // Not even where it would connect to if it made the guest's connections.
+    [Test]
+    public void Vsock_ProgramsAccept_ConnectsToNobody()
+    {
+        string own = Path.Combine(Scratch, "vsock");
+        using var listener = UnixListener.Listen($"{own}_1024");
+        VmmProcess process = StartServing("vsock accept", out FrontEndDriver frontEnd);
+        string address = $"%0100{Convert.ToHexString(System.Text.Encoding.UTF8.GetBytes($"{own}_1024"))}00";
+        foreach (int thread in Threads(process.Id).Where(thread => ProcessThreads.WaitsSoon(process.Id, thread)))
+        {
+            Assert.That(
+                SystemCallInjector.Calls(_injector, thread,
+                    [new("socket", "1", "1", "0"), new("socketpair", "1", "1", "0", $"%{new string('0', 16)}"), new("connect", "0", address, $"{3 + own.Length + 5}")]),
+                Is.All.EqualTo(-Eperm), Name(process.Id, thread));
+        }
+        Assert.That(frontEnd.Get(VhostUserRequest.GetFeatures), Is.Not.Zero);
+        Assert.That(Poll.Wait([new PollEntry(listener, PollEvents.Readable)], 0), Is.Zero);
+    }
+
+    [Test]
+    public void Vsock_ProgramAccepts_GetsTheConnectionOfAConfinedBackEnd()
+    {
+        VmmProcess process = StartBackend(CommandOf("vsock accept")[0], CommandOf("vsock accept")[1..]);
+        using var program = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified) { ReceiveTimeout = 10_000 };
+        FrontEndDriver frontEnd = ConnectFrontEnd();
+        using FrontEndRing receive = frontEnd.Start();
+        using FrontEndRing transmit = frontEnd.Ring(1);
+        transmit.SetUp();
+        transmit.Enable(true);
+        program.Connect(new UnixDomainSocketEndPoint(Path.Combine(Scratch, "vsock")));
+        program.Send("ACCEPT 1024\n"u8);
+        receive.Add([], 1024);
+        var request = new VsockHeader
+        {
+            SourceCid = VsockBackend.MinCid,
+            DestinationCid = 2,
+            SourcePort = 1000,
+            DestinationPort = 1024,
+            Type = VsockType.Stream,
+            Operation = VsockOperation.Request,
+            BufferAllocation = 1 << 16,
+        };
+        transmit.Add(MemoryMarshal.AsBytes(new ReadOnlySpan<VsockHeader>(in request)).ToArray(), 0);
+        VsockHeader response = MemoryMarshal.Read<VsockHeader>(receive.Take().Bytes);
+        Assert.That((response.Operation, response.SourcePort), Is.EqualTo((VsockOperation.Response, 1024u)), process.Errors);
+        byte[] answer = new byte[8];
+        Assert.That(answer[..program.Receive(answer)], Is.EqualTo("OK 1000\n"u8.ToArray()));
+    }
+
     // A back-end that has done all that comes before the first message.
     private VmmProcess StartWaiting(string device, params string[] options)
     {
@@ -343,6 +395,8 @@ public class ConfinementTests : BackendTest
                 return ["console", "--path", Path.Combine(Scratch, "console.log")];
             case "vsock":
                 return ["vsock", "--uds-path", Path.Combine(Scratch, "vsock")];
+            case "vsock accept":
+                return ["vsock", "--uds-path", Path.Combine(Scratch, "vsock"), "--guest-connections", "accept"];
             case "rng":
                 return ["rng"];
             default:

@@ -248,6 +248,22 @@ public class ExecTests : LinuxTest
         }
     }
 
+    // The agent connects once, and its connection waits in the guest until there is a back-end again. That connects to nobody: it has to be asked for the agent again.
+    [TestCase("on")]
+    [TestCase("off")]
+    public void Exec_VsockBackEndDiesBeforeTheAgentConnects_TheCommandRuns(string sandbox)
+    {
+        VmmProcess process = StartHere([.. s_kernel, "--dmesg", "-", "--log-level", "info", "--sandbox", sandbox, "--", "echo", "it runs"]);
+        process.WaitForErrors("Linux version");
+        int backend = ProcFs.ProcessesWithEnvironment(VmmProcess.Mark)
+            .Single(id => File.ReadAllText($"/proc/{id}/cmdline").Contains("\0backend\0vsock\0", StringComparison.Ordinal));
+        Assert.That(LibC.kill(backend, LibC.SIGKILL), Is.Zero);
+
+        VmmResult result = process.WaitForEnd();
+        Assert.That((result.ExitCode, result.Output), Is.EqualTo((0, "it runs\n")), result.Summary);
+        Assert.That(result.Errors, Does.Contain("ended with signal 9").And.Contain("the back-end is back"));
+    }
+
     [TestCase("on")]
     [TestCase("off")]
     public void Exec_SignalAsSoonAsSomethingIsThere_LeavesNothing(string sandbox)

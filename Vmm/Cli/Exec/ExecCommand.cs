@@ -82,15 +82,13 @@ internal static class ExecCommand
         using MachineSandbox? sandbox = process.Sandbox;    // its spawner removes the directory: it ends before the name is free
         MachineConfig config = RunOptionsReader.Read(ExecOptionsReader.ToRun(options, kernel.ImagePath, initramfs.Path, usesConsole ? null : directory.Socket));
         config = terminal?.Attach(config) ?? config;
-        using UnixListener? listener = usesConsole ? null : UnixListener.Listen(directory.AgentSocket);
         using var log = new KernelLog(OpenDmesg(options.Dmesg ?? (options.Verbose ? "-" : null)));
         if (sandbox is not null)
         {
             sandbox.Allow(MachineSystemCalls.OfCommand(session.HasTerminal));
             directory.LeaveTo(sandbox.Spawner);
-            listener?.LeaveFile();
         }
-        var run = new ExecRun(config with { Serial = new SerialConfig(SerialKind.Descriptor, Descriptor: log.Writing) }, process, session, listener, terminal);
+        var run = new ExecRun(config with { Serial = new SerialConfig(SerialKind.Descriptor, Descriptor: log.Writing) }, process, session, directory, terminal);
         (MachineEnd? machine, CommandEnd end) = run.Run();
         log.WaitForEnd();
         if (session.Times.Ended != 0)

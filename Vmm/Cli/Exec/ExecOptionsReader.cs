@@ -155,7 +155,7 @@ internal static class ExecOptionsReader
             Net = RepeatableOptions.ToValue(NetOption.Name, [.. ExecNetwork.Devices(options).Select(address => address.Device)]),
             Fs = RepeatableOptions.ToValue("--root and --bind", shares),
             Disk = RepeatableOptions.ToValue("--root", disks),
-            Vsock = vsock is null ? null : $"cid=3,socket={Quoted("--vsock", vsock)}",
+            Vsock = vsock is null ? null : $"cid=3,socket={Quoted("--vsock", vsock)},guest_connections=accept",
             Console = vsock is null ? $"pty,keep={AgentTerminal.Kept >> 20}M" : null,
             Rng = options.Rng,
             Scsi = options.Scsi,

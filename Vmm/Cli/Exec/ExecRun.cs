@@ -8,9 +8,9 @@ namespace Vmm.Cli.Exec;
 /// <param name="config">The guest.</param>
 /// <param name="process">This process.</param>
 /// <param name="session">The command.</param>
-/// <param name="listener">Where the guest's agent connects by vsock; null if it has a terminal.</param>
-/// <param name="terminal">The terminal by which it speaks without vsock; null if it connects.</param>
-internal sealed class ExecRun(MachineConfig config, MachineProcess process, AgentSession session, UnixListener? listener, AgentTerminal? terminal)
+/// <param name="directory">The guest's directory, with the socket of its vsock device.</param>
+/// <param name="terminal">The terminal by which the guest's agent speaks without vsock; null if it connects by vsock.</param>
+internal sealed class ExecRun(MachineConfig config, MachineProcess process, AgentSession session, GuestDirectory directory, AgentTerminal? terminal)
 {
     private const int Hangup = 1, Interrupt = 2, Quit = 3, User1 = 10, User2 = 12, Terminate = 15, Continue = 18, WindowChange = 28;   // signal(7)
 
@@ -36,6 +36,7 @@ internal sealed class ExecRun(MachineConfig config, MachineProcess process, Agen
     {
         StopSignals signals = process.Signals;
         Thread? agent = null;
+        FileDescriptor? connection = null;
         try
         {
             MachineEnd end;
@@ -50,7 +51,7 @@ internal sealed class ExecRun(MachineConfig config, MachineProcess process, Agen
                     machine.Resume();
                     session.Continue();
                 });
-                FileDescriptor? connection = terminal?.Open();
+                connection = terminal is null ? AcceptAgent() : terminal.Open();    // before the guest boots
                 var thread = new Thread(() => RunSession(machine, connection)) { IsBackground = true, Name = "agent" };
                 NativeThread.Start(thread);
                 agent = thread;
@@ -80,14 +81,17 @@ internal sealed class ExecRun(MachineConfig config, MachineProcess process, Agen
         finally
         {
             agent?.Join();
+            connection?.Dispose();
         }
     }
+
+    private UnixSocket? AcceptAgent() => directory.AcceptAgent(process.Sandbox?.Spawner);
 
     private void RunSession(VirtualMachine machine, FileDescriptor? connection)
     {
         try
         {
-            _end = connection is null ? session.Run(listener!) : session.Run(connection);
+            _end = session.Run(connection, terminal is null ? AcceptAgent : null);
         }
         catch (Exception e)
         {

@@ -15,7 +15,7 @@ internal sealed class VsockGuest : IDisposable
     private readonly VsockPacket _packet = new();
 
     /// <summary>A guest that has as long to answer as its test takes, or as it is given.</summary>
-    public VsockGuest(TimeSpan? patience = null) => Switch = new VsockSwitch(Path, Cid, patience ?? TimeSpan.FromHours(1));
+    public VsockGuest(TimeSpan? patience = null, bool connects = true) => Switch = new VsockSwitch(Path, Cid, patience ?? TimeSpan.FromHours(1), connects);
 
     public VsockSwitch Switch { get; }
 

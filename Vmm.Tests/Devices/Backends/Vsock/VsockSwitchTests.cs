@@ -120,6 +120,7 @@ public sealed class VsockSwitchTests
     [TestCase("CONNECT 4294967295\n")]
     [TestCase("CONNECT 99999999999\n")]
     [TestCase("CONNECT 5 6\n")]
+    [TestCase("ACCEPT 5000\n", Description = "the switch connects itself")]
     [TestCase("GET / HTTP/1.1\n")]
     [TestCase("012345678901234567890123456789012345")]
     public void Host_SaysSomethingElse_IsThrownOut(string line)
