@@ -182,7 +182,9 @@ public partial class NetworkTests : DeviceTest
     public void Traffic_Iperf3_CostsTheVmmNoSystemCallAPacket()
     {
         HostTap tap = Keep(new HostTap(4));
+        // One server for each direction: iperf3 does not listen for a moment after a test.
         using Process server = HostCommand.Start("iperf3", "-s", "-B", tap.Address);
+        using Process reverse = HostCommand.Start("iperf3", "-s", "-B", tap.Address, "-p", "5202");
         try
         {
             VmmProcess process = Boot(GuestWith(
@@ -193,7 +195,7 @@ public partial class NetworkTests : DeviceTest
                 echo "ready"
                 read -r go
                 iperf3 -c {tap.Address} -t {(int)s_traced.TotalSeconds + 5} > /dev/null && echo "forward=done"
-                iperf3 -c {tap.Address} -t 2 -R > /dev/null && echo "reverse=done"
+                iperf3 -c {tap.Address} -p 5202 -t 2 -R > /dev/null && echo "reverse=done"
                 """,
                 "--net", $"tap={tap.Name}") with
             { HasTools = true });
@@ -227,6 +229,7 @@ public partial class NetworkTests : DeviceTest
         finally
         {
             server.Kill();
+            reverse.Kill();
         }
     }
 

@@ -17,13 +17,14 @@ public class SwitchTests : DeviceTest
             sockets, "chrt", "--idle", "0", "dpdk-testpmd", "--no-huge", "-m", "256", "--no-pci", "--file-prefix=vmm", "--lcores", "0@0,1@0",
             "--vdev", $"net_vhost0,iface={sockets[0]},queues=2", "--vdev", $"net_vhost1,iface={sockets[1]},queues=2",
             "--", "--total-num-mbufs=8192", "--rxq=2", "--txq=2", "--forward-mode=io", "--auto-start");
-        VmmProcess server = Boot(Guest(0, "iperf3 -s > /dev/null &\necho \"serving\"\nread -r end\n"));
+        // One server for each: iperf3 does not listen for a moment after a test.
+        VmmProcess server = Boot(Guest(0, "iperf3 -s > /dev/null &\niperf3 -s -p 5202 > /dev/null &\necho \"serving\"\nread -r end\n"));
         server.WaitForOutput("serving");
         VmmProcess client = Boot(Guest(1,
             """
             echo loss=$(ping -q -c 50 -A -W 5 10.7.0.1 | grep loss)
             iperf3 -f m -c 10.7.0.1 -t 5 > /tmp/iperf && echo forward=$(grep receiver /tmp/iperf)
-            iperf3 -f m -c 10.7.0.1 -t 5 -R > /tmp/iperf && echo reverse=$(grep receiver /tmp/iperf)
+            iperf3 -f m -c 10.7.0.1 -p 5202 -t 5 -R > /tmp/iperf && echo reverse=$(grep receiver /tmp/iperf)
             for cpu in 1 2; do taskset $cpu ping -q -c 10 -A -W 5 10.7.0.1 > /dev/null; done
             ethtool -S eth0 > /tmp/counters
             echo tx=$(awk '/tx_queue_[01]_packets/ { print $2 }' /tmp/counters | tr '\n' ' ')
