@@ -70,6 +70,16 @@ public sealed partial class GuestDirectoryTests
         Assert.That(Directory.GetFileSystemEntries(Path.GetDirectoryName(directory.Socket)!), Is.EqualTo(new[] { directory.Socket }));
     }
 
+    [TestCase(false)]
+    [TestCase(true)]
+    public void AcceptAgent_SomethingElseIsThere_IsAnError(bool isConfined)
+    {
+        using var spawner = new LocalSpawner();
+        using GuestDirectory directory = GuestDirectory.Create();
+        File.WriteAllText(directory.Socket, "");
+        Assert.That(() => directory.AcceptAgent(isConfined ? spawner : null), Throws.InstanceOf<IOException>().With.Message.Contains(directory.Socket));
+    }
+
     [Test]
     public void Claim_WhatWasLeftBehind_IsTakenOver()
     {

@@ -173,8 +173,8 @@ public sealed class HostileAgentTests
 
     // Its back-end died, and is started again.
     [TestCase("")]
-    [TestCase("OK 1000\n")]
-    public void Connection_EndsBeforeTheAgentHasSpoken_AnotherOneIsAskedFor(string answer)
+    [TestCase("OK")]
+    public void Connection_EndsBeforeTheAgentHasConnected_AnotherOneIsAskedFor(string answer)
     {
         (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
         (UnixSocket next, UnixSocket agent) = UnixSocket.Pair();
@@ -189,6 +189,34 @@ public sealed class HostileAgentTests
             Assert.That(session.Run(ours, () => ++attempts == 3 ? next : null), Is.EqualTo(new CommandEnd(CommandEndKind.Exited, 7)));
             Assert.That((attempts, ours.IsClosed), Is.EqualTo((3, true)));
         }
+    }
+
+    [Test]
+    public void Connection_EndsAtOnceEachTime_TheNextOneIsAskedForAfterAPause()
+    {
+        using AgentSession session = new(new GuestCommand { Arguments = ["x"] }, new HostStreams(null, null, null, false, false), TimeSpan.FromSeconds(1));
+        int attempts = 0;
+        Assert.That(session.Run(null, Ended), Is.EqualTo(new CommandEnd(CommandEndKind.TimedOut)));
+        Assert.That(attempts, Is.InRange(2, 25));   // 50 ms each
+
+        UnixSocket Ended()
+        {
+            attempts++;
+            (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+            theirs.Dispose();
+            return ours;
+        }
+    }
+
+    // The agent connects once: to ask again would be to wait for ever.
+    [Test]
+    public void Connection_EndsAfterTheAnswer_IsALostGuest()
+    {
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using AgentSession session = NewSession();
+        Assert.That(theirs.TrySend("OK 1000\n"u8, []), Is.Positive);
+        theirs.Dispose();
+        Assert.That(session.Run(ours, () => throw new InvalidOperationException()), Is.EqualTo(new CommandEnd(CommandEndKind.Lost)));
     }
 
     [Test]

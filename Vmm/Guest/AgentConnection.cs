@@ -17,6 +17,9 @@ internal sealed class AgentConnection(FileDescriptor connection, bool awaitsAnsw
     private int _taken;
     private bool _awaitsAnswer = awaitsAnswer;
 
+    /// <summary>Whether the answer has come: the guest has connected.</summary>
+    public bool IsAnswered { get; private set; }
+
     private const int MaxAnswer = 32;
 
     // The command, what the windows allow of its input, and some small frames.
@@ -114,6 +117,7 @@ internal sealed class AgentConnection(FileDescriptor connection, bool awaitsAnsw
             throw new VmmException("the back-end of the guest's vsock device does not say OK where the agent connects");
         _taken += end + 1;
         _awaitsAnswer = false;
+        IsAnswered = true;
         return true;
     }
 }

@@ -20,6 +20,7 @@ internal sealed class AgentSession : IDisposable
     private readonly EventFd _wake = new();
     private readonly ConcurrentQueue<Action> _requests = new();
     private AgentConnection? _agent;
+    private long _nextAttempt;  // to reach the back-end
     private CommandEnd? _end;
     private long? _signalDeadline;
     private long? _guestDeadline;   // once the guest is gone
@@ -110,7 +111,7 @@ internal sealed class AgentSession : IDisposable
 
     /// <summary>Waits for the agent, and runs the command.</summary>
     /// <param name="connection">That of <see cref="GuestDirectory.AcceptAgent"/>, which is closed afterwards. Null if the back-end did not listen then.</param>
-    /// <param name="again">Asks for another one, where the back-end is gone before the agent has said anything: it is started again. Null where there is none to be
+    /// <param name="again">Asks for another one, where the back-end is gone before the agent has connected: it is started again. Null where there is none to be
     /// had.</param>
     /// <exception cref="VmmException">The agent does not keep to the protocol.</exception>
     /// <exception cref="IOException">The process that connects to the back-end is gone.</exception>
@@ -148,8 +149,11 @@ internal sealed class AgentSession : IDisposable
 
     private void WaitOnce(Func<FileDescriptor?>? again, long? limit)
     {
-        if (_agent is null && again!() is { } next)
-            _agent = new AgentConnection(next, awaitsAnswer: true);
+        if (_agent is null && Environment.TickCount64 >= _nextAttempt)
+        {
+            _nextAttempt = Environment.TickCount64 + Interval;
+            _agent = again!() is { } next ? new AgentConnection(next, awaitsAnswer: true) : null;
+        }
         AgentConnection? agent = _agent;
         bool reads = _isStarted;
         int timeout = Until(limit, _signalDeadline, _guestDeadline);
@@ -188,12 +192,13 @@ internal sealed class AgentSession : IDisposable
             return;
         if (!agent.Receive())
         {
-            if (isOnly || _isGreeted)
+            // The agent connects once.
+            if (isOnly || _isGreeted || agent.IsAnswered)
             {
                 _end ??= new CommandEnd(CommandEndKind.Lost);
                 return;
             }
-            // The back-end is gone, and the agent has not said anything.
+            // The back-end is gone, and the agent has not connected.
             agent.Dispose();
             _agent = null;
             return;

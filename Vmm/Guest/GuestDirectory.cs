@@ -116,10 +116,12 @@ internal sealed class GuestDirectory : IDisposable
     /// the agent says.</summary>
     /// <param name="spawner">What connects for this process where that is confined (<see cref="LeaveTo"/>); null for this process.</param>
     /// <returns>Null if the back-end does not listen now.</returns>
-    /// <exception cref="IOException">The spawner is gone, or there are no descriptors left.</exception>
+    /// <exception cref="IOException">The spawner is gone, there are no descriptors left, or the socket cannot be connected to.</exception>
     public UnixSocket? AcceptAgent(ISpawner? spawner)
     {
-        _ = spawner is null ? UnixSocket.TryConnect(Socket, out UnixSocket? socket) : spawner.TryConnect(Socket, out socket);
+        int error = spawner is null ? UnixSocket.TryConnect(Socket, out UnixSocket? socket) : spawner.TryConnect(Socket, out socket);
+        if (error is not (0 or Errnos.Enoent or Errnos.Econnrefused or Errnos.Eagain))
+            throw UnixSocket.CannotConnect(Socket, error);
         // A back-end that has gone meanwhile is seen by the end of the connection.
         _ = socket?.TrySend(Encoding.ASCII.GetBytes($"ACCEPT {AgentPort}\n"), []);
         return socket;

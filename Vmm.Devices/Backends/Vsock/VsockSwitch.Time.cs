@@ -139,7 +139,11 @@ internal sealed partial class VsockSwitch
 
     private void DialAgain()
     {
-        foreach (((uint, uint) ports, (VsockHeader request, long deadline)) in _dialed.ToArray())
+        KeyValuePair<(uint, uint), (VsockHeader Request, long Deadline)>[] waiting = _dialed.ToArray();
+        // Linux does not say when it gives a connection up: where one program waits for one, the newest is the likeliest to be wanted still.
+        if (!_connects)
+            Array.Sort(waiting, (a, b) => b.Value.Deadline.CompareTo(a.Value.Deadline));
+        foreach (((uint, uint) ports, (VsockHeader request, long deadline)) in waiting)
         {
             int error = TryDial(request);
             if (error != 0 && IsOfTheMoment(error) && Environment.TickCount64 < deadline)

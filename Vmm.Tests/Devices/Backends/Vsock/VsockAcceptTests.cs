@@ -103,6 +103,20 @@ public sealed class VsockAcceptTests
         Assert.That(Answer(program), Is.EqualTo("OK 1001\n"));
     }
 
+    // Linux says nothing of the connections that it has given up.
+    [Test]
+    public void Guest_HasConnectedAgainAndAgain_TheProgramGetsTheLastConnection()
+    {
+        for (uint i = 0; i < 4; i++)
+        {
+            _guest.Send(VsockOperation.Request, GuestPort + i, HostPort);
+            Thread.Sleep(30);   // the clock's steps
+        }
+        Socket program = _guest.Dial("ACCEPT 1024\n");
+        _guest.Receive(VsockOperation.Response);
+        Assert.That(Answer(program), Is.EqualTo("OK 1003\n"));
+    }
+
     [Test]
     public void Guest_ConnectsManyTimesWhereNobodyAccepts_IsResetAtOnce()
     {
