@@ -114,6 +114,25 @@ public sealed partial class GuestDirectoryTests
     public void Connect_GuestThatIsNotThere_SaysSo() =>
         Assert.That(() => GuestDirectory.Connect(_name), Throws.TypeOf<VmmException>().With.Message.Contains($"no guest called {_name}"));
 
+    // As by a script that starts the guest in the background. Its back-end answers, but not yet for the agent.
+    [Test]
+    public void Connect_GuestThatIsBeingStarted_IsWaitedFor()
+    {
+        Task<UnixSocket> connect = Task.Run(() => GuestDirectory.Connect(_name));
+        Thread.Sleep(200);
+        using GuestDirectory directory = GuestDirectory.Claim(_name);
+        Thread.Sleep(1000);
+        using var listener = UnixListener.Listen(directory.Socket);
+        Assert.That(Poll.Wait([new PollEntry(listener, PollEvents.Readable)], 5000), Is.EqualTo(1));
+        listener.TryAccept()!.Dispose();
+        Assert.That(Poll.Wait([new PollEntry(listener, PollEvents.Readable)], 5000), Is.EqualTo(1));
+        using UnixSocket server = listener.TryAccept()!;
+        Assert.That(server.TrySend("OK 1\n"u8, []), Is.EqualTo(5));
+
+        Assert.That(connect.Wait(5000), Is.True);
+        connect.Result.Dispose();
+    }
+
     [Test]
     public void Connect_WhereSomebodyAnswers_IsConnectedBehindTheAnswer()
     {

@@ -91,6 +91,7 @@ public sealed class HostileAgentTests
     [TestCase(0)]
     [TestCase(2)]
     [TestCase(12)]
+    [TestCase(13)]      // the agent sends it, but nobody has asked
     [TestCase(255)]
     public void Frame_ThatOnlyTheHostSends_IsRefused(int type)
     {
@@ -118,6 +119,36 @@ public sealed class HostileAgentTests
         Assert.That(end, Is.EqualTo(new CommandEnd(CommandEndKind.Exited, 7)));
         byte[] buffer = new byte[10];
         Assert.That(pipe.Reader.TryRead(buffer), Is.EqualTo(3));
+    }
+
+    // The kernel of a guest that was booted with quiet has said little: the agent is asked for more, and has 2 s for it.
+    [TestCase(AgentFrameType.Logged, 0, 1500)]
+    [TestCase(AgentFrameType.Exit, 0, 1500)]        // it is too late for that
+    [TestCase(AgentFrameType.Signalled, 2000, 4000)]
+    public void TimeLimit_KernelLogIsWanted_AgentIsAskedForItAndNotWaitedForLong(int answer, int least, int most)
+    {
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using (theirs)
+        {
+            using AgentSession session = new(new GuestCommand { Arguments = ["x"] }, new HostStreams(null, null, null, false, false), TimeSpan.FromMilliseconds(200)) { AsksForKernelLog = true };
+            Assert.That(theirs.TrySend(Started([]), []), Is.Positive);
+            Task<(CommandEnd, long)> run = Task.Run(() => (session.Run(ours), Environment.TickCount64));
+            byte[] log = Frame(AgentFrameType.Log, 0, []);
+            byte[] received = [];
+            byte[] buffer = new byte[1000];
+            while (!received.AsSpan().EndsWith(log))
+            {
+                Assert.That(Poll.Wait([new PollEntry(theirs, PollEvents.Readable)], 10_000), Is.EqualTo(1));
+                received = [.. received, .. buffer.AsSpan(0, theirs.TryRead(buffer))];
+            }
+            long asked = Environment.TickCount64;
+            Assert.That(theirs.TrySend(Frame((AgentFrameType)answer, 0, Numbers(0, 0, 0)), []), Is.Positive);
+
+            Assert.That(run.Wait(10_000), Is.True);
+            (CommandEnd end, long ended) = run.Result;
+            Assert.That(end, Is.EqualTo(new CommandEnd(CommandEndKind.TimedOut)));
+            Assert.That(ended - asked, Is.InRange(least - 100, most));
+        }
     }
 
     [Test]

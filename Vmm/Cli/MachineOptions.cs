@@ -71,7 +71,7 @@ internal abstract class MachineOptions : IDirectOptions
     public string? Sandbox { get; set; }
 
     [Option("log-level", MetaValue = "LEVEL", HelpText = "What is logged to standard error: off, error, warn, info, debug or trace "
-        + "(default: warn).")]
+        + "(default: warn, or error by exec).")]
     public string? LogLevel { get; set; }
 
     [Value(0, Hidden = true)]

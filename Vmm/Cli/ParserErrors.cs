@@ -27,7 +27,7 @@ internal static class ParserErrors
 
     /// <summary>The exception for an argument that no option claims.</summary>
     public static UsageException Unexpected(string argument, string verb) =>
-        new($"'{argument}': unexpected argument: values follow an option{Hint(verb)}");
+        new($"'{argument}': unexpected argument: {(verb.EndsWith(" exec", StringComparison.Ordinal) ? "write -- before the command" : "values follow an option")}{Hint(verb)}");
 
     /// <summary>The exception for a verb that does not exist.</summary>
     public static UsageException UnknownVerb(string verb, Verbs.Command command)

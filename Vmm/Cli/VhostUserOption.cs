@@ -30,11 +30,9 @@ internal static class VhostUserOption
     /// <exception cref="UsageException">The value is malformed or contradicts itself.</exception>
     public static VirtioDeviceOptions Parse(string text)
     {
-        string[] all = [.. s_generic.Concat(FsOption.Keys).Concat(DiskOption.Keys).Concat(NetOption.SocketKeys).Distinct()];
-        KeyValueList list = KeyValueList.Parse(Name, text, all);
-        OptionValue type = list.Find("type") ?? throw new UsageException($"{Name}: '{text}' has no type: write type= and one of {Words()}, or a number");
+        (KeyValueList list, VirtioDeviceType type) = Read(text);
         ReadOnlyMemory<byte>? config = list.Find("config") is { } hex ? (ReadOnlyMemory<byte>?)ParseConfig(hex) : null;
-        switch (ParseType(type))
+        switch (type)
         {
             case VirtioDeviceType.FileSystem:
                 list.AllowOnly([.. s_common, .. FsOption.Keys]);
@@ -51,6 +49,18 @@ internal static class VhostUserOption
                 list.AllowOnly(s_generic);
                 return ReadGeneric(text, list, DeviceKind.Of(kind), config);
         }
+    }
+
+    /// <summary>The type of the device that <paramref name="text"/> describes.</summary>
+    /// <exception cref="UsageException">The value is malformed, or has no type.</exception>
+    public static VirtioDeviceType TypeOf(string text) => Read(text).Type;
+
+    private static (KeyValueList List, VirtioDeviceType Type) Read(string text)
+    {
+        string[] all = [.. s_generic.Concat(FsOption.Keys).Concat(DiskOption.Keys).Concat(NetOption.SocketKeys).Distinct()];
+        KeyValueList list = KeyValueList.Parse(Name, text, all);
+        OptionValue type = list.Find("type") ?? throw new UsageException($"{Name}: '{text}' has no type: write type= and one of {Words()}, or a number");
+        return (list, ParseType(type));
     }
 
     private static GenericOptions ReadGeneric(string text, KeyValueList list, DeviceKind kind, ReadOnlyMemory<byte>? config)

@@ -25,7 +25,7 @@ internal readonly record struct AgentFrame(AgentFrameType Type, AgentStream Stre
     public const uint Magic = 0x414d4d56;
 
     /// <summary>The version that follows it.</summary>
-    public const uint Version = 2;
+    public const uint Version = 3;
 }
 
 /// <summary>What a frame says.</summary>
@@ -63,6 +63,12 @@ internal enum AgentFrameType : byte
 
     /// <summary>Agent: how the command ended. The last frame.</summary>
     Exit = 11,
+
+    /// <summary>Host: show what the kernel has said last on the serial port.</summary>
+    Log = 12,
+
+    /// <summary>Agent: that was done.</summary>
+    Logged = 13,
 }
 
 /// <summary>A stream of the command's.</summary>

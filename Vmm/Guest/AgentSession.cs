@@ -12,6 +12,7 @@ internal sealed class AgentSession : IDisposable
 {
     private const int Alarm = 1000;     // milliseconds between looks at a terminal that is in the background
     private const int Interval = 50;    // milliseconds between attempts to reach a back-end that is gone
+    private const int LogPatience = 2000;   // milliseconds for the agent to show the kernel's log
     private const int LastMoment = 2000;    // milliseconds that are left for what is on its way when the guest is gone, or this process is to end
 
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(5);
@@ -26,7 +27,7 @@ internal sealed class AgentSession : IDisposable
     private long? _guestDeadline;   // once the guest is gone
     private long? _leaveDeadline;   // once this process is to end
     private int _signal;
-    private bool _isGreeted, _isStarted;
+    private bool _isGreeted, _isStarted, _isLate;
     private volatile bool _takesSignals;
 
     /// <summary>Prepares to run <paramref name="command"/>.</summary>
@@ -41,6 +42,9 @@ internal sealed class AgentSession : IDisposable
 
     /// <summary>How long all of it may take; null for as long as it likes.</summary>
     public TimeSpan? TimeLimit { get; }
+
+    /// <summary>Whether the agent is told, when the time is over, to show what the kernel has said last: one that was booted with <c>quiet</c> has kept most of it to itself.</summary>
+    public bool AsksForKernelLog { get; init; }
 
     /// <summary>Whether this process's standard input is a terminal.</summary>
     public bool HasTerminal => _streams.HasTerminal;
@@ -124,7 +128,7 @@ internal sealed class AgentSession : IDisposable
             while (_end is null)
             {
                 WaitOnce(again, limit);
-                if (limit <= Environment.TickCount64)
+                if (limit <= Environment.TickCount64 && !IsLogAskedFor(ref limit))
                     _end ??= new CommandEnd(CommandEndKind.TimedOut);
                 if (_signalDeadline <= Environment.TickCount64)
                     _end ??= new CommandEnd(CommandEndKind.Unresponsive, _signal);
@@ -145,6 +149,17 @@ internal sealed class AgentSession : IDisposable
             _agent?.Dispose();      // the agent waits for that
             _streams.RestoreTerminal();
         }
+    }
+
+    // The time is over. The agent has a moment more.
+    private bool IsLogAskedFor(ref long? limit)
+    {
+        if (!AsksForKernelLog || !_isStarted || _isLate || _end is not null)
+            return false;
+        _isLate = true;
+        limit = Environment.TickCount64 + LogPatience;
+        _agent!.Send(AgentFrameType.Log, AgentStream.Input, []);
+        return true;
     }
 
     private void WaitOnce(Func<FileDescriptor?>? again, long? limit)
@@ -234,6 +249,9 @@ internal sealed class AgentSession : IDisposable
                 break;
             case AgentFrameType.Signalled when _isStarted:
                 _signalDeadline = null;
+                break;
+            case AgentFrameType.Logged or AgentFrameType.Exit when _isLate:
+                _end = new CommandEnd(CommandEndKind.TimedOut);
                 break;
             case AgentFrameType.Exit when _isGreeted:
                 _end = ReadEnd(data);

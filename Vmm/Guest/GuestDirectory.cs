@@ -17,6 +17,9 @@ internal sealed class GuestDirectory : IDisposable
     private const string Advice = "remove it, or set XDG_RUNTIME_DIR to a directory of yours";
     private const int MaxAnswer = 32;
     private const int Patience = 5000;          // milliseconds
+    private const int StartPatience = 1000;     // for a guest whose process is just being started
+    private const int BootPatience = 30_000;    // for one that has not booted yet
+    private const int Interval = 50;            // between attempts
 
     private readonly string _path;
     private readonly FileDescriptor? _lock;     // the directory: as long as it is locked, the name is taken; the kernel unlocks it for a process that dies
@@ -73,7 +76,8 @@ internal sealed class GuestDirectory : IDisposable
         }
     }
 
-    /// <summary>Connects with the agent of the guest called <paramref name="name"/>.</summary>
+    /// <summary>Connects with the agent of the guest called <paramref name="name"/>. One that was started just before is waited for: 1 s until it is there, and 30 s until it
+    /// has booted.</summary>
     /// <exception cref="VmmException">There is no such guest, or it does not answer.</exception>
     public static UnixSocket Connect(string name) => Connect(name, Place());
 
@@ -83,6 +87,27 @@ internal sealed class GuestDirectory : IDisposable
     internal static UnixSocket Connect(string name, string place)
     {
         CheckName("--attach", name);
+        long start = Environment.TickCount64;
+        while (true)
+        {
+            UnixSocket? socket = TryConnect(name, place);
+            if (socket is not null && ReadsOk(socket))
+                return socket;
+            socket?.Dispose();
+            bool isThere = Directory.Exists(Path.Combine(place, name));
+            if (Environment.TickCount64 - start >= (isThere ? BootPatience : StartPatience))
+            {
+                throw new VmmException(isThere || socket is not null
+                    ? $"--attach: the guest called {name} does not answer: it has not booted yet, or hangs"
+                    : $"--attach: no guest called {name} runs: start one by vmm exec --name {name}");
+            }
+            Thread.Sleep(Interval);
+        }
+    }
+
+    // To the back-end of its vsock device, which is asked for the agent; null if there is none.
+    private static UnixSocket? TryConnect(string name, string place)
+    {
         UnixSocket? socket = null;
         try
         {
@@ -98,7 +123,7 @@ internal sealed class GuestDirectory : IDisposable
             // This user has had no guest with a name.
         }
         if (socket is null)
-            throw new VmmException($"--attach: no guest called {name} runs: start one by vmm exec --name {name}");
+            return null;
         // Whoever listens there has the command and its input.
         if (socket.PeerUserId != FileOwner.User)
         {
@@ -106,10 +131,7 @@ internal sealed class GuestDirectory : IDisposable
             throw new VmmException($"--attach: the guest called {name} is another user's");
         }
         _ = socket.TrySend(Encoding.ASCII.GetBytes($"CONNECT {AgentPort}\n"), []);
-        if (ReadsOk(socket))
-            return socket;
-        socket.Dispose();
-        throw new VmmException($"--attach: the guest called {name} does not answer: it has not booted yet, or hangs");
+        return socket;
     }
 
     /// <summary>Asks the back-end of the vsock device for the connection that the guest's agent is going to make. On it comes the line <c>OK port</c>, and then what

@@ -23,6 +23,7 @@ uint32_t microseconds(void);
 
 /* log.c: a line in the kernel's log, which the host's console shows. */
 void log_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void show_kernel_log(void);
 
 /* description.c: the way to the host, a console such as hvc0 or, if that is empty, a vsock port; and the file in the initramfs that says what to do. */
 extern char host_console[32];
@@ -45,6 +46,7 @@ void make_directories(const char *path);
 void bring_up_loopback(void);
 void set_address(const char *name, const char *address, const char *gateway);
 void set_resolver(const char *address);
+void resolve_own_name(void);
 
 /* input.c */
 struct input {

@@ -75,6 +75,7 @@ static void run_enter(char **a)
 {
     (void)a;
     enter_root();
+    resolve_own_name();
     bring_up_loopback();
 }
 

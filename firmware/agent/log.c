@@ -1,10 +1,16 @@
 #include "agent.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <termios.h>
 #include <unistd.h>
+
+#define SHOWN 20
+#define MAX_LINE 256
+#define MAX_RECORDS 100000
 
 void log_line(const char *format, ...)
 {
@@ -19,4 +25,48 @@ void log_line(const char *format, ...)
         return;
     (void)!write(fd, line, strlen(line));
     close(fd);
+}
+
+/* Of a record such as "6,339,5140900,-;text" the line that a console would have. Returns its length. */
+static int console_line(char *record, char *line, size_t size)
+{
+    unsigned long long time = 0;
+    char *text = strchr(record, ';');
+    if (!text || sscanf(record, "%*u,%*u,%llu", &time) != 1)
+        return 0;
+    text[1 + strcspn(text + 1, "\n")] = 0;
+    int length = snprintf(line, size, "[%5llu.%06llu] %s\n", time / 1000000, time % 1000000, text + 1);
+    return length < (int)size ? length : (int)size - 1;
+}
+
+/* What the kernel has said last goes to the serial port, whose other end is vmm's log: booted with "quiet" it keeps most to itself. */
+void show_kernel_log(void)
+{
+    static struct {
+        int length;
+        char text[MAX_LINE];
+    } last[SHOWN];
+    char record[8192];
+    size_t count = 0;
+    if (!is_guest)
+        return;
+    int from = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC), to = open("/dev/ttyS0", O_WRONLY | O_NOCTTY | O_CLOEXEC);
+    while (from >= 0 && to >= 0 && count < MAX_RECORDS) {
+        ssize_t length = read(from, record, sizeof record - 1);
+        if (length < 0 && errno == EPIPE) /* the oldest were overwritten meanwhile */
+            continue;
+        if (length <= 0)
+            break;
+        record[length] = 0;
+        last[count % SHOWN].length = console_line(record, last[count % SHOWN].text, MAX_LINE);
+        count++;
+    }
+    for (size_t i = count > SHOWN ? count - SHOWN : 0; i < count; i++)
+        (void)!write(to, last[i % SHOWN].text, last[i % SHOWN].length);
+    if (to >= 0) {
+        tcdrain(to);
+        close(to);
+    }
+    if (from >= 0)
+        close(from);
 }

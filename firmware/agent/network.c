@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <net/if.h>
 #include <net/route.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
+#define HOSTS "/etc/hosts"
 #define RESOLVER "/etc/resolv.conf"
 #define OWN_RESOLVER "/run/resolv.conf"
 
@@ -26,9 +28,11 @@ static struct sockaddr internet(in_addr_t address)
 
 static void bring_up(int fd, const char *name)
 {
-    struct ifreq request = { .ifr_flags = IFF_UP | IFF_RUNNING };
+    struct ifreq request = { 0 };
     strncpy(request.ifr_name, name, IFNAMSIZ - 1);
-    if (ioctl(fd, SIOCSIFFLAGS, &request) < 0)
+    bool is_there = ioctl(fd, SIOCGIFFLAGS, &request) == 0;
+    request.ifr_flags |= IFF_UP; /* the others, such as IFF_MULTICAST, stay as the driver has set them */
+    if (!is_there || ioctl(fd, SIOCSIFFLAGS, &request) < 0)
         log_line("cannot bring up %s: %s", name, strerror(errno));
 }
 
@@ -90,6 +94,8 @@ static bool write_resolver(const char *path, const char *address)
 void set_resolver(const char *address)
 {
     char target[4096];
+    if (!is_root_kept)
+        make_directories("/etc");
     if (write_resolver(OWN_RESOLVER, address) && mount(OWN_RESOLVER, RESOLVER, NULL, MS_BIND, NULL) == 0)
         return;
     ssize_t length = readlink(RESOLVER, target, sizeof target - 1);
@@ -104,4 +110,33 @@ void set_resolver(const char *address)
     }
     if (!write_resolver(RESOLVER, address))
         log_line("cannot write " RESOLVER ": %s", strerror(errno));
+}
+
+static bool has_word(char *line, const char *word)
+{
+    line[strcspn(line, "#")] = 0;
+    for (char *next = strtok(line, " \t\n"); next; next = strtok(NULL, " \t\n"))
+        if (strcmp(next, word) == 0)
+            return true;
+    return false;
+}
+
+/* sudo and others look the guest's own name up. A root that is kept stays as it is, and one without /etc has nobody who looks. */
+void resolve_own_name(void)
+{
+    char name[HOST_NAME_MAX + 1], line[1024];
+    bool is_known = false, is_empty = true, is_unfinished = false;
+    if (is_root_kept || gethostname(name, sizeof name) < 0)
+        return;
+    FILE *file = fopen(HOSTS, "a+e");
+    if (!file)
+        return;
+    while (!is_known && fgets(line, sizeof line, file)) {
+        is_empty = false;
+        is_unfinished = !strchr(line, '\n');
+        is_known = has_word(line, name);
+    }
+    if (!is_known)
+        fprintf(file, "%s%s127.0.1.1\t%s\n", is_unfinished ? "\n" : "", is_empty ? "127.0.0.1\tlocalhost\n" : "", name);
+    fclose(file);
 }

@@ -1,11 +1,11 @@
-/* The protocol between the agent and vmm, version 2 (docs/agent.md). Numbers are little-endian. */
+/* The protocol between the agent and vmm, version 3 (docs/agent.md). Numbers are little-endian. */
 #ifndef PROTOCOL_H
 #define PROTOCOL_H
 
 #include <stdint.h>
 
 #define PROTOCOL_MAGIC 0x414d4d56u /* "VMMA" */
-#define PROTOCOL_VERSION 2u
+#define PROTOCOL_VERSION 3u
 
 #define MAX_DATA (64u << 10)   /* bytes in a DATA frame */
 #define MAX_START (16u << 20)  /* bytes in a START frame */
@@ -30,6 +30,8 @@ enum frame_type {
     FRAME_SIGNALLED = 9,  /* agent: it was sent */
     FRAME_RESIZE = 10,    /* host: the terminal's rows and columns */
     FRAME_EXIT = 11,      /* agent: the command's end, and the last frame */
+    FRAME_LOG = 12,       /* host: show what the kernel has said last on the serial port */
+    FRAME_LOGGED = 13,    /* agent: that was done */
 };
 
 enum stream { STREAM_INPUT = 0, STREAM_OUTPUT = 1, STREAM_ERROR = 2 };

@@ -256,6 +256,10 @@ static void handle_frame(struct session *session)
     case FRAME_RESIZE:
         resize(session, number);
         break;
+    case FRAME_LOG:
+        show_kernel_log();
+        send_frame(session, FRAME_LOGGED, 0, NULL, 0);
+        break;
     default:
         leave(session);
     }

@@ -22,7 +22,7 @@ public sealed class ExecOptionsTests
 
     [Test]
     public void Parse_CommandWithoutDashes_IsRefused() =>
-        Assert.That(() => Parse("exec", "--rw", "ls"), Throws.TypeOf<UsageException>().With.Message.StartsWith("'ls': "));
+        Assert.That(() => Parse("exec", "--rw", "ls"), Throws.TypeOf<UsageException>().With.Message.EqualTo("'ls': unexpected argument: write -- before the command (see vmm exec --help)"));
 
     [Test]
     public void ReadCommand_OnATerminal_HasOneUnlessOneIsNotWanted()
@@ -44,9 +44,45 @@ public sealed class ExecOptionsTests
     {
         IReadOnlyList<string> variables = Command(s_pipes, "exec", "--env", "LANG=xx", "--env", "A=b=c", "--env", "VMM_NOT_SET_ANYWHERE", "--", "x").Environment;
 
-        Assert.That(variables, Does.Contain("LANG=xx").And.Contain("A=b=c").And.Contain($"PATH={Environment.GetEnvironmentVariable("PATH")}"));
+        Assert.That(variables, Does.Contain("LANG=xx").And.Contain("A=b=c"));
+        Assert.That(variables, Has.Some.StartsWith($"PATH={Environment.GetEnvironmentVariable("PATH")}"));
         Assert.That(variables, Has.None.StartsWith("VMM_NOT_SET_ANYWHERE"));
     }
+
+    // The command is root's, and an ordinary user has no sbin here.
+    [TestCase("/bin:/usr/sbin", ExpectedResult = "/bin:/usr/sbin:/usr/local/sbin:/sbin")]
+    [TestCase("/usr/local/sbin:/usr/sbin:/sbin", ExpectedResult = "/usr/local/sbin:/usr/sbin:/sbin")]
+    [TestCase("", ExpectedResult = "/usr/local/sbin:/usr/sbin:/sbin")]
+    public string WithSbin_PathOfAUser_HasWhatRootNeeds(string path) => ExecOptionsReader.WithSbin(path);
+
+    [Test]
+    public void ReadCommand_PathThatIsGivenOrOfAUser_StaysAsItIs()
+    {
+        Assert.That(Command(s_pipes, "exec", "--env", "PATH=/x", "--", "x").Environment, Does.Contain("PATH=/x"));
+        Assert.That(Command(s_pipes, "exec", "--user", "games", "--", "x").Environment, Does.Contain($"PATH={Environment.GetEnvironmentVariable("PATH")}"));
+    }
+
+    // Another root has another home, and so may a guest that runs already.
+    [TestCase(true)]
+    [TestCase(true, "--root", "/")]
+    [TestCase(true, "--root", "/usr/..")]
+    [TestCase(false, "--root", "/usr")]
+    [TestCase(false, "--attach", "it")]
+    [TestCase(false, "--user", "games")]
+    public void ReadCommand_Home_IsThatOfHereOnlyForRootInTheRootOfHere(bool isTold, params string[] args) =>
+        Assert.That(Command(s_pipes, ["exec", .. args, "--", "x"]).Environment.Any(variable => variable.StartsWith("HOME=", StringComparison.Ordinal)), Is.EqualTo(isTold));
+
+    [TestCase("type=blk,socket=/s", "virtio_blk")]
+    [TestCase("type=net,socket=/s", "virtio_net")]
+    [TestCase("type=gpio,socket=/s", "gpio_virtio")]
+    public void Drivers_OfAVhostUserDevice_AreThoseOfItsType(string device, string module) =>
+        Assert.That(ExecOptionsReader.Drivers(Parse("exec", "--vhost-user", device)), Has.Some.Matches<GuestDriver>(driver => driver.Module == module && !driver.IsOptional));
+
+    // What it is, is known only once it is open.
+    [Test]
+    public void Drivers_OfAVdpaDevice_AreThoseOfNetworksAndDisksWhereTheKernelHasThem() => Assert.That(
+        ExecOptionsReader.Drivers(Parse("exec", "--vdpa", "path=/dev/vhost-vdpa-0")).Where(driver => driver.Module is "virtio_net" or "virtio_blk"),
+        Has.Exactly(2).Items.And.All.Property(nameof(GuestDriver.IsOptional)).True);
 
     [TestCase("--env", "=x", "has no name")]
     [TestCase("--workdir", "relative", "is not an absolute path")]
@@ -269,14 +305,23 @@ public sealed class ExecOptionsTests
     [Test]
     public void Report_Results_AreXmlOfAnyOutput()
     {
-        string text = JUnitReport.Text([("a<b>", 3, TimeSpan.FromSeconds(1.5), "x\x1b[1m & \ud800 y\n"), ("c", 0, TimeSpan.FromSeconds(1), "")]);
+        string text = JUnitReport.Text([("a<b>", 3, TimeSpan.FromSeconds(1.5), "x\x1b[1m & \ud800 \U0001F600 y\n"), ("c", 0, TimeSpan.FromSeconds(1), "")], ["late"]);
         var document = new System.Xml.XmlDocument();
         document.LoadXml(text);
 
         Assert.That(document.SelectSingleNode("/testsuite/@failures")!.Value, Is.EqualTo("1"));
         Assert.That(document.SelectSingleNode("/testsuite/testcase[@name='a<b>']/failure/@message")!.Value, Is.EqualTo("status 3"));
-        Assert.That(document.SelectSingleNode("/testsuite/testcase[1]/system-out")!.InnerText, Is.EqualTo("x?[1m & ? y\n"));
+        Assert.That(document.SelectSingleNode("/testsuite/testcase[1]/system-out")!.InnerText, Is.EqualTo("x?[1m & \ufffd \U0001F600 y\n"));
+        Assert.That(document.SelectSingleNode("/testsuite/@tests")!.Value, Is.EqualTo("3"));
+        Assert.That(document.SelectSingleNode("/testsuite/testcase[@name='late']/skipped"), Is.Not.Null);
     }
+
+    [TestCase(0, ExpectedResult = true)]            // the first one starts, whatever there is
+    [TestCase(8, 3, ExpectedResult = true)]
+    [TestCase(8, 3, 3, ExpectedResult = false)]     // though nobody has touched the memory of the others yet
+    [TestCase(100, 1, 1, 1, 1, ExpectedResult = false)]     // a processor each
+    public bool HasRoom_OneMoreOfThreeGigabytes_IfMemoryAndProcessorsAreLeft(int available, params int[] running) =>
+        MatrixCommand.HasRoom(3UL << 30, [.. running.Select(gigabytes => (ulong)gigabytes << 30)], ((ulong)available << 30), processors: 4);
 
     private static ExecOptions Parse(params string[] args) => (ExecOptions)Verbs.Parse(args);
 

@@ -398,6 +398,16 @@ public class ExecTests : LinuxTest
         Assert.That(result, Is.EqualTo(new VmmResult(124, "hanging\n", "vmm: sh took longer than 30 s (--timeout)\n")));
     }
 
+    // It was booted with quiet.
+    [Test]
+    public void Exec_CommandThatTakesTooLong_ShowsWhatTheKernelHasSaidLast()
+    {
+        VmmResult result = Exec("", ["--timeout", "40s"], "sh", "-c", "echo '<6>said last' > /dev/kmsg; echo running; exec sleep 1000");
+
+        Assert.That((result.ExitCode, result.Output), Is.EqualTo((124, "running\n")), result.Summary);
+        Assert.That(result.Errors, Does.Match("\\Avmm: sh took longer than 40 s \\(--timeout\\)\n(\\[ *[0-9]+\\.[0-9]{6}\\] [^\n]*\n)+\\[ *[0-9]+\\.[0-9]{6}\\] said last\n\\z"));
+    }
+
     [Test]
     public void Exec_OnATerminal_CommandHasOne()
     {

@@ -1,5 +1,6 @@
 using Vmm.Devices.Backends;
 using Vmm.Guest;
+using Vmm.Machine;
 using Vmm.Sandbox;
 using Vmm.Vhost.Native;
 
@@ -8,7 +9,7 @@ namespace Vmm.Cli.Exec;
 /// <summary><c>vmm exec --attach</c>: one more command in a guest that runs.</summary>
 internal static class AttachCommand
 {
-    private const int User1 = 10, WindowChange = 28, Continue = 18;     // signal(7)
+    private const int User1 = 10, Terminate = 15, WindowChange = 28, Continue = 18;     // signal(7)
 
     /// <summary>Runs the command of <paramref name="session"/> in the guest called <paramref name="name"/>. Once it is connected, this process is confined as a
     /// back-end is: the guest is at the other end.</summary>
@@ -16,7 +17,8 @@ internal static class AttachCommand
     /// <param name="session">The command.</param>
     /// <param name="jail">Null if this process is not to be confined.</param>
     /// <exception cref="VmmException">There is no such guest, or the kernel does not confine this process.</exception>
-    public static CommandEnd Run(string name, AgentSession session, JailOptions? jail)
+    /// <returns>How the command ended, and, if this process left it because of a signal, that.</returns>
+    public static (MachineEnd? Left, CommandEnd Command) Run(string name, AgentSession session, JailOptions? jail)
     {
         UnixSocket socket = GuestDirectory.Connect(name);
         var confinement = new Confinement { Calls = MachineSystemCalls.OfCommand(session.HasTerminal), SendsDescriptors = false };
@@ -24,7 +26,7 @@ internal static class AttachCommand
         if (jail is not null)
             MachineSandbox.Explain(jail, () => isConfined = confinement.GiveUpPrivileges());
         using var signals = new StopSignals();      // on a thread that is confined from its beginning
-        int signal = 0;
+        int signal = 0, terminations = 0;
         signals.Attach(Forward);
         signals.Handle(User1, () => Forward(User1));
         signals.Handle(WindowChange, session.Resize);
@@ -37,11 +39,13 @@ internal static class AttachCommand
         if (isConfined)
             MachineSandbox.Explain(jail!, confinement.GiveUpSystemCalls);
         CommandEnd end = session.Run(socket);
-        return end.Kind == CommandEndKind.Lost && signal != 0 ? new CommandEnd(CommandEndKind.Unresponsive, signal) : end;
+        return (end.Kind == CommandEndKind.Lost && signal != 0 ? new MachineEnd(MachineEndKind.Signal, signal) : null, end);
 
+        // The command gets it; if there is none, or it was told to end already, it is left, and its agent kills it.
         void Forward(int number)
         {
-            if (session.Signal(number))
+            bool isSecond = number == Terminate && Interlocked.Increment(ref terminations) > 1;
+            if (!isSecond && session.Signal(number))
                 return;
             signal = number;
             session.Leave();

@@ -97,7 +97,16 @@ internal sealed class DefaultsFile
             settings[key] = IsRepeatable(key) && settings.TryGetValue(key, out IReadOnlyList<string>? common) ? [.. common, .. values] : values;
         // The root first: with --rw the guest may write to it, and so to what else is in it.
         foreach ((string key, IReadOnlyList<string> values) in settings.OrderBy(setting => setting.Key == "root" ? 0 : 1))
-            Apply(options, scope, key, values);
+        {
+            try
+            {
+                Apply(options, scope, key, values);
+            }
+            catch (UsageException e) when (e.Message.StartsWith($"--{key}: ", StringComparison.Ordinal))
+            {
+                throw new UsageException($"{_path}: {e.Message[2..]}", e);      // the command line has no such option
+            }
+        }
         return scope.Notes;
     }
 

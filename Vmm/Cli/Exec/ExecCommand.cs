@@ -55,10 +55,12 @@ internal static class ExecCommand
         new ExecReport(command, options.Quiet, timeout, null).TellOfDefaults(notes);
         JailOptions? jail = SandboxOption.Parse(new RunOptions { Sandbox = options.Sandbox });
         var streams = new HostStreams(input, written, error, command.HasTerminal, closesOutput: written is not null);
-        using var session = new AgentSession(command, streams, timeout);
-        return options.Attach is string name
-            ? new ExecReport(command, options.Quiet, timeout, null).Tell(null, AttachCommand.Run(name, session, jail))
-            : RunInGuest(options, session, jail, phases, output);
+        // Of a kernel that says all on its console there is nothing more to ask.
+        using var session = new AgentSession(command, streams, timeout) { AsksForKernelLog = options is { Attach: null, Quiet: false, Dmesg: null, Verbose: false } };
+        if (options.Attach is not string name)
+            return RunInGuest(options, session, jail, phases, output);
+        (MachineEnd? left, CommandEnd end) = AttachCommand.Run(name, session, jail);
+        return new ExecReport(command, options.Quiet, timeout, null).Tell(left, end);
     }
 
     private static int RunInGuest(ExecOptions options, AgentSession session, JailOptions? jail, ExecPhases? phases, TextWriter output)
@@ -93,7 +95,12 @@ internal static class ExecCommand
         log.WaitForEnd();
         if (session.Times.Ended != 0)
             phases?.Tell(run.GuestStarted, session.Times);
-        var report = new ExecReport(session.Command, options.Quiet, session.TimeLimit, log) { Advice = modules.Advice(kernel), HasStarted = session.HasStarted };
+        var report = new ExecReport(session.Command, options.Quiet, session.TimeLimit, log)
+        {
+            Advice = modules.Advice(kernel),
+            HasStarted = session.HasStarted,
+            IsLogShown = options.Verbose || options.Dmesg == "-",
+        };
         int status = report.Tell(machine, end);
         report.TellOfDmesg(options.Dmesg);
         return status;

@@ -16,6 +16,8 @@ internal static class ExecOptionsReader
     // Variables that a command is given without being asked for.
     private static readonly string[] s_variables = ["PATH", "TERM", "LANG"];
 
+    private static readonly string[] s_sbin = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
     /// <summary>The command.</summary>
     /// <param name="options">The options.</param>
     /// <param name="isTerminal">Whether standard input, output and error are a terminal here.</param>
@@ -82,6 +84,11 @@ internal static class ExecOptionsReader
             drivers.Add(GuestDriver.VirtioRng);
         if (options.Scsi is not null)
             drivers.AddRange([GuestDriver.VirtioScsi, GuestDriver.ScsiDisk]);
+        foreach (string text in RepeatableOptions.Values(options.VhostUser))
+            drivers.AddRange(GuestDriver.Of(VhostUserOption.TypeOf(text)));
+        // Which of them it is, is known once it is open.
+        if (options.Vdpa is not null)
+            drivers.AddRange([GuestDriver.VirtioNet with { IsOptional = true }, GuestDriver.VirtioBlock with { IsOptional = true }]);
         return drivers;
     }
 
@@ -234,6 +241,13 @@ internal static class ExecOptionsReader
         return SizeValue.Parse(text.Contains('=') ? KeyValueList.Parse("--overlay", text, "size").Find("size")!.Value : new OptionValue("--overlay", null, text));
     }
 
+    /// <summary>The PATH of an ordinary user with what root has, where it lacks that: the command runs as root in the guest.</summary>
+    internal static string WithSbin(string path)
+    {
+        string[] places = path.Split(':', StringSplitOptions.RemoveEmptyEntries);
+        return string.Join(':', places.Concat(s_sbin.Except(places)));
+    }
+
     private static List<string> ReadEnvironment(ExecOptions options, bool withShell)
     {
         var variables = new Dictionary<string, string>();
@@ -241,9 +255,11 @@ internal static class ExecOptionsReader
             Add(name, ProcessText.Variable(name));
         if (withShell)
             Add("SHELL", ProcessText.Variable("SHELL"));
-        // Another root, or another user, has another home.
-        if (options.Root is null && options.User is null)
+        // Another root, or another user, has another home, and so may a guest that runs already.
+        if (options is { Attach: null, User: null } && (options.Root is null || Path.GetFullPath(options.Root) == "/"))
             Add("HOME", ProcessText.Variable("HOME"));
+        if (options.User is null && variables.TryGetValue("PATH", out string? path))
+            Add("PATH", WithSbin(path));
         foreach (string text in RepeatableOptions.Values(options.Env))
         {
             (string name, string? value) = EnvironmentOption.Parse(text);

@@ -17,6 +17,9 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
     /// <summary>Whether the command has run: then the guest was set up, whatever its agent has complained of before.</summary>
     public bool HasStarted { get; init; }
 
+    /// <summary>Whether standard error has all that the guest's kernel says already.</summary>
+    public bool IsLogShown { get; init; }
+
     /// <summary>Where it is said: standard error, unless a test listens.</summary>
     public TextWriter Errors { get; init; } = StandardWriter.Error();
 
@@ -49,6 +52,8 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
             case CommandEndKind.TimedOut:
                 Say($"{Name} took longer than {timeout?.TotalSeconds} s (--timeout)");
                 ShowLog();
+                if (!isQuiet && log is { Lines: [] })
+                    Say("the guest's kernel has said nothing: --dmesg - shows all that it says");
                 return ExitCode.ExecTimeout;
             case CommandEndKind.Left:
                 Say($"left by Ctrl-]: {(log is null ? "the command is killed, and the guest goes on" : "the guest is switched off")}");
@@ -114,7 +119,7 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
 
     private void ShowLog()
     {
-        if (isQuiet || log is null)
+        if (isQuiet || IsLogShown || log is null)
             return;
         foreach (string line in log.Trouble(ShownOfTrouble))
             Write(line);

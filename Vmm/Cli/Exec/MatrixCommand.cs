@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text;
+using Vmm.Machine;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Cli.Exec;
@@ -7,7 +8,7 @@ namespace Vmm.Cli.Exec;
 /// <summary><c>vmm exec --matrix</c>: the same command in a guest for each variant of vmm.toml, side by side as far as memory allows.</summary>
 internal static class MatrixCommand
 {
-    private const ulong Overhead = 64UL << 20;      // of the VMM and its back-ends
+    internal const ulong Overhead = 64UL << 20;     // of the VMM and its back-ends
     private const int Patience = 10_000;            // milliseconds for guests to end after a signal
     private const int Failed = 1;
 
@@ -20,6 +21,8 @@ internal static class MatrixCommand
             throw new UsageException("--matrix: there is no vmm.toml with [[matrix]] in this directory or above it: write one, or name one by --config");
         if (options.Command.Count == 0)
             throw new UsageException("--matrix: there is no command: write it behind --");
+        // All of them, before the first one starts: nobody waits for a guest that a wrong word in a later variant ends.
+        (MatrixVariant Variant, ulong Memory)[] variants = [.. file.Variants.Select(variant => (variant, MemoryOf(variant, file, options)))];
         using JUnitReport? report = options.Report is string path ? new JUnitReport(path) : null;
         string[] arguments = WithoutMatrix(ProcessText.Arguments(Environment.GetCommandLineArgs()[1..]));
         using var signals = new StopSignals();
@@ -28,11 +31,11 @@ internal static class MatrixCommand
         List<MatrixRun> all = [];
         try
         {
-            RunAll(file, options, arguments, all, wake, signals, output);
+            RunAll(variants, arguments, all, wake, signals, output);
+            output.Write(Table(all));
+            report?.Write(all, variants.Skip(all.Count).Select(each => each.Variant));
             if (signals.First != 0)
                 return ExitCode.Signal(signals.First);
-            output.Write(Table(all));
-            report?.Write(all);
             return all.TrueForAll(run => run.Status == 0) ? ExitCode.Success : Failed;
         }
         finally
@@ -41,19 +44,28 @@ internal static class MatrixCommand
         }
     }
 
-    private static void RunAll(DefaultsFile file, ExecOptions options, string[] arguments, List<MatrixRun> all, EventFd wake, StopSignals signals, TextWriter output)
+    /// <summary>Whether one more guest can run beside others. A guest takes its memory only in time, so each counts in full from its start.</summary>
+    /// <param name="memory">How much memory it takes, in bytes.</param>
+    /// <param name="running">How much each of those that run takes.</param>
+    /// <param name="available">How much there was for guests before the first one started, in bytes.</param>
+    /// <param name="processors">How many guests may run at once.</param>
+    /// <returns>True for the first one always: whether there is room for it is for its own process to say.</returns>
+    internal static bool HasRoom(ulong memory, IReadOnlyCollection<ulong> running, ulong available, int processors) =>
+        running.Count == 0 || (running.Count < processors && running.Append(memory).Aggregate(0UL, (sum, each) => sum + each + Overhead) <= available);
+
+    private static void RunAll(
+        (MatrixVariant Variant, ulong Memory)[] variants, string[] arguments, List<MatrixRun> all, EventFd wake, StopSignals signals, TextWriter output)
     {
-        var waiting = new Queue<MatrixVariant>(file.Variants);
+        ulong available = HostMemory.Read()?.Available ?? 0;
         List<MatrixRun> running = [];
         long? deadline = null;
-        while (running.Count > 0 || (waiting.Count > 0 && signals.First == 0))
+        while (running.Count > 0 || (all.Count < variants.Length && signals.First == 0))
         {
-            while (signals.First == 0 && waiting.TryPeek(out MatrixVariant? next))
+            while (signals.First == 0 && all.Count < variants.Length)
             {
-                ulong memory = MemoryOf(next, file, options);
-                if (running.Count > 0 && (running.Count >= Environment.ProcessorCount || memory + Overhead > Available()))
+                (MatrixVariant next, ulong memory) = variants[all.Count];
+                if (!HasRoom(memory, [.. running.Select(run => run.Memory)], available, Environment.ProcessorCount))
                     break;
-                waiting.Dequeue();
                 var run = new MatrixRun(next, memory, arguments);
                 running.Add(run);
                 all.Add(run);
@@ -88,22 +100,18 @@ internal static class MatrixCommand
         running.ForEach(run => run.Happened());
     }
 
-    // What is started takes its memory only in time: what the running ones may still take is not there.
-    private static ulong Available()
-    {
-        foreach (string line in File.ReadLines("/proc/meminfo"))
-        {
-            if (line.StartsWith("MemAvailable:", StringComparison.Ordinal))
-                return ulong.Parse(line.Split(' ', StringSplitOptions.RemoveEmptyEntries)[1], CultureInfo.InvariantCulture) << 10;
-        }
-        return 0;
-    }
-
     private static ulong MemoryOf(MatrixVariant variant, DefaultsFile file, ExecOptions options)
     {
         var copy = new ExecOptions { Memory = options.Memory };
         file.ApplyTo(copy, variant);
-        return MemoryOption.Parse(copy.Memory ?? RunOptionsReader.DefaultMemory).Size;
+        try
+        {
+            return MemoryOption.Parse(copy.Memory ?? RunOptionsReader.DefaultMemory).Size;
+        }
+        catch (UsageException e) when (options.Memory is null)
+        {
+            throw new UsageException($"{file.FullName}: {e.Message.TrimStart('-')}", e);
+        }
     }
 
     // What was told of the verb, but for --matrix and --report.
@@ -133,13 +141,16 @@ internal static class MatrixCommand
 
     private static string Table(List<MatrixRun> all)
     {
-        int width = Math.Max("variant".Length, all.Max(run => NameOf(run).Length));
+        int width = all.Select(run => NameOf(run).Length).Append("variant".Length).Max();
         var text = new StringBuilder();
         text.AppendLine().AppendLine($"{"variant".PadRight(width)}  status  seconds");
         foreach (MatrixRun run in all)
-            text.AppendLine(CultureInfo.InvariantCulture, $"{NameOf(run).PadRight(width)}  {run.Status,6}  {run.Time.TotalSeconds,7:F1}");
+            text.AppendLine(CultureInfo.InvariantCulture, $"{NameOf(run).PadRight(width)}  {Status(run),6}  {run.Time.TotalSeconds,7:F1}");
         return text.ToString();
     }
+
+    // One that a signal to this process has left without a status is killed.
+    private static string Status(MatrixRun run) => run.Status is int status ? $"{status}" : "killed";
 
     private static string NameOf(MatrixRun run) => OneLine.Of(run.Variant.Name);
 }
