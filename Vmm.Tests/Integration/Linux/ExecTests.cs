@@ -30,8 +30,9 @@ public class ExecTests : LinuxTest
     [Test]
     public void Exec_Guest_IsAsItShouldBe()
     {
-        VmmResult result = Exec("", ["--workdir", "/usr", "--env", "A=b c", "--user", "nobody"], "sh", "-c", """
-            echo "$(pwd)|$A|$(id -un)|$(hostname)"
+        string log = Path.Combine(Scratch, "kernel.log");
+        VmmResult result = Exec("", ["--workdir", "/usr", "--env", "A=b c", "--user", "nobody:tty", "--dmesg", log], "sh", "-c", """
+            echo "$(pwd)|$A|$(id -un):$(id -gn)|$(getent hosts "$(hostname)" | tr -s ' ')"
             cat /sys/class/net/lo/operstate
             awk '$2 ~ "^(/|/proc|/sys|/dev|/dev/pts|/dev/shm|/run|/tmp|/sys/fs/cgroup)$" { print $2, $3 }' /proc/mounts | sort
             cat /proc/self/cgroup
@@ -39,7 +40,7 @@ public class ExecTests : LinuxTest
             test -t 0 || echo no terminal
             """);
 
-        Assert.That(result.Output, Does.StartWith("/usr|b c|nobody|vmm\nunknown\n"), result.Summary);
+        Assert.That(result.Output, Does.StartWith("/usr|b c|nobody:tty|127.0.1.1 vmm\nunknown\n"), result.Summary);
         Assert.That(result.Output, Does.Contain("""
             / overlay
             /dev devtmpfs
@@ -53,6 +54,7 @@ public class ExecTests : LinuxTest
             0::/exec-
             """));
         Assert.That(result.Output, Does.EndWith("no terminal\n"));
+        Assert.That(File.ReadAllText(log), Does.Contain("Linux version "));
         Assert.That(result.Errors, Is.EqualTo("hello\n"));
     }
 
@@ -150,16 +152,22 @@ public class ExecTests : LinuxTest
     {
         string name = $"test-{Guid.NewGuid():N}"[..20];
         VmmProcess first = Start(["--name", name], "sh", "-c", "echo first > /tmp/x; echo ready; read -r line; cat /tmp/x; exit 3");
-        first.WaitForOutput("ready");
 
-        VmmProcess second = StartHere("exec", "--attach", name, "--", "sh", "-c", "cat /tmp/x; hostname; echo second > /tmp/x; exit 4");
+        // It waits for the guest, which has not booted yet.
+        VmmProcess second = StartHere("exec", "--attach", name, "--", "sh", "-c", "until test -e /tmp/x; do sleep 0.1; done; cat /tmp/x; hostname; echo second > /tmp/x; exit 4");
         second.EndInput();
         Assert.That(second.WaitForEnd(), Is.EqualTo(new VmmResult(4, $"first\n{name}\n", "")));
+        VmmProcess third = StartHere("exec", "--attach", name, "--", "sh", "-c", "trap 'echo told' TERM; echo ready; while :; do sleep 0.1; done");
+        third.WaitForOutput("ready");
+        third.Signal(LibC.SIGTERM);
+        third.WaitForOutput("told");
+        third.Signal(LibC.SIGTERM);
+        Assert.That(third.WaitForEnd(), Is.EqualTo(new VmmResult(128 + LibC.SIGTERM, "ready\ntold\n", "")));
         first.Send("go on\n"u8);
         Assert.That(first.WaitForEnd(), Is.EqualTo(new VmmResult(3, "ready\nsecond\n", "")));
 
-        VmmProcess third = StartHere("exec", "--attach", name, "--", "true");
-        Assert.That(third.WaitForEnd().ExitCode, Is.EqualTo(125));
+        VmmProcess fourth = StartHere("exec", "--attach", name, "--", "true");
+        Assert.That(fourth.WaitForEnd().ExitCode, Is.EqualTo(125));
     }
 
     [TestCase("1")]     // the guest itself (VMADDR_CID_LOCAL)
@@ -321,6 +329,7 @@ public class ExecTests : LinuxTest
     {
         Assert.That(Exec("", [], "no-such-command"), Is.EqualTo(
             new VmmResult(127, "", "vmm: cannot run no-such-command: No such file or directory\n")));
+        Assert.That(Exec("", [], "/etc/passwd"), Is.EqualTo(new VmmResult(126, "", "vmm: cannot run /etc/passwd: Permission denied\n")));
     }
 
     [Test]
