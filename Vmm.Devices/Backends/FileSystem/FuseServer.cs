@@ -165,10 +165,7 @@ internal sealed partial class FuseServer : IDisposable
     /// <summary>The guest's driver has begun anew: it knows no file.</summary>
     public void Reset()
     {
-        _isReady = false;
-        _waiters.Clear();
-        _handles.Clear();
-        _inodes.Clear();    // and with it what is written down
+        ForgetFiles();
         _window?.Clear();
     }
 
@@ -196,7 +193,7 @@ internal sealed partial class FuseServer : IDisposable
             case FuseOpcode.Init:
                 return Initialize(request);
             case FuseOpcode.Destroy:
-                Reset();
+                EndSession();
                 return 0;
             case FuseOpcode.Forget:
                 if (request.TryTake(out ulong lookups))
@@ -265,6 +262,22 @@ internal sealed partial class FuseServer : IDisposable
             _inodes.Forget(one.Node, one.Lookups);
         return 0;
     }
+    // The guest has unmounted, or mounts anew. The device goes on, so the front-end still has mapped what the guest had mapped: Linux leaves that to this side.
+    private void EndSession()
+    {
+        ForgetFiles();
+        if (_window is { IsEmpty: false } window && FrontEnd() is { } frontEnd)
+            window.UnmapAll(frontEnd);
+    }
+
+    private void ForgetFiles()
+    {
+        _isReady = false;
+        _waiters.Clear();
+        _handles.Clear();
+        _inodes.Clear();    // and with it what is written down
+    }
+
 
     private static bool TryMount(ref FileDescriptor directory)
     {
