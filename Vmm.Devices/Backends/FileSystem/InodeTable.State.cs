@@ -20,6 +20,13 @@ internal sealed partial class InodeTable
         }
     }
 
+    /// <summary>How many slots of a <see cref="SessionTable"/> all files take.</summary>
+    public long CountSlots()
+    {
+        lock (_lock)
+            return _byId.Values.Where(inode => inode != Root).Sum(inode => (long)SessionTable.SlotsOf(inode));
+    }
+
     /// <summary>Goes on with files that were written down; their numbers are not given out again.</summary>
     /// <param name="records">The files.</param>
     /// <param name="last">The last number that was given out.</param>

@@ -9,7 +9,7 @@ namespace Vmm.Tests.Devices.Backends.FileSystem;
 public sealed class FuseDaxTests
 {
     private const ulong Piece = 2 << 20, WindowSize = 16 << 20;
-    private const uint Destroy = 38, SetupMapping = 48;
+    private const uint Destroy = 38, SetupMapping = 48, RemoveMapping = 49;
 
     private string _shared = "";
     private FakeDaxFrontEnd _frontEnd = null!;
@@ -70,6 +70,16 @@ public sealed class FuseDaxTests
         Demand(FuseDevice.Init, 64);
         Assert.That(Map(0), Is.Zero);
         Assert.That(_frontEnd.Refused, Is.Empty);
+    }
+
+    // Another process could not map them: the guest looks into the window without asking anybody.
+    [Test]
+    public void State_WithFilesMapped_IsNotSaved()
+    {
+        Assert.That(Map(0), Is.Zero);
+        Assert.That(_server.Save(), Is.Null);
+        Demand(FuseDevice.Request(RemoveMapping, 0, [.. Bytes(1U), .. Bytes(0UL, Piece)]), 64);
+        Assert.That(_server.Save(), Is.Not.Null);
     }
 
     private int Map(ulong offset)
