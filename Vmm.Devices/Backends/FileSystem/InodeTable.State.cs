@@ -68,7 +68,7 @@ internal sealed partial class InodeTable
     // A file of a copy, or of a mount that has another number now: what its path leads to, if that is of the same kind; else nothing leads to it.
     private void Adopt(Inode inode)
     {
-        if (OpenByName(inode, out FileDescriptor? opened) < 0)
+        if (OpenByName(inode, isFromRoot: true, out FileDescriptor? opened) < 0)
             return;
         using (opened)
         {
