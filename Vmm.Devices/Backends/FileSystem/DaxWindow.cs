@@ -14,11 +14,23 @@ internal sealed class DaxWindow(ulong length)
 
     private const ulong PageSize = 4096;
 
+    private static readonly BoundedLog s_log = new("Vmm.Devices.Backends.FileSystem");
+
     private readonly Lock _lock = new();
     private readonly SortedList<ulong, Mapping> _mappings = [];
 
     /// <summary>Bytes of the window.</summary>
     public ulong Length { get; } = length;
+
+    /// <summary>Whether nothing is mapped.</summary>
+    public bool IsEmpty
+    {
+        get
+        {
+            lock (_lock)
+                return _mappings.Count == 0;
+        }
+    }
 
     /// <summary>Maps a part of a file, in place of whatever is there.</summary>
     /// <param name="frontEnd">Who maps it.</param>
@@ -44,6 +56,26 @@ internal sealed class DaxWindow(ulong length)
             frontEnd.MapSharedMemory(Region, offset, file, fileOffset, bytes, isWritable);
             _mappings.Add(offset, mapping);
             return 0;
+        }
+    }
+
+    /// <summary>Takes away all mappings, as far as the front-end has them: it may have taken them away by itself, or be gone.</summary>
+    public void UnmapAll(VhostUserBackendChannel frontEnd)
+    {
+        lock (_lock)
+        {
+            foreach ((ulong start, Mapping mapping) in _mappings)
+            {
+                try
+                {
+                    frontEnd.UnmapSharedMemory(Region, start, mapping.Length);
+                }
+                catch (VhostException e)
+                {
+                    s_log.Debug("what was mapped at 0x{Start:x}: {Error}", start, e.Message);
+                }
+            }
+            _mappings.Clear();
         }
     }
 

@@ -25,6 +25,7 @@ public sealed class FileSystemBackend : VhostUserDevice, IDisposable
     [
         SystemCallNumber.Fsync, SystemCallNumber.Fdatasync, SystemCallNumber.Syncfs, SystemCallNumber.Flock,
         new(SystemCallNumber.Fcntl, "cmd is F_OFD_GETLK or F_OFD_SETLK", ArgumentCondition.IsOneOf(1, GetLock, SetLock)),
+        new(SystemCallNumber.Fcntl, "cmd is F_DUPFD_CLOEXEC", ArgumentCondition.IsOneOf(1, CopyDescriptor)),
         SystemCallNumber.Pwritev2, SystemCallNumber.Fallocate, SystemCallNumber.CopyFileRange,
         SystemCallNumber.Mkdirat, SystemCallNumber.Symlinkat, SystemCallNumber.Linkat, SystemCallNumber.Unlinkat, SystemCallNumber.Renameat2,
         SystemCallNumber.Fchownat, SystemCallNumber.Fchmodat, SystemCallNumber.Utimensat, SystemCallNumber.Setxattr, SystemCallNumber.Removexattr,
@@ -46,6 +47,7 @@ public sealed class FileSystemBackend : VhostUserDevice, IDisposable
         [SystemCallNumber.Setfsuid, SystemCallNumber.Setfsgid, SystemCallNumber.Setgroups, SystemCallNumber.Capget, SystemCallNumber.Capset];
 
     private const uint GetLock = 36, SetLock = 37;      // F_OFD_GETLK and F_OFD_SETLK of asm-generic/fcntl.h
+    private const uint CopyDescriptor = 1030;           // F_DUPFD_CLOEXEC of linux/fcntl.h
     private const uint FileType = 0xF000;               // S_IFMT of linux/stat.h
     private const int QueueSize = 1024;
     private const int SpaceSize = FileSystemOptions.MaxTagBytes + sizeof(uint);

@@ -60,7 +60,8 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool) : IRin
             // Left to the log of what is in flight, it waits again when the ring goes on.
             if (!ring.MayLeave)
             {
-                request.Result = -Errnos.Eintr;
+                // Not EINTR, of which Linux makes an error that no program knows where there is no signal.
+                request.Result = -Errnos.Enolck;
                 Complete(ring, request);
             }
             else

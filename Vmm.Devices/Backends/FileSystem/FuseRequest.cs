@@ -58,6 +58,9 @@ internal sealed class FuseRequest
     /// <summary>Whether it keeps more memory than most requests do: for many pieces of the guest's memory, or for long arguments; up to 60 KiB.</summary>
     public bool IsLarge => _writable.Length > UsualPieces || _readable.Length > UsualPieces || _ownArguments.Length > UsualSize;
 
+    /// <summary>Whether another thread may go on with it: its arguments are not in the memory that the ring uses for the next request, too.</summary>
+    public bool MayBeLeft => _arguments == _ownArguments;
+
     /// <summary>Bytes of the arguments, without the extensions behind them.</summary>
     public int ArgumentsLength => _argumentsLength - 8 * _header.ExtensionWords;
 

@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Native.FileSystem;
 
@@ -9,6 +10,8 @@ internal sealed partial class FuseServer
     private const int KeptFlags = FileTree.AccessMask | FileTree.Truncate | FileTree.NonBlocking | FileTree.Synchronous;
     private const uint AllocateShift = 0x8 | 0x20;      // FALLOC_FL_COLLAPSE_RANGE and _INSERT_RANGE: what is behind moves
     private const uint AllocateModes = 0x1 | 0x2 | 0x8 | 0x10 | 0x20 | 0x40;    // FALLOC_FL_* of linux/falloc.h but NO_HIDE_STALE
+
+    private readonly ConcurrentDictionary<ulong, bool> _servers = [];       // by device: what is mounted below the directory
 
     private long Open(FuseRequest request, Inode inode)
     {
@@ -241,9 +244,11 @@ internal sealed partial class FuseServer
         }
         if (_handles.Find(arguments.Handle) is not { } opened)
             return -Errnos.Ebadf;
-        if (opened.MayBlock && !mayWait)
+        if ((opened.MayBlock || opened.CannotTell) && !mayWait)
             return NeedsThread;
         using HeldDescriptor file = opened.Descriptor.Hold();
+        if (!mayWait && IsOfServer(opened.Inode, in file))
+            return NeedsThread;
         using var powers = BeginChange((arguments.TransferFlags & FuseTransfer.KillsPrivileges) != 0);
         bool appends = Appends(in arguments);
         ulong done = 0;
@@ -262,14 +267,36 @@ internal sealed partial class FuseServer
     // A cache that is written back later knows best where the file ends.
     private bool Appends(in FuseTransfer arguments) => arguments.Appends && !Has(FuseFlags.WritebackCache);
 
-    private long Flush(FuseRequest request, Inode inode)
+    // A program of the guest's has closed the file: it is told what a write could not say yet (ENOSPC and EDQUOT of NFS).
+    private long Flush(FuseRequest request, Inode inode, bool mayWait)
     {
         if (!request.TryTake(out FuseFlush arguments))
             return -Errnos.Einval;
-        if (_handles.Find(arguments.Handle) is null)
+        if (_handles.Find(arguments.Handle) is not { } opened)
             return -Errnos.Ebadf;
+        if ((opened.Flags & FileTree.AccessMask) == 0 || opened.Directory is not null)
+        {
+            ReleaseLocks(inode, arguments.LockOwner);
+            return 0;
+        }
+        using HeldDescriptor file = opened.Descriptor.Hold();
+        if (!mayWait && IsOfServer(opened.Inode, in file))
+            return NeedsThread;
+        // Whoever gets a lock next is to find what was written.
+        int error = OpenFileIo.CloseCopy(in file);
         ReleaseLocks(inode, arguments.LockOwner);
-        return 0;
+        return error;
+    }
+
+    // Whether a server keeps the file. It is the same for all files of a device, and to ask for it may take long itself.
+    private bool IsOfServer(Inode inode, in HeldDescriptor file)
+    {
+        ulong device = inode.Identity.Device;
+        if (device == _inodes.Root.Identity.Device)
+            return _isOfServer;
+        if (_servers.TryGetValue(device, out bool isServer))
+            return isServer;
+        return _servers[device] = FileTree.IsOfServer(in file);
     }
 
     private long Release(FuseRequest request)

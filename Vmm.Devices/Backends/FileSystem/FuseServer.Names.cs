@@ -138,7 +138,7 @@ internal sealed partial class FuseServer
         using HeldDescriptor directory = _inodes.Hold(parent, out error);
         if (error < 0)
             return error;
-        if ((error = _inodes.Pin(in directory, name)) < 0)
+        if ((error = _inodes.Pin(parent, in directory, name)) < 0)
             return error;
         error = FileTree.Remove(in directory, name, isDirectory);
         if (error < 0)
@@ -174,12 +174,21 @@ internal sealed partial class FuseServer
         if (error < 0)
             return error;
         bool isExchange = (flags & RenameExchange) != 0;
-        if (!isExchange && (error = _inodes.Pin(in newDirectory, newName)) < 0)
+        if ((error = _inodes.Pin(newParent, in newDirectory, newName)) < 0 && !isExchange)
             return error;
+        // What is renamed is open until its new name is known: another queue may open it, or what is below it, meanwhile. It loses nothing where it cannot be.
+        _inodes.Pin(parent, in directory, name);
         error = FileTree.Rename(in directory, name, in newDirectory, newName, flags);
-        _inodes.Named(newParent, in newDirectory, newName);     // the one that was moved, or the one that was not replaced
-        if (error == 0 && isExchange)
+        if (error < 0)
+        {
+            // Neither has lost its name.
+            _inodes.Named(newParent, in newDirectory, newName);
             _inodes.Named(parent, in directory, name);
+            return error;
+        }
+        _inodes.Named(newParent, in newDirectory, newName, parent, name);
+        if (isExchange)
+            _inodes.Named(parent, in directory, name, newParent, newName);
         return error;
     }
 }

@@ -49,7 +49,7 @@ internal sealed partial class FuseServer
         // A client that is newer asks again, with a version that both know.
         if (init.Major > Major)
             return request.Reply(new FuseInitReply { Major = Major, Minor = Minor });
-        Reset();
+        EndSession();
         ulong client = init.Flags | ((FuseFlags)init.Flags & FuseFlags.InitExtension) switch { 0 => 0, _ => (ulong)init.Flags2 << 32 };
         _flags = Offered & (FuseFlags)client;
         _isReady = true;

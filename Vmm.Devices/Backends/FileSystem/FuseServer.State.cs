@@ -26,14 +26,28 @@ internal sealed partial class FuseServer
             WriteTo(table);
     }
 
-    /// <summary>The session as bytes; null where the guest knows more files than a state has room for. No ring runs.</summary>
+    /// <summary>The session as bytes; null where it cannot be saved, which the log explains: the guest knows more files than a state has room for, or has files mapped
+    /// (DAX). No ring runs.</summary>
     public byte[]? Save()
     {
-        byte[] bytes = new byte[KeptSize];
+        // The guest looks there without asking anybody, and who loads the state has nothing there.
+        if (_window is { IsEmpty: false })
+        {
+            s_log.Warn("{Directory}: the guest has files mapped (DAX), so its state cannot be saved: unmount the directory in the guest first, or mount it without -o dax", Options.Directory);
+            return null;
+        }
+        long size = SessionTable.HeaderRoom + (long)SessionTable.SlotSize * (_inodes.CountSlots() + _handles.Count);
+        if (size > VhostUserDevice.MaxStateSize)
+        {
+            s_log.Warn("{Directory}: the guest knows {Files} files, and its state cannot be saved, because that may have {Limit} MiB: drop its caches first (vm.drop_caches)",
+                Options.Directory, _inodes.Count.Files, VhostUserDevice.MaxStateSize >> 20);
+            return null;
+        }
+        byte[] bytes = new byte[size];
         var table = new SessionTable(() => bytes);
         SessionTable? kept = _inodes.Session;
         WriteTo(table);
-        byte[]? state = table.IsFull ? null : bytes[..table.Length];
+        byte[]? state = table.IsFull ? null : bytes;
         if (kept is not null)
             WriteTo(kept);
         else
@@ -93,8 +107,12 @@ internal sealed partial class FuseServer
         }
         _handles.Restore(opened, table.Last.Opening, session);
         _isReady = true;
-        s_log.Info("{Directory}: goes on with {Files} files and {Openings} of {All} openings that a process before this one had", Options.Directory, files.Count, opened.Count,
-            openings.Count);
+        s_log.Info("{Directory}: goes on with {Files} files and {Openings} openings that a process before this one had", Options.Directory, files.Count, opened.Count);
+        if (opened.Count < openings.Count)
+        {
+            s_log.Warn("{Directory}: {Lost} of {All} openings that a process before this one had are lost, and give EBADF: their files were removed or replaced, or cannot be opened",
+                Options.Directory, openings.Count - opened.Count, openings.Count);
+        }
     }
 
     // Null where the file is gone: it was removed while it was open, or the host has replaced it.

@@ -26,6 +26,7 @@ internal sealed partial class FuseServer : IDisposable
     private readonly HandleTable _handles;
     private readonly Lazy<ulong> _capabilities;     // asked for by a request, when the process is confined
     private readonly bool _isRoot;
+    private readonly bool _isOfServer;              // the whole directory is
     private FuseFlags _flags;
     private volatile bool _isReady;
 
@@ -49,6 +50,7 @@ internal sealed partial class FuseServer : IDisposable
                 {
                     if (FileTree.IsOfKernel(in held))
                         throw new VhostException($"{options.Directory} is of the kernel's own files, such as /proc or /sys: give a directory with files");
+                    _isOfServer = FileTree.IsOfServer(in held);
                 }
                 ulong limit = Math.Min(ResourceLimit.OpenFiles.Current ?? 1024, int.MaxValue);
                 // A part for what the guest has open, which is not to be closed.
@@ -107,8 +109,8 @@ internal sealed partial class FuseServer : IDisposable
     /// <summary>Whether a request is answered at all.</summary>
     public static bool HasReply(FuseOpcode opcode) => opcode is not (FuseOpcode.Forget or FuseOpcode.BatchForget or FuseOpcode.Interrupt);
 
-    /// <summary>Whether a request may be left to another thread: <see cref="Execute"/> may return <see cref="NeedsThread"/> or <see cref="Waits"/> for it.</summary>
-    public static bool MayBeLeft(FuseOpcode opcode) => MayWait(opcode) || opcode is FuseOpcode.Read or FuseOpcode.Write or FuseOpcode.SetLockWait;
+    /// <summary>Whether a request may be left to another thread wherever the file is: <see cref="Execute"/> may return <see cref="NeedsThread"/> or <see cref="Waits"/> for it.</summary>
+    public static bool MayBeLeft(FuseOpcode opcode) => MayWait(opcode) || opcode is FuseOpcode.Read or FuseOpcode.Write or FuseOpcode.Flush or FuseOpcode.SetLockWait;
 
     /// <summary>Whether a request does something else when it is done once more: it appends, moves what is in a file, or exchanges two names.</summary>
     public bool IsForOnce(FuseRequest request)
@@ -135,7 +137,7 @@ internal sealed partial class FuseServer : IDisposable
             return -Errnos.Eio;
         if (request.Room < 0 && HasReply(opcode))
             return -Errnos.Einval;
-        if (!mayWait && MayWait(opcode))
+        if (!mayWait && (MayWait(opcode) || (_isOfServer && AsksServer(opcode) && request.MayBeLeft)))
             return NeedsThread;
         if (Options.IsReadOnly && Changes(opcode))
             return -Errnos.Erofs;
@@ -162,13 +164,10 @@ internal sealed partial class FuseServer : IDisposable
         }
     }
 
-    /// <summary>The guest's driver has begun anew: it knows no file.</summary>
+    /// <summary>The guest's driver has begun anew, or its front-end is gone: it knows no file, and the front-end has nothing mapped any more.</summary>
     public void Reset()
     {
-        _isReady = false;
-        _waiters.Clear();
-        _handles.Clear();
-        _inodes.Clear();    // and with it what is written down
+        ForgetFiles();
         _window?.Clear();
     }
 
@@ -184,6 +183,12 @@ internal sealed partial class FuseServer : IDisposable
     private static bool MayWait(FuseOpcode opcode) => opcode is FuseOpcode.Fsync or FuseOpcode.FsyncDirectory or FuseOpcode.SyncFs or FuseOpcode.Allocate
         or FuseOpcode.CopyFileRange or FuseOpcode.SetupMapping or FuseOpcode.RemoveMapping;
 
+    // What a server is asked, which may not answer for long. Those with long replies are not among it: a ring has memory for one of these at a time.
+    private static bool AsksServer(FuseOpcode opcode) => opcode is FuseOpcode.Lookup or FuseOpcode.GetAttributes or FuseOpcode.SetAttributes or FuseOpcode.Statx
+        or FuseOpcode.SymbolicLink or FuseOpcode.MakeNode or FuseOpcode.MakeDirectory or FuseOpcode.Unlink or FuseOpcode.RemoveDirectory or FuseOpcode.Rename
+        or FuseOpcode.Rename2 or FuseOpcode.Link or FuseOpcode.Access or FuseOpcode.StatFs or FuseOpcode.Open or FuseOpcode.Create or FuseOpcode.TemporaryFile
+        or FuseOpcode.Release or FuseOpcode.OpenDirectory or FuseOpcode.ReleaseDirectory or FuseOpcode.Seek;
+
     // Opening is not among them: that depends on the flags.
     private static bool Changes(FuseOpcode opcode) => opcode is FuseOpcode.SetAttributes or FuseOpcode.SymbolicLink or FuseOpcode.MakeNode or FuseOpcode.MakeDirectory
         or FuseOpcode.Unlink or FuseOpcode.RemoveDirectory or FuseOpcode.Rename or FuseOpcode.Rename2 or FuseOpcode.Link or FuseOpcode.Write or FuseOpcode.SetXattr
@@ -196,7 +201,7 @@ internal sealed partial class FuseServer : IDisposable
             case FuseOpcode.Init:
                 return Initialize(request);
             case FuseOpcode.Destroy:
-                Reset();
+                EndSession();
                 return 0;
             case FuseOpcode.Forget:
                 if (request.TryTake(out ulong lookups))
@@ -235,7 +240,7 @@ internal sealed partial class FuseServer : IDisposable
             FuseOpcode.TemporaryFile => MakeTemporaryFile(request, inode),
             FuseOpcode.Read => Read(request, mayWait),
             FuseOpcode.Write => Write(request, mayWait),
-            FuseOpcode.Flush => Flush(request, inode),
+            FuseOpcode.Flush => Flush(request, inode, mayWait),
             FuseOpcode.Release or FuseOpcode.ReleaseDirectory => Release(request),
             FuseOpcode.Fsync or FuseOpcode.FsyncDirectory => Synchronize(request),
             FuseOpcode.Allocate => Allocate(request),
@@ -255,6 +260,22 @@ internal sealed partial class FuseServer : IDisposable
             FuseOpcode.SetLockWait => SetLock(request, inode, waits: true),
             _ => -Errnos.Enosys,
         };
+    }
+
+    // The guest has unmounted, or mounts anew. The device goes on, so the front-end still has mapped what the guest had mapped: Linux leaves that to this side.
+    private void EndSession()
+    {
+        ForgetFiles();
+        if (_window is { IsEmpty: false } window && FrontEnd() is { } frontEnd)
+            window.UnmapAll(frontEnd);
+    }
+
+    private void ForgetFiles()
+    {
+        _isReady = false;
+        _waiters.Clear();
+        _handles.Clear();
+        _inodes.Clear();    // and with it what is written down
     }
 
     private long ForgetBatch(FuseRequest request)

@@ -38,6 +38,12 @@ internal sealed class Inode(ulong id, InodeIdentity identity, FileTime born, uin
     /// <summary>Its name there, with a null byte at the end.</summary>
     public byte[] Name = [];
 
+    /// <summary>The directory of another name of the file (a hard link), by which the guest saw it before; null where none is known. It may lead elsewhere by now.</summary>
+    public Inode? OtherParent;
+
+    /// <summary>That name, with a null byte at the end.</summary>
+    public byte[] OtherName = [];
+
     /// <summary>Open by O_PATH; null as long as nobody needs it.</summary>
     public FileDescriptor? Path;
 
@@ -61,4 +67,10 @@ internal sealed class Inode(ulong id, InodeIdentity identity, FileTime born, uin
 
     /// <summary>The guest's locks of ranges; null where there never was one.</summary>
     public RangeLocks? Locks;
+
+    /// <summary>Whether it was seen last by this name.</summary>
+    public bool IsNamed(Inode parent, ReadOnlySpan<byte> name) => Parent == parent && name.SequenceEqual(Name);
+
+    /// <summary>Whether that is the other name.</summary>
+    public bool IsNamedOtherwise(Inode parent, ReadOnlySpan<byte> name) => OtherParent == parent && name.SequenceEqual(OtherName);
 }

@@ -49,15 +49,17 @@ internal sealed partial class InodeTable
         error = OpenAgain(inode, out FileDescriptor? opened);
         if (error is -Errnos.Emfile or -Errnos.Enfile && Shrink())
             error = OpenAgain(inode, out opened);
-        if (error < 0)
-            return default;
         lock (_lock)
         {
+            // Somebody else was faster. One who renames the file opens it by the name that it had.
             if (inode.Path is { } other)
             {
-                opened!.Dispose();
+                opened?.Dispose();
+                error = 0;
                 return other.Hold();
             }
+            if (error < 0)
+                return default;
             HeldDescriptor held = opened!.Hold();
             // One that the guest has forgotten, and that is only on the way to another, is closed at once.
             if (_byId.GetValueOrDefault(inode.Id) == inode)
@@ -68,12 +70,14 @@ internal sealed partial class InodeTable
         }
     }
 
-    /// <summary>The guest is about to take a name away: a file that it knows by that name stays open, because the name does not lead to it afterwards. If the name stays after
-    /// all, <see cref="Named"/> has to be called.</summary>
-    /// <param name="directory">The directory, open.</param>
+    /// <summary>The guest is about to take a name away, or to rename what has it: a file that it knows by that name stays open, because the name does not lead to it afterwards.
+    /// One with another name by which the guest saw it (a hard link) need not: that leads to it from now on. If the name stays after all, or there is a new one,
+    /// <see cref="Named"/> has to be called.</summary>
+    /// <param name="parent">The directory.</param>
+    /// <param name="directory">The same, open.</param>
     /// <param name="name">The name.</param>
     /// <returns>0, or a negated error number: the file would be lost, so its name has to stay.</returns>
-    public int Pin(in HeldDescriptor directory, ReadOnlySpan<byte> name)
+    public int Pin(Inode parent, in HeldDescriptor directory, ReadOnlySpan<byte> name)
     {
         int number = FileTree.Open(in directory, name, FileTree.PathOnly);
         if (number is -Errnos.Emfile or -Errnos.Enfile && Shrink())
@@ -86,17 +90,43 @@ internal sealed partial class InodeTable
         using (HeldDescriptor held = path.Hold())
             error = FileTree.GetStatus(in held, out status);
         Inode? inode = null;
+        Inode? otherParent = null;
+        byte[] otherName = [];
         lock (_lock)
         {
             bool isKnown = error == 0 && _byIdentity.TryGetValue(InodeIdentity.Of(in status), out inode) && IsSame(inode, in status) && inode.Lookups > 0;
-            if (isKnown)
+            if (isKnown && inode!.IsNamedOtherwise(parent, name))
+                (inode.OtherParent, inode.OtherName) = (null, []);
+            bool isPinned = isKnown && (inode!.IsNamed(parent, name) || !HasOtherNames(in status));
+            if (isPinned)
+            {
                 inode!.IsPinned = true;
-            if (isKnown && inode!.Path is null)
+                if (HasOtherNames(in status))
+                    (otherParent, otherName) = (inode.OtherParent, inode.OtherName);
+            }
+            if (isPinned && inode!.Path is null)
                 _open.Add(inode, path);
             else
                 path.Dispose();
         }
+        if (otherParent is not null)
+            UseOtherName(inode!, parent, name, otherParent, otherName);
         return error;
+    }
+
+    // Outside of the lock, because the host is asked. What another thread has done to the names meanwhile counts.
+    private void UseOtherName(Inode inode, Inode parent, ReadOnlySpan<byte> name, Inode otherParent, byte[] otherName)
+    {
+        using HeldDescriptor directory = HoldForStatus(otherParent, out int error);
+        if (error < 0 || FileTree.GetStatus(in directory, otherName, out FileStatus status) < 0)
+            return;
+        lock (_lock)
+        {
+            if (!IsSame(inode, in status) || !inode.IsNamed(parent, name) || !inode.IsNamedOtherwise(otherParent, otherName))
+                return;
+            inode.IsPinned = false;
+            Move(inode, otherParent, otherName, keepsName: false);
+        }
     }
 
     /// <summary>Closes descriptors that are not needed, because there are none to be had any more.</summary>
@@ -110,10 +140,23 @@ internal sealed partial class InodeTable
     // Outside of the lock: it may take long. By its name first, then by an opening that the guest has.
     private int OpenAgain(Inode inode, out FileDescriptor? path)
     {
+        // A directory of the way that is open leads to it even if the host has renamed that. Once more, because another thread may rename one while this one walks: it has that open
+        // meanwhile. And from the root, where the host has moved the file from one directory to another that has the name now.
+        int result = OpenSame(inode, isFromRoot: false, out path);
+        if (result == -Errnos.Estale)
+            result = OpenSame(inode, isFromRoot: false, out path);
+        if (result is -Errnos.Estale or -Errnos.Eacces)
+            result = OpenSame(inode, isFromRoot: true, out path);
+        return result < 0 && OpenByHandle(inode, out path) == 0 ? 0 : result;
+    }
+
+    // What its name leads to, if that is the file still.
+    private int OpenSame(Inode inode, bool isFromRoot, out FileDescriptor? path)
+    {
         path = null;
-        int result = OpenByName(inode, out FileDescriptor? opened);
+        int result = OpenByName(inode, isFromRoot, out FileDescriptor? opened);
         if (result < 0)
-            return OpenByHandle(inode, out path) == 0 ? 0 : result;
+            return result;
         using (HeldDescriptor held = opened!.Hold())
         {
             bool isSame = FileTree.GetStatus(in held, out FileStatus status) == 0;
@@ -126,7 +169,7 @@ internal sealed partial class InodeTable
             }
         }
         opened.Dispose();
-        return OpenByHandle(inode, out path) == 0 ? 0 : -Errnos.Estale;
+        return -Errnos.Estale;
     }
 
     private int OpenByHandle(Inode inode, out FileDescriptor? path)
@@ -152,20 +195,27 @@ internal sealed partial class InodeTable
         }
     }
 
-    // Opens what the names from the root on lead to, in pieces that are paths short enough.
-    private int OpenByName(Inode inode, out FileDescriptor? opened)
+    // Opens what the names lead to, in pieces that are paths short enough: those from the root on, or from the nearest directory that is open.
+    private int OpenByName(Inode inode, bool isFromRoot, out FileDescriptor? opened)
     {
         opened = null;
         var names = new List<byte[]>();
+        HeldDescriptor start;
         lock (_lock)
         {
-            for (Inode each = inode; each != Root; each = each.Parent)
+            Inode each = inode;
+            do
             {
                 if (each.Parent is null || names.Count > MaxDepth)
                     return -Errnos.Estale;
                 names.Add(each.Name);
+                each = each.Parent;
             }
+            while (each != Root && (isFromRoot || each.Path is null));
+            each.WasUsed = true;
+            start = each.Path!.Hold();
         }
+        using HeldDescriptor first = start;
         FileDescriptor? at = null;
         try
         {
@@ -179,9 +229,7 @@ internal sealed partial class InodeTable
                 path[length - 1] = i > 0 && length <= MaxPath - MaxName ? (byte)'/' : (byte)0;
                 if (path[length - 1] != 0)
                     continue;
-                int number;
-                using (HeldDescriptor from = (at ?? Root.Path!).Hold())
-                    number = FileTree.OpenBeneath(in from, path[..length], FileTree.PathOnly);
+                int number = at is null ? FileTree.OpenBeneath(in first, path[..length], FileTree.PathOnly) : OpenBeneath(at, path[..length]);
                 at?.Dispose();
                 at = null;
                 if (number < 0)
@@ -197,5 +245,11 @@ internal sealed partial class InodeTable
         {
             at?.Dispose();
         }
+    }
+
+    private static int OpenBeneath(FileDescriptor directory, ReadOnlySpan<byte> path)
+    {
+        using HeldDescriptor held = directory.Hold();
+        return FileTree.OpenBeneath(in held, path, FileTree.PathOnly);
     }
 }

@@ -20,6 +20,13 @@ internal sealed partial class InodeTable
         }
     }
 
+    /// <summary>How many slots of a <see cref="SessionTable"/> all files take.</summary>
+    public long CountSlots()
+    {
+        lock (_lock)
+            return _byId.Values.Where(inode => inode != Root).Sum(inode => (long)SessionTable.SlotsOf(inode));
+    }
+
     /// <summary>Goes on with files that were written down; their numbers are not given out again.</summary>
     /// <param name="records">The files.</param>
     /// <param name="last">The last number that was given out.</param>
@@ -61,7 +68,7 @@ internal sealed partial class InodeTable
     // A file of a copy, or of a mount that has another number now: what its path leads to, if that is of the same kind; else nothing leads to it.
     private void Adopt(Inode inode)
     {
-        if (OpenByName(inode, out FileDescriptor? opened) < 0)
+        if (OpenByName(inode, isFromRoot: true, out FileDescriptor? opened) < 0)
             return;
         using (opened)
         {

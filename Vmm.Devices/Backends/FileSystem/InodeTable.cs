@@ -74,8 +74,8 @@ internal sealed partial class InodeTable : IDisposable
             if (inode == Root)
                 return inode;
             inode.IsPinned = false;     // a name leads to it
-            if (inode.Parent != parent || !inode.Name.AsSpan().SequenceEqual(name))
-                Move(inode, parent, name);
+            if (!inode.IsNamed(parent, name))
+                Move(inode, parent, name, keepsName: HasOtherNames(in status));
             else
                 Session?.SetLookups(inode);
             return inode;
@@ -126,7 +126,9 @@ internal sealed partial class InodeTable : IDisposable
     /// <param name="parent">The directory.</param>
     /// <param name="directory">The same, open.</param>
     /// <param name="name">The name.</param>
-    public void Named(Inode parent, in HeldDescriptor directory, ReadOnlySpan<byte> name)
+    /// <param name="oldParent">Where the file was before, if it was renamed.</param>
+    /// <param name="oldName">And by what name.</param>
+    public void Named(Inode parent, in HeldDescriptor directory, ReadOnlySpan<byte> name, Inode? oldParent = null, ReadOnlySpan<byte> oldName = default)
     {
         if (FileTree.GetStatus(in directory, name, out FileStatus status) < 0)
             return;
@@ -135,7 +137,8 @@ internal sealed partial class InodeTable : IDisposable
             if (!_byIdentity.TryGetValue(InodeIdentity.Of(in status), out Inode? inode) || !IsSame(inode, in status) || inode == Root || IsBelow(parent, inode))
                 return;
             inode.IsPinned = false;
-            Move(inode, parent, name);
+            if (!inode.IsNamed(parent, name))
+                Move(inode, parent, name, keepsName: HasOtherNames(in status) && !(oldParent is not null && inode.IsNamed(oldParent, oldName)));
         }
     }
 
@@ -218,8 +221,15 @@ internal sealed partial class InodeTable : IDisposable
         return true;
     }
 
-    private void Move(Inode inode, Inode parent, ReadOnlySpan<byte> name)
+    private static bool HasOtherNames(in FileStatus status) => status.LinkCount > 1 && !status.IsDirectory;
+
+    // Whether the name that it had is another of the same file, by which that can be found when this one is gone.
+    private void Move(Inode inode, Inode parent, ReadOnlySpan<byte> name, bool keepsName)
     {
+        if (keepsName && inode.Parent is not null)
+            (inode.OtherParent, inode.OtherName) = (inode.Parent, inode.Name);
+        else if (inode.IsNamedOtherwise(parent, name))
+            (inode.OtherParent, inode.OtherName) = (null, []);
         (inode.Parent, inode.Name) = (parent, name.ToArray());
         if (Session is { } session)
             inode.Slot = session.Move(inode);

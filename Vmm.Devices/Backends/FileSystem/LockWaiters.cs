@@ -89,7 +89,7 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
         }
     }
 
-    /// <summary>All requests end with EINTR: what they wait for is gone.</summary>
+    /// <summary>All requests end with ENOLCK: what they wait for is gone.</summary>
     public void Clear()
     {
         FuseRequest[] all;
@@ -100,7 +100,7 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
         }
         foreach (FuseRequest request in all)
         {
-            request.Result = -Errnos.Eintr;
+            request.Result = -Errnos.Enolck;
             request.Ring!.Done(request);
         }
     }

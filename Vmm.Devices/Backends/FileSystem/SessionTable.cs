@@ -197,8 +197,8 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
         }
     }
 
-    /// <summary>Bytes up to the last slot that was used.</summary>
-    public int Length => HeaderRoom + (int)Math.Min(Head.MostUsed, (uint)Slots) * SlotSize;
+    /// <summary>How many slots a file takes.</summary>
+    public static int SlotsOf(Inode inode) => 1 + (Math.Max(0, inode.Name.Length - NameInSlot) + NameInRest - 1) / NameInRest;
 
     private ref Slot At(int index) => ref MemoryMarshal.AsRef<Slot>(memory().Slice(HeaderRoom + index * SlotSize, SlotSize));
 
@@ -209,7 +209,7 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
         if (_used >= Slots)
         {
             if (!_isFull)
-                s_log.Warn("the guest knows more files than {Count}: it loses the others, should this process be killed, and its state cannot be saved", Slots);
+                s_log.Warn("the guest knows more files than {Count}: it loses the others, should this process be killed", Slots);
             _isFull = true;
             return -1;
         }

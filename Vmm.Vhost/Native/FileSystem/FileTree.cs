@@ -29,6 +29,9 @@ public static unsafe class FileTree
         0x19800202, 0x958458F6,
     ];
 
+    // linux/magic.h: nfs, fuse, smb, cifs, smb2, ceph, 9p, afs (two of them), coda, ncp.
+    private static readonly long[] s_serversMagics = [0x6969, 0x65735546, 0x517B, 0xFF534D42, 0xFE534D42, 0xC36400, 0x1021997, 0x5346414F, 0x6B414653, 0x73757245, 0x564C];
+
     /// <summary>Opens a file of a directory.</summary>
     /// <returns>The new descriptor's number.</returns>
     public static int Open(in HeldDescriptor directory, ReadOnlySpan<byte> name, int flags, uint mode = 0)
@@ -171,6 +174,10 @@ public static unsafe class FileTree
     /// <summary>Whether the file system that the file is of is in memory only (tmpfs or ramfs, by their numbers in linux/magic.h).</summary>
     public static bool IsInMemory(in HeldDescriptor file) =>
         GetFileSystem(in file, out FileSystemStatus status) == 0 && status.Type is TmpfsMagic or RamfsMagic;
+
+    /// <summary>Whether a server keeps the file, which may not answer for long: another host, or a program (FUSE).</summary>
+    public static bool IsOfServer(in HeldDescriptor file) =>
+        GetFileSystem(in file, out FileSystemStatus status) == 0 && s_serversMagics.Contains(status.Type);
 
     /// <summary>Whether the file is no stored data but a view of the kernel's state, or of processes, as those of /proc and /sys are.</summary>
     public static bool IsOfKernel(in HeldDescriptor file) =>

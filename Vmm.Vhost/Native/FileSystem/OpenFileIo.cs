@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Tmds.Linux;
 using Vmm.Vhost.Native.Confinement;
 using static Vmm.Vhost.Native.FileSystem.KernelCall;
 
@@ -14,6 +15,7 @@ public static unsafe class OpenFileIo
     public const int FlockShared = 1, FlockExclusive = 2, FlockNonBlocking = 4, FlockUnlock = 8;
 
     private const int GetOpenFileLock = 36, SetOpenFileLock = 37;       // F_OFD_GETLK, F_OFD_SETLK
+    private const int CopyDescriptor = 1030;                            // F_DUPFD_CLOEXEC of linux/fcntl.h
 
     /// <summary>FS_IOC_GETFLAGS, FS_IOC_SETFLAGS and FS_IOC_FSGETXATTR of linux/fs.h: what ioctl(2) may be asked.</summary>
     public static readonly IoctlRequest GetFlagsRequest = new(0x80086601, "FS_IOC_GETFLAGS"),
@@ -42,6 +44,18 @@ public static unsafe class OpenFileIo
 
     /// <summary>syncfs(2): all of the file system that the file is of.</summary>
     public static int SynchronizeFileSystem(in HeldDescriptor file) => (int)Do(SystemCallNumber.Syncfs, file.Number);
+
+    /// <summary>Closes a copy of the descriptor (F_DUPFD_CLOEXEC): a network's file system sends what was written then, and says what went wrong. Locks of the opening stay.</summary>
+    /// <returns>What close(2) says; the file is as open as it was.</returns>
+    public static int CloseCopy(in HeldDescriptor file)
+    {
+        int copy = (int)Do(SystemCallNumber.Fcntl, file.Number, CopyDescriptor, 0);
+        if (copy < 0)
+            return copy;
+        // Not once more after EINTR: the copy is closed by then, and its number may be another's.
+        int errno = LibC.close(copy) == 0 ? 0 : Errnos.Last;
+        return errno == Errnos.Eintr ? 0 : -errno;
+    }
 
     /// <summary>flock(2).</summary>
     public static int Flock(in HeldDescriptor file, int operation) => (int)Do(SystemCallNumber.Flock, file.Number, operation);

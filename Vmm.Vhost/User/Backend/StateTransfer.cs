@@ -6,7 +6,6 @@ namespace Vmm.Vhost.User.Backend;
 /// messages meanwhile (vhost-user.rst, "Migrating back-end state").</summary>
 internal sealed class StateTransfer : IDisposable
 {
-    private const int MaxBytes = 64 << 20;
     private const int Step = 1 << 20;
 
     private readonly FileDescriptor _pipe;
@@ -81,7 +80,7 @@ internal sealed class StateTransfer : IDisposable
     {
         using var received = new MemoryStream();
         byte[] step = new byte[Step];
-        while (received.Length <= MaxBytes)
+        while (received.Length <= VhostUserDevice.MaxStateSize)
         {
             int result = _pipe.TryRead(step);
             if (result == 0)

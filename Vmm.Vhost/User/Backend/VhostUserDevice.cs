@@ -8,6 +8,9 @@ namespace Vmm.Vhost.User.Backend;
 /// A method that throws ends the connection, not the process.</remarks>
 public abstract class VhostUserDevice
 {
+    /// <summary>The most bytes of a state (<see cref="SaveState"/>): what a front-end sends is kept in memory.</summary>
+    public const int MaxStateSize = 256 << 20;
+
     private readonly Lock _endLock = new();
     private Action? _ended;
 
@@ -112,7 +115,7 @@ public abstract class VhostUserDevice
     /// <returns>Whether it can be used.</returns>
     public virtual bool SetMtu(int mtu) => false;
 
-    /// <summary>The device's inner state, for migration, at most 64 MiB. No ring runs.</summary>
+    /// <summary>The device's inner state, for migration, at most <see cref="MaxStateSize"/> bytes. No ring runs.</summary>
     /// <returns>Null if it cannot be saved.</returns>
     public virtual byte[]? SaveState() => null;
 

@@ -52,7 +52,7 @@ public class FileSystemConfinementTests : FileSystemTest
     public void Escapes_OnEveryThread_AreRefused()
     {
         VmmProcess process = StartWithThreads(out FuseGuest guest);
-        InjectedCall[] calls = [.. EscapeAttempts.Possible.Concat(EscapeAttempts.Others).Where(call => !s_ownCalls.Contains(call.Name))];
+        InjectedCall[] calls = [.. EscapeAttempts.Possible.Concat(EscapeAttempts.Others).Where(call => !s_ownCalls.Contains(call.Name) && !IsCopy(call))];
         Assert.That(calls, Has.Length.GreaterThan(90));
         foreach (int thread in ProcessThreads.Of(process.Id).Where(thread => ProcessThreads.WaitsSoon(process.Id, thread)))
         {
@@ -170,11 +170,14 @@ public class FileSystemConfinementTests : FileSystemTest
         VmmProcess process = StartWithThreads(out _, "--readonly");
         InjectedCall[] calls =
         [
-            new("syncfs", "0"), new("fsync", "0"), new("fdatasync", "0"), new("flock", "0", "6"), new("fcntl", "0", "36", "0"), new("setfsuid", "0"),
+            new("syncfs", "0"), new("fsync", "0"), new("fdatasync", "0"), new("flock", "0", "6"), new("fcntl", "0", "36", "0"), new("fcntl", "0", "1030", "0"), new("setfsuid", "0"),
             new("mknodat", "-100", "@a", "0", "0"),
         ];
         Assert.That(SystemCallInjector.Calls(_injector, process.Id, calls), Is.All.EqualTo(-Eperm));
     }
+
+    // F_DUPFD_CLOEXEC: the back-end closes a copy of a file when a program of the guest's has closed that.
+    private static bool IsCopy(InjectedCall call) => call is { Name: "fcntl", Arguments: [_, "1030", ..] };
 
     // The directory is the root of root's process, where the kernel mounts it for that alone.
     private string Inside(string name) => Environment.IsPrivilegedProcess ? $"/{name}" : In(name);
