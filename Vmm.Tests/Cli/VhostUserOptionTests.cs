@@ -50,6 +50,10 @@ public class VhostUserOptionTests
     [TestCase("tag=work,source=/s", "--shared-dir /s --queues 1")]
     [TestCase("tag=work,source=/s,readonly=on,cache=always,xattr=off,queues=2,dax=on",
         "--shared-dir /s --queues 2 --readonly --cache always --no-xattr --dax-window 1G")]
+    [TestCase("tag=work,source=/s,locks=guest,submounts=off", "--shared-dir /s --queues 1 --no-host-locks --no-announce-submounts")]
+    [TestCase("tag=work,source=/s,locks=host,submounts=on,dax=never", "--shared-dir /s --queues 1")]
+    [TestCase("tag=work,source=/s,dax=always", "--shared-dir /s --queues 1 --dax-window 1G")]
+    [TestCase("tag=work,source=/s,dax=inode", "--shared-dir /s --queues 1 --dax-window 1G --dax inode")]
     public void Fs_Source_StartsOurBackEnd(string text, string expected)
     {
         var fs = Device<FsOptions>("--fs", text);
@@ -72,6 +76,11 @@ public class VhostUserOptionTests
         "--fs: tag='aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' is too long: a tag has at most 36 bytes")]
     [TestCase("socket=/s,queues=256", "--fs: queues='256' is not a number from 1 to 255")]
     [TestCase("socket=/s,queue_size=3", "--fs: queue_size='3' is not a power of two")]
+    [TestCase("tag=x,source=/srv,locks=off", "--fs: locks='off' is not allowed: choose one of host, guest")]
+    [TestCase("tag=x,source=/srv,dax=yes", "--fs: dax='yes' is not allowed: choose one of on, off, true, false, always, inode, never")]
+    [TestCase("tag=x,source=/srv,dax=inode,privileged=off", "--fs: privileged='off' cannot stand beside dax=inode: what the guest writes to its memory nobody looks at")]
+    [TestCase("socket=/s,dax=inode", "--fs: dax='inode' is not allowed: choose one of on, off, true, false")]
+    [TestCase("tag=x,socket=/s,locks=guest", "--fs: locks='guest' has no effect without source=: it is for a daemon that is started here")]
     [TestCase("socket=/s,dax=yes", "--fs: dax='yes' is not allowed: choose one of on, off, true, false")]
     [TestCase("socket=/s,fd=3", "--fs: socket='/s' cannot stand beside fd=: a back-end is reached by a path or by a descriptor")]
     [TestCase("fd=3,server=off", "--fs: server='off' cannot stand beside fd=: the connection is there already")]

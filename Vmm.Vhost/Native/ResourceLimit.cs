@@ -49,13 +49,16 @@ public sealed partial class ResourceLimit
     public ulong? Inherited => _inherited ?? Current;
 
     /// <summary>Sets what counts from now on.</summary>
-    /// <param name="current">At most <see cref="Maximum"/>.</param>
+    /// <param name="current">At most <see cref="Maximum"/>, unless that may be raised.</param>
+    /// <param name="raisesMaximum">Whether the hard limit is raised, too, where it is lower: that needs privileges (CAP_SYS_RESOURCE).</param>
     /// <returns>Whether the kernel did it.</returns>
-    public bool TrySet(ulong current)
+    public bool TrySet(ulong current, bool raisesMaximum = false)
     {
         if (GetLimit(_resource, out Rlimit limit) != 0)
             return false;
         limit.Current = current;
+        if (raisesMaximum)
+            limit.Maximum = Math.Max(limit.Maximum, current);
         if (SetLimit(_resource, in limit) != 0)
             return false;
         _known = current;

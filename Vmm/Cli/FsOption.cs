@@ -5,9 +5,9 @@ using Vmm.Devices.Virtio.VhostUser;
 
 namespace Vmm.Cli;
 
-/// <summary>The value of <c>--fs</c>: <c>tag=NAME,source=DIR[,readonly=on][,cache=…][,xattr=off][,privileged=off]</c>, for a directory that our own back-end serves,
+/// <summary>The value of <c>--fs</c>: <c>tag=NAME,source=DIR[,readonly=on][,cache=…][,xattr=off][,privileged=off][,locks=guest][,submounts=off]</c>, for a directory that our own back-end serves,
 /// <c>tag=NAME,source=DIR,daemon=PATH[,sandbox=namespace|chroot]</c> for another virtio-fs daemon that is started, or <c>[tag=NAME,]socket=PATH…</c> for one that is there; then
-/// <c>[,queues=N][,dax=on]</c> and the keys of <see cref="VhostUserPeerKeys"/>.</summary>
+/// <c>[,queues=N][,dax=on]</c> (for ours also <c>dax=inode|always|never</c>) and the keys of <see cref="VhostUserPeerKeys"/>.</summary>
 internal static class FsOption
 {
     /// <summary>The option's name.</summary>
@@ -21,7 +21,7 @@ internal static class FsOption
 
     private const string Window = "1G";
 
-    private static readonly string[] s_ownKeys = ["readonly", "cache", "xattr", "privileged"];
+    private static readonly string[] s_ownKeys = ["readonly", "cache", "xattr", "privileged", "locks", "submounts"];
 
     /// <summary>The device that <paramref name="text"/> describes.</summary>
     /// <exception cref="UsageException">The value is malformed or contradicts itself.</exception>
@@ -56,12 +56,16 @@ internal static class FsOption
     {
         if (list.Find("sandbox") is { } sandbox)
             throw sandbox.Refuse("has no effect without daemon=: our own back-end is always confined to its directory");
-        FsOptions options = Read(list, VhostUserPeerKeys.ParseRest(list));
+        FsOptions options = Read(list, VhostUserPeerKeys.ParseRest(list), isOurs: true);
         if (list.Find("queues") is { } queues)
             _ = NumberValue.Parse(queues, 1, FileSystemOptions.MaxQueues);
         List<string> arguments = ["--shared-dir", source.Text, "--queues", $"{options.Queues}"];
         if (IsOn(list, "readonly"))
             arguments.Add("--readonly");
+        if (list.Find("locks") is { } locks && Choice.Parse(locks, ("host", false), ("guest", true)))
+            arguments.Add("--no-host-locks");
+        if (list.Find("submounts") is { } submounts && !Choice.ParseSwitch(submounts))
+            arguments.Add("--no-announce-submounts");
         if (list.Find("cache") is { } cache)
         {
             _ = FsBackendOptions.ParseCache(cache);
@@ -72,11 +76,13 @@ internal static class FsOption
         if (list.Find("privileged") is { } privileged && !Choice.ParseSwitch(privileged))
         {
             if (options.Dax)
-                throw privileged.Refuse("cannot stand beside dax=on: what the guest writes to its memory nobody looks at");
+                throw privileged.Refuse($"cannot stand beside dax={list.Find("dax")!.Value.Text}: what the guest writes to its memory nobody looks at");
             arguments.Add("--no-privileged-files");
         }
         if (options.Dax)
             arguments.AddRange(["--dax-window", Window]);
+        if (ReadDax(list, isOurs: true) == FileSystemDax.Inode)
+            arguments.AddRange(["--dax", "inode"]);
         return options with { Peer = options.Peer with { Program = OwnBackend.Serve("fs", $"source={source.Text}", arguments) } };
     }
 
@@ -105,13 +111,13 @@ internal static class FsOption
     }
 
     /// <summary>The same device with <c>privileged=off</c>, where it is a directory that our own back-end shares for writing and <paramref name="text"/> does not speak of that itself.</summary>
-    /// <exception cref="UsageException">The value is malformed, or has <c>dax=on</c>, which makes that impossible.</exception>
+    /// <exception cref="UsageException">The value is malformed, or has <c>dax=on</c> or the like, which makes that impossible.</exception>
     public static string WithoutPrivileges(string text)
     {
         KeyValueList list = KeyValueList.Parse(Name, text, ["source", "daemon", "sandbox", .. s_ownKeys, .. Keys]);
         if (list.Find("source") is null || list.Find("daemon") is not null || list.Find("privileged") is not null || IsOn(list, "readonly"))
             return text;
-        if (IsOn(list, "dax"))
+        if (ReadDax(list, isOurs: true) != FileSystemDax.Never)
         {
             throw list.Find("dax")!.Value.Refuse(
                 "needs privileged=on or --allow-setuid beside it, or readonly=on: what the guest writes to its memory nobody looks at, and a set-user-id program stays one");
@@ -124,13 +130,25 @@ internal static class FsOption
     public static FsOptions Read(string option, string text, KeyValueList list) =>
         Read(list, VhostUserPeerKeys.Parse(option, text, list));
 
-    private static FsOptions Read(KeyValueList list, VhostUserPeer peer) => new()
+    private static FsOptions Read(KeyValueList list, VhostUserPeer peer, bool isOurs = false) => new()
     {
         Tag = list.Find("tag") is { } tag ? ParseTag(tag) : null,
         Peer = peer,
         Queues = list.Find("queues") is { } queues ? (int)NumberValue.Parse(queues, 1, FsOptions.MaxQueues) : 1,
-        Dax = IsOn(list, "dax"),
+        Dax = ReadDax(list, isOurs) != FileSystemDax.Never,
     };
+
+    // Another daemon than ours says by itself which files are mapped.
+    private static FileSystemDax ReadDax(KeyValueList list, bool isOurs)
+    {
+        if (list.Find("dax") is not { } dax)
+            return FileSystemDax.Never;
+        if (!isOurs)
+            return Choice.ParseSwitch(dax) ? FileSystemDax.Always : FileSystemDax.Never;
+        return Choice.Parse(
+            dax, ("on", FileSystemDax.Always), ("off", FileSystemDax.Never), ("true", FileSystemDax.Always), ("false", FileSystemDax.Never),
+            ("always", FileSystemDax.Always), ("inode", FileSystemDax.Inode), ("never", FileSystemDax.Never));
+    }
 
     private static bool IsOn(KeyValueList list, string key) => list.Find(key) is { } value && Choice.ParseSwitch(value);
 

@@ -21,8 +21,8 @@ internal abstract class MachineOptions : IDirectOptions
     public string? Net { get; set; }
 
     [Option(FsOption.Option, MetaValue = "DEVICE", HelpText = "A directory for the guest: tag=NAME,source=DIR[,readonly=on]"
-        + "[,cache=auto|always|metadata|never][,xattr=off][,privileged=off], or tag=NAME,source=DIR,daemon=PATH[,sandbox=namespace|chroot] for another virtio-fs "
-        + "daemon than ours, or tag=NAME,socket=PATH of one that runs; then [,queues=N][,queue_size=N][,dax=on]. Repeatable.")]
+        + "[,cache=auto|always|metadata|never][,xattr=off][,privileged=off][,locks=guest][,submounts=off], or tag=NAME,source=DIR,daemon=PATH[,sandbox=namespace|chroot] for another virtio-fs "
+        + "daemon than ours, or tag=NAME,socket=PATH of one that runs; then [,queues=N][,queue_size=N][,dax=on], for ours also dax=inode. Repeatable.")]
     public string? Fs { get; set; }
 
     [Option(DiskOption.Option, MetaValue = "DEVICE", HelpText = "A disk: path=FILE[,direct=on][,logical_block_size=N][,lock=off]"

@@ -34,6 +34,7 @@ internal static class Verbs
     [
         NetOption.Name, FsOption.Name, DiskOption.Name, ScsiOption.Name, VdpaOption.Name, VhostUserOption.Name, BindOption.Name, BindOption.ReadOnlyName,
         EnvironmentOption.Name, ExecNetwork.PortOption, FsBackendOptions.TranslateUidName, FsBackendOptions.TranslateGidName,
+        FsBackendOptions.UidMapName, FsBackendOptions.GidMapName,
     ];
 
     // Put after the arguments. The parser quietly ignores an option that is short of its value: that option now swallows this, which no
@@ -84,6 +85,8 @@ internal static class Verbs
             if (options.IsAssignableTo(typeof(ICommandOptions)) && Array.IndexOf(args, CommandMark) is int mark and >= 0)
                 (args, behind) = (args[..mark], args[(mark + 1)..]);
             string[] switches = Switches(options);
+            if (options == typeof(FsBackendOptions))
+                args = FsCommandLine.Expand(args, switches);
             CheckSwitches(switches, args);
             args = RepeatableOptions.Join(args, switches, s_repeatable);
         }

@@ -1,3 +1,5 @@
+using Vmm.Vhost.Native.Confinement;
+
 namespace Vmm.Devices.Backends.FileSystem;
 
 /// <summary>A directory that is shared, and how.</summary>
@@ -33,7 +35,8 @@ public sealed record FileSystemOptions
     /// <summary>Which names extended attributes have on the host; null for <see cref="XattrMap.Default"/>.</summary>
     public XattrMap? XattrMap { get; init; }
 
-    /// <summary>Whether the guest's kernel checks and keeps POSIX ACLs; with <see cref="Xattr"/>.</summary>
+    /// <summary>Whether the guest's kernel checks and keeps POSIX ACLs; with <see cref="Xattr"/>, and where <see cref="XattrMap"/> leaves their names alone
+    /// (<see cref="XattrMap.KeepsAcls"/>).</summary>
     public bool PosixAcl { get; init; } = true;
 
     /// <summary>Whether the guest labels files as it makes them (SELinux, Smack); with <see cref="Xattr"/>.</summary>
@@ -46,11 +49,19 @@ public sealed record FileSystemOptions
     /// <summary>Whether a guest that opens a file with O_DIRECT goes past the host's page cache, too.</summary>
     public bool AllowDirectIo { get; init; }
 
+    /// <summary>Whether programs of the guest's can map a file shared (MAP_SHARED) where the guest keeps no data: with <see cref="FileSystemCache.Metadata"/> and
+    /// <see cref="FileSystemCache.Never"/>. What they map so is in the guest's cache. Not where the host writes, too. It needs Linux 6.6 in the guest.</summary>
+    public bool AllowMmap { get; init; }
+
+    /// <summary>For how many seconds the guest keeps names and attributes; null for what <see cref="Cache"/> says.</summary>
+    public uint? KeepSeconds { get; init; }
+
     /// <summary>Whether directories are read together with the attributes of what is in them, where the guest's kernel finds that worth it.</summary>
     public bool ReadDirectoryPlus { get; init; } = true;
 
-    /// <summary>Whether the guest sees file systems that are mounted below the directory as file systems of their own.</summary>
-    public bool AnnounceSubmounts { get; init; }
+    /// <summary>Whether the guest sees what is mounted below the directory, and btrfs subvolumes there, as file systems of their own. If not, two files of the share may have the
+    /// same number, and overlayfs in the guest can have such a directory among its layers.</summary>
+    public bool AnnounceSubmounts { get; init; } = true;
 
     /// <summary>Whether O_NOATIME of the guest's is kept.</summary>
     public bool PreserveNoAccessTime { get; init; }
@@ -64,6 +75,9 @@ public sealed record FileSystemOptions
     /// writing loses them, and the rest is EPERM.</summary>
     public bool PrivilegedFiles { get; init; } = true;
 
+    /// <summary>Capabilities that the process gives up though serving needs them, as bits of <see cref="ThreadPrivileges"/>: what they are needed for fails then.</summary>
+    public ulong GivenUpCapabilities { get; init; }
+
     /// <summary>Threads for requests that would hold up others; 0 for none.</summary>
     public int PoolSize { get; init; } = 4;
 
@@ -72,6 +86,9 @@ public sealed record FileSystemOptions
 
     /// <summary>Bytes of the window into which files are mapped for the guest (DAX); 0 for none.</summary>
     public ulong DaxWindow { get; init; }
+
+    /// <summary>Which files are mapped, with a <see cref="DaxWindow"/>, where the guest leaves that to this side: with the mount option dax=inode, its default.</summary>
+    public FileSystemDax Dax { get; init; } = FileSystemDax.Always;
 
     /// <summary>How user ids of the guest and of the host go together.</summary>
     public IdMap Users { get; init; } = IdMap.Same;
@@ -93,5 +110,18 @@ public enum FileSystemCache
     Metadata,
 
     /// <summary>Nothing.</summary>
+    Never,
+}
+
+/// <summary>Which regular files a guest is told to map (FUSE_ATTR_DAX).</summary>
+public enum FileSystemDax
+{
+    /// <summary>All of them.</summary>
+    Always,
+
+    /// <summary>Those that the host has marked so (chattr +x, FS_DAX_FL) when the guest hears of them.</summary>
+    Inode,
+
+    /// <summary>None.</summary>
     Never,
 }

@@ -27,4 +27,5 @@ internal enum FuseFlags : ulong
     SecurityContext = 1UL << 32,
     InodeDax = 1UL << 33,
     CreateSupplementaryGroup = 1UL << 34,
+    DirectIoAllowMmap = 1UL << 36,
 }

@@ -9,7 +9,7 @@ internal sealed partial class FuseServer
     private const uint SubmountFlag = 1;        // FUSE_ATTR_SUBMOUNT
     private const uint KeepId = uint.MaxValue;
 
-    private FuseAttributes Attributes(in FileStatus status) => new()
+    private FuseAttributes Attributes(Inode inode, in FileStatus status) => new()
     {
         Inode = status.Inode,
         Size = status.Size,
@@ -27,8 +27,7 @@ internal sealed partial class FuseServer
         // As the kernel encodes a device in 32 bits (new_encode_dev of linux/kdev_t.h).
         Device = (status.DeviceOfNodeMinor & 0xFF) | status.DeviceOfNodeMajor << 8 | (status.DeviceOfNodeMinor & ~0xFFU) << 12,
         BlockSize = status.BlockSize,
-        // For a guest that leaves it to this side (dax=inode, the default of its kernel): every file.
-        Flags = Has(FuseFlags.InodeDax) && status.IsRegular ? DaxFlag : 0,
+        Flags = Has(FuseFlags.InodeDax) && status.IsRegular && IsMapped(inode) ? DaxFlag : 0,
     };
 
     private long GetAttributes(FuseRequest request, Inode inode)
@@ -36,11 +35,11 @@ internal sealed partial class FuseServer
         if (!request.TryTake(out FuseGetAttributes arguments))
             return -Errnos.Einval;
         int error = GetStatus(inode, (arguments.Flags & FuseGetAttributes.HasHandle) != 0 ? _handles.Find(arguments.Handle) : null, out FileStatus status);
-        return error < 0 ? error : ReplyAttributes(request, in status);
+        return error < 0 ? error : ReplyAttributes(request, inode, in status);
     }
 
-    private int ReplyAttributes(FuseRequest request, in FileStatus status) =>
-        request.Reply(new FuseAttributesReply { Seconds = AttributeSeconds, Attributes = Attributes(in status) });
+    private int ReplyAttributes(FuseRequest request, Inode inode, in FileStatus status) =>
+        request.Reply(new FuseAttributesReply { Seconds = AttributeSeconds, Attributes = Attributes(inode, in status) });
 
     private int GetStatus(Inode inode, OpenFile? opened, out FileStatus status)
     {
@@ -102,7 +101,7 @@ internal sealed partial class FuseServer
         if ((error = ChangeOwner(in path, in change)) < 0 || (error = ChangeSize(inode, opened, in path, in change)) < 0 || (error = ChangeTimes(in path, in change)) < 0)
             return error;
         error = FileTree.GetStatus(in path, out FileStatus status);
-        return error < 0 ? error : ReplyAttributes(request, in status);
+        return error < 0 ? error : ReplyAttributes(request, inode, in status);
     }
 
     private int ChangeOwner(in HeldDescriptor path, in FuseSetAttributes change)

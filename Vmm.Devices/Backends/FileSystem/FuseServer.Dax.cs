@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Native.FileSystem;
 using Vmm.Vhost.User.Backend;
@@ -8,12 +9,43 @@ namespace Vmm.Devices.Backends.FileSystem;
 internal sealed partial class FuseServer
 {
     private const uint DaxFlag = 2;             // FUSE_ATTR_DAX
+    private const uint DaxMark = 0x02000000;    // FS_DAX_FL of linux/fs.h
     private const ulong NoHandle = ulong.MaxValue;
 
     private readonly DaxWindow? _window;
 
     /// <summary>The way to the front-end, which maps; null as long as there is none.</summary>
     public Func<VhostUserBackendChannel?> FrontEnd { get; init; } = static () => null;
+
+    // For a guest that leaves it to this side (dax=inode, the default of its kernel).
+    private bool IsMapped(Inode inode) => Options.Dax switch
+    {
+        FileSystemDax.Always => true,
+        FileSystemDax.Never => false,
+        _ => IsMarkedForDax(inode),
+    };
+
+    // The host is asked once. A file that changes between the two kinds would have the guest's kernel drop it.
+    private bool IsMarkedForDax(Inode inode)
+    {
+        if (inode.DaxMark < 0)
+            inode.DaxMark = HasDaxMark(inode) ? 1 : 0;
+        return inode.DaxMark > 0;
+    }
+
+    private bool HasDaxMark(Inode inode)
+    {
+        using HeldDescriptor path = _inodes.Hold(inode, out int error);
+        if (error < 0 || Reopen(in path, FileTree.NonBlocking, out FileDescriptor? file) < 0)
+            return false;
+        using (file)
+        {
+            using HeldDescriptor held = file!.Hold();
+            Span<byte> flags = stackalloc byte[sizeof(long)];
+            flags.Clear();
+            return OpenFileIo.Request(in held, OpenFileIo.GetFlagsRequest, flags) >= 0 && (BinaryPrimitives.ReadUInt32LittleEndian(flags) & DaxMark) != 0;
+        }
+    }
 
     private long SetupMapping(FuseRequest request, Inode inode)
     {

@@ -34,8 +34,9 @@ internal sealed partial class FuseServer
 
     private FuseEntry Entry(Inode parent, Inode inode, in FileStatus status)
     {
-        FuseAttributes attributes = Attributes(in status);
-        if (Has(FuseFlags.Submounts) && inode.IsDirectory && inode.Identity.Mount != parent.Identity.Mount)
+        FuseAttributes attributes = Attributes(inode, in status);
+        // A btrfs subvolume has a device of its own in the same mount.
+        if (Has(FuseFlags.Submounts) && inode.IsDirectory && (inode.Identity.Mount, inode.Identity.Device) != (parent.Identity.Mount, parent.Identity.Device))
             attributes.Flags |= SubmountFlag;
         return new FuseEntry
         {

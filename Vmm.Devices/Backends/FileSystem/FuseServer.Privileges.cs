@@ -12,7 +12,9 @@ internal sealed partial class FuseServer
 
     /// <summary>The capabilities that the process keeps where it has them, as bits of <see cref="ThreadPrivileges"/>: to act for all users on the files in its directory, as
     /// every virtio-fs daemon does. One that only reads needs to get at them; one whose guest makes no privileged files needs none for that.</summary>
-    public ulong KeptCapabilities => !_isRoot ? 0
+    public ulong KeptCapabilities => UsefulCapabilities & ~Options.GivenUpCapabilities;
+
+    private ulong UsefulCapabilities => !_isRoot ? 0
         : Options.IsReadOnly ? ThreadPrivileges.DacOverride | (Options.PreserveNoAccessTime ? ThreadPrivileges.Fowner : 0)
         : ThreadPrivileges.Chown | ThreadPrivileges.DacOverride | ThreadPrivileges.Fowner | ThreadPrivileges.Fsetid | ThreadPrivileges.SetGid | ThreadPrivileges.SetUid
             | (Options.PrivilegedFiles ? ThreadPrivileges.Mknod | ThreadPrivileges.Setfcap : 0);

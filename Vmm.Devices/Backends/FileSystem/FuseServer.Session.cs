@@ -17,7 +17,7 @@ internal sealed partial class FuseServer
     private const int PageShift = 12, MapShift = 21;
     private const ulong LongTime = 86400;
 
-    private ulong EntrySeconds => Options.Cache switch { FileSystemCache.Auto => 1, FileSystemCache.Never => 0, _ => LongTime };
+    private ulong EntrySeconds => Options.KeepSeconds is uint seconds ? seconds : Options.Cache switch { FileSystemCache.Auto => 1, FileSystemCache.Never => 0, _ => LongTime };
 
     private ulong AttributeSeconds => EntrySeconds;
 
@@ -26,12 +26,13 @@ internal sealed partial class FuseServer
         | (HasHostLocks ? FuseFlags.PosixLocks | FuseFlags.FlockLocks : 0)
         | (Options.Cache == FileSystemCache.Auto ? FuseFlags.AutoInvalidateData : 0)
         | (Options.ReadDirectoryPlus ? FuseFlags.ReadDirectoryPlus | FuseFlags.ReadDirectoryPlusAuto : 0)
+        | (Options.AllowMmap ? FuseFlags.DirectIoAllowMmap : 0)
         | (Options.Writeback ? FuseFlags.WritebackCache : 0)
         | (Options.AnnounceSubmounts ? FuseFlags.Submounts : 0)
         | (_window is not null ? FuseFlags.MapAlignment | FuseFlags.InodeDax : 0)
         | (Options.KillPrivileges ? FuseFlags.HandleKillPrivileges2 : 0)
         | (Options.Xattr && Options.SecurityLabel ? FuseFlags.SecurityContext : 0)
-        | (Options.Xattr && Options.PosixAcl ? FuseFlags.PosixAcl | FuseFlags.DontMask : 0);
+        | (Options.Xattr && Options.PosixAcl && Map.KeepsAcls ? FuseFlags.PosixAcl | FuseFlags.DontMask : 0);
 
     private long Initialize(FuseRequest request)
     {

@@ -50,6 +50,9 @@ internal sealed class Inode(ulong id, InodeIdentity identity, FileTime born, uin
     /// <summary>Whether it was seen not to be the kernel's own; true for good.</summary>
     public volatile bool IsOfStorage;
 
+    /// <summary>Whether the host has marked it to be mapped by the guest: 1 or 0; -1 as long as nobody has asked.</summary>
+    public volatile int DaxMark = -1;
+
     /// <summary>Where it is in the <see cref="DescriptorCache"/>; -1 if it is not.</summary>
     public int CacheIndex = -1;
 

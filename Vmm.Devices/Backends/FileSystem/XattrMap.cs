@@ -22,6 +22,10 @@ public sealed class XattrMap
         new XattrRule(XattrRuleKind.Bad, XattrScope.Server, "", "trusted."),
         new XattrRule(XattrRuleKind.Ok, XattrScope.All, "", ""));
 
+    /// <summary>Whether POSIX ACLs have the same names on both sides. Where they have not, the host's kernel neither checks them nor lets a new file inherit the default one of its
+    /// directory.</summary>
+    public bool KeepsAcls => Keeps("system.posix_acl_access"u8) && Keeps("system.posix_acl_default"u8);
+
     /// <summary>Reads the rules of virtiofsd's option: <c>:TYPE:SCOPE:KEY:PREPEND:</c> one after the other, or <c>:map:KEY:PREPEND:</c>. The character that begins a rule
     /// stands between its parts.</summary>
     /// <exception cref="FormatException">They are none; the message says what is wrong.</exception>
@@ -112,6 +116,12 @@ public sealed class XattrMap
             return rule.Kind == XattrRuleKind.Ok ? name : [];
         }
         return [];
+    }
+
+    private bool Keeps(ReadOnlySpan<byte> name)
+    {
+        Span<byte> host = stackalloc byte[64];
+        return ToHost(name, host) == 0 && host.StartsWith(name) && host[name.Length] == 0 && ToGuest(name).SequenceEqual(name);
     }
 
     private static void AddMap(List<XattrRule> rules, string key, string prefix)

@@ -93,14 +93,12 @@ public class BackendOptionsTests
     [TestCase("--mtu: '67' is not a number from 68 to 65535", "net", Socket, "s", "--tap", "t", "--mtu", "67")]
     [TestCase("--shared-dir is missing (see vmm backend fs --help)", "fs", Socket, "s")]
     [TestCase("--cache: 'some' is not allowed: choose one of auto, always, metadata, never", "fs", Socket, "s", "--shared-dir", "d", "--cache", "some")]
-    [TestCase("--no-xattr: cannot stand beside --xattr", "fs", Socket, "s", "--shared-dir", "d", "--xattr", "--no-xattr")]
     [TestCase("--xattrmap: ':ok:' cannot be used: a rule ends without its ':'", "fs", Socket, "s", "--shared-dir", "d", "--xattrmap", ":ok:")]
     [TestCase("--dax-window: '3M' is not a multiple of 2M, or more than 64G", "fs", Socket, "s", "--shared-dir", "d", "--dax-window", "3M")]
     [TestCase("--translate-uid: 'map:1:2:0' is an empty range, or one that goes beyond 4294967295",
         "fs", Socket, "s", "--shared-dir", "d", "--translate-uid", "map:0:1000:1", "--translate-uid", "map:1:2:0")]
     [TestCase("--sandbox: 'perhaps' is not allowed: choose one of on, off, true, false, namespace, chroot, none",
         "fs", Socket, "s", "--shared-dir", "d", "--sandbox", "perhaps")]
-    [TestCase("--inode-file-handles: 'mandatory' is not allowed: choose one of never, prefer", "fs", Socket, "s", "--shared-dir", "d", "--inode-file-handles", "mandatory")]
     public void Run_WrongUsage_IsOneLine(string expected, params string[] args)
     {
         (int exit, string output, string error) = Run(["backend", .. args]);

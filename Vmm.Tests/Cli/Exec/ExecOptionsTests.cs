@@ -153,7 +153,7 @@ public sealed class ExecOptionsTests
 
         Assert.That(RepeatableOptions.Values(run.Fs), Is.EqualTo(new[]
         {
-            "tag=root,source=/usr,readonly=on", "tag=bind0,source=/var,privileged=off", "tag=bind1,source=/etc,readonly=on", "tag=more,source=/srv,privileged=off",
+            "tag=root,source=/usr,readonly=on,submounts=off", "tag=bind0,source=/var,privileged=off", "tag=bind1,source=/etc,readonly=on", "tag=more,source=/srv,privileged=off",
         }));
         Assert.That((run.OnReboot, run.OnPanic, run.CommandLine), Is.EqualTo(("exit", "exit", "console=ttyS0 quiet")));
     }
@@ -178,7 +178,7 @@ public sealed class ExecOptionsTests
 
     [Test]
     public void ToRun_ReadWrite_SharesTheRootForWriting() =>
-        Assert.That(ExecOptionsReader.ToRun(Parse("exec", "--rw", "--root", "/usr"), "k", "i", "s").Fs, Is.EqualTo("tag=root,source=/usr,privileged=off"));
+        Assert.That(ExecOptionsReader.ToRun(Parse("exec", "--rw", "--root", "/usr"), "k", "i", "s").Fs, Is.EqualTo("tag=root,source=/usr,privileged=off,submounts=off"));
 
     [Test]
     public void ToRun_AllowSetuid_SharesAsRunDoes() => Assert.That(

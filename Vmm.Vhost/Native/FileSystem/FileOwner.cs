@@ -13,6 +13,9 @@ public static class FileOwner
     /// <summary>The number of the user that this process acts as.</summary>
     public static uint User => (uint)LibC.geteuid();
 
+    /// <summary>The number of the group that this process acts as.</summary>
+    public static uint Group => (uint)LibC.getegid();
+
     /// <summary>Whether a file is of the user that this process acts as, and nobody else may write to it.</summary>
     /// <param name="user">The file's owner.</param>
     /// <param name="mode">Its mode.</param>

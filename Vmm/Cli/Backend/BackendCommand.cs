@@ -19,9 +19,10 @@ internal static class BackendCommand
     /// <exception cref="Vhost.Native.ErrnoException">The device, or the socket, cannot be had.</exception>
     public static int Run(BackendOptions options, TextWriter output)
     {
-        Logging.Start(LogLevelOption.Parse(options.LogLevel));
+        Logging.Start(LogLevelOption.Parse(options.LogLevel), options.OpenLog());
         VhostUserEndpoint endpoint = ReadEndpoint(options);
-        bool isConfined = options.ReadSandbox();
+        bool isConfined = options.ReadSandbox(), losesCalls = options.ReadSystemCalls();
+        uint? group = options.ReadSocketGroup();
         Func<ServedDevice> open = options.Read();
 
         // SIGUSR1 is ignored until the device is open: by default it would end the process.
@@ -29,6 +30,8 @@ internal static class BackendCommand
         ServedDevice served = open();
         using var device = (IDisposable)served.Device;
         using VhostUserServer server = Serve(endpoint, served.Device, options.Once);
+        if (group is uint number)
+            ShareSocket(endpoint.Path!, number);
         served.Prepare?.Invoke();
         // Before the thread for signals starts, which inherits this.
         Confinement confinement = endpoint.Role == VhostUserSocketRole.Client
@@ -44,7 +47,7 @@ internal static class BackendCommand
         signals.Attach(_ => server.Stop());
         if (served.Message is string message)
             output.WriteLine(message);
-        if (isConfined)
+        if (isConfined && losesCalls)
             confinement.GiveUpSystemCalls();
         server.Run();
         signals.Attach(_ => { });   // there is nothing left to stop
@@ -60,6 +63,18 @@ internal static class BackendCommand
         catch (ErrnoException e)
         {
             throw new VmmException($"{(endpoint.Path is null ? "--fd" : "--socket-path")}: {e.Message}", e);
+        }
+    }
+
+    private static void ShareSocket(string path, uint group)
+    {
+        try
+        {
+            SocketFile.ShareWith(path, group);
+        }
+        catch (ErrnoException e)
+        {
+            throw new VmmException($"--socket-group: {e.Message}: be root, or a member of that group", e);
         }
     }
 

@@ -38,6 +38,17 @@ internal abstract class BackendOptions : IVerbOptions
     /// <exception cref="UsageException">The option is wrong.</exception>
     public virtual bool ReadSandbox() => Choice.ParseSwitch(new OptionValue("--sandbox", null, Sandbox ?? "on"));
 
+    /// <summary>Whether a process that is confined gives up system calls, too.</summary>
+    /// <exception cref="UsageException">The option is wrong.</exception>
+    public virtual bool ReadSystemCalls() => true;
+
+    /// <summary>The number of the group whose members may connect to the socket; null for who may by the umask.</summary>
+    /// <exception cref="UsageException">The option is wrong.</exception>
+    public virtual uint? ReadSocketGroup() => null;
+
+    /// <summary>The host's log, if that is where lines go; null for standard error.</summary>
+    public virtual SystemLog? OpenLog() => null;
+
     /// <summary>Makes sense of the device's own options.</summary>
     /// <returns>What opens the device.</returns>
     /// <exception cref="UsageException">One of them is wrong or missing.</exception>

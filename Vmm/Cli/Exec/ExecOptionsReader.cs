@@ -8,6 +8,10 @@ namespace Vmm.Cli.Exec;
 internal static class ExecOptionsReader
 {
     private const string RootTag = "root";
+
+    // overlayfs, whose layer it is, refuses a directory on which the guest's kernel mounts something by itself (EREMOTE).
+    private const string RootMounts = ",submounts=off";
+
     private const string FirstDisk = "vda";
     private const string FirstConsole = "hvc0";
     private const int SeedBytes = 32;
@@ -142,7 +146,7 @@ internal static class ExecOptionsReader
         ReadOnlyShares.Check(writable, readOnly);
         string[] shares =
         [
-            .. image is null ? [Share(RootTag, "--root", Path.GetFullPath(root), !options.ReadWrite, options.AllowSetuid)] : Array.Empty<string>(),
+            .. image is null ? [Share(RootTag, "--root", Path.GetFullPath(root), !options.ReadWrite, options.AllowSetuid) + RootMounts] : Array.Empty<string>(),
             .. Binds(options).Select(bind => Share(bind.Tag, bind.Option, bind.Source, bind.IsReadOnly, options.AllowSetuid)),
             .. RepeatableOptions.Values(options.Fs).Select(text => options.AllowSetuid ? text : FsOption.WithoutPrivileges(text)),
         ];
