@@ -183,7 +183,7 @@ public sealed class ExecOptionsTests
     [Test]
     public void ToRun_AllowSetuid_SharesAsRunDoes() => Assert.That(
         RepeatableOptions.Values(ExecOptionsReader.ToRun(Parse("exec", "--rw", "--root", "/usr", "--bind", "/var", "--allow-setuid"), "k", "i", "s").Fs),
-        Is.EqualTo(new[] { "tag=root,source=/usr", "tag=bind0,source=/var" }));
+        Is.EqualTo(new[] { "tag=root,source=/usr,submounts=off", "tag=bind0,source=/var" }));
 
     [TestCase("tag=a,source=/srv", "tag=a,source=/srv,privileged=off")]
     [TestCase("tag=a,source=\"/s,v\",readonly=off", "tag=a,source=\"/s,v\",readonly=off,privileged=off")]

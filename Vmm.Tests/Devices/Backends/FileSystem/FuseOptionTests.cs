@@ -1,5 +1,6 @@
 using NUnit.Framework;
 using Vmm.Devices.Backends.FileSystem;
+using Vmm.Tests.Fakes;
 using Vmm.Tests.Integration;
 using Vmm.Tests.Integration.Linux.Devices;
 using Vmm.Vhost.Native.Confinement;
@@ -102,7 +103,8 @@ public class FuseOptionTests : FileSystemTest
     {
         RequireRoot();
         Serve("--socket-group", "4242");
-        Assert.That(HostCommand.Run("stat", "-c", "%g %a %u", SocketPath).Trim(), Is.EqualTo("4242 660 0"));
+        string seen = "";
+        Eventually.True(() => (seen = HostCommand.Run("stat", "-c", "%g %a %u", SocketPath).Trim()) == "4242 660 0", () => $"the socket has {seen}");
     }
 
     [TestCase("0")]
