@@ -67,6 +67,7 @@ public sealed class ExecOptionsTests
     [TestCase(true, "--root", "/")]
     [TestCase(true, "--root", "/usr/..")]
     [TestCase(false, "--root", "/usr")]
+    [TestCase(false, "--root", "")]     // which is refused later
     [TestCase(false, "--attach", "it")]
     [TestCase(false, "--user", "games")]
     public void ReadCommand_Home_IsThatOfHereOnlyForRootInTheRootOfHere(bool isTold, params string[] args) =>

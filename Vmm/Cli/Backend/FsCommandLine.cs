@@ -77,7 +77,7 @@ internal sealed class FsCommandLine
         else if (equals >= 0 && s_switchesWithWord.Contains(name))
             SetSwitch(name, argument[(equals + 1)..]);
         else if (equals >= 0 && _switches.Contains(name))
-            Set(name, argument);        // the parser's owner refuses it
+            Set(name, argument);        // Verbs refuses it
         else if (equals >= 0)
             SetValue(name, argument[(equals + 1)..]);
         else if (at + 1 < args.Length)

@@ -260,7 +260,7 @@ internal static class ExecOptionsReader
         if (withShell)
             Add("SHELL", ProcessText.Variable("SHELL"));
         // Another root, or another user, has another home, and so may a guest that runs already.
-        if (options is { Attach: null, User: null } && (options.Root is null || Path.GetFullPath(options.Root) == "/"))
+        if (options is { Attach: null, User: null } && (options.Root is null || (options.Root.Length > 0 && Path.GetFullPath(options.Root) == "/")))
             Add("HOME", ProcessText.Variable("HOME"));
         if (options.User is null && variables.TryGetValue("PATH", out string? path))
             Add("PATH", WithSbin(path));
