@@ -11,6 +11,9 @@ public enum MachineEvent
 
     /// <summary>The guest's kernel panicked.</summary>
     Panic,
+
+    /// <summary>The guest's kernel panicked, and a crash kernel takes over: the guest goes on until that ends it.</summary>
+    CrashKernel,
 }
 
 /// <summary>Where platform devices report what concerns the whole machine.</summary>

@@ -1,5 +1,4 @@
 using Vmm.Devices.Bus;
-using Vmm.Vhost;
 
 namespace Vmm.Devices.Platform;
 
@@ -9,10 +8,6 @@ public sealed class PvPanic(IMachineEvents events) : IBusDevice
 {
     private const byte Panicked = 1 << 0;
     private const byte CrashLoaded = 1 << 1;   // panicked, and a crash kernel takes over
-
-    private static readonly BoundedLog s_log = new("Vmm.Devices.Platform");
-
-    private int _crashesLogged;
 
     /// <inheritdoc/>
     public void Read(ulong offset, Span<byte> data)
@@ -29,10 +24,12 @@ public sealed class PvPanic(IMachineEvents events) : IBusDevice
             return;
         if ((data[0] & Panicked) != 0)
             events.Raise(MachineEvent.Panic);
-        else if ((data[0] & CrashLoaded) != 0 && Interlocked.Exchange(ref _crashesLogged, 1) == 0)
-            s_log.Warn("the guest panicked; its crash kernel takes over");   // once a boot: the guest could write it for ever
+        else if ((data[0] & CrashLoaded) != 0)
+            events.Raise(MachineEvent.CrashKernel);
     }
 
     /// <inheritdoc/>
-    public void Reset() => _crashesLogged = 0;
+    public void Reset()
+    {
+    }
 }

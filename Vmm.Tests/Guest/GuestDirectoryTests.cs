@@ -118,7 +118,7 @@ public sealed partial class GuestDirectoryTests
     [Test]
     public void Connect_GuestThatIsBeingStarted_IsWaitedFor()
     {
-        Task<UnixSocket> connect = Task.Run(() => GuestDirectory.Connect(_name));
+        Task<UnixSocket> connect = Task.Run(() => GuestDirectory.Connect(_name)!);
         Thread.Sleep(200);
         using GuestDirectory directory = GuestDirectory.Claim(_name);
         Thread.Sleep(1000);
@@ -133,12 +133,35 @@ public sealed partial class GuestDirectoryTests
         connect.Result.Dispose();
     }
 
+    // Its process was killed, and what removes it, too.
+    [Test]
+    public void Connect_DirectoryOfADeadGuest_IsNoGuest()
+    {
+        using var host = new HostTree();
+        Directory.CreateDirectory(Path.Combine(host.In("place"), _name), Mode("700"));
+        File.SetUnixFileMode(host.In("place"), Mode("700"));
+        long start = Environment.TickCount64;
+
+        Assert.That(() => GuestDirectory.Connect(_name, host.In("place")), Throws.TypeOf<VmmException>().With.Message.Contains($"no guest called {_name} runs"));
+        Assert.That(Environment.TickCount64 - start, Is.LessThan(10_000));
+    }
+
+    [Test]
+    public void Connect_GuestThatDoesNotBoot_IsWaitedForUntilTheTimeIsOver()
+    {
+        using GuestDirectory directory = GuestDirectory.Claim(_name);
+        long start = Environment.TickCount64;
+
+        Assert.That(GuestDirectory.Connect(_name, start + 2000), Is.Null);
+        Assert.That(Environment.TickCount64 - start, Is.InRange(2000, 10_000));
+    }
+
     [Test]
     public void Connect_WhereSomebodyAnswers_IsConnectedBehindTheAnswer()
     {
         using GuestDirectory directory = GuestDirectory.Claim(_name);
         using var listener = UnixListener.Listen(directory.Socket);
-        Task<UnixSocket> connect = Task.Run(() => GuestDirectory.Connect(_name));
+        Task<UnixSocket> connect = Task.Run(() => GuestDirectory.Connect(_name)!);
         Assert.That(() => Poll.Wait([new PollEntry(listener, PollEvents.Readable)], 5000), Is.EqualTo(1));
         using UnixSocket server = listener.TryAccept()!;
         Poll.Wait([new PollEntry(server, PollEvents.Readable)], 5000);

@@ -107,6 +107,17 @@ public class EndTests : KvmTest
         Assert.That(result.Errors, Does.Contain("kernel panicked"));
     }
 
+    // The crash kernel's own reset is no panic by its flag.
+    [TestCase("exit")]
+    [TestCase("restart")]
+    public void PanicReset_AfterACrashKernelHasTakenOver_Exits3(string onReboot)
+    {
+        VmmResult result = Run("panicreset", "--force", "--cmdline", "acpi cold kdump", "--on-reboot", onReboot);
+
+        Assert.That(result.ExitCode, Is.EqualTo(3), result.Summary);
+        Assert.That(result.Errors, Does.Contain("its crash kernel takes over").And.Contain("has ended"));
+    }
+
     [TestCase("acpi cold", "")]
     [TestCase("acpi reboot=warm", "reboot=")]
     [TestCase("acpi reboot=k,panic_hard", "reboot=")]
@@ -312,6 +323,15 @@ public class EndTests : KvmTest
         Assert.That(lines[0], Does.Contain("triple fault at"), "the first one is told");
         Assert.That(lines, Has.Exactly(1).Contain("triple fault"));
         Assert.That(lines[^1], Does.Contain("reset 5 times"));
+    }
+
+    [Test]
+    public void Reset_TripleFaultWithoutAWordAndNotStartedAgain_Exits3AndSaysSo()
+    {
+        VmmResult result = Run("faultloop", "--on-reboot", "exit");
+
+        Assert.That(result.ExitCode, Is.EqualTo(3), result.Errors);
+        Assert.That(result.Errors, Does.Contain("triple fault at").And.EndsWith("vmm: the guest reset by a triple fault before it said or did anything\n"));
     }
 
     [TestCase("TERM")]

@@ -36,7 +36,7 @@ public class HostMemoryTests
         Write("proc/self/cgroup", "0::/a/b/c\n");
         Write("sys/fs/cgroup/a/memory.max", $"{200 * Mib}\n");
         Write("sys/fs/cgroup/a/memory.current", $"{150 * Mib}\n");
-        Write("sys/fs/cgroup/a/memory.stat", $"anon 1\ninactive_file {50 * Mib}\n");
+        Write("sys/fs/cgroup/a/memory.stat", $"anon 1\ninactive_file {30 * Mib}\nactive_file {15 * Mib}\nslab_reclaimable {5 * Mib}\n");
         Write("sys/fs/cgroup/a/b/memory.max", "max\n");
         Write("sys/fs/cgroup/a/b/memory.high", $"{300 * Mib}\n");
         Write("sys/fs/cgroup/a/b/memory.current", $"{10 * Mib}\n");

@@ -1,4 +1,5 @@
 using System.Net;
+using System.Net.Sockets;
 using NUnit.Framework;
 using Vmm.Tests.Boot;
 using Vmm.Tests.Fakes;
@@ -36,6 +37,7 @@ public sealed class DisposeTests
         [typeof(UnixSocket)] = () => Socket(),
         [typeof(UnixListener)] = () => UnixListener.Listen(NewPath()),
         [typeof(DirectoryLock)] = () => DirectoryLock.TryTake(Path.GetTempPath(), 30_000)!,
+        [typeof(SystemLog)] = MakeSystemLog,
         [typeof(UdpSocket)] = () => UdpSocket.Connect(new IPEndPoint(IPAddress.Loopback, 0), new IPEndPoint(IPAddress.Loopback, 9), 4096),
         [typeof(NetworkSocket)] = () => NetworkSocket.ForLinkChanges(),
         [typeof(TerminalMaster)] = () => TerminalMaster.Open(),
@@ -170,6 +172,14 @@ public sealed class DisposeTests
     {
         s_file = new TempFile(new byte[8192]);
         s_memory = GuestMemory.Create([(new(0), 1 << 20)]);
+    }
+
+    private static SystemLog MakeSystemLog()
+    {
+        string path = NewPath();
+        using var daemon = new System.Net.Sockets.Socket(AddressFamily.Unix, SocketType.Dgram, ProtocolType.Unspecified);
+        daemon.Bind(new UnixDomainSocketEndPoint(path));
+        return SystemLog.TryConnect("test", path)!;
     }
 
     [OneTimeTearDown]

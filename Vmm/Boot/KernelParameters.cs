@@ -3,8 +3,10 @@ namespace Vmm.Boot;
 /// <summary>Words on Linux's command line that decide what machine the kernel needs (Linux Documentation/admin-guide/kernel-parameters.txt).</summary>
 internal static class KernelParameters
 {
+    private const string NoAcpi = "pci=noacpi";
+
     // With any of these Linux takes its tick from an 8254, and with most of them its interrupts through an 8259.
-    private static readonly string[] s_needPc = ["nolapic_timer", "noapictimer", "nolapic", "disableapic", "noapic", "acpi=off", "acpi=noirq", "pci=noacpi"];
+    private static readonly string[] s_needPc = ["nolapic_timer", "noapictimer", "nolapic", "disableapic", "noapic", "nosmp", "maxcpus=0", "acpi=off", "acpi=noirq", NoAcpi];
 
     private static readonly string[] s_limitMemory = ["mem=", "memmap=", "hugepagesz="];
 
@@ -17,7 +19,7 @@ internal static class KernelParameters
         string.Join(' ', s_defaults.Where(word => !HasStart(commandLine, word[..(word.IndexOf('=', StringComparison.Ordinal) + 1)])));
 
     /// <summary>A word of <paramref name="commandLine"/> with which Linux needs the interrupt controllers and the timer of a PC; null without one.</summary>
-    public static string? NeedsPc(string commandLine) => Array.Find(s_needPc, word => Has(commandLine, word));
+    public static string? NeedsPc(string commandLine) => Array.Find(s_needPc, word => Has(commandLine, word) || (word == NoAcpi && HasInList(commandLine, "pci=", "noacpi")));
 
     /// <summary>Whether nothing of the kernel may be placed at random.</summary>
     public static bool HasNoKaslr(string commandLine) => Has(commandLine, "nokaslr");
@@ -38,6 +40,19 @@ internal static class KernelParameters
     private static bool Has(string commandLine, string word) => HasAny(commandLine, word, isStart: false);
 
     private static bool HasStart(string commandLine, string start) => HasAny(commandLine, start, isStart: true);
+
+    // Whether a parameter, whose value is a list with commas, has this word in it.
+    private static bool HasInList(string commandLine, string name, string word)
+    {
+        foreach (string candidate in commandLine.Split([' ', '\t', '\n']))
+        {
+            if (candidate == "--")
+                return false;
+            if (candidate.StartsWith(name, StringComparison.Ordinal) && candidate[name.Length..].Split(',').Contains(word))
+                return true;
+        }
+        return false;
+    }
 
     // What follows "--" is for init.
     private static bool HasAny(string commandLine, string word, bool isStart)

@@ -59,6 +59,7 @@ internal static class RunCommand
                 MachineEndKind.Panic => ExitCode.GuestPanic,
                 MachineEndKind.ResetLoop => Report(
                     $"reset {RestartWatch.MaxResets} times within 10 s of its time before it said or did anything: it does not get anywhere"),
+                MachineEndKind.EarlyFault => Report("reset by a triple fault before it said or did anything"),
                 MachineEndKind.EarlyHalt => Report("halted with interrupts off before it said or did anything"),
                 MachineEndKind.Signal => ExitCode.Signal(end.Signal),
                 _ => ExitCode.Success,

@@ -33,15 +33,18 @@ internal sealed class AgentSession : IDisposable
     /// <summary>Prepares to run <paramref name="command"/>.</summary>
     /// <param name="command">The command.</param>
     /// <param name="streams">This process's own streams, which end with the session.</param>
-    /// <param name="timeLimit">How long all of it may take, from the run on; null for as long as it likes.</param>
+    /// <param name="timeLimit">How long all of it may take, from now on; null for as long as it likes.</param>
     public AgentSession(GuestCommand command, HostStreams streams, TimeSpan? timeLimit) =>
-        (Command, _streams, TimeLimit) = (command, streams, timeLimit);
+        (Command, _streams, TimeLimit, Deadline) = (command, streams, timeLimit, timeLimit is { } time ? Environment.TickCount64 + (long)time.TotalMilliseconds : null);
 
     /// <summary>The command.</summary>
     public GuestCommand Command { get; }
 
     /// <summary>How long all of it may take; null for as long as it likes.</summary>
     public TimeSpan? TimeLimit { get; }
+
+    /// <summary>When that time is over, as <see cref="Environment.TickCount64"/> counts.</summary>
+    public long? Deadline { get; }
 
     /// <summary>Whether the agent is told, when the time is over, to show what the kernel has said last: one that was booted with <c>quiet</c> has kept most of it to itself.</summary>
     public bool AsksForKernelLog { get; init; }
@@ -121,7 +124,7 @@ internal sealed class AgentSession : IDisposable
     /// <exception cref="IOException">The process that connects to the back-end is gone.</exception>
     public CommandEnd Run(FileDescriptor? connection, Func<FileDescriptor?>? again)
     {
-        long? limit = TimeLimit is { } time ? Environment.TickCount64 + (long)time.TotalMilliseconds : null;
+        long? limit = Deadline;
         _agent = connection is null ? null : new AgentConnection(connection, awaitsAnswer: again is not null);
         try
         {
@@ -133,7 +136,7 @@ internal sealed class AgentSession : IDisposable
                 if (_signalDeadline <= Environment.TickCount64)
                     _end ??= new CommandEnd(CommandEndKind.Unresponsive, _signal);
                 if (_guestDeadline <= Environment.TickCount64 || (_guestDeadline is not null && _agent is null))
-                    _end ??= new CommandEnd(CommandEndKind.Lost);
+                    _end ??= new CommandEnd(_isLate ? CommandEndKind.TimedOut : CommandEndKind.Lost);
             }
             _takesSignals = false;
             WriteTheRest(_end.Kind <= CommandEndKind.NotPrepared ? limit : Environment.TickCount64 + LastMoment);
@@ -210,7 +213,7 @@ internal sealed class AgentSession : IDisposable
             // The agent connects once.
             if (isOnly || _isGreeted || agent.IsAnswered)
             {
-                _end ??= new CommandEnd(CommandEndKind.Lost);
+                _end ??= new CommandEnd(_isLate ? CommandEndKind.TimedOut : CommandEndKind.Lost);
                 return;
             }
             // The back-end is gone, and the agent has not connected.

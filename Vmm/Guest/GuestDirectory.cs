@@ -78,13 +78,17 @@ internal sealed class GuestDirectory : IDisposable
 
     /// <summary>Connects with the agent of the guest called <paramref name="name"/>. One that was started just before is waited for: 1 s until it is there, and 30 s until it
     /// has booted.</summary>
+    /// <param name="name">The name.</param>
+    /// <param name="deadline">Until when at the most, as <see cref="Environment.TickCount64"/> counts.</param>
+    /// <returns>Null if that time came first.</returns>
     /// <exception cref="VmmException">There is no such guest, or it does not answer.</exception>
-    public static UnixSocket Connect(string name) => Connect(name, Place());
+    public static UnixSocket? Connect(string name, long? deadline = null) => Connect(name, Place(), deadline);
 
-    /// <inheritdoc cref="Connect(string)"/>
+    /// <inheritdoc cref="Connect(string, long?)"/>
     /// <param name="name">The name.</param>
     /// <param name="place">The directory of the directories of all guests of this user that have a name.</param>
-    internal static UnixSocket Connect(string name, string place)
+    /// <param name="deadline">Until when at the most.</param>
+    internal static UnixSocket? Connect(string name, string place, long? deadline = null)
     {
         CheckName("--attach", name);
         long start = Environment.TickCount64;
@@ -94,7 +98,9 @@ internal sealed class GuestDirectory : IDisposable
             if (socket is not null && ReadsOk(socket))
                 return socket;
             socket?.Dispose();
-            bool isThere = Directory.Exists(Path.Combine(place, name));
+            if (deadline <= Environment.TickCount64)
+                return null;
+            bool isThere = IsClaimed(name, place);
             if (Environment.TickCount64 - start >= (isThere ? BootPatience : StartPatience))
             {
                 throw new VmmException(isThere || socket is not null
@@ -102,6 +108,21 @@ internal sealed class GuestDirectory : IDisposable
                     : $"--attach: no guest called {name} runs: start one by vmm exec --name {name}");
             }
             Thread.Sleep(Interval);
+        }
+    }
+
+    // Whether the process of a guest of that name lives. Nobody claims the name at the same time, who would take this look at the lock for the lock of a guest.
+    private static bool IsClaimed(string name, string place)
+    {
+        try
+        {
+            using DirectoryLock? turn = DirectoryLock.TryTake(place, Patience);
+            using FileDescriptor directory = PrivateDirectory.Open(Path.Combine(place, name), isMade: false, Advice);
+            return !TryLock(directory);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return false;   // it is not there
         }
     }
 

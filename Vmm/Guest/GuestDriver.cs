@@ -41,7 +41,7 @@ internal readonly record struct GuestDriver(string Module, string Symbol, bool I
     /// <summary>IPv6.</summary>
     public static readonly GuestDriver Ipv6 = new("ipv6", "CONFIG_IPV6", IsOptional: true);
 
-    /// <summary>Those of a device of <paramref name="type"/>; none where we do not know it.</summary>
+    /// <summary>Those of a device of <paramref name="type"/>; none where we do not know it. A guest may bring a driver of its own for what few kernels have one for.</summary>
     public static IReadOnlyList<GuestDriver> Of(VirtioDeviceType type) => type switch
     {
         VirtioDeviceType.FileSystem => [VirtioFs],
@@ -51,12 +51,12 @@ internal readonly record struct GuestDriver(string Module, string Symbol, bool I
         VirtioDeviceType.Vsock => [Vsock],
         VirtioDeviceType.Rng => [VirtioRng],
         VirtioDeviceType.Console => [VirtioConsole],
-        VirtioDeviceType.Gpio => [new("gpio_virtio", "CONFIG_GPIO_VIRTIO")],
-        VirtioDeviceType.I2c => [new("i2c_virtio", "CONFIG_I2C_VIRTIO")],
-        VirtioDeviceType.Input => [new("virtio_input", "CONFIG_VIRTIO_INPUT")],
-        VirtioDeviceType.Gpu => [new("virtio_gpu", "CONFIG_DRM_VIRTIO_GPU")],
-        VirtioDeviceType.Sound => [new("virtio_snd", "CONFIG_SND_VIRTIO")],
-        VirtioDeviceType.Can => [new("virtio_can", "CONFIG_CAN_VIRTIO_CAN")],
+        VirtioDeviceType.Gpio => [new("gpio_virtio", "CONFIG_GPIO_VIRTIO", IsOptional: true)],
+        VirtioDeviceType.I2c => [new("i2c_virtio", "CONFIG_I2C_VIRTIO", IsOptional: true)],
+        VirtioDeviceType.Input => [new("virtio_input", "CONFIG_VIRTIO_INPUT", IsOptional: true)],
+        VirtioDeviceType.Gpu => [new("virtio_gpu", "CONFIG_DRM_VIRTIO_GPU", IsOptional: true)],
+        VirtioDeviceType.Sound => [new("virtio_snd", "CONFIG_SND_VIRTIO", IsOptional: true)],
+        VirtioDeviceType.Can => [new("virtio_can", "CONFIG_CAN_VIRTIO_CAN", IsOptional: true)],
         _ => [],
     };
 }

@@ -22,8 +22,8 @@ internal static class ControlGroups
     /// <summary>The limits for memory (cgroup-v2.rst, "Memory Interface Files"; cgroup-v1/memory.rst), in bytes.</summary>
     /// <inheritdoc cref="Threads"/>
     public static IEnumerable<GroupLimit> Memory(string root) => Limits(
-        root, "memory", new Files(["memory.max", "memory.high"], "memory.current", "inactive_file"),
-        new Files(["memory.limit_in_bytes"], "memory.usage_in_bytes", "total_inactive_file"));
+        root, "memory", new Files(["memory.max", "memory.high"], "memory.current", "inactive_file", "active_file", "slab_reclaimable"),
+        new Files(["memory.limit_in_bytes"], "memory.usage_in_bytes", "total_inactive_file", "total_active_file"));
 
     /// <summary>The limits for huge pages of <paramref name="size"/> bytes (cgroup-v2.rst, "HugeTLB Interface Files"; cgroup-v1/hugetlb.rst), in
     /// bytes.</summary>
@@ -65,12 +65,13 @@ internal static class ControlGroups
             if (HostText.Number(HostText.Read(root, $"{directory}/{name}")) is not ulong limit)
                 continue;
             ulong used = HostText.Number(HostText.Read(root, $"{directory}/{files.Usage}")) ?? 0;
-            if (files.Reclaimable is { } field)
-                used -= Math.Min(used, HostText.Field(HostText.Read(root, $"{directory}/memory.stat"), field + " ") ?? 0);
+            string counters = files.Reclaimable.Length > 0 ? HostText.Read(root, $"{directory}/memory.stat") : "";
+            foreach (string field in files.Reclaimable)
+                used -= Math.Min(used, HostText.Field(counters, field + " ") ?? 0);
             yield return new GroupLimit(limit, limit - Math.Min(limit, used), "");
         }
     }
 
-    // Of a group: what it may have, what it has, and the field of its memory.stat with what it has and the kernel could take away.
-    private sealed record Files(string[] Limits, string Usage, string? Reclaimable = null);
+    // Of a group: what it may have, what it has, and the fields of its memory.stat with what it has and the kernel could take away.
+    private sealed record Files(string[] Limits, string Usage, params string[] Reclaimable);
 }

@@ -18,6 +18,9 @@ internal enum MachineEndKind
     /// <summary>The guest halted for good before it said or did anything: its kernel died early.</summary>
     EarlyHalt,
 
+    /// <summary>A vCPU of the guest shut down by a triple fault before the guest said or did anything, and it is not started again: its kernel died early.</summary>
+    EarlyFault,
+
     /// <summary>A signal told the VMM to end.</summary>
     Signal,
 

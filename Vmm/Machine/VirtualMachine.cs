@@ -34,6 +34,8 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     private readonly CancellationTokenSource _ending = new();   // the run ends by a signal: nobody waits for back-ends, or for memory, any more
     private readonly ShutdownTimer _shutdown;
     private bool _warnedOfTripleFault;
+    private volatile bool _hasTripleFaulted;    // in this power cycle
+    private int _crashKernelRuns;               // 1: in this power cycle
     private int _warnedOfMissingFile;
     private bool _isHeld;   // no vCPU will run any more
     private int _isSuspending;
@@ -89,12 +91,19 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         _platform.StartConsole();
         while (true)
         {
-            MachineEnd end = RunOnce(out TimeSpan ran);
+            MachineEnd end = RunOnce(out TimeSpan ran, out bool wasSilent);
             if (end.Kind == MachineEndKind.Reset && _tellsPanics && LinuxPanic.IsToldIn(_memory))
             {
                 s_log.Warn("the guest's kernel panicked, and reset");
                 end = new MachineEnd(MachineEndKind.Panic);
             }
+            if (end.Kind is MachineEndKind.Reset or MachineEndKind.PowerOff && Volatile.Read(ref _crashKernelRuns) != 0)
+            {
+                s_log.Warn("the crash kernel of the guest, which panicked, has ended");
+                end = new MachineEnd(MachineEndKind.Panic);
+            }
+            if (end.Kind == MachineEndKind.Reset && _config.OnReboot == RebootAction.Exit && wasSilent && _hasTripleFaulted)
+                end = new MachineEnd(MachineEndKind.EarlyFault);
             switch (end.Kind)
             {
                 case MachineEndKind.Failure:
@@ -184,6 +193,13 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     /// <inheritdoc/>
     public void Raise(MachineEvent machineEvent)
     {
+        if (machineEvent == MachineEvent.CrashKernel)
+        {
+            // Once in a power cycle: the guest could say it for ever.
+            if (Interlocked.Exchange(ref _crashKernelRuns, 1) == 0)
+                s_log.Warn("the guest's kernel panicked; its crash kernel takes over");
+            return;
+        }
         if (machineEvent == MachineEvent.Panic)
             s_log.Warn("the guest's kernel panicked");
         EndByGuest(new MachineEnd(machineEvent switch
@@ -199,7 +215,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     {
         // Each restart may bring another: the first one is told.
         s_log.Log(_warnedOfTripleFault ? LogLevel.Info : LogLevel.Warn, "vCPU {Index} shut down by a triple fault at {Place}: the guest resets", index, place);
-        _warnedOfTripleFault = true;
+        _warnedOfTripleFault = _hasTripleFaulted = true;
         EndByGuest(new MachineEnd(MachineEndKind.Reset));
     }
 
@@ -256,8 +272,10 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         sandbox is null ? config.Devices : [.. config.Devices.Select(device => device.With(() => sandbox.Spawner))];
 
     // How long the guest ran does not include how long its VM took to make.
-    private MachineEnd RunOnce(out TimeSpan ran)
+    // Silent is a guest that has neither said nor done anything.
+    private MachineEnd RunOnce(out TimeSpan ran, out bool wasSilent)
     {
+        (_hasTripleFaulted, _crashKernelRuns) = (false, 0);
         PowerCycle cycle = PowerCycle.Prepare(_kvm, _config, _kernel, _memory, _platform, _slots, this, _sandbox is null ? null : _sandbox.ConfineVcpu);
         lock (_cycleLock)
             _cycle = cycle;
@@ -278,6 +296,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
                 }
             }
             ran = Stopwatch.GetElapsedTime(start);
+            wasSilent = Done == before;
             return end;
         }
         finally

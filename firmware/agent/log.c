@@ -36,7 +36,10 @@ static int console_line(char *record, char *line, size_t size)
         return 0;
     text[1 + strcspn(text + 1, "\n")] = 0;
     int length = snprintf(line, size, "[%5llu.%06llu] %s\n", time / 1000000, time % 1000000, text + 1);
-    return length < (int)size ? length : (int)size - 1;
+    if (length < (int)size)
+        return length;
+    line[size - 2] = '\n'; /* of a line that is too long */
+    return (int)size - 1;
 }
 
 /* What the kernel has said last goes to the serial port, whose other end is vmm's log: booted with "quiet" it keeps most to itself. */

@@ -1,5 +1,6 @@
 # Resets the machine as Linux does for a panic: with the flag for a warm start in the BIOS data area (native_machine_emergency_restart of
 # Linux arch/x86/kernel/reboot.c, with reboot=panic_warm). With `cold` on the command line the flag is that of a reboot.
+# With `kdump` it first says to the pvpanic device that a crash kernel takes over, whose reset is an ordinary one.
 # The command line says how: acpi, i8042 or triple. A note makes it Linux, for which vmm adds words to the command line: it prints them.
 
 .include "payload.inc"
@@ -23,7 +24,10 @@ begin
     mov BP_CMD_LINE_PTR(%rdi), %esi
     call print_string
     print "\n"
-    mov $RESET_FLAG, %ebx
+    on_option "kdump", 2f
+    jmp 3f
+2:  out_byte PVPANIC_CRASH_LOADED, PVPANIC
+3:  mov $RESET_FLAG, %ebx
     movw $0, (%rbx)
     on_option "cold", 1f
     movw $WARM_START, (%rbx)

@@ -25,19 +25,20 @@ internal sealed partial class FuseServer
         _ => IsMarkedForDax(inode),
     };
 
-    // The host is asked once. A file that changes between the two kinds would have the guest's kernel drop it.
+    // The host is asked once, until it answers. A file that changes between the two kinds would have the guest's kernel drop it.
     private bool IsMarkedForDax(Inode inode)
     {
-        if (inode.DaxMark < 0)
-            inode.DaxMark = HasDaxMark(inode) ? 1 : 0;
+        if (inode.DaxMark < 0 && HasDaxMark(inode) is bool isMarked)
+            inode.DaxMark = isMarked ? 1 : 0;
         return inode.DaxMark > 0;
     }
 
-    private bool HasDaxMark(Inode inode)
+    // Null where the file cannot be opened now.
+    private bool? HasDaxMark(Inode inode)
     {
         using HeldDescriptor path = _inodes.Hold(inode, out int error);
         if (error < 0 || Reopen(in path, FileTree.NonBlocking, out FileDescriptor? file) < 0)
-            return false;
+            return null;
         using (file)
         {
             using HeldDescriptor held = file!.Hold();

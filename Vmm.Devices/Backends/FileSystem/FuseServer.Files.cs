@@ -284,8 +284,10 @@ internal sealed partial class FuseServer
             return NeedsThread;
         // Whoever gets a lock next is to find what was written.
         int error = OpenFileIo.CloseCopy(in file);
+        if (error is -Errnos.Emfile or -Errnos.Enfile && _inodes.Shrink())
+            error = OpenFileIo.CloseCopy(in file);
         ReleaseLocks(inode, arguments.LockOwner);
-        return error;
+        return error is -Errnos.Emfile or -Errnos.Enfile ? 0 : error;   // that there is no descriptor for the question says nothing of the file
     }
 
     // Whether a server keeps the file. It is the same for all files of a device, and to ask for it may take long itself.

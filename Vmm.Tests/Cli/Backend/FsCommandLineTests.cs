@@ -50,6 +50,8 @@ public class FsCommandLineTests
     [TestCase("-o no_flock,no_posix_lock", "--no-host-locks")]
     [TestCase("-o no_posix_lock", "--no-host-locks")]
     [TestCase("--no-host-locks -o flock", "")]
+    [TestCase("-o flock,posix_lock --no-host-locks", "--no-host-locks")]
+    [TestCase("-o no_flock --no-host-locks -o posix_lock", "")]
     public void Expand_OtherWords_AreOurOptions(string given, string expected) =>
         Assert.That(string.Join(' ', FsCommandLine.Expand(["fs", .. given.Split(' ')], s_switches)), Is.EqualTo($"fs {expected}".TrimEnd()));
 
@@ -94,6 +96,7 @@ public class FsCommandLineTests
     [TestCase("--uid-map=:0:7:1: --translate-uid map:0:7:1", "--uid-map: cannot stand beside --translate-uid")]
     [TestCase("--posix-acl --xattrmap :map::user.virtiofs.:", "--posix-acl: cannot stand beside an --xattrmap that gives system.posix_acl_* other names")]
     [TestCase("--dax always", "--dax: 'always' has no effect without --dax-window")]
+    [TestCase("--sandbox none --modcaps=-mknod", "--modcaps: has no effect with --sandbox none")]
     public void Read_WhatCannotBe_SaysWhy(string given, string expected) =>
         Assert.That(() => Parse($"--shared-dir /d {given}").Read(), Throws.TypeOf<UsageException>().With.Message.StartsWith(expected));
 

@@ -134,6 +134,18 @@ public class CheckCommandTests
         Assert.That(lines.Any(line => line.Contains("known holes in vhost and vsock (optional): cannot tell", StringComparison.Ordinal)), Is.EqualTo(isUnknown));
     }
 
+    // Linux 6.8 has ended, and Ubuntu and Proxmox go on with it.
+    [TestCase("proc/version_signature", "Ubuntu 6.8.0-52.53-generic 6.8.12\n")]
+    [TestCase("proc/sys/kernel/osrelease", "6.8.12-4-pve\n")]
+    public void Run_BranchThatADistributionGoesOnWith_CannotTell(string file, string text)
+    {
+        _host.Delete("proc/version");
+        _host.Write(file, text);
+        string[] lines = Run().Lines;
+        Assert.That(lines, Has.None.Contain("has this hole"));
+        Assert.That(lines, Has.One.Contain("known holes in vhost and vsock (optional): cannot tell for CVE-").And.Contain("CVE-2024-50264"));
+    }
+
     [Test]
     public void Run_HugePagesThatOthersReserved_DoNotCount()
     {

@@ -53,6 +53,7 @@ public sealed class ExecOptionsTests
     [TestCase("/bin:/usr/sbin", ExpectedResult = "/bin:/usr/sbin:/usr/local/sbin:/sbin")]
     [TestCase("/usr/local/sbin:/usr/sbin:/sbin", ExpectedResult = "/usr/local/sbin:/usr/sbin:/sbin")]
     [TestCase("", ExpectedResult = "/usr/local/sbin:/usr/sbin:/sbin")]
+    [TestCase(":/bin", ExpectedResult = ":/bin:/usr/local/sbin:/usr/sbin:/sbin")]
     public string WithSbin_PathOfAUser_HasWhatRootNeeds(string path) => ExecOptionsReader.WithSbin(path);
 
     [Test]
@@ -73,11 +74,11 @@ public sealed class ExecOptionsTests
     public void ReadCommand_Home_IsThatOfHereOnlyForRootInTheRootOfHere(bool isTold, params string[] args) =>
         Assert.That(Command(s_pipes, ["exec", .. args, "--", "x"]).Environment.Any(variable => variable.StartsWith("HOME=", StringComparison.Ordinal)), Is.EqualTo(isTold));
 
-    [TestCase("type=blk,socket=/s", "virtio_blk")]
-    [TestCase("type=net,socket=/s", "virtio_net")]
-    [TestCase("type=gpio,socket=/s", "gpio_virtio")]
-    public void Drivers_OfAVhostUserDevice_AreThoseOfItsType(string device, string module) =>
-        Assert.That(ExecOptionsReader.Drivers(Parse("exec", "--vhost-user", device)), Has.Some.Matches<GuestDriver>(driver => driver.Module == module && !driver.IsOptional));
+    [TestCase("type=blk,socket=/s", "virtio_blk", false)]
+    [TestCase("type=net,socket=/s", "virtio_net", false)]
+    [TestCase("type=gpio,socket=/s", "gpio_virtio", true)]
+    public void Drivers_OfAVhostUserDevice_AreThoseOfItsType(string device, string module, bool isOptional) =>
+        Assert.That(ExecOptionsReader.Drivers(Parse("exec", "--vhost-user", device)), Has.Some.Matches<GuestDriver>(driver => driver.Module == module && driver.IsOptional == isOptional));
 
     // What it is, is known only once it is open.
     [Test]

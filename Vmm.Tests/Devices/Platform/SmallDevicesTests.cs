@@ -82,14 +82,14 @@ public class SmallDevicesTests
     public void PvPanic_Read_OffersPanickedAndCrashLoaded() =>
         Assert.That(Read(new PvPanic(_machine), 0), Is.EqualTo(3));
 
-    [TestCase(1, true)]
-    [TestCase(3, true)]
-    [TestCase(2, false, Description = "a crash kernel takes over")]
-    [TestCase(0xFC, false)]
-    public void PvPanic_Write_PanicsForBitZero(int value, bool expected)
+    [TestCase(1, MachineEvent.Panic)]
+    [TestCase(3, MachineEvent.Panic)]
+    [TestCase(2, MachineEvent.CrashKernel)]
+    [TestCase(0xFC, null)]
+    public void PvPanic_Write_TellsOfThePanic(int value, MachineEvent? expected)
     {
         new PvPanic(_machine).Write(0, [(byte)value]);
-        Assert.That(_machine.Raised, Is.EqualTo(expected ? [MachineEvent.Panic] : Array.Empty<MachineEvent>()));
+        Assert.That(_machine.Raised, Is.EqualTo(expected is { } told ? [told] : Array.Empty<MachineEvent>()));
     }
 
     [Test]

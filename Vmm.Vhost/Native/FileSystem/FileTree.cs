@@ -209,7 +209,11 @@ public static unsafe class FileTree
     }
 
     /// <summary>From now on modes of new files are taken as they are given (umask(2) of 0), in all of this process.</summary>
-    public static void ClearMask() => Do(SystemCallNumber.Umask, 0);
+    public static void ClearMask() => SetMask(0);
+
+    /// <summary>From now on these bits are taken from the modes of new files (umask(2)), in all of this process.</summary>
+    /// <returns>The bits so far.</returns>
+    public static uint SetMask(uint mask) => (uint)Do(SystemCallNumber.Umask, (nint)mask);
 
     /// <summary>Opens a directory by its path, links and all.</summary>
     /// <exception cref="ErrnoException">There is none.</exception>

@@ -2,6 +2,7 @@ using System.Text;
 using Vmm.Devices.Backends;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.FileSystem;
 using Vmm.Vhost.User;
 using Vmm.Vhost.User.Backend;
 
@@ -29,9 +30,7 @@ internal static class BackendCommand
         SignalDisposition.Ignore(RefreshNumber);
         ServedDevice served = open();
         using var device = (IDisposable)served.Device;
-        using VhostUserServer server = Serve(endpoint, served.Device, options.Once);
-        if (group is uint number)
-            ShareSocket(endpoint.Path!, number);
+        using VhostUserServer server = group is uint number ? ServeGroup(endpoint, served.Device, options.Once, number) : Serve(endpoint, served.Device, options.Once);
         served.Prepare?.Invoke();
         // Before the thread for signals starts, which inherits this.
         Confinement confinement = endpoint.Role == VhostUserSocketRole.Client
@@ -66,15 +65,31 @@ internal static class BackendCommand
         }
     }
 
-    private static void ShareSocket(string path, uint group)
+    // Nobody else can connect before the socket is the group's.
+    private static VhostUserServer ServeGroup(VhostUserEndpoint endpoint, VhostUserDevice device, bool once, uint group)
     {
+        const uint ownerOnly = 0x7F;    // 0177
+        uint mask = FileTree.SetMask(ownerOnly);
+        VhostUserServer? server = null;
         try
         {
-            SocketFile.ShareWith(path, group);
+            server = Serve(endpoint, device, once);
+            SocketFile.ShareWith(endpoint.Path!, group);
+            (VhostUserServer result, server) = (server, null);
+            return result;
         }
         catch (ErrnoException e)
         {
             throw new VmmException($"--socket-group: {e.Message}: be root, or a member of that group", e);
+        }
+        catch (IOException e)
+        {
+            throw new VmmException($"--socket-group: {e.Message}", e);
+        }
+        finally
+        {
+            server?.Dispose();
+            FileTree.SetMask(mask);
         }
     }
 

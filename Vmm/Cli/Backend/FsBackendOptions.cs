@@ -215,6 +215,8 @@ internal sealed class FsBackendOptions : BackendOptions
                 throw new UsageException($"{otherName}: cannot stand beside {oneName}");
         }
         IdMap users = ReadMap(TranslateUidName, TranslateUid, UidMapName, UidMap, FileOwner.User), groups = ReadMap(TranslateGidName, TranslateGid, GidMapName, GidMap, FileOwner.Group);
+        if (Modcaps is not null && !ReadSandbox())
+            throw new UsageException($"--modcaps: has no effect with --sandbox {Sandbox}, which leaves this process all that it has: leave one of them out");
         bool isTranslated = TranslateUid is not null || TranslateGid is not null || UidMap is not null || GidMap is not null;
         XattrMap? map = XattrMapText is string rules ? ParseXattrMap(new OptionValue("--xattrmap", null, rules)) : null;
         if (PosixAcl && isTranslated)
@@ -288,7 +290,7 @@ internal sealed class FsBackendOptions : BackendOptions
     {
         if (joined is not null && maps is not null)
             throw new UsageException($"{mapOption}: cannot stand beside {option}: one of them says how numbers go together");
-        return maps is null ? IdMapOption.Parse(option, joined) : new IdMap([.. NamespaceMapOption.Parse(mapOption, option, maps, own == 0 ? null : own)]);
+        return maps is null ? IdMapOption.Parse(option, joined) : new IdMap([.. NamespaceMapOption.Parse(mapOption, option, maps, FileOwner.User == 0 ? null : own)]);
     }
 
     /// <summary>What the guest keeps, as <paramref name="value"/> says.</summary>

@@ -36,7 +36,6 @@ internal sealed class FsCommandLine
         var line = new FsCommandLine(switches);
         for (int i = 1; i < args.Length; i++)
             i = line.Read(args, i);
-        line.SetLocks();
         return [args[0], .. line._options.SelectMany(option => option.Arguments)];
     }
 
@@ -73,7 +72,11 @@ internal sealed class FsCommandLine
         int equals = argument.IndexOf('=');
         string name = equals < 0 ? argument : argument[..equals];
         if (equals < 0 && _switches.Contains(name))
+        {
+            if (name is "--no-host-locks")
+                (_flock, _posixLock) = (null, null);    // what -o said of them before counts no more
             SetSwitch(name["--".Length..]);
+        }
         else if (equals >= 0 && s_switchesWithWord.Contains(name))
             SetSwitch(name, argument[(equals + 1)..]);
         else if (equals >= 0 && _switches.Contains(name))
@@ -100,6 +103,7 @@ internal sealed class FsCommandLine
             else
                 ReadOldValue(option[..equals], option[(equals + 1)..], option);
         }
+        SetLocks();
     }
 
     private void ReadOldSwitch(string option)

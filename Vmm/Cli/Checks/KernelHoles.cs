@@ -25,14 +25,22 @@ internal static class KernelHoles
     public static IEnumerable<Finding> Run(HostView host)
     {
         const string topic = "known holes in vhost and vsock";
-        if (KernelRelease.Read(host) is not Version kernel)
+        if (KernelRelease.Read(host) is not (Version kernel, bool hasOthers))
         {
             return [Finding.MissingOptional(
                 topic, "cannot tell: this kernel does not say which stable release of Linux it has the fixes of; its distribution's security tracker does")];
         }
-        Finding[] findings = [.. s_holes.Where(hole => hole.IsIn(kernel)).Select(hole => Finding.MissingOptional(
+        Hole[] open = [.. s_holes.Where(hole => hole.IsIn(kernel))];
+        // Who maintains a branch that kernel.org has ended has its fixes, and their numbers are not in the table.
+        Hole[] unknown = hasOthers ? Array.FindAll(open, hole => !hole.HasBranchOf(kernel)) : [];
+        List<Finding> findings = [.. open.Except(unknown).Select(hole => Finding.MissingOptional(
             $"fix of {hole.Cve}", $"{hole.Option} has this hole: Linux {hole.FixAfter(kernel)} closes it, and this kernel is {kernel}"))];
-        return findings.Length > 0 ? findings : [Finding.Ok(topic, $"none of the {s_holes.Length} that vmm knows of is in Linux {kernel}")];
+        if (unknown.Length > 0)
+        {
+            findings.Add(Finding.MissingOptional(
+                topic, $"cannot tell for {string.Join(", ", unknown.Select(hole => hole.Cve))}: this kernel is {kernel} with fixes of its distribution's; that one's security tracker tells"));
+        }
+        return findings.Count > 0 ? findings : [Finding.Ok(topic, $"none of the {s_holes.Length} that vmm knows of ({Vsock}, {Scsi}, {Vdpa}) is in Linux {kernel}")];
     }
 
     /// <summary>A hole.</summary>
@@ -42,13 +50,16 @@ internal static class KernelHoles
     /// <param name="Fixed">The first version of each branch that has it no more, rising; the last one is the main line's.</param>
     private sealed record Hole(string Cve, string Option, string Since, string[] Fixed)
     {
+        /// <summary>Whether the table tells of the branch of <paramref name="kernel"/>.</summary>
+        public bool HasBranchOf(Version kernel) => Branch(kernel) is not null;
+
+        /// <summary>Whether a kernel with the fixes of this release, and no others, has the hole.</summary>
         public bool IsIn(Version kernel) => kernel >= Version.Parse(Since) && kernel < FixAfter(kernel);
 
         /// <summary>The version to which <paramref name="kernel"/> must be updated, or was: of its own branch, else the main line's.</summary>
-        public Version FixAfter(Version kernel)
-        {
-            Version[] versions = Array.ConvertAll(Fixed, Version.Parse);
-            return Array.Find(versions, version => version.Major == kernel.Major && version.Minor == kernel.Minor) ?? versions[^1];
-        }
+        public Version FixAfter(Version kernel) => Branch(kernel) ?? Version.Parse(Fixed[^1]);
+
+        private Version? Branch(Version kernel) =>
+            Array.Find(Array.ConvertAll(Fixed, Version.Parse), version => version.Major == kernel.Major && version.Minor == kernel.Minor);
     }
 }

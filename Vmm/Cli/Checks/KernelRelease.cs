@@ -6,23 +6,24 @@ namespace Vmm.Cli.Checks;
 internal static class KernelRelease
 {
     /// <summary>Reads it. Distributions that keep the third number at 0 tell the real one elsewhere, or not at all.</summary>
-    /// <returns>Null where the kernel does not tell.</returns>
-    public static Version? Read(HostView host)
+    /// <returns>The release, and whether the kernel's maker may have put other fixes into it; null where the kernel does not tell.</returns>
+    public static (Version Version, bool HasOthers)? Read(HostView host)
     {
         // Ubuntu's: "Ubuntu 5.15.0-130.140-generic 5.15.167".
         string[] signature = host.ReadText("/proc/version_signature").Trim().Split(' ');
         if (signature.Length == 3 && Parse(signature[2], out _) is Version ubuntu)
-            return ubuntu;
+            return (ubuntu, true);
 
         // Debian's: "Linux version 6.1.0-50-amd64 (...) #1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-11-16)".
         string[] words = host.ReadText("/proc/version").Trim().Split(' ');
         int debian = Array.IndexOf(words, "Debian");
         if (debian >= 0 && debian + 1 < words.Length && Parse(words[debian + 1], out _) is Version stable)
-            return stable;
+            return (stable, false);
 
         // Others, such as 6.12.95+deb12-amd64, 6.19.0 and 6.19.0-rc3. But 5.14.0-503.el9 has the fixes of later releases.
         Version? release = Parse(host.ReadText("/proc/sys/kernel/osrelease").Trim(), out string rest);
-        return release is { Build: 0 } && rest.Length > 0 && !rest.StartsWith("-rc", StringComparison.Ordinal) ? null : release;
+        bool hasOthers = rest.Length > 0 && !rest.StartsWith("-rc", StringComparison.Ordinal);
+        return release is null || (release.Build == 0 && hasOthers) ? null : (release, hasOthers);
     }
 
     /// <summary>The three numbers that <paramref name="text"/> begins with.</summary>

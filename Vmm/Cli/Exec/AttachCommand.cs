@@ -20,7 +20,8 @@ internal static class AttachCommand
     /// <returns>How the command ended, and, if this process left it because of a signal, that.</returns>
     public static (MachineEnd? Left, CommandEnd Command) Run(string name, AgentSession session, JailOptions? jail)
     {
-        UnixSocket socket = GuestDirectory.Connect(name);
+        if (GuestDirectory.Connect(name, session.Deadline) is not UnixSocket socket)
+            return (null, new CommandEnd(CommandEndKind.TimedOut));
         var confinement = new Confinement { Calls = MachineSystemCalls.OfCommand(session.HasTerminal), SendsDescriptors = false };
         bool isConfined = false;
         if (jail is not null)

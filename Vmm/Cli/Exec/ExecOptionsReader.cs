@@ -248,8 +248,8 @@ internal static class ExecOptionsReader
     /// <summary>The PATH of an ordinary user with what root has, where it lacks that: the command runs as root in the guest.</summary>
     internal static string WithSbin(string path)
     {
-        string[] places = path.Split(':', StringSplitOptions.RemoveEmptyEntries);
-        return string.Join(':', places.Concat(s_sbin.Except(places)));
+        IEnumerable<string> missing = s_sbin.Except(path.Split(':'));
+        return string.Join(':', path.Length == 0 ? missing : missing.Prepend(path));
     }
 
     private static List<string> ReadEnvironment(ExecOptions options, bool withShell)
@@ -262,7 +262,7 @@ internal static class ExecOptionsReader
         // Another root, or another user, has another home, and so may a guest that runs already.
         if (options is { Attach: null, User: null } && (options.Root is null || (options.Root.Length > 0 && Path.GetFullPath(options.Root) == "/")))
             Add("HOME", ProcessText.Variable("HOME"));
-        if (options.User is null && variables.TryGetValue("PATH", out string? path))
+        if (options.User is null or "root" or "0" && variables.TryGetValue("PATH", out string? path))
             Add("PATH", WithSbin(path));
         foreach (string text in RepeatableOptions.Values(options.Env))
         {

@@ -112,6 +112,7 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
     {
         _ when log.AgentWasKilled => LostItsAgent,
         MachineEndKind.Reset or MachineEndKind.ResetLoop => "was rebooted",
+        MachineEndKind.EarlyFault => "reset by a triple fault",
         MachineEndKind.EarlyHalt => "halted",
         MachineEndKind.Quit => LostItsAgent,
         _ => "powered off",

@@ -1,14 +1,18 @@
+using System.Runtime.Versioning;
 using NUnit.Framework;
 using Vmm.Devices.Backends.FileSystem;
 using Vmm.Tests.Fakes;
 using Vmm.Tests.Integration;
 using Vmm.Tests.Integration.Linux.Devices;
+using Vmm.Vhost.Native;
 using Vmm.Vhost.Native.Confinement;
+using Vmm.Vhost.Native.FileSystem;
 using static Vmm.Tests.Conformance.FuseClient;
 
 namespace Vmm.Tests.Devices.Backends.FileSystem;
 
 /// <summary>What a guest gets by options of <c>vmm backend fs</c>.</summary>
+[SupportedOSPlatform("linux")]
 public class FuseOptionTests : FileSystemTest
 {
     private const int EntrySeconds = 16, AttributesSeconds = 24, EntryFlags = 124, AttributesFlags = 84;   // of struct fuse_entry_out and fuse_attr
@@ -105,6 +109,19 @@ public class FuseOptionTests : FileSystemTest
         Serve("--socket-group", "4242");
         string seen = "";
         Eventually.True(() => (seen = HostCommand.Run("stat", "-c", "%g %a %u", SocketPath).Trim()) == "4242 660 0", () => $"the socket has {seen}");
+    }
+
+    // Its directory may be another user's.
+    [Test]
+    public void ShareWith_LinkInThePlaceOfTheSocket_ChangesNothing()
+    {
+        File.WriteAllText(In("secret"), "");
+        File.SetUnixFileMode(In("secret"), UnixFileMode.UserRead);
+        File.CreateSymbolicLink(In("socket"), In("secret"));
+
+        Assert.That(() => SocketFile.ShareWith(In("socket"), FileOwner.Group), Throws.InstanceOf<IOException>().With.Message.Contains("another program has replaced it"));
+        Assert.That(() => SocketFile.ShareWith(In("secret"), FileOwner.Group), Throws.InstanceOf<IOException>());
+        Assert.That(File.GetUnixFileMode(In("secret")), Is.EqualTo(UnixFileMode.UserRead));
     }
 
     [TestCase("0")]
