@@ -155,6 +155,8 @@ public class FileSystemConfinementTests : FileSystemTest
         if (Landlock.Version == 0)
             Assert.Ignore("this kernel has no Landlock");
         VmmProcess process = StartBackend("fs", "--shared-dir", "/", "--readonly");
+        // It listens before it is confined.
+        Eventually.True(() => ProcessThreads.Status(process.Id, process.Id).Contains("Seccomp:\t2\n", StringComparison.Ordinal), () => "it is not confined");
         Eventually.True(() => ProcessThreads.WaitsSoon(process.Id, process.Id), () => "it is not at rest");
         string[] refused = ["/dev/null", "/dev/ptmx", "/proc/version", "/proc/self/mem", "/sys/kernel/mm/transparent_hugepage/enabled"];
         long?[] results = SystemCallInjector.Calls(_injector, process.Id,
