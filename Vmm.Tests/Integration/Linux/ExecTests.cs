@@ -432,6 +432,104 @@ public class ExecTests : LinuxTest
     }
 
     [Test]
+    public void Exec_CtrlBracketThreeTimes_LeavesTheCommandOfAttachAndThenTheGuest()
+    {
+        string name = $"test-{Guid.NewGuid():N}"[..20];
+        using var first = new VmmOnTerminal([.. s_kernel, "--name", name, "--", "sh", "-c", "echo ready; exec sleep 1000"]);
+        first.WaitForScreen("ready");
+        using (var second = new VmmOnTerminal("exec", "--attach", name, "--", "sh", "-c", "test -t 0 && test -t 2 && echo a terminal; trap 'stty size' WINCH; while :; do sleep 0.1; done"))
+        {
+            second.WaitForScreen("a terminal");
+            second.Resize(33, 77);
+            second.WaitForScreen("33 77");
+            second.Type("\x1d\x1d\x1d"u8);
+            second.WaitForScreen("left by Ctrl-]: the command is killed, and the guest goes on");
+            second.WaitForEnd(125);
+        }
+        first.Type("\x1d\x1d\x1d"u8);
+        first.WaitForScreen("left by Ctrl-]: the guest is switched off");
+        first.WaitForEnd(125);
+    }
+
+    [Test]
+    public void Exec_WithoutAKernel_TakesTheRunningOne()
+    {
+        string release = HostCommand.Run("uname", "-r").Trim(), image = $"/boot/vmlinuz-{release}";
+        bool isOurs = !File.Exists(image);
+        if (isOurs && !LinuxHost.IsEmulated)
+            Assert.Ignore($"{image} is missing, and this host's /boot is not to be changed");
+        if (isOurs)
+            File.Copy(LinuxGuest.Artifact("kernels", "cloud", "vmlinuz"), image);
+        try
+        {
+            VmmProcess process = StartHere("exec", "--cmdline", LinuxHost.GuestOptions, "--", "sh", "-c", "uname -r; modprobe -n virtio_rng && echo modules");
+            process.EndInput();
+
+            Assert.That(process.WaitForEnd(), Is.EqualTo(new VmmResult(0, $"{release}\nmodules\n", "")));
+        }
+        finally
+        {
+            if (isOurs)
+                File.Delete(image);
+        }
+    }
+
+    // As make leaves one, without depmod.
+    [Test]
+    public void Exec_BuildTree_HasTheKernelAndItsModules()
+    {
+        string tree = Path.Combine(Scratch, "linux");
+        HostCommand.Run("sh", "-c", $"""
+            set -e
+            release=$(cat {LinuxGuest.Artifact("kernels", "generic", "release")})
+            from={LinuxGuest.Artifact("kernels", "generic", "root")}/lib/modules/$release
+            mkdir -p {tree}/arch/x86/boot {tree}/include/config {tree}/drivers {tree}/fs {tree}/net
+            cp {LinuxGuest.Artifact("kernels", "generic", "vmlinuz")} {tree}/arch/x86/boot/bzImage
+            echo $release > {tree}/include/config/kernel.release
+            cp -r $from/kernel/drivers/virtio {tree}/drivers/
+            cp -r $from/kernel/fs/fuse $from/kernel/fs/overlayfs {tree}/fs/
+            cp -r $from/kernel/net/vmw_vsock {tree}/net/
+            cp $from/modules.builtin {tree}/
+            cd {tree}
+            find drivers fs net -name '*.ko' | sed 's/ko$/o/' > modules.order
+            touch .config Makefile Kconfig
+            """);
+
+        VmmProcess process = StartHere("exec", "--kernel", tree, "--cmdline", LinuxHost.GuestOptions, "--", "sh", "-c", "uname -r; grep -c ^virtiofs /proc/modules");
+        process.EndInput();
+
+        Assert.That(process.WaitForEnd(), Is.EqualTo(new VmmResult(0, $"{File.ReadAllText(LinuxGuest.Artifact("kernels", "generic", "release")).Trim()}\n1\n", "")));
+    }
+
+    // The recipe of docs/exec.md.
+    [Test]
+    public void Exec_TwoGuestsOnABridge_ReachEachOther()
+    {
+        const string bridge = "vmtestbr";
+        HostCommand.Run("modprobe", "-a", "tun", "vhost_net", "bridge");
+        using var one = new HostTap(71);
+        using var other = new HostTap(72);
+        HostCommand.Run("ip", "link", "add", bridge, "type", "bridge");
+        try
+        {
+            foreach (string name in (string[])[one.Name, other.Name])
+                HostCommand.Run("ip", "link", "set", name, "master", bridge);
+            HostCommand.Run("ip", "link", "set", bridge, "up");
+            VmmProcess first = Start(["--net", $"tap={one.Name},ip=10.8.0.1/24"], "sh", "-c", "echo ready; exec sleep 1000");
+            first.WaitForOutput("ready");
+
+            VmmResult result = Exec("", ["--net", $"tap={other.Name},ip=10.8.0.2/24"], "sh", "-c", "echo $(( $(cat /sys/class/net/eth0/flags) & 0x1000 )); ping -c 2 -w 60 10.8.0.1");
+
+            Assert.That(result.ExitCode, Is.Zero, result.Summary);
+            Assert.That(result.Output, Does.StartWith("4096\n").And.Contain("bytes from 10.8.0.1"), "multicast (IFF_MULTICAST), and an answer");
+        }
+        finally
+        {
+            HostCommand.TryRun("ip", "link", "del", bridge);
+        }
+    }
+
+    [Test]
     public void Exec_GuestWithoutMemory_IsTold()
     {
         VmmResult result = Exec("", ["--memory", "192M"], "sh", "-c", "mkfifo /tmp/zeros; cat /dev/zero > /tmp/zeros & exec tail -c 1G /tmp/zeros");
