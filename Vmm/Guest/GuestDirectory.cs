@@ -95,7 +95,7 @@ internal sealed class GuestDirectory : IDisposable
         while (true)
         {
             UnixSocket? socket = TryConnect(name, place);
-            if (socket is not null && ReadsOk(socket))
+            if (socket is not null && ReadsOk(socket, deadline))
                 return socket;
             socket?.Dispose();
             if (deadline <= Environment.TickCount64)
@@ -233,10 +233,10 @@ internal sealed class GuestDirectory : IDisposable
     }
 
     // "OK port\n", byte by byte: what follows is the agent's.
-    private static bool ReadsOk(UnixSocket socket)
+    private static bool ReadsOk(UnixSocket socket, long? deadline)
     {
         Span<byte> answer = stackalloc byte[MaxAnswer];
-        long end = Environment.TickCount64 + Patience;
+        long end = Math.Min(Environment.TickCount64 + Patience, deadline ?? long.MaxValue);
         for (int length = 0; length < MaxAnswer;)
         {
             int count = socket.TryRead(answer.Slice(length, 1));

@@ -16,8 +16,8 @@ internal static class AttachCommand
     /// <param name="name">The guest's name.</param>
     /// <param name="session">The command.</param>
     /// <param name="jail">Null if this process is not to be confined.</param>
-    /// <exception cref="VmmException">There is no such guest, or the kernel does not confine this process.</exception>
     /// <returns>How the command ended, and, if this process left it because of a signal, that.</returns>
+    /// <exception cref="VmmException">There is no such guest, or the kernel does not confine this process.</exception>
     public static (MachineEnd? Left, CommandEnd Command) Run(string name, AgentSession session, JailOptions? jail)
     {
         if (GuestDirectory.Connect(name, session.Deadline) is not UnixSocket socket)

@@ -104,7 +104,7 @@ internal sealed class DefaultsFile
             }
             catch (UsageException e) when (e.Message.StartsWith($"--{key}: ", StringComparison.Ordinal))
             {
-                throw new UsageException($"{_path}: {e.Message[2..]}", e);      // the command line has no such option
+                throw new UsageException($"{_path}: {e.Message[2..]}", e);      // the value is of this file
             }
         }
         return scope.Notes;
