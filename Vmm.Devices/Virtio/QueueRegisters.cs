@@ -38,7 +38,7 @@ internal sealed class QueueRegisters(int index, int maxSize) : IDisposable
         WasReset = false;
         Size = (uint)MaxSize;
         Descriptors = Driver = Device = 0;
-        Kick.Drain();
+        Kick.DrainPeer();
     }
 
     /// <summary>Checks what the driver wrote: this is the one place where a ring's size and addresses are looked at.</summary>

@@ -83,7 +83,7 @@ internal abstract class VhostDevice : VirtioDevice
     public override void Stop()
     {
         Rings.StopAll();
-        _ringError.Drain();
+        _ringError.DrainPeer();
     }
 
     /// <inheritdoc/>
@@ -102,7 +102,7 @@ internal abstract class VhostDevice : VirtioDevice
                 return;
             // Drained only afterwards: the stop that follows looks whether a ring has failed.
             Host.NeedsReset($"{Rings.Name} cannot go on with a ring: the driver has put something into it that makes no sense");
-            _ringError.Drain();
+            _ringError.DrainPeer();
         }
     }
 

@@ -92,7 +92,7 @@ public sealed partial class VirtioMmioTransport
         }
         else if (_device.IsDelegated((int)index))
         {
-            _queues[index].Kick.Signal();
+            _queues[index].Kick.SignalPeer();
         }
         else
         {

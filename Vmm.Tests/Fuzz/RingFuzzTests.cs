@@ -94,7 +94,7 @@ public sealed class RingFuzzTests
                     Bytes(inflight).Clear();
                 else
                     FuzzRings.Scribble(random, Bytes(inflight), random.Next(20));
-                queue.TrackInflight(inflight.Pointer, 33, features);
+                queue.TrackInflight(inflight.Pointer, 33);
             }
             return Work(random, queue, memory, in layout);
         }

@@ -255,6 +255,22 @@ public sealed class AgentSessionTests
         Assert.That(end.Result, Is.EqualTo(new CommandEnd(CommandEndKind.Killed, PipeSignal)));
     }
 
+    [Test]
+    public void Run_TerminalWhoseReaderIsGone_IsHungUp()
+    {
+        using var agent = new AgentProcess();
+        using var output = new Pipe();
+        var command = new GuestCommand { Arguments = ["yes"], HasTerminal = true, HasTerminalError = true };
+        using var session = new AgentSession(command, new HostStreams(null, output.Writer, null, hasTerminal: true, closesOutput: false), null);
+        Task<CommandEnd> end = Task.Run(() => session.Run(agent.Socket));
+        byte[] buffer = new byte[100];
+        Assert.That(output.Reader.TryRead(buffer), Is.EqualTo(buffer.Length));
+        output.Reader.Dispose();
+
+        Assert.That(end.Wait(10_000), Is.True, "the command goes on");
+        Assert.That(end.Result.Kind, Is.EqualTo(CommandEndKind.Killed));
+    }
+
     [TestCase("echo x", true)]
     [TestCase("yes", true)]     // goes on until it is told
     [TestCase("echo x >&2", false)]

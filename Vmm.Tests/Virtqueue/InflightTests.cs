@@ -160,10 +160,10 @@ public sealed unsafe class InflightTests : IDisposable
     [Test]
     public void Packed_ChangedWhileItIsRead_IsWhatWasChecked()
     {
-        new PackedInflight(_log.Pointer, Size).Open(0, (0, true), (_, _) => true, Size);
+        new PackedInflight(_log.Pointer, Size).Open((0, true), (_, _) => true, Size);
         Short(16) = 2;   // ahead of the old place, so that the ring is looked at
         var again = new PackedInflight(_log.Pointer, Size);
-        again.Open(0, (0, true), (_, _) =>
+        again.Open((0, true), (_, _) =>
         {
             Short(12) = Short(14) = Short(16) = Short(18) = 0xFFFF;
             return false;
@@ -185,7 +185,7 @@ public sealed unsafe class InflightTests : IDisposable
     {
         uint start = (features & VirtioFeatures.RingPacked) != 0 ? PackedDriverQueue.Start : 0;
         VirtQueue queue = VirtQueue.Create(_memory.AddressSpace, driver.Layout with { Base = start }, features);
-        queue.TrackInflight(_log.Pointer, Size, features);
+        queue.TrackInflight(_log.Pointer, Size);
         return queue;
     }
 }

@@ -162,7 +162,7 @@ public sealed class VirtQueuePropertyTests
         {
             VirtQueue queue = VirtQueue.Create(_memory.AddressSpace, _driver.Layout with { Base = start }, _features);
             if (_inflight is not null)
-                queue.TrackInflight(_inflight.Pointer, _driver.Size, _features);
+                queue.TrackInflight(_inflight.Pointer, _driver.Size);
             return queue;
         }
 

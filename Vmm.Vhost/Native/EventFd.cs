@@ -39,7 +39,8 @@ public sealed class EventFd : FileDescriptor
         }
     }
 
-    /// <summary>Adds one: wakes whoever polls, or pulses the interrupt line bound to it. Never blocks (a full counter is already a wake-up).</summary>
+    /// <summary>Adds one: wakes whoever polls, or pulses the interrupt line bound to it. A full counter is already a wake-up: nothing is added. Never blocks, as long as
+    /// no peer makes the description blocking; see <see cref="SignalPeer"/>.</summary>
     /// <exception cref="ErrnoException">write(2) failed.</exception>
     public unsafe void Signal()
     {
@@ -54,6 +55,27 @@ public sealed class EventFd : FileDescriptor
             if (errno != Errnos.Eintr)
                 throw new ErrnoException("write(eventfd)", errno);
         }
+    }
+
+    /// <summary>Adds one, unless the counter is full. For a counter that a peer has, too: O_NONBLOCK belongs to the description, which the peer shares, and crosvm's back-ends
+    /// take it away from their kicks.</summary>
+    /// <exception cref="ErrnoException">write(2) failed.</exception>
+    public void SignalPeer()
+    {
+        if (Has(PollEvents.Writable))
+            Signal();
+    }
+
+    /// <summary>Takes the counter back to zero, where a peer has it, too.</summary>
+    /// <returns>What it was; 0 when nothing was signalled.</returns>
+    /// <exception cref="ErrnoException">read(2) failed.</exception>
+    public ulong DrainPeer() => Has(PollEvents.Readable) ? Drain() : 0;
+
+    private bool Has(PollEvents events)
+    {
+        Span<PollEntry> entries = [new PollEntry(this, events)];
+        Poll.Wait(entries, 0);
+        return entries[0].Happened != PollEvents.None;
     }
 
     /// <summary>Takes the counter back to zero.</summary>

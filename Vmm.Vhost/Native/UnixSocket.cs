@@ -137,8 +137,8 @@ public sealed unsafe class UnixSocket : FileDescriptor
                 // SAFETY: everything that the header names is pinned or on the stack. Without descriptors by send(2), which has no address: a
                 // confined process may be allowed no more than that.
                 long result = descriptors.IsEmpty
-                    ? (long)LibC.send(socket, pointer, data.Length, LibC.MSG_NOSIGNAL)
-                    : (long)LibC.sendmsg(socket, &message, LibC.MSG_NOSIGNAL);
+                    ? (long)LibC.send(socket, pointer, data.Length, LibC.MSG_NOSIGNAL | LibC.MSG_DONTWAIT)
+                    : (long)LibC.sendmsg(socket, &message, LibC.MSG_NOSIGNAL | LibC.MSG_DONTWAIT);
                 if (result >= 0)
                     return (int)result;
                 int errno = Errnos.Last;
@@ -167,7 +167,7 @@ public sealed unsafe class UnixSocket : FileDescriptor
             {
                 var message = new msghdr { msg_iov = &part, msg_iovlen = 1, msg_control = control, msg_controllen = s_controlSize };
                 // SAFETY: everything that the header names is pinned or on the stack.
-                long result = (long)LibC.recvmsg(held.Number, &message, LibC.MSG_CMSG_CLOEXEC);
+                long result = (long)LibC.recvmsg(held.Number, &message, LibC.MSG_CMSG_CLOEXEC | LibC.MSG_DONTWAIT);
                 if (result < 0)
                 {
                     int errno = Errnos.Last;

@@ -134,7 +134,7 @@ public sealed class VhostUserConnection : IDisposable
         }
     }
 
-    // Whether the socket is ready; if not, the time has passed, or wake is readable.
+    // Whether the socket is ready and wake is not readable; if not, the time may also have passed.
     private bool Wait(PollEvents events, TimeSpan timeout, FileDescriptor? wake)
     {
         Span<PollEntry> entries = [default, default, default];
@@ -147,12 +147,15 @@ public sealed class VhostUserConnection : IDisposable
             TimeSpan remaining = timeout == Timeout.InfiniteTimeSpan ? timeout : Remaining(start, timeout);
             int milliseconds = remaining == Timeout.InfiniteTimeSpan ? -1 : (int)Math.Ceiling(remaining.TotalMilliseconds);
             Poll.Wait(entries, milliseconds);
-            if (entries[0].Happened != PollEvents.None)
-                return true;
+            // Before the socket, on which a peer may send without end.
             if (entries[2].Happened != PollEvents.None)
                 throw Lost("was not waited for any longer, as this process is about to end");
-            // A signal ends a wait early: only the clock and the descriptor count.
-            if (entries[1].Happened != PollEvents.None || (milliseconds >= 0 && Remaining(start, timeout) == TimeSpan.Zero))
+            if (entries[1].Happened != PollEvents.None)
+                return false;
+            if (entries[0].Happened != PollEvents.None)
+                return true;
+            // A signal ends a wait early: only the clock and the descriptors count.
+            if (milliseconds >= 0 && Remaining(start, timeout) == TimeSpan.Zero)
                 return false;
         }
     }

@@ -64,18 +64,16 @@ internal sealed unsafe class PackedInflight
     private Entry* Entries => (Entry*)(_area + sizeof(Header));
 
     /// <summary>Begins, or goes on where a predecessor ended.</summary>
-    /// <param name="features">What the driver accepted.</param>
     /// <param name="used">Where the ring gives back next, if this is new.</param>
     /// <param name="isWaiting">Whether the descriptor at a place of the ring is still as the driver made it available.</param>
     /// <param name="size">Descriptors in the ring.</param>
     /// <returns>What is in flight, oldest first, each with how many descriptors of the ring it has; null if this is new.</returns>
     /// <exception cref="InvalidDataException">It is no such log, or of another ring.</exception>
-    public List<(ulong Counter, ushort Entry, ushort Count)>? Open(
-        ulong features, (int Index, bool Wrap) used, Func<int, bool, bool> isWaiting, int size)
+    public List<(ulong Counter, ushort Entry, ushort Count)>? Open((int Index, bool Wrap) used, Func<int, bool, bool> isWaiting, int size)
     {
         if (TheHeader->Version == 0)
         {
-            Begin(features, used);
+            Begin(used);
             return null;
         }
         // The front-end may change it meanwhile: this copy is checked, and counts.
@@ -179,14 +177,13 @@ internal sealed unsafe class PackedInflight
         TheHeader->FreeHead = first;
     }
 
-    private void Begin(ulong features, (int Index, bool Wrap) used)
+    private void Begin((int Index, bool Wrap) used)
     {
         new Span<Entry>(Entries, _capacity).Clear();
         for (int i = 0; i < _capacity; i++)
             Entries[i].Next = _next[i] = (ushort)(i + 1);
-        *TheHeader = new Header
+        *TheHeader = new Header     // its features are 0: "Now it's initialized to 0" (vhost-user.rst, "Inflight I/O tracking")
         {
-            Features = features,
             DescriptorCount = (ushort)_capacity,
             UsedIndex = (ushort)used.Index,
             OldUsedIndex = (ushort)used.Index,

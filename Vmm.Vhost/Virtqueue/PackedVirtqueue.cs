@@ -7,6 +7,12 @@ namespace Vmm.Vhost.Virtqueue;
 /// has used, and a wrap counter on each side that says which is which.</summary>
 public sealed unsafe class PackedVirtqueue : VirtQueue
 {
+    /// <summary>The place where a driver begins: the first descriptor, with a wrap counter of 1 (VIRTIO 1.2 §2.8.1).</summary>
+    internal const uint Beginning = WrapBit;
+
+    /// <summary>Bytes that <see cref="WasUsed"/> looks at.</summary>
+    internal const int FirstDescriptorSize = DescriptorSize;
+
     private const ushort FlagAvailable = 1 << 7;
     private const ushort FlagUsed = 1 << 15;
     private const ushort WrapBit = 1 << 15;
@@ -58,6 +64,10 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
 
     /// <inheritdoc/>
     public override uint Base => _available.Value | (uint)_used.Value << 16;
+
+    /// <summary>Whether the device has used the first descriptor in a round with a wrap counter of 1. In a ring whose next round has the wrap counter 0 it has.</summary>
+    /// <param name="first">The ring's first descriptor.</param>
+    internal static bool WasUsed(ReadOnlySpan<byte> first) => (MemoryMarshal.Read<Descriptor>(first).Flags & FlagUsed) != 0;
 
     /// <inheritdoc/>
     internal override int Left => _left.Count - _nextLeft;
@@ -225,12 +235,15 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
     }
 
     /// <inheritdoc/>
-    internal override void TrackInflight(byte* area, int capacity, ulong features)
+    internal override bool IsTracked => _inflight is not null;
+
+    /// <inheritdoc/>
+    internal override void TrackInflight(byte* area, int capacity)
     {
         var inflight = new PackedInflight(area, capacity);
         try
         {
-            if (inflight.Open(features, (_used.Index, _used.Wrap), IsAvailable, Size) is { } left)
+            if (inflight.Open((_used.Index, _used.Wrap), IsAvailable, Size) is { } left)
             {
                 // What the front-end says counts only for a ring without a past: a predecessor that was killed told it nothing.
                 HasPredecessor = true;

@@ -20,17 +20,16 @@ internal sealed unsafe class SplitInflight(byte* area, int capacity)
     private Entry* Entries => (Entry*)(area + sizeof(Header));
 
     /// <summary>Begins, or goes on where a predecessor ended.</summary>
-    /// <param name="features">What the driver accepted.</param>
     /// <param name="used">The used ring's index.</param>
     /// <param name="size">Descriptors in the ring.</param>
     /// <returns>What is in flight, oldest first; null if this is new.</returns>
     /// <exception cref="InvalidDataException">It is no such log, or of another ring.</exception>
-    public ushort[]? Open(ulong features, ushort used, int size)
+    public ushort[]? Open(ushort used, int size)
     {
         if (TheHeader->Version == 0)
         {
             new Span<Entry>(Entries, capacity).Clear();
-            TheHeader->Features = features;
+            TheHeader->Features = 0;    // "Now it's initialized to 0" (vhost-user.rst, "Inflight I/O tracking")
             TheHeader->DescriptorCount = (ushort)capacity;
             TheHeader->LastBatchHead = 0;
             TheHeader->UsedIndex = used;

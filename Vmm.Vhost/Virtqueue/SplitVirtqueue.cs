@@ -187,12 +187,15 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     }
 
     /// <inheritdoc/>
-    internal override void TrackInflight(byte* area, int capacity, ulong features)
+    internal override bool IsTracked => _inflight is not null;
+
+    /// <inheritdoc/>
+    internal override void TrackInflight(byte* area, int capacity)
     {
         var inflight = new SplitInflight(area, capacity);
         try
         {
-            if (inflight.Open(features, _nextUsed, Size) is ushort[] left)
+            if (inflight.Open(_nextUsed, Size) is ushort[] left)
             {
                 // What the front-end says counts only for a ring without a past: a predecessor that was killed told it nothing.
                 HasPredecessor = true;

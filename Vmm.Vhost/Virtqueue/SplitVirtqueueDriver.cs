@@ -152,7 +152,7 @@ public sealed class SplitVirtqueueDriver : IDisposable
 
     /// <summary>Tells the device that there is something in the queue.</summary>
     /// <exception cref="ObjectDisposedException">The queue is disposed.</exception>
-    public void Kick() => _kick.Signal();
+    public void Kick() => _kick.SignalPeer();
 
     /// <summary>Takes back a request that the device is done with. If there is none, the device signals <see cref="VringConfig.Call"/> of
     /// <see cref="Config"/> for the next one.</summary>
@@ -218,7 +218,7 @@ public sealed class SplitVirtqueueDriver : IDisposable
             CheckUsable();
             if (entries[1].Happened != PollEvents.None && UsedIndex == _used)
                 throw Break("the device cannot go on with it, or is gone");
-            _call.Drain();
+            _call.DrainPeer();
         }
     }
 
@@ -227,7 +227,7 @@ public sealed class SplitVirtqueueDriver : IDisposable
     {
         if (Interlocked.Exchange(ref _isDisposed, true))
             return;
-        _call.Signal();
+        _call.SignalPeer();
         _kick.Dispose();
         _call.Dispose();
         _error.Dispose();

@@ -143,12 +143,14 @@ public abstract unsafe class VirtQueue
         LogRingAt(usedRing);
     }
 
+    /// <summary>Whether there is a log of what is in flight.</summary>
+    internal abstract bool IsTracked { get; }
+
     /// <summary>Keeps track of what is in flight, and goes on with what a predecessor has left. Nothing is taken.</summary>
     /// <param name="area">The memory of <see cref="InflightSizeOf"/> bytes; it must outlive the queue.</param>
     /// <param name="capacity">Descriptors that it is for, at least those of the ring.</param>
-    /// <param name="features">What the driver accepted.</param>
     /// <exception cref="VirtqueueException">It is no such log.</exception>
-    internal abstract void TrackInflight(byte* area, int capacity, ulong features);
+    internal abstract void TrackInflight(byte* area, int capacity);
 
     /// <summary>Has a log begin anew: nothing of its ring is in flight, and the next start is where it is told to.</summary>
     /// <param name="area">The memory of the log, of either kind of ring.</param>

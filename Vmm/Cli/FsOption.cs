@@ -2,10 +2,11 @@ using System.Text;
 using Vmm.Cli.Backend;
 using Vmm.Devices.Backends.FileSystem;
 using Vmm.Devices.Virtio.VhostUser;
+using Vmm.Vhost.Native.FileSystem;
 
 namespace Vmm.Cli;
 
-/// <summary>The value of <c>--fs</c>: <c>tag=NAME,source=DIR[,readonly=on][,cache=…][,xattr=off][,privileged=off][,locks=guest][,submounts=off]</c>, for a directory that our own back-end serves,
+/// <summary>The value of <c>--fs</c>: <c>tag=NAME,source=DIR[,readonly=on][,cache=…][,xattr=off][,privileged=off][,owner=root][,locks=guest][,submounts=off]</c>, for a directory that our own back-end serves,
 /// <c>tag=NAME,source=DIR,daemon=PATH[,sandbox=namespace|chroot]</c> for another virtio-fs daemon that is started, or <c>[tag=NAME,]socket=PATH…</c> for one that is there; then
 /// <c>[,queues=N][,dax=on]</c> (for ours also <c>dax=inode|always|never</c>) and the keys of <see cref="VhostUserPeerKeys"/>.</summary>
 internal static class FsOption
@@ -21,7 +22,7 @@ internal static class FsOption
 
     private const string Window = "1G";
 
-    private static readonly string[] s_ownKeys = ["readonly", "cache", "xattr", "privileged", "locks", "submounts"];
+    private static readonly string[] s_ownKeys = ["readonly", "cache", "xattr", "privileged", "owner", "locks", "submounts"];
 
     /// <summary>The device that <paramref name="text"/> describes.</summary>
     /// <exception cref="UsageException">The value is malformed or contradicts itself.</exception>
@@ -79,6 +80,9 @@ internal static class FsOption
                 throw privileged.Refuse($"cannot stand beside dax={list.Find("dax")!.Value.Text}: what the guest writes to its memory nobody looks at");
             arguments.Add("--no-privileged-files");
         }
+        // Root's numbers are the same on both sides.
+        if (list.Find("owner") is { } owner && Choice.Parse(owner, ("same", false), ("root", true)) && FileOwner.User != 0)
+            arguments.AddRange([FsBackendOptions.TranslateUidName, $"map:0:{FileOwner.User}:1", FsBackendOptions.TranslateGidName, $"map:0:{FileOwner.Group}:1"]);
         if (options.Dax)
             arguments.AddRange(["--dax-window", Window]);
         if (ReadDax(list, isOurs: true) == FileSystemDax.Inode)

@@ -72,7 +72,7 @@ internal sealed class VirtioSlots : IDisposable
         {
             VirtioMmioTransport transport = _transports[i];
             VirtioMmioSlot slot = SlotOf(i);
-            transport.Interrupt.Drain();
+            transport.Interrupt.DrainPeer();
             vm.BindIrqFd(transport.Interrupt, slot.Gsi);
             if (_mapRegisters)
                 vm.MapReadOnly(slot.Address, RegisterPage.Size, transport.Registers.Address);

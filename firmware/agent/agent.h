@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 #include "protocol.h"
@@ -47,6 +48,10 @@ void bring_up_loopback(void);
 void set_address(const char *name, const char *address, const char *gateway);
 void set_resolver(const char *address);
 void resolve_own_name(void);
+
+/* files.c */
+int open_regular(const char *path, int flags);
+FILE *open_lines(const char *path, int flags, const char *mode);
 
 /* input.c */
 struct input {

@@ -131,7 +131,8 @@ static void start_listener(void)
             start_session(connection, false);
             signal(SIGCHLD, SIG_IGN);
         } else if (errno != EINTR && errno != ECONNABORTED) {
-            _exit(1);
+            log_line("cannot take a connection: %s", strerror(errno));
+            usleep(100000); /* the guest may have memory again */
         }
     }
 }

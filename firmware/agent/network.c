@@ -7,7 +7,6 @@
 #include <limits.h>
 #include <net/if.h>
 #include <net/route.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -83,7 +82,7 @@ static bool write_resolver(const char *path, const char *address)
 {
     char line[64];
     int length = snprintf(line, sizeof line, "nameserver %s\n", address);
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    int fd = open_regular(path, O_WRONLY | O_CREAT | O_TRUNC);
     bool is_written = fd >= 0 && write(fd, line, length) == length;
     if (fd >= 0)
         close(fd);
@@ -98,6 +97,10 @@ void set_resolver(const char *address)
         make_directories("/etc");
     if (write_resolver(OWN_RESOLVER, address) && mount(OWN_RESOLVER, RESOLVER, NULL, MS_BIND, NULL) == 0)
         return;
+    if (is_root_kept) {
+        log_line("cannot put a resolver at " RESOLVER ", where the root has no file: %s", strerror(errno));
+        return;
+    }
     ssize_t length = readlink(RESOLVER, target, sizeof target - 1);
     if (length > 0) {
         target[length] = 0;
@@ -128,7 +131,7 @@ void resolve_own_name(void)
     bool is_known = false, is_empty = true, is_unfinished = false;
     if (is_root_kept || gethostname(name, sizeof name) < 0)
         return;
-    FILE *file = fopen(HOSTS, "a+e");
+    FILE *file = open_lines(HOSTS, O_RDWR | O_CREAT | O_APPEND, "a+");
     if (!file)
         return;
     while (!is_known && fgets(line, sizeof line, file)) {

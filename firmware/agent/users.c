@@ -2,11 +2,10 @@
 #include "agent.h"
 
 #include <errno.h>
-#include <stdio.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_LINE 4096
 #define PASSWD_FIELDS 7
 #define GROUP_FIELDS 4
 
@@ -38,10 +37,11 @@ static void copy(char *target, size_t size, const char *text)
 
 static bool find_in_passwd(const char *name, bool is_number, unsigned int number, struct user *user)
 {
-    char line[MAX_LINE], *fields[PASSWD_FIELDS];
+    char *line = NULL, *fields[PASSWD_FIELDS];
+    size_t size = 0;
     bool found = false;
-    FILE *file = fopen("/etc/passwd", "re");
-    while (file && !found && fgets(line, sizeof line, file)) {
+    FILE *file = open_lines("/etc/passwd", O_RDONLY, "r");
+    while (file && !found && getline(&line, &size, file) > 0) {
         unsigned int id, group;
         if (split(line, fields, PASSWD_FIELDS) != PASSWD_FIELDS || !to_number(fields[2], &id) || !to_number(fields[3], &group))
             continue;
@@ -56,6 +56,7 @@ static bool find_in_passwd(const char *name, bool is_number, unsigned int number
     }
     if (file)
         fclose(file);
+    free(line);
     return found;
 }
 
@@ -70,10 +71,11 @@ static bool is_member(char *members, const char *name)
 /* The user's groups; or, with group_name, that group alone, as the main one. */
 static bool find_in_group(struct user *user, const char *group_name)
 {
-    char line[MAX_LINE], *fields[GROUP_FIELDS];
+    char *line = NULL, *fields[GROUP_FIELDS]; /* a group can have any number of members */
+    size_t size = 0;
     bool found = false;
-    FILE *file = fopen("/etc/group", "re");
-    while (file && fgets(line, sizeof line, file)) {
+    FILE *file = open_lines("/etc/group", O_RDONLY, "r");
+    while (file && getline(&line, &size, file) > 0) {
         unsigned int id;
         if (split(line, fields, GROUP_FIELDS) != GROUP_FIELDS || !to_number(fields[2], &id))
             continue;
@@ -86,6 +88,7 @@ static bool find_in_group(struct user *user, const char *group_name)
     }
     if (file)
         fclose(file);
+    free(line);
     return found;
 }
 

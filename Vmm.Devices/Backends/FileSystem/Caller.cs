@@ -35,7 +35,8 @@ internal readonly ref struct Caller
         if (user == 0 && group == 0)
             return new Caller(isOther: false, hasGroup: more is not null);
         var caller = new Caller(isOther: true, hasGroup: more is not null);
-        if (ThreadIdentity.TrySet(user, group))
+        // The guest's kernel has let him into the directory, perhaps by a group that a Linux before 6.3 cannot tell of. His other groups are unknown here.
+        if (ThreadIdentity.TrySet(user, group) && (user == 0 || server.Has(FuseFlags.CreateSupplementaryGroup) || server.TryKeepOverride()))
             return caller;
         caller.Dispose();
         error = -Errnos.Eperm;

@@ -49,7 +49,6 @@ public sealed class FileSystemBackend : VhostUserDevice, IDisposable
     private const uint GetLock = 36, SetLock = 37;      // F_OFD_GETLK and F_OFD_SETLK of asm-generic/fcntl.h
     private const uint CopyDescriptor = 1030;           // F_DUPFD_CLOEXEC of linux/fcntl.h
     private const uint FileType = 0xF000;               // S_IFMT of linux/stat.h
-    private const int QueueSize = 1024;
     private const int SpaceSize = FileSystemOptions.MaxTagBytes + sizeof(uint);
 
     private readonly FileSystemOptions _options;
@@ -92,9 +91,6 @@ public sealed class FileSystemBackend : VhostUserDevice, IDisposable
 
     /// <inheritdoc/>
     public override int RingCount => 1 + _options.Queues;
-
-    /// <inheritdoc/>
-    public override int MaxQueueSize => QueueSize;
 
     /// <inheritdoc/>
     // A front-end asks for it only where the tag is this side's.

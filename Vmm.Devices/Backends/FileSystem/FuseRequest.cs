@@ -18,7 +18,7 @@ internal sealed class FuseRequest
     private const int UsualSize = 1024;
     private const int UsualPieces = 16;                 // of the guest's memory, that a request and its reply have
     private const int MaxLeftArguments = 8 * 1024;      // FUSE_REMOVEMAPPING with 256 ranges, and room to spare
-    private const int MaxNameLength = 255;
+    private const int MaxNameLength = InodeTable.MaxName - 1;
 
     private readonly byte[] _usualReply = new byte[UsualSize];
     private byte[] _ownArguments = new byte[UsualSize];

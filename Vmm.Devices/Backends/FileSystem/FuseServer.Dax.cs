@@ -13,6 +13,7 @@ internal sealed partial class FuseServer
     private const ulong NoHandle = ulong.MaxValue;
 
     private readonly DaxWindow? _window;
+    private bool _mayHaveMappings;      // of a process before this one, which only the front-end knows
 
     /// <summary>The way to the front-end, which maps; null as long as there is none.</summary>
     public Func<VhostUserBackendChannel?> FrontEnd { get; init; } = static () => null;

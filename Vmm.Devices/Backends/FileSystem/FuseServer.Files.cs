@@ -34,6 +34,9 @@ internal sealed partial class FuseServer
         return error < 0 ? error : request.Reply(Opened(inode, file!, flags));
     }
 
+    // The opening that a request means, which is of the file that the request is about.
+    private OpenFile? Opening(FuseRequest request, ulong handle) => _handles.Find(handle) is { } opened && opened.Inode.Id == request.Header.Node ? opened : null;
+
     private FuseOpenReply Opened(Inode inode, FileDescriptor file, int flags)
     {
         var opened = new OpenFile(_handles.Next(), inode, file, flags);
@@ -69,8 +72,8 @@ internal sealed partial class FuseServer
         if (error < 0)
             return error;
         error = Reopen(in path, flags, out file);
-        // A file that may only be appended to (chattr +a): the host opens it in no other way.
-        return error == -Errnos.Eperm && (wanted & FileTree.Append) != 0 ? Reopen(in path, flags |= FileTree.Append, out file) : error;
+        // A file that may only be appended to (chattr +a): the host opens it in no other way. A cache that is written back would append whole pages.
+        return error == -Errnos.Eperm && (wanted & FileTree.Append) != 0 && !Has(FuseFlags.WritebackCache) ? Reopen(in path, flags |= FileTree.Append, out file) : error;
     }
 
     // Opens by /proc/self/fd what is open by O_PATH. Where no descriptor is to be had, those of files that can be found again are given up.
@@ -197,7 +200,7 @@ internal sealed partial class FuseServer
     {
         if (!request.TryTake(out FuseTransfer arguments) || arguments.Offset > long.MaxValue - MaxTransfer)
             return -Errnos.Einval;
-        if (_handles.Find(arguments.Handle) is not { } opened)
+        if (Opening(request, arguments.Handle) is not { } opened)
             return -Errnos.Ebadf;
         if (opened.Directory is not null)
             return -Errnos.Eisdir;
@@ -242,7 +245,7 @@ internal sealed partial class FuseServer
         {
             return -Errnos.Einval;
         }
-        if (_handles.Find(arguments.Handle) is not { } opened)
+        if (Opening(request, arguments.Handle) is not { } opened)
             return -Errnos.Ebadf;
         if ((opened.MayBlock || opened.CannotTell) && !mayWait)
             return NeedsThread;
@@ -250,18 +253,38 @@ internal sealed partial class FuseServer
         if (!mayWait && IsOfServer(opened.Inode, in file))
             return NeedsThread;
         using var powers = BeginChange((arguments.TransferFlags & FuseTransfer.KillsPrivileges) != 0);
-        bool appends = Appends(in arguments);
+        bool isOfCache = (arguments.TransferFlags & FuseTransfer.FromCache) != 0;
+        // The host would put a page at the end of a file that may only be appended to.
+        if (isOfCache && (opened.Flags & FileTree.Append) != 0)
+            return -Errnos.Eperm;
+        var how = Appends(in arguments) ? WriteModes.Append : WriteModes.None;
+        if (!isOfCache && ReachesDisk(in arguments, opened, ref how) && !mayWait)
+            return NeedsThread;
         ulong done = 0;
         while (done < arguments.Size)
         {
-            long count = OpenFileIo.Write(in file, request.DataVectors(done, arguments.Size - done), (long)(arguments.Offset + done), appends);
-            if (count < 0 && done == 0)
+            long count = OpenFileIo.Write(in file, request.DataVectors(done, arguments.Size - done), (long)(arguments.Offset + done), how);
+            // Linux does not look how much of its cache was written, only for an error.
+            if (count < 0 && (done == 0 || isOfCache))
                 return count;
+            if (count == 0 && isOfCache)
+                return -Errnos.Eio;
             if (count <= 0)
                 break;
             done += (ulong)count;
         }
         return request.Reply(new FuseWriteReply((uint)done, 0));
+    }
+
+    // Whether this one write has to be on the disk before it is done (RWF_DSYNC, RWF_SYNC), and the file was not opened so.
+    private static bool ReachesDisk(in FuseTransfer arguments, OpenFile opened, ref WriteModes how)
+    {
+        int wanted = (int)arguments.Flags & ~opened.Flags;
+        if ((wanted & FileTree.Synchronous & ~FileTree.DataSynchronous) != 0)
+            how |= WriteModes.Sync;
+        else if ((wanted & FileTree.DataSynchronous) != 0)
+            how |= WriteModes.DataSync;
+        return (how & (WriteModes.Sync | WriteModes.DataSync)) != 0;
     }
 
     // A cache that is written back later knows best where the file ends.
@@ -272,7 +295,7 @@ internal sealed partial class FuseServer
     {
         if (!request.TryTake(out FuseFlush arguments))
             return -Errnos.Einval;
-        if (_handles.Find(arguments.Handle) is not { } opened)
+        if (Opening(request, arguments.Handle) is not { } opened)
             return -Errnos.Ebadf;
         if ((opened.Flags & FileTree.AccessMask) == 0 || opened.Directory is not null)
         {
@@ -315,7 +338,7 @@ internal sealed partial class FuseServer
     {
         if (!request.TryTake(out FuseFsync arguments))
             return -Errnos.Einval;
-        if (_handles.Find(arguments.Handle) is not { } opened)
+        if (Opening(request, arguments.Handle) is not { } opened)
             return -Errnos.Ebadf;
         using HeldDescriptor file = opened.Descriptor.Hold();
         return OpenFileIo.Synchronize(in file, (arguments.Flags & FuseFsync.DataOnly) != 0);
@@ -327,7 +350,7 @@ internal sealed partial class FuseServer
             return -Errnos.Einval;
         if ((arguments.Mode & ~AllocateModes) != 0)
             return -Errnos.Eopnotsupp;
-        if (_handles.Find(arguments.Handle) is not { } opened)
+        if (Opening(request, arguments.Handle) is not { } opened)
             return -Errnos.Ebadf;
         using HeldDescriptor file = opened.Descriptor.Hold();
         using var powers = BeginChange(Has(FuseFlags.HandleKillPrivileges2));
@@ -339,7 +362,7 @@ internal sealed partial class FuseServer
         const uint hole = 4;    // SEEK_HOLE, the last that there is
         if (!request.TryTake(out FuseSeek arguments) || arguments.Whence > hole)
             return -Errnos.Einval;
-        if (_handles.Find(arguments.Handle) is not { Directory: null } opened)
+        if (Opening(request, arguments.Handle) is not { Directory: null } opened)
             return -Errnos.Ebadf;
         using HeldDescriptor file = opened.Descriptor.Hold();
         long result = OpenFileIo.Seek(in file, (long)arguments.Offset, (int)arguments.Whence);
@@ -364,7 +387,7 @@ internal sealed partial class FuseServer
     {
         if (!request.TryTake(out FuseIoctl arguments))
             return -Errnos.Einval;
-        if (_handles.Find(arguments.Handle) is not { } opened)
+        if (Opening(request, arguments.Handle) is not { } opened)
             return -Errnos.Ebadf;
         bool isSet = arguments.Command == OpenFileIo.SetFlagsRequest.Number;
         // The long that the numbers speak of is an int.

@@ -19,6 +19,9 @@ internal sealed partial class FuseServer
         : ThreadPrivileges.Chown | ThreadPrivileges.DacOverride | ThreadPrivileges.Fowner | ThreadPrivileges.Fsetid | ThreadPrivileges.SetGid | ThreadPrivileges.SetUid
             | (Options.PrivilegedFiles ? ThreadPrivileges.Mknod | ThreadPrivileges.Setfcap : 0);
 
+    // Those that the kernel takes from a thread that takes on another user's identity (setfsuid(2)), as far as this process has them.
+    private const ulong OfFiles = ThreadPrivileges.Chown | ThreadPrivileges.DacOverride | ThreadPrivileges.Fowner | ThreadPrivileges.Fsetid | ThreadPrivileges.Mknod;
+
     private static ReadOnlySpan<byte> FileCapabilities => "security.capability\0"u8;
 
     // The mode that a file gets of one that the guest wants. The bits mean something else for a directory: what is made there belongs to its group.
@@ -30,6 +33,15 @@ internal sealed partial class FuseServer
 
     private bool IsAllowedXattr(ReadOnlySpan<byte> hostName) =>
         Options.PrivilegedFiles || !hostName[..(hostName.IndexOf((byte)0) + 1)].SequenceEqual(FileCapabilities);
+
+    /// <summary>A thread that has another user's identity gets into all directories, as before, and makes files of that user all the same. It is as all threads again once it has its own
+    /// identity.</summary>
+    /// <returns>False if the kernel refused.</returns>
+    public bool TryKeepOverride()
+    {
+        ulong all = Capabilities;
+        return ThreadPrivileges.Set(all & ~(OfFiles & ~ThreadPrivileges.DacOverride), all) == 0;
+    }
 
     // While the guest changes what is in a file. The host's users may have made it privileged since the guest has opened it.
     private WithoutSetId BeginChange(bool isWanted) => WithoutSetId.Begin(this, isWanted || !Options.PrivilegedFiles);

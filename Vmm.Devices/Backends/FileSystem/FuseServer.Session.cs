@@ -72,5 +72,6 @@ internal sealed partial class FuseServer
         });
     }
 
-    private bool Has(FuseFlags flags) => (_flags & flags) == flags;
+    /// <summary>Whether the guest's kernel and this side agreed on <paramref name="flags"/>.</summary>
+    internal bool Has(FuseFlags flags) => (_flags & flags) == flags;
 }

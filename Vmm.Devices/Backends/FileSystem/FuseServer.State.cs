@@ -31,7 +31,7 @@ internal sealed partial class FuseServer
     public byte[]? Save()
     {
         // The guest looks there without asking anybody, and who loads the state has nothing there.
-        if (_window is { IsEmpty: false })
+        if (_window is { IsEmpty: false } || _mayHaveMappings)
         {
             s_log.Warn("{Directory}: the guest has files mapped (DAX), so its state cannot be saved: unmount the directory in the guest first, or mount it without -o dax", Options.Directory);
             return null;
@@ -107,6 +107,7 @@ internal sealed partial class FuseServer
         }
         _handles.Restore(opened, table.Last.Opening, session);
         _isReady = true;
+        _mayHaveMappings = isKept && _window is not null;
         s_log.Info("{Directory}: goes on with {Files} files and {Openings} openings that a process before this one had", Options.Directory, files.Count, opened.Count);
         if (opened.Count < openings.Count)
         {

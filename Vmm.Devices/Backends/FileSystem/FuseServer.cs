@@ -169,6 +169,7 @@ internal sealed partial class FuseServer : IDisposable
     {
         ForgetFiles();
         _window?.Clear();
+        _mayHaveMappings = false;
     }
 
     /// <inheritdoc/>

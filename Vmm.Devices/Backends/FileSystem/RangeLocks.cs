@@ -90,7 +90,7 @@ internal sealed class RangeLocks
         {
             if (!_owners.TryGetValue(owner, out Owner? setter))
                 return range.Type == OpenFileIo.Unlock ? 0 : -Errnos.Ebadf;
-            if (range.Type != OpenFileIo.Unlock && setter.Held.Count >= MostRanges)
+            if (setter.Held.Count >= MostRanges && (range.Type != OpenFileIo.Unlock || Splits(setter.Held, LockedRange.Of(in range))))
                 return -Errnos.Enolck;
             using HeldDescriptor file = setter.File.Hold();
             int error = OpenFileIo.SetLock(in file, in range);
@@ -131,6 +131,9 @@ internal sealed class RangeLocks
             }
         }
     }
+
+    // Whether giving a range up makes two of one.
+    private static bool Splits(List<LockedRange> held, LockedRange range) => held.Exists(each => each.Start < range.Start && each.End > range.End);
 
     // As the kernel does it: what an owner had of the range is something else now, and neighbours of one kind are one.
     private static void Note(List<LockedRange> held, ref readonly RangeLockRequest range)

@@ -138,13 +138,14 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
     {
         lock (_lock)
         {
+            // Also of one without a slot: a successor must not give its number to another.
+            Head.LastOpening = Math.Max(Head.LastOpening, file.Handle);
             int index = Take();
             if (index < 0)
                 return index;
             ref Slot slot = ref At(index);
             slot = new Slot { Id = file.Handle, Parent = file.Inode.Id, Lookups = (uint)file.Flags, Type = file.Directory is null ? 0U : 1 };
             Volatile.Write(ref Unsafe.As<SlotKind, uint>(ref slot.Kind), (uint)SlotKind.Opening);
-            Head.LastOpening = Math.Max(Head.LastOpening, file.Handle);
             return index;
         }
     }
@@ -219,6 +220,8 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
 
     private int Write(Inode inode, uint version)
     {
+        // Also of one without a slot: a successor must not give its number to another.
+        Head.LastFile = Math.Max(Head.LastFile, inode.Id);
         int index = Take();
         if (index < 0)
             return index;
@@ -241,7 +244,6 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
         };
         inode.Name.AsSpan(0, Math.Min(NameInSlot, inode.Name.Length)).CopyTo(Bytes(index)[(SlotSize - NameInSlot)..]);
         Volatile.Write(ref Unsafe.As<SlotKind, uint>(ref slot.Kind), (uint)SlotKind.File);
-        Head.LastFile = Math.Max(Head.LastFile, inode.Id);
         return index;
     }
 
@@ -262,7 +264,7 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
 
     private byte[]? ReadName(int index, in Slot slot)
     {
-        if (slot.NameLength is 0 or > 256)
+        if (slot.NameLength is 0 or > InodeTable.MaxName)
             return slot.NameLength == 0 ? [] : null;
         byte[] name = new byte[slot.NameLength];
         int done = Math.Min(NameInSlot, name.Length);

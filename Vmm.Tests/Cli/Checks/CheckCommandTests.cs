@@ -225,10 +225,14 @@ public class CheckCommandTests
     public void Run_LowLimits_SucceedsAndSaysHowToRaiseThem()
     {
         _host.Write("proc/self/limits",
-            "Max open files            256                  4096                 files     \n"
+            "Max file size             1024000              1024000              bytes     \n"
+            + "Max open files            256                  4096                 files     \n"
+            + "Max address space         1073741824           unlimited            bytes     \n"
             + "Max locked memory         8388608              8388608              bytes     \n");
         AssertOptional("missing  open files (optional): 256", "ulimit -n 1024");
         AssertOptional("missing  locked memory (optional): 8388608", "ulimit -l unlimited");
+        AssertOptional("missing  file size (optional): 1024000", "ulimit -f unlimited");
+        AssertOptional("missing  address space (optional): 1073741824", "ulimit -v unlimited");
     }
 
     [Test]

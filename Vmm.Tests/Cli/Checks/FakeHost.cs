@@ -16,6 +16,8 @@ internal sealed class FakeHost : IDisposable
         Write("proc/version", "Linux version 6.1.0-40-cloud-amd64 (debian-kernel@lists.debian.org) #1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-11-16)\n");
         Write("proc/self/limits",
             "Limit                     Soft Limit           Hard Limit           Units     \n"
+            + "Max file size             unlimited            unlimited            bytes     \n"
+            + "Max address space         unlimited            unlimited            bytes     \n"
             + "Max open files            20000                20000                files     \n"
             + "Max locked memory         unlimited            unlimited            bytes     \n");
         Write("sys/kernel/mm/transparent_hugepage/shmem_enabled", "always within_size [advise] never deny force\n");

@@ -100,6 +100,21 @@ public class ExecTests : LinuxTest
     }
 
     [Test]
+    public void Exec_RootWithPipesForFilesAndALongGroup_RunsAsThatUser()
+    {
+        string root = Directory.CreateDirectory(Path.Combine(Scratch, "root")).FullName;
+        string etc = Directory.CreateDirectory(Path.Combine(root, "etc")).FullName;
+        File.Copy("/bin/busybox", Path.Combine(root, "busybox"));
+        HostCommand.Run("mkfifo", Path.Combine(etc, "hosts"), Path.Combine(etc, "resolv.conf"));
+        File.WriteAllText(Path.Combine(etc, "passwd"), "u:x:7:8::/:/busybox\n");
+        File.WriteAllText(Path.Combine(etc, "group"), $"long:x:9:{string.Join(',', Enumerable.Range(0, 1000).Select(i => $"member{i}"))},u\n");
+
+        VmmResult result = Exec("", ["--root", root, "--workdir", "/", "--user", "u", "--net", "user"], "/busybox", "id");
+
+        Assert.That(result.Output, Is.EqualTo("uid=7(u) gid=8 groups=8,9(long)\n"), result.Summary);
+    }
+
+    [Test]
     public void Exec_RootReadWrite_IsWritten()
     {
         string root = Directory.CreateDirectory(Path.Combine(Scratch, "root")).FullName;
@@ -718,6 +733,24 @@ public class ExecTests : LinuxTest
         Assert.That(status, Is.Zero, output);
         Assert.That(output, Does.Match("(?m)^  failed: 0$").And.Match("(?m)^  succeeded: [1-9][0-9]+$"));
         Assert.That(Run("FullyQualifiedName~NoSuchTest").Status, Is.EqualTo(8), "no test is there: the status of the test platform");
+    }
+
+    // The SDK, in a guest with this machine's files.
+    [Category("Full")]
+    [Test]
+    public void Exec_DotnetTest_ReturnsItsStatus()
+    {
+        string project = RepositoryRoot.Combine("Vmm.Tests", "Vmm.Tests.csproj");
+        if (!Directory.Exists(RepositoryRoot.Combine("Vmm.Tests", "bin", "Release")))
+            Assert.Ignore("the tests are not built: dotnet build Vmm.sln -c Release");
+
+        VmmProcess process = Start(["--memory", "3G", "--workdir", RepositoryRoot.Combine(), "--env", "DOTNET_TieredPGO=0", "--env", "DOTNET_CLI_TELEMETRY_OPTOUT=1", "--env", "DOTNET_NOLOGO=1"],
+            "dotnet", "test", "--project", project, "-c", "Release", "--no-build", "--no-ansi", "--filter", "FullyQualifiedName~Vmm.Tests.Cli.Exec");
+        process.EndInput();
+        VmmResult result = process.WaitForEnd(TimeSpan.FromMinutes(20));
+
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(result.Output, Does.Match("(?m)^  failed: 0$").And.Match("(?m)^  succeeded: [1-9][0-9]+$"));
     }
 
     [Category("Full")]

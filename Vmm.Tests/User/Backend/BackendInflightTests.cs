@@ -158,6 +158,41 @@ public sealed class BackendInflightTests
         }
     }
 
+    // Who has another message for that means what vhost-user.rst says of this one: all requests are completed.
+    [Test]
+    public void GetVringBase_SkipDrainWasAgreedOn_CompletesWhatIsInFlight()
+    {
+        var device = new EchoDevice { Holds = true, Leaves = true };
+        using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(device);
+        frontEnd.Negotiate(0, Skip);
+        frontEnd.ShareMemory();
+        InflightPayload payload = LostRequests.GetLog(frontEnd, 1, 16, out FileDescriptor file);
+        using FileDescriptor inflight = file;
+        Assert.That(frontEnd.Ask(Request.SetInflightFd, payload, inflight), Is.Zero);
+        using FrontEndRing ring = frontEnd.Ring();
+        ring.SetUp();
+        ring.Enable(true);
+        ushort id = ring.Add([1], 1);
+        Eventually.True(() => device.Events.Contains($"held {id}"), () => "the request was not taken");
+        Assert.That(ring.Stop(), Is.EqualTo(1));
+        Assert.That(ring.Queue.TryGetUsed(out ushort used, out _) && used == id);
+    }
+
+    // A front-end whose start fails undoes it, and comes back with the same memory.
+    [TestCase(0UL)]
+    [TestCase(VirtioFeatures.RingPacked)]
+    public void GetVringBase_RingThatHasNotRun_KeepsWhatAPredecessorLeft(ulong features)
+    {
+        using var lost = new LostRequests(3, features, Inflight);
+        var next = new EchoDevice();
+        using FrontEndRing again = lost.GiveTo(next);
+        again.Stop();
+        again.SetUp();
+        again.Enable(true);
+        for (int i = 0; i < 3; i++)
+            Assert.That(again.Take().Bytes, Is.EqualTo(new[] { (byte)(i + 1) }));
+    }
+
     [TestCase((ushort)0, (ushort)16)]
     [TestCase((ushort)3, (ushort)16, Description = "more rings than there are")]
     [TestCase((ushort)1, (ushort)0)]

@@ -309,7 +309,7 @@ public sealed class BackendStrictnessTests : IDisposable
 
     [TestCase(Feature.InbandNotifications | Feature.ReplyAck)]
     [TestCase(Feature.InbandNotifications | Feature.BackendReq)]
-    [TestCase(Feature.GetVringBaseInflight)]
+    [TestCase(Feature.GetVringBaseSkipDrain)]
     [TestCase(Feature.GetVringBaseSkipDrain | Feature.InflightShmFd)]
     public void SetProtocolFeatures_WithoutWhatTheyNeed_ClosesTheConnection(Feature features)
     {

@@ -92,16 +92,33 @@ public static unsafe class OpenFileIo
     /// <summary>pwritev2(2).</summary>
     /// <param name="file">The file.</param>
     /// <param name="vectors">The bytes.</param>
-    /// <param name="offset">Where; it does not count where <paramref name="appends"/> is set.</param>
-    /// <param name="appends">Whether the bytes go to the file's end (RWF_APPEND).</param>
+    /// <param name="offset">Where; it does not count with <see cref="WriteModes.Append"/>.</param>
+    /// <param name="how">What else is to happen.</param>
     /// <returns>Bytes written.</returns>
-    public static long Write(in HeldDescriptor file, ReadOnlySpan<IoVector> vectors, long offset, bool appends = false)
+    public static long Write(in HeldDescriptor file, ReadOnlySpan<IoVector> vectors, long offset, WriteModes how = WriteModes.None)
     {
         fixed (IoVector* pointer = vectors)
-            return Do(SystemCallNumber.Pwritev2, file.Number, (nint)pointer, vectors.Length, (nint)offset, 0, appends ? AppendNow : 0);
+            return Do(SystemCallNumber.Pwritev2, file.Number, (nint)pointer, vectors.Length, (nint)offset, 0, (nint)how);
     }
 
-    private const int NoWait = 8, AppendNow = 16;   // RWF_NOWAIT and RWF_APPEND of linux/fs.h
+    private const int NoWait = 8;   // RWF_NOWAIT of linux/fs.h
+}
+
+/// <summary>Flags of pwritev2(2), in the numbers of linux/fs.h.</summary>
+[Flags]
+public enum WriteModes
+{
+    /// <summary>As the file was opened.</summary>
+    None = 0,
+
+    /// <summary>RWF_DSYNC: the bytes are on the disk when the call returns.</summary>
+    DataSync = 2,
+
+    /// <summary>RWF_SYNC: and all that is known of the file.</summary>
+    Sync = 4,
+
+    /// <summary>RWF_APPEND: the bytes go to the file's end.</summary>
+    Append = 16,
 }
 
 /// <summary>A lock of a range: struct flock of asm-generic/fcntl.h, 32 bytes.</summary>

@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Protocol;
@@ -23,8 +24,12 @@ internal sealed partial class BackendSession
         _log?.Dispose();
         _log = new DirtyLog(shared.Mapping, shared.Start, payload.Size) { Changed = _logEvent };
         ResumeAll();
-        // This one has a reply of its own, to be waited for before anything is written.
-        Reply(VhostUserRequest.SetLogBase, 0UL);
+        // This one has a reply of its own, to be waited for before anything is written. Which one, vhost-user.rst leaves open. QEMU takes any. rust-vmm's vhost crate wants
+        // zero before version 0.16 and the log since, and front-ends that are built with it accept DEVICE_STATE since then, too (cloud-hypervisor 52).
+        if (Has(VhostUserProtocolFeatures.DeviceState))
+            Reply(VhostUserRequest.SetLogBase, MemoryMarshal.AsBytes(new ReadOnlySpan<LogPayload>(in payload)));
+        else
+            Reply(VhostUserRequest.SetLogBase, 0UL);
     }
 
     private void SetLogEvent(FileDescriptor descriptor)

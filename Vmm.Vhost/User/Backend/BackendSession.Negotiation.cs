@@ -10,6 +10,11 @@ internal sealed partial class BackendSession
         VhostUserProtocolFeatures.Rarp | VhostUserProtocolFeatures.Mtu | VhostUserProtocolFeatures.DeviceState
         | VhostUserProtocolFeatures.Shmem | VhostUserProtocolFeatures.InbandNotifications;
 
+    private const VhostUserProtocolFeatures OnInflight =
+        VhostUserProtocolFeatures.InflightShmFd | VhostUserProtocolFeatures.GetVringBaseInflight | VhostUserProtocolFeatures.GetVringBaseSkipDrain;
+
+    private bool _meansCrosvmsShmem;
+
     private ulong OfferedFeatures =>
         _device.Features
         | VirtioFeatures.Version1 | VirtioFeatures.IndirectDescriptors | VirtioFeatures.EventIndex | VirtioFeatures.RingPacked
@@ -31,10 +36,7 @@ internal sealed partial class BackendSession
             if (_device.ConfigSize > 0)
                 features |= VhostUserProtocolFeatures.Config;
             if (_device.TracksInflight)
-            {
-                features |= VhostUserProtocolFeatures.InflightShmFd | VhostUserProtocolFeatures.GetVringBaseInflight
-                    | VhostUserProtocolFeatures.GetVringBaseSkipDrain;
-            }
+                features |= OnInflight;
             return features;
         }
     }
@@ -67,6 +69,10 @@ internal sealed partial class BackendSession
         VhostUserProtocolFeatures extra = features & ~OfferedProtocolFeatures;
         if (extra != 0)
             throw new RefusedException($"protocol features 0x{(ulong)extra:x} were not offered");
+        // crosvm has a feature of its own at this bit, SHMEM_MAP. It never accepts the log of what is in flight, without which the bit means nothing else.
+        _meansCrosvmsShmem = (features & OnInflight) == VhostUserProtocolFeatures.GetVringBaseInflight;
+        if (_meansCrosvmsShmem)
+            features &= ~VhostUserProtocolFeatures.GetVringBaseInflight;
         Require(VhostUserProtocolFeatures.InbandNotifications, VhostUserProtocolFeatures.BackendReq | VhostUserProtocolFeatures.ReplyAck);
         Require(VhostUserProtocolFeatures.GetVringBaseInflight, VhostUserProtocolFeatures.InflightShmFd);
         Require(VhostUserProtocolFeatures.GetVringBaseSkipDrain, VhostUserProtocolFeatures.GetVringBaseInflight);

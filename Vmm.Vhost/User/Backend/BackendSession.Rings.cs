@@ -88,10 +88,11 @@ internal sealed partial class BackendSession
     {
         RingSetup ring = RingAt(state.Index);
         Stop(ring, mayLeave);
-        // With nothing left, there is nothing to remember: the ring begins where it is told to, which after a reset is somewhere else.
-        if (!ring.HasLeft)
+        // With nothing left, there is nothing to remember: the ring begins where it is told to, which after a reset is somewhere else. What a predecessor has left
+        // in a ring that never ran here is for the next.
+        if (!ring.HasLeft && ring.StoppedAt is not null)
             _inflight?.Forget(ring.Index, IsPacked);
-        ring.IsStarted = false;
+        ring.IsStarted = ring.IsToBePolled = false;
         ring.SetKick(null);
         var reply = new VringState(state.Index, ring.Base);
         Reply(request, MemoryMarshal.AsBytes(new ReadOnlySpan<VringState>(in reply)));
@@ -102,10 +103,18 @@ internal sealed partial class BackendSession
         RingSetup ring = RingOf(message, out EventFd? kick);
         ring.SetKick(kick);
         ring.IsStarted = true;
-        if (ring.Runner is RingRunner runner)
-            ring.Loop!.Invoke(() => runner.IsPolled = IsPolled(ring));
-        else
+        ring.IsToBePolled = kick is null;
+        if (ring.Runner is not RingRunner runner)
+        {
             TryStart(ring);
+            return;
+        }
+        // What was kicked by the old one may not have been seen.
+        ring.Loop!.Invoke(() =>
+        {
+            runner.IsPolled = IsPolled(ring);
+            runner.Kicked();
+        });
     }
 
     // A kick by message; the first one starts the ring, as SET_VRING_KICK does.
@@ -114,8 +123,14 @@ internal sealed partial class BackendSession
         RingSetup ring = RingAt(state.Index);
         ring.IsStarted = true;
         TryStart(ring);
-        if (ring.Runner is RingRunner runner)
-            ring.Loop!.Invoke(runner.Kicked);
+        if (ring.Runner is not RingRunner runner)
+            return;
+        // Whoever asks for a reply waits until it has been seen to (vhost-user.rst, "In-band notifications").
+        ring.Loop!.Invoke(() =>
+        {
+            runner.Kicked();
+            runner.Work();
+        });
     }
 
     private void SetEnabled(VringState state)
@@ -139,8 +154,8 @@ internal sealed partial class BackendSession
             throw new RefusedException($"ring {ring.Index} runs");
     }
 
-    // Without a descriptor and without messages in its place, the ring is looked at now and then.
-    private bool IsPolled(RingSetup ring) => ring.Kick is null && !Has(VhostUserProtocolFeatures.InbandNotifications);
+    // Without a descriptor and without messages in its place, the ring is looked at now and then; also where the front-end has said that there is none.
+    private bool IsPolled(RingSetup ring) => ring.Kick is null && (ring.IsToBePolled || !Has(VhostUserProtocolFeatures.InbandNotifications));
 
     private void TryStart(RingSetup ring)
     {
@@ -154,7 +169,7 @@ internal sealed partial class BackendSession
             Call = ring.Call,
             Error = ring.Error,
             IsInband = Has(VhostUserProtocolFeatures.InbandNotifications),
-            HasNewDriver = ring.StoppedAt is uint stopped && stopped != FirstPosition(ring),
+            HasNewDriver = ring.StoppedAt is uint stopped && stopped != start,
             IsContinued = queue.HasPredecessor || !IsBeginning(start),
         };
         IRingHandler handler = StartHandler(running);
@@ -190,21 +205,32 @@ internal sealed partial class BackendSession
     private static RefusedException DoesNotStart(int ring, Exception e) => new($"ring {ring} does not start: {e.Message}", isDevices: true);
 
     // In a packed ring there are two positions, of what is available and of what is used. DPDK's front-end says only the first, with
-    // zeros for the other; as nothing is in flight (or the log of that knows better) they are the same.
-    private uint FirstPosition(RingSetup ring) =>
-        IsPacked && ring.Base <= ushort.MaxValue ? ring.Base | (ring.Base << 16) : ring.Base;
+    // zeros for the other; as nothing is in flight (or the log of that knows better) they are the same. libkrun says 0 for the beginning.
+    private uint FirstPosition(RingSetup ring)
+    {
+        if (!IsPacked || ring.Base > ushort.MaxValue)
+            return ring.Base;
+        uint first = ring.Base == 0 && IsInItsFirstRound(ring) ? PackedVirtqueue.Beginning : ring.Base;
+        return first | (first << 16);
+    }
 
-    // Of a packed ring: the place of the next request, with the wrap counter with which drivers begin (VIRTIO 1.2 §2.8.1).
-    private bool IsBeginning(uint position) => (ushort)position == (IsPacked ? 1 << 15 : 0);
+    private bool IsInItsFirstRound(RingSetup ring)
+    {
+        GuestAddress address = Locate(ring, ring.Address!.Value).DescriptorArea;
+        return _memory.AddressSpace.TrySlice(address, PackedVirtqueue.FirstDescriptorSize, out Span<byte> first) && !PackedVirtqueue.WasUsed(first);
+    }
 
-    private void Stop(RingSetup ring, bool mayLeave)
+    // Of a packed ring: the place of the next request.
+    private bool IsBeginning(uint position) => (ushort)position == (IsPacked ? PackedVirtqueue.Beginning : 0);
+
+    private static void Stop(RingSetup ring, bool mayLeave)
     {
         if (ring.Runner is not RingRunner runner)
             return;
         ring.Runner = null;
         ring.Loop!.Invoke(() =>
         {
-            runner.Pause(mayLeave && _inflight is not null);
+            runner.Pause(mayLeave && runner.Ring.Queue.IsTracked);
             ring.Loop.Remove(runner);
             runner.Close();
         });
@@ -231,8 +257,19 @@ internal sealed partial class BackendSession
         {
             Stop(ring, mayLeave: false);
             ring.IsStarted = false;
-            if ((_features & VirtioFeatures.VhostUserProtocolFeatures) != 0)
-                ring.IsEnabled = false;
+        }
+        DisableRings();
+    }
+
+    // Who does not know of SET_VRING_ENABLE could not enable them again.
+    private void DisableRings()
+    {
+        if ((_features & VirtioFeatures.VhostUserProtocolFeatures) == 0)
+            return;
+        foreach (RingSetup ring in _rings)
+        {
+            Stop(ring, mayLeave: false);
+            ring.IsEnabled = false;
         }
     }
 
@@ -301,7 +338,11 @@ internal sealed partial class BackendSession
         try
         {
             VirtQueue queue = VirtQueue.Create(_memory.AddressSpace, Locate(ring, in address) with { Base = next }, _features!.Value);
-            _inflight?.Track(queue, _features.Value);
+            if (_inflight?.TryTrack(queue, _features.Value) == false)
+            {
+                s_log.Warn("{Device}: {Peer}: ring {Ring} has no room in the {Inflight}: what it has in flight is lost if this process dies",
+                    _device.ServedAs, _connection.Peer, ring.Index, _inflight);
+            }
             if (_log is not null && (_features & VirtioFeatures.LogAll) != 0)
                 queue.LogTo(_log, (address.Flags & VringAddress.FlagLog) != 0 ? address.Log : null);
             return queue;

@@ -44,7 +44,8 @@ internal sealed partial class BackendSession
     {
         byte[] reply = new byte[PayloadSize.ShmemConfig];
         Span<ulong> fields = MemoryMarshal.Cast<byte, ulong>(reply.AsSpan());
-        IReadOnlyList<ulong> sizes = _device.SharedMemorySizes;
+        // Who means crosvm's feature has other messages for what is mapped.
+        IReadOnlyList<ulong> sizes = Has(VhostUserProtocolFeatures.Shmem) ? _device.SharedMemorySizes : [];
         for (int i = 0; i < Math.Min(sizes.Count, 256); i++)
             fields[1 + i] = sizes[i];
         fields[0] = (ulong)sizes.Count(size => size != 0);

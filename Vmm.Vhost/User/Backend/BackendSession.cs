@@ -145,7 +145,7 @@ internal sealed partial class BackendSession : IDisposable
             throw new ViolationException($"{request} has {header.Size} bytes");
         if (message.DescriptorCount < rule.MinDescriptors || message.DescriptorCount > rule.MaxDescriptors)
             throw new ViolationException($"{request} comes with {message.DescriptorCount} descriptors");
-        if (!Has(rule.Needs))
+        if (!Has(rule.Needs) && !(_meansCrosvmsShmem && request == VhostUserRequest.GetShmemConfig))
             throw new ViolationException($"{request} needs {rule.Needs}, which was not agreed on");
         return rule;
     }
@@ -165,7 +165,7 @@ internal sealed partial class BackendSession : IDisposable
             case VhostUserRequest.SetOwner:
                 break;   // there is one front-end at a time anyway
             case VhostUserRequest.ResetOwner:
-                ResetRings();
+                DisableRings();
                 break;
             case VhostUserRequest.SetMemTable:
                 SetMemoryTable(message);
@@ -180,7 +180,8 @@ internal sealed partial class BackendSession : IDisposable
                 SetBase(message.Read<VringState>());
                 break;
             case VhostUserRequest.GetVringBase:
-                GetBase(request, message.Read<VringState>(), mayLeave: Has(VhostUserProtocolFeatures.GetVringBaseInflight));
+                // With GET_VRING_BASE_SKIP_DRAIN there is another message for who wants requests to be left.
+                GetBase(request, message.Read<VringState>(), mayLeave: (_protocolFeatures & OnInflight) == (OnInflight & ~VhostUserProtocolFeatures.GetVringBaseSkipDrain));
                 break;
             case VhostUserRequest.SetVringKick:
                 SetKick(message);

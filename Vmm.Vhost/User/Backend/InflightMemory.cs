@@ -40,15 +40,20 @@ internal sealed unsafe class InflightMemory : IDisposable
     }
 
     /// <summary>Has <paramref name="queue"/> use its part.</summary>
-    /// <exception cref="VirtqueueException">There is none for it, or what is there is no such log.</exception>
-    public void Track(VirtQueue queue, ulong features)
+    /// <returns>False if there is none for it: cloud-hypervisor asks for as many parts as its guest uses queues, which may be others than the first.</returns>
+    /// <exception cref="VirtqueueException">What is there is no such log.</exception>
+    public bool TryTrack(VirtQueue queue, ulong features)
     {
         ulong size = VirtQueue.InflightSizeOf((features & VirtioFeatures.RingPacked) != 0, _payload.QueueSize);
         if (queue.Index >= _payload.RingCount || queue.Size > _payload.QueueSize || size * _payload.RingCount > _payload.MmapSize)
-            throw new VirtqueueException($"queue {queue.Index}: the in-flight memory is for {_payload.RingCount} rings of {_payload.QueueSize}");
+            return false;
         // SAFETY: the parts of all rings lie in the mapping, which is held as long as rings run.
-        queue.TrackInflight(_mapping.Pointer + _start + size * (ulong)queue.Index, _payload.QueueSize, features);
+        queue.TrackInflight(_mapping.Pointer + _start + size * (ulong)queue.Index, _payload.QueueSize);
+        return true;
     }
+
+    /// <summary>What it has room for.</summary>
+    public override string ToString() => $"in-flight memory for {_payload.RingCount} rings of {_payload.QueueSize}";
 
     /// <summary>Has a ring begin anew: nothing of it is in flight.</summary>
     public void Forget(int index, bool isPacked)

@@ -28,6 +28,9 @@ internal sealed class RingSetup(int index) : IDisposable
 
     public bool IsEnabled { get; set; }
 
+    /// <summary>SET_VRING_KICK came without a descriptor.</summary>
+    public bool IsToBePolled { get; set; }
+
     /// <summary>Whether requests were in flight when it was stopped last, or left by a predecessor and not taken again: they are to be found in the
     /// in-flight log.</summary>
     public bool HasLeft { get; set; }

@@ -1,3 +1,4 @@
+using Tmds.Linux;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Vhost.User.Backend;
@@ -7,6 +8,8 @@ namespace Vmm.Vhost.User.Backend;
 internal sealed class StateTransfer : IDisposable
 {
     private const int Step = 1 << 20;
+
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(1);
 
     private readonly FileDescriptor _pipe;
     private readonly EventFd _stop = new();
@@ -40,8 +43,9 @@ internal sealed class StateTransfer : IDisposable
     public void Dispose()
     {
         _stop.Signal();
-        _thread.Join();
-        _stop.Dispose();
+        // The front-end shares the pipe's description, and may have made it blocking meanwhile: then the thread waits in read(2) or write(2) until the front-end is gone.
+        if (_thread.Join(s_patience))
+            _stop.Dispose();
     }
 
     private void Run()
@@ -57,7 +61,7 @@ internal sealed class StateTransfer : IDisposable
         }
         finally
         {
-            // The end of the pipe is the end of the state.
+            EndSending();
             _pipe.Dispose();
         }
     }
@@ -94,6 +98,14 @@ internal sealed class StateTransfer : IDisposable
                 return false;
         }
         return false;
+    }
+
+    // The end of the pipe is the end of the state. Where it is one of a pair of sockets, the front-end may still have a descriptor of this end (cloud-hypervisor),
+    // and would wait for its closing. It is no error if it is no socket.
+    private void EndSending()
+    {
+        using HeldDescriptor held = _pipe.Hold();
+        _ = LibC.shutdown(held.Number, LibC.SHUT_WR);
     }
 
     // False when it is to end.

@@ -7,6 +7,10 @@ namespace Vmm.Vhost.User.Frontend;
 /// <see cref="VhostUserFrontend"/>.</summary>
 internal sealed class FrontendPeer : IDisposable
 {
+    // Addresses and memory regions of another kind, and back-ends that stop with requests in flight.
+    private const VhostUserProtocolFeatures NotKnown = VhostUserProtocolFeatures.GpaAddresses | VhostUserProtocolFeatures.XenMmap
+        | VhostUserProtocolFeatures.GetVringBaseInflight | VhostUserProtocolFeatures.GetVringBaseSkipDrain;
+
     private static readonly BoundedLog s_log = new("Vmm.Vhost.User");
 
     private readonly EventLoop _requests;
@@ -110,7 +114,7 @@ internal sealed class FrontendPeer : IDisposable
         if (Session.HasProtocolFeatures)
         {
             offered = Session.GetProtocolFeatures();
-            VhostUserProtocolFeatures wanted = options.Wanted & ~VhostUserProtocolFeatures.GpaAddresses;
+            VhostUserProtocolFeatures wanted = options.Wanted & ~NotKnown;
             if (options.ConfigSize == 0)
                 wanted &= ~VhostUserProtocolFeatures.Config;
             Session.SetProtocolFeatures(VhostUserSession.Usable(offered & wanted));

@@ -365,7 +365,7 @@ public sealed partial class VhostUserFrontend
         }
         StartOn(peer, running);
         foreach (Ring ring in running)
-            ring.Config.Call.Signal();   // what was given back before the end may not have been told
+            ring.Config.Call.SignalPeer();   // what was given back before the end may not have been told
     }
 
     // Why the device can never have this back-end, whatever a driver does.

@@ -85,11 +85,9 @@ public sealed partial class VhostUserFrontend
             CheckUsable();
             if (_rings[ring].IsEnabled == enabled)
                 return;
-            _rings[ring].IsEnabled = enabled;
             if (_rings[ring].Runs)
-            {
                 Do(peer => Enable(peer, ring, enabled), _options.ReplyTimeout);
-            }
+            _rings[ring].IsEnabled = enabled;
         }
     }
 
@@ -102,7 +100,7 @@ public sealed partial class VhostUserFrontend
             return;
         peer.MayRun = true;
         peer.Session.Barrier();
-        _rings[ring].Config.Kick.Signal();   // what was kicked while the ring was disabled may have gone unseen
+        _rings[ring].Config.Kick.SignalPeer();   // what was kicked while the ring was disabled may have gone unseen
     }
 
     // Every ring's size comes first, for SPDK; all are configured before one is enabled, for DPDK, whose rings make pairs.
@@ -146,7 +144,7 @@ public sealed partial class VhostUserFrontend
         // A driver must not kick what the back-end still takes for disabled.
         session.Barrier();
         foreach (Ring ring in starting)
-            ring.Config.Kick.Signal();   // what was kicked before the ring ran may have gone unseen
+            ring.Config.Kick.SignalPeer();   // what was kicked before the ring ran may have gone unseen
     }
 
     private void GiveInflight(FrontendPeer peer)

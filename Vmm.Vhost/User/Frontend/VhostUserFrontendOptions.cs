@@ -98,8 +98,10 @@ public sealed record VhostUserFrontendOptions
     /// <see cref="VhostUserFrontend.Open"/> does not wait for a connection. It stays the owner's. Null where nobody can tell.</summary>
     public FileDescriptor? PeerEnded { get; init; }
 
-    /// <summary>The protocol features to be agreed on, if the back-end offers them. <see cref="VhostUserProtocolFeatures.GpaAddresses"/> is
-    /// never agreed on: the front-end gives addresses of another kind, and some back-ends mean something else by that bit.</summary>
+    /// <summary>The protocol features to be agreed on, if the back-end offers them. Some never are. <see cref="VhostUserProtocolFeatures.GpaAddresses"/> and
+    /// <see cref="VhostUserProtocolFeatures.XenMmap"/>: the front-end gives addresses and regions of another kind, and some back-ends mean something else by the first.
+    /// <see cref="VhostUserProtocolFeatures.GetVringBaseInflight"/> and <see cref="VhostUserProtocolFeatures.GetVringBaseSkipDrain"/>: a ring that has stopped has given
+    /// all requests back.</summary>
     public VhostUserProtocolFeatures Wanted { get; init; } = DefaultFeatures;
 
     /// <summary>The lock under which the front-end does what it is called for, and raises events. It takes the lock by itself. An owner with state of its

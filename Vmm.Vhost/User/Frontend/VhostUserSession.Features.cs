@@ -59,6 +59,8 @@ public sealed partial class VhostUserSession
     {
         if ((features & ForInband) != ForInband)
             features &= ~VhostUserProtocolFeatures.InbandNotifications;
+        if ((features & VhostUserProtocolFeatures.InflightShmFd) == 0)
+            features &= ~VhostUserProtocolFeatures.GetVringBaseInflight;
         if ((features & ForSkipDrain) != ForSkipDrain)
             features &= ~VhostUserProtocolFeatures.GetVringBaseSkipDrain;
         return features;

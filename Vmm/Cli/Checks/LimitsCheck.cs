@@ -31,10 +31,15 @@ internal static class LimitsCheck
                 : Finding.MissingOptional("threads", $"{left}, and a machine with many CPUs needs more: raise its pids.max");
         }
 
-        ulong? locked = SoftLimit(limits, "Max locked memory");
-        yield return locked == ulong.MaxValue
-            ? Finding.Ok("locked memory", Show(locked))
-            : Finding.MissingOptional("locked memory", $"{Show(locked)} bytes, and vhost-vdpa pins all guest memory: ulimit -l unlimited");
+        yield return Unlimited("locked memory", "vhost-vdpa pins all guest memory: ulimit -l unlimited");
+        yield return Unlimited("file size", "guest memory is a file: ulimit -f unlimited");
+        yield return Unlimited("address space", "guest memory counts, and so do mapped files and stacks: ulimit -v unlimited");
+
+        Finding Unlimited(string name, string fix)
+        {
+            ulong? limit = SoftLimit(limits, $"Max {name}");
+            return limit == ulong.MaxValue ? Finding.Ok(name, Show(limit)) : Finding.MissingOptional(name, $"{Show(limit)} bytes, and {fix}");
+        }
     }
 
     private static ulong? SoftLimit(string limits, string name)

@@ -1,6 +1,7 @@
 using Vmm.Boot;
 using Vmm.Guest;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.FileSystem;
 
 namespace Vmm.Cli.Exec;
 
@@ -146,7 +147,7 @@ internal static class ExecOptionsReader
         ReadOnlyShares.Check(writable, readOnly);
         string[] shares =
         [
-            .. image is null ? [Share(RootTag, "--root", Path.GetFullPath(root), !options.ReadWrite, options.AllowSetuid) + RootMounts] : Array.Empty<string>(),
+            .. image is null ? [Share(RootTag, "--root", Path.GetFullPath(root), !options.ReadWrite, options.AllowSetuid) + RootMounts + OwnerOf(root)] : Array.Empty<string>(),
             .. Binds(options).Select(bind => Share(bind.Tag, bind.Option, bind.Source, bind.IsReadOnly, options.AllowSetuid)),
             .. RepeatableOptions.Values(options.Fs).Select(text => options.AllowSetuid ? text : FsOption.WithoutPrivileges(text)),
         ];
@@ -223,6 +224,14 @@ internal static class ExecOptionsReader
                 (share.IsReadOnly ? readOnly : writable).Add((FsOption.Name, share.Path));
         }
         return (writable, readOnly);
+    }
+
+    // A tree that is the caller's own belongs to root in the guest, as its programs expect.
+    private static string OwnerOf(string root)
+    {
+        using FileDescriptor directory = FileTree.OpenDirectory(root);
+        using HeldDescriptor held = directory.Hold();
+        return FileOwner.User != 0 && FileTree.GetStatus(held, out FileStatus status) == 0 && status.UserId == FileOwner.User ? ",owner=root" : "";
     }
 
     // The image that is the root, if it is one.

@@ -218,6 +218,9 @@ public class FileSystemStateTests : FileSystemTest
         Assert.That(files[..2].Select(table.Add), Is.EqualTo(new[] { 0, 1 }));
         Assert.That(table.IsFull, Is.False);
         Assert.That((table.Add(files[2]), table.IsFull), Is.EqualTo((-1, true)));
+        using FileDescriptor any = FileDescriptor.Open("/dev/null", OpenMode.ReadOnly);
+        Assert.That(table.Add(new OpenFile(7, files[0], any, 0)), Is.EqualTo(-1));
+        Assert.That(table.Last, Is.EqualTo((4UL, 7UL)), "a successor gives no number out again");
     }
 
     [Test]

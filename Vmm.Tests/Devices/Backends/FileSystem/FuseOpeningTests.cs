@@ -43,6 +43,9 @@ public class FuseOpeningTests : FileSystemTest
             Write(guest, node, (ulong)guest.Open(node, Append | 1), "two", 0, Append);
             Write(guest, node, (ulong)guest.TryCreate(FuseGuest.Root, "log", Append | 0x41), "three", 0, Append);
             Assert.That(File.ReadAllText(In("log")), Is.EqualTo("onetwothree"));
+            byte[] page = [.. Bytes((ulong)guest.Open(node, Append | 1), 0UL), .. Bytes(3U, 1U), .. Bytes(0UL), .. Bytes(Append, 0U)];
+            Assert.That(guest.Fuse.Try(16, node, page, 8, out _, "ONE"u8.ToArray()), Is.EqualTo(-1), "EPERM: a page of the guest's cache belongs at its place");
+            Assert.That(File.ReadAllText(In("log")), Is.EqualTo("onetwothree"));
         }
         finally
         {

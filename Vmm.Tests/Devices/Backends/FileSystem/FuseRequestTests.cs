@@ -504,6 +504,88 @@ public class FuseRequestTests : FileSystemTest
         Assert.That(guest.TryCreate(directory, "without"), Is.EqualTo(-13), "it was for that request alone");
     }
 
+    // A guest with Linux before 6.3 has checked it, and cannot say by which of the caller's groups.
+    [Test]
+    public void New_InADirectoryOfAnyGroup_IsMadeForItsUser()
+    {
+        RequireRoot();
+        Directory.CreateDirectory(In("directory"));
+        HostCommand.Run("chown", "0:777", In("directory"));
+        HostCommand.Run("chmod", "2770", In("directory"));
+        Serve();
+        FuseGuest guest = Keep(new FuseGuest(SocketPath, FuseGuest.AllFlags & ~(ulong)FuseFlags.CreateSupplementaryGroup));
+        ulong directory = guest.Node("directory");
+        guest.Fuse.Caller = (1234, 2345);
+        guest.Create(directory, "file");
+        guest.MakeDirectory(directory, "below");
+        guest.Demand(6, directory, [.. Name("link"), .. Name("x")], 128);
+        guest.Demand(8, directory, [.. Bytes(0x11A4U, 0U, 0U, 0U), .. Name("fifo")], 128);
+        foreach (string name in new[] { "file", "below", "link", "fifo" })
+            Assert.That(HostCommand.Run("stat", "-c", "%u %g", In($"directory/{name}")).Trim(), Is.EqualTo("1234 777"), name);
+        guest.Fuse.Caller = (0, 0);
+        guest.Create(directory, "roots");
+        Assert.That(HostCommand.Run("stat", "-c", "%u", In("directory/roots")).Trim(), Is.EqualTo("0"), "and the thread is itself again");
+        Assert.That(guest.Try(4, directory, [.. Bytes(6U, 0U), .. Bytes(0UL, 0UL, 0UL, 0UL, 0UL, 0UL), .. Bytes(0U, 0U, 0U, 0U, 0U, 0U, 5U, 5U)], 128), Is.Zero, "with all that it may do");
+    }
+
+    [Test]
+    public void Write_OfTheGuestsCacheToAFullFileSystem_IsAnError()
+    {
+        RequireRoot();
+        HostCommand.Run("mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", Shared);
+        try
+        {
+            FuseGuest guest = Begin();
+            (ulong node, ulong handle) = guest.Create(FuseGuest.Root, "file");
+            byte[] data = new byte[512 << 10];
+            byte[] Arguments(uint flags) => [.. Bytes(handle, 0UL), .. Bytes((uint)data.Length, flags), .. Bytes(0UL), .. Bytes(0U, 0U)];
+            byte[] some = guest.Demand(16, node, Arguments(0), 8, data);
+            Assert.That(U32(some, 0), Is.InRange(1U, (uint)data.Length - 1), "a program sees how much was written");
+            Assert.That(guest.Fuse.Try(16, node, Arguments(1), 8, out _, data), Is.EqualTo(-28), "Linux looks for an error only, after a write of its cache");
+        }
+        finally
+        {
+            HostCommand.Run("umount", "--lazy", Shared);
+        }
+    }
+
+    [Test]
+    public void Write_ThatIsToReachTheDisk_IsDone()
+    {
+        FuseGuest guest = Begin();
+        (ulong node, ulong handle) = guest.Create(FuseGuest.Root, "file");
+        foreach (uint flags in new uint[] { 0x1000, 0x101000 })
+        {
+            guest.Demand(16, node, [.. Bytes(handle, 0UL), .. Bytes(4U, 0U), .. Bytes(0UL), .. Bytes(flags, 0U)], 8, "data"u8.ToArray());
+            Assert.That(File.ReadAllText(In("file")), Is.EqualTo("data"));
+        }
+    }
+
+    [Test]
+    public void Handle_OfAnotherFile_IsNone()
+    {
+        FuseGuest guest = Begin();
+        (ulong one, ulong _) = guest.Create(FuseGuest.Root, "one");
+        (ulong _, ulong other) = guest.Create(FuseGuest.Root, "other");
+        Assert.That(guest.Fuse.Try(16, one, [.. Bytes(other, 0UL), .. Bytes(4U, 0U), .. Bytes(0UL), .. Bytes(0U, 0U)], 8, out _, "data"u8.ToArray()), Is.EqualTo(-Ebadf));
+        Assert.That(guest.Try(15, one, [.. Bytes(other, 0UL), .. Bytes(4096U, 0U), .. Bytes(0UL), .. Bytes(0U, 0U)], 4096), Is.EqualTo(-Ebadf));
+        Assert.That(new FileInfo(In("other")).Length, Is.Zero);
+    }
+
+    [Test]
+    public void Lock_OfManyRanges_HasALimitAlsoWhereRangesAreGivenUp()
+    {
+        FuseGuest guest = Begin();
+        (ulong node, ulong handle) = guest.Create(FuseGuest.Root, "file");
+        Assert.That(guest.Lock(node, handle, owner: 1, type: 1), Is.Zero);
+        ulong at = 1;
+        for (; at < 2 * 4096 - 1; at += 2)
+            Assert.That(guest.Lock(node, handle, owner: 1, type: 2, start: at, end: at), Is.Zero, $"{at}");
+        Assert.That(guest.Lock(node, handle, owner: 1, type: 2, start: at, end: at), Is.EqualTo(-37), "ENOLCK: one more range");
+        Assert.That(guest.Lock(node, handle, owner: 1, type: 2, end: 0), Is.Zero, "what makes no range more");
+        Assert.That(guest.Lock(node, handle, owner: 1, type: 2), Is.Zero);
+    }
+
     [Test]
     public void Ids_AreTranslated()
     {

@@ -59,6 +59,9 @@ public class FileSystemSuiteTests : DeviceTest
     [Test]
     public void Git_TenThousandFiles_AreClonedAndClean() => Compare("git DIR 10000", atLeast: 12);
 
+    [Test]
+    public void Fio_WhatItWrites_IsReadBack() => Compare("fio DIR 16", atLeast: 9);
+
     // A Debian tree on the share, in which packages are installed: with a set-user-id program, and one with file capabilities.
     [TestCase("root")]
     [TestCase("nobody")]
