@@ -1,0 +1,108 @@
+using System.Net;
+using System.Net.Sockets;
+using NUnit.Framework;
+using Vmm.Tests.Integration.Linux.Devices;
+
+namespace Vmm.Tests.Integration.Linux;
+
+/// <content>Networks of guests.</content>
+public partial class ExecTests
+{
+    // The recipe of docs/exec.md.
+    [Test]
+    public void Exec_TwoGuestsOnABridge_ReachEachOther()
+    {
+        const string bridge = "vmtestbr";
+        HostCommand.Run("modprobe", "-a", "tun", "vhost_net", "bridge");
+        using var one = new HostTap(71);
+        using var other = new HostTap(72);
+        HostCommand.Run("ip", "link", "add", bridge, "type", "bridge");
+        try
+        {
+            foreach (string name in (string[])[one.Name, other.Name])
+                HostCommand.Run("ip", "link", "set", name, "master", bridge);
+            HostCommand.Run("ip", "link", "set", bridge, "up");
+            VmmProcess first = Start(["--net", $"tap={one.Name},ip=10.8.0.1/24"], "sh", "-c", "echo ready; exec sleep 1000");
+            first.WaitForOutput("ready");
+
+            VmmResult result = Exec("", ["--net", $"tap={other.Name},ip=10.8.0.2/24"], "sh", "-c", "echo $(( $(cat /sys/class/net/eth0/flags) & 0x1000 )); ping -c 2 -w 60 10.8.0.1");
+
+            Assert.That(result.ExitCode, Is.Zero, result.Summary);
+            Assert.That(result.Output, Does.StartWith("4096\n").And.Contain("bytes from 10.8.0.1"), "multicast (IFF_MULTICAST), and an answer");
+        }
+        finally
+        {
+            HostCommand.TryRun("ip", "link", "del", bridge);
+        }
+    }
+
+    [Test]
+    public void Exec_OnTheHostsNetwork_ReachesTheHostAndIsReached()
+    {
+        if (!File.Exists("/usr/bin/passt"))
+            Assert.Ignore("passt is not installed: scripts/setup test");
+        using var server = new TcpListener(IPAddress.Loopback, 0);
+        server.Start();
+        int port = ((IPEndPoint)server.LocalEndpoint).Port, inward = FreePort();
+
+        VmmProcess process = Start(["--net", "user,host=on", "--port", $"{inward}:8080"], "bash", "-c", $"""
+            cat /etc/resolv.conf
+            busybox nc -ll -p 8080 -e cat &
+            until cat /proc/net/tcp /proc/net/tcp6 2> /dev/null | grep -q ':1F90 .* 0A '; do sleep 0.1; done
+            exec 3<>/dev/tcp/10.0.2.2/{port}; echo from the guest >&3; cat <&3
+            """);
+        using (TcpClient client = AcceptFrom(server, process))
+        {
+            using var reader = new StreamReader(client.GetStream());
+            Assert.That(reader.ReadLine(), Is.EqualTo("from the guest"));
+            for (int i = 0; i < 2; i++)
+                EchoThrough(inward, connections: 3);
+            client.GetStream().Write("from the host\n"u8);
+        }
+        VmmResult result = process.WaitForEnd();
+
+        Assert.That(result, Is.EqualTo(new VmmResult(0, "nameserver 10.0.2.3\nfrom the host\n", "")));
+    }
+
+    private static int FreePort()
+    {
+        using var listener = new TcpListener(IPAddress.Loopback, 0);
+        listener.Start();
+        return ((IPEndPoint)listener.LocalEndpoint).Port;
+    }
+
+    // Several at the same time, each with what is its own.
+    private static void EchoThrough(int port, int connections)
+    {
+        List<TcpClient> clients = [];
+        try
+        {
+            for (int i = 0; i < connections; i++)
+                clients.Add(new TcpClient("127.0.0.1", port) { ReceiveTimeout = 60_000 });
+            byte[] sent = new byte[100_000];
+            for (int i = 0; i < connections; i++)
+            {
+                Array.Fill(sent, (byte)('a' + i));
+                clients[i].GetStream().Write(sent);
+            }
+            for (int i = 0; i < connections; i++)
+            {
+                byte[] received = new byte[sent.Length];
+                clients[i].GetStream().ReadExactly(received);
+                Assert.That(received, Is.All.EqualTo((byte)('a' + i)));
+            }
+        }
+        finally
+        {
+            clients.ForEach(client => client.Dispose());
+        }
+    }
+
+    private static TcpClient AcceptFrom(TcpListener server, VmmProcess process)
+    {
+        // The first guest of an emulated host may take a minute to boot.
+        for (int i = 0; i < 1200 && !server.Pending() && !process.EndsWithin(TimeSpan.Zero); i++)
+            Thread.Sleep(100);
+        return server.Pending() ? server.AcceptTcpClient() : throw new AssertionException(process.WaitForEnd().Summary);
+    }
+}

@@ -1,0 +1,137 @@
+using System.Security.Cryptography;
+using NUnit.Framework;
+using Vmm.Tests.Integration.Linux.Devices;
+
+namespace Vmm.Tests.Integration.Linux;
+
+/// <content>What the guest has as its root and as further directories.</content>
+public partial class ExecTests
+{
+    [Test]
+    public void Exec_WhatIsWritten_StaysInTheGuestUnlessBound()
+    {
+        string bound = Directory.CreateDirectory(Path.Combine(Scratch, "bound")).FullName, unbound = Path.Combine("/var", $"vmm-test-{Guid.NewGuid():N}");
+        File.WriteAllText(Path.Combine(bound, "in"), "from the host\n");
+
+        VmmResult result = Exec("", ["--bind", bound, "--bind", $"{bound}:/mnt/again"], "sh", "-c",
+            $"cat {bound}/in; echo x > {unbound} && cat {unbound} && rm /etc/hostname && echo from the guest > /mnt/again/out");
+
+        Assert.That(result, Is.EqualTo(new VmmResult(0, "from the host\nx\n", "")));
+        Assert.That(File.Exists(unbound), Is.False);
+        Assert.That(File.Exists("/etc/hostname"), Is.True);
+        Assert.That(File.ReadAllText(Path.Combine(bound, "out")), Is.EqualTo("from the guest\n"));
+    }
+
+    [Test]
+    public void Exec_ReadOnlyDirectory_CannotBeWrittenWhateverTheGuestDoes()
+    {
+        string bound = Directory.CreateDirectory(Path.Combine(Scratch, "bound")).FullName;
+        File.WriteAllText(Path.Combine(bound, "in"), "from the host\n");
+
+        VmmResult result = Exec("", ["--bind-ro", $"{bound}:/mnt/it"], "sh", "-c",
+            "cat /mnt/it/in; mount -o remount,rw /mnt/it; echo x > /mnt/it/out || echo x > /mnt/it/in || echo refused");
+
+        Assert.That(result.Output, Is.EqualTo("from the host\nrefused\n"), result.Summary);
+        Assert.That(Directory.GetFiles(bound), Has.Length.EqualTo(1));
+        Assert.That(File.ReadAllText(Path.Combine(bound, "in")), Is.EqualTo("from the host\n"));
+    }
+
+    [Test]
+    public void Exec_RootOfOneProgram_IsEnough()
+    {
+        string root = Directory.CreateDirectory(Path.Combine(Scratch, "root")).FullName;
+        File.Copy("/bin/busybox", Path.Combine(root, "busybox"));
+
+        VmmResult result = Exec("", ["--root", root, "--workdir", "/"], "/busybox", "sh", "-c", "/busybox ls /; echo x > /written; /busybox id -u");
+
+        Assert.That(result, Is.EqualTo(new VmmResult(0, "busybox\ndev\nproc\nrun\nsys\ntmp\n0\n", "")));
+        Assert.That(Directory.GetFileSystemEntries(root), Is.EqualTo(new[] { Path.Combine(root, "busybox") }));
+    }
+
+    [Test]
+    public void Exec_RootWithPipesForFilesAndALongGroup_RunsAsThatUser()
+    {
+        string root = Directory.CreateDirectory(Path.Combine(Scratch, "root")).FullName;
+        string etc = Directory.CreateDirectory(Path.Combine(root, "etc")).FullName;
+        File.Copy("/bin/busybox", Path.Combine(root, "busybox"));
+        HostCommand.Run("mkfifo", Path.Combine(etc, "hosts"), Path.Combine(etc, "resolv.conf"));
+        File.WriteAllText(Path.Combine(etc, "passwd"), "u:x:7:8::/:/busybox\n");
+        File.WriteAllText(Path.Combine(etc, "group"), $"long:x:9:{string.Join(',', Enumerable.Range(0, 1000).Select(i => $"member{i}"))},u\n");
+
+        VmmResult result = Exec("", ["--root", root, "--workdir", "/", "--user", "u", "--net", "user"], "/busybox", "id");
+
+        Assert.That(result.Output, Is.EqualTo("uid=7(u) gid=8 groups=9(long)\n"), result.Summary);
+    }
+
+    [Test]
+    public void Exec_RootReadWrite_IsWritten()
+    {
+        string root = Directory.CreateDirectory(Path.Combine(Scratch, "root")).FullName;
+        File.Copy("/bin/busybox", Path.Combine(root, "busybox"));
+
+        VmmResult result = Exec("", ["--root", root, "--rw", "--workdir", "/"], "/busybox", "sh", "-c", "echo x > /written");
+
+        Assert.That(result, Is.EqualTo(new VmmResult(0, "", "")));
+        Assert.That(File.ReadAllText(Path.Combine(root, "written")), Is.EqualTo("x\n"));
+    }
+
+    [Test]
+    public void Exec_RootReadWriteWithoutTheDirectoryOfHere_RunsNothing()
+    {
+        string root = Directory.CreateDirectory(Path.Combine(Scratch, "root")).FullName, name = $"test-{Guid.NewGuid():N}"[..20];
+        File.Copy("/bin/busybox", Path.Combine(root, "busybox"));
+        string problem = $"vmm: the root is written (--rw), so the command needs a working directory (--workdir): cannot go to {Scratch}: No such file or directory\n";
+
+        VmmProcess alone = InScratch([.. s_kernel, "--root", root, "--rw", "--", "/busybox", "touch", "written"]);
+        Assert.That(alone.WaitForEnd(), Is.EqualTo(new VmmResult(125, "", problem)));
+        VmmProcess first = Start(["--root", root, "--rw", "--workdir", "/", "--name", name], "/busybox", "sh", "-c", "echo ready; read -r line");
+        first.WaitForOutput("ready");
+        VmmProcess second = InScratch("exec", "--attach", name, "--", "/busybox", "touch", "written");
+        Assert.That(second.WaitForEnd(), Is.EqualTo(new VmmResult(125, "", problem)));
+        first.EndInput();
+        first.WaitForEnd();
+
+        Assert.That(Directory.GetFiles(root), Is.EqualTo(new[] { Path.Combine(root, "busybox") }));
+    }
+
+    [Test]
+    public void Exec_DiskImageAsRoot_IsChangedOnlyWhenAskedFor()
+    {
+        string root = Directory.CreateDirectory(Path.Combine(Scratch, "root")).FullName, image = Path.Combine(Scratch, "root.img");
+        File.Copy("/bin/busybox", Path.Combine(root, "busybox"));
+        HostCommand.Run("sh", "-c", $"truncate -s 32M {image} && PATH=$PATH:/sbin:/usr/sbin mkfs.ext4 -q -d {root} {image}");
+        byte[] before = SHA256.HashData(File.ReadAllBytes(image));
+
+        VmmResult result = Exec("", ["--root", image, "--workdir", "/"], "/busybox", "sh", "-c", "echo x > /written; /busybox cat /written");
+        Assert.That(result, Is.EqualTo(new VmmResult(0, "x\n", "")));
+        Assert.That(SHA256.HashData(File.ReadAllBytes(image)), Is.EqualTo(before));
+
+        result = Exec("", ["--root", image, "--rw", "--workdir", "/"], "/busybox", "sh", "-c", "echo x > /written");
+        Assert.That(result, Is.EqualTo(new VmmResult(0, "", "")));
+        Assert.That(HostCommand.Run("sh", "-c", $"PATH=$PATH:/sbin:/usr/sbin; e2fsck -fn {image} >&2 && debugfs -R 'cat /written' {image}"), Does.Contain("x\n"));
+    }
+
+    [Category("Full")]
+    [TestCase(false)]
+    [TestCase(true)]    // as its owner, who is not root
+    public void Exec_DebianTree_IsARoot(bool isUsers)
+    {
+        const string user = "1234";
+        LinuxHost.GiveKvmToItsGroup();
+        string tree = Path.Combine(Scratch, "tree");
+        HostCommand.Run("sh", "-c", $"PATH=$PATH:/sbin:/usr/sbin; mkdir {tree} && debugfs -R 'rdump / {tree}' {LinuxGuest.Artifact("guest", "debian.img")} 2>&1");
+        HostCommand.Run("sh", "-c", $"chmod 0755 {Scratch}; {(isUsers ? $"chown -R {user}:{user} {tree} {Temporary}" : "true")}");
+
+        string[] command =
+        [
+            "env", "-C", "/", $"TMPDIR={Temporary}", .. VmmProcess.Command, .. s_kernel, "--root", tree, "--workdir", "/root", "--", "sh", "-c",
+            "cut -d. -f1 /etc/debian_version; dpkg -s dpkg > /dev/null && echo packages; su -s /bin/sh nobody -c id; rm /etc/os-release; echo x > written",
+        ];
+        (int status, string output) = isUsers
+            ? HostCommand.TryRun("setpriv", ["--reuid", user, "--regid", user, "--groups", HostCommand.Run("stat", "-c", "%g", "/dev/kvm").Trim(), .. command])
+            : HostCommand.TryRun(command[0], command[1..]);
+
+        Assert.That((status, output), Is.EqualTo((0, "12\npackages\nuid=65534(nobody) gid=65534(nogroup) groups=65534(nogroup)\n")));
+        Assert.That(File.Exists(Path.Combine(tree, "etc", "os-release")), Is.True);
+    }
+}
