@@ -182,7 +182,7 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
     }
 
     /// <inheritdoc/>
-    public void InterruptQueue() => Interrupt.Signal();
+    public void InterruptQueue() => Interrupt.SignalPeer();
 
     /// <inheritdoc/>
     public void NeedsReset(string reason)
@@ -386,7 +386,7 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
     {
         _interruptStatus |= ConfigurationInterrupt;
         ShowInterruptStatus();
-        Interrupt.Signal();
+        Interrupt.SignalPeer();
     }
 
     private void PublishAll()

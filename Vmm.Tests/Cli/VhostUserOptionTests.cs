@@ -52,6 +52,7 @@ public class VhostUserOptionTests
         "--shared-dir /s --queues 2 --readonly --cache always --no-xattr --dax-window 1G")]
     [TestCase("tag=work,source=/s,locks=guest,submounts=off", "--shared-dir /s --queues 1 --no-host-locks --no-announce-submounts")]
     [TestCase("tag=work,source=/s,locks=host,submounts=on,dax=never", "--shared-dir /s --queues 1")]
+    [TestCase("tag=work,source=/s,owner=same", "--shared-dir /s --queues 1")]
     [TestCase("tag=work,source=/s,dax=always", "--shared-dir /s --queues 1 --dax-window 1G")]
     [TestCase("tag=work,source=/s,dax=inode", "--shared-dir /s --queues 1 --dax-window 1G --dax inode")]
     public void Fs_Source_StartsOurBackEnd(string text, string expected)
@@ -76,6 +77,7 @@ public class VhostUserOptionTests
         "--fs: tag='aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' is too long: a tag has at most 36 bytes")]
     [TestCase("socket=/s,queues=256", "--fs: queues='256' is not a number from 1 to 255")]
     [TestCase("socket=/s,queue_size=3", "--fs: queue_size='3' is not a power of two")]
+    [TestCase("tag=x,source=/srv,owner=me", "--fs: owner='me' is not allowed: choose one of same, root")]
     [TestCase("tag=x,source=/srv,locks=off", "--fs: locks='off' is not allowed: choose one of host, guest")]
     [TestCase("tag=x,source=/srv,dax=yes", "--fs: dax='yes' is not allowed: choose one of on, off, true, false, always, inode, never")]
     [TestCase("tag=x,source=/srv,dax=inode,privileged=off", "--fs: privileged='off' cannot stand beside dax=inode: what the guest writes to its memory nobody looks at")]

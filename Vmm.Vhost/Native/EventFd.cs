@@ -75,7 +75,8 @@ public sealed class EventFd : FileDescriptor
     {
         Span<PollEntry> entries = [new PollEntry(this, events)];
         Poll.Wait(entries, 0);
-        return entries[0].Happened != PollEvents.None;
+        // A counter that the kernel has filled to the last is in error, and not writable.
+        return (entries[0].Happened & (events | PollEvents.Invalid)) != 0;
     }
 
     /// <summary>Takes the counter back to zero.</summary>

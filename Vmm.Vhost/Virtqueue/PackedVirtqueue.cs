@@ -10,9 +10,6 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
     /// <summary>The place where a driver begins: the first descriptor, with a wrap counter of 1 (VIRTIO 1.2 §2.8.1).</summary>
     internal const uint Beginning = WrapBit;
 
-    /// <summary>Bytes that <see cref="WasUsed"/> looks at.</summary>
-    internal const int FirstDescriptorSize = DescriptorSize;
-
     private const ushort FlagAvailable = 1 << 7;
     private const ushort FlagUsed = 1 << 15;
     private const ushort WrapBit = 1 << 15;
@@ -65,9 +62,22 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
     /// <inheritdoc/>
     public override uint Base => _available.Value | (uint)_used.Value << 16;
 
-    /// <summary>Whether the device has used the first descriptor in a round with a wrap counter of 1. In a ring whose next round has the wrap counter 0 it has.</summary>
-    /// <param name="first">The ring's first descriptor.</param>
-    internal static bool WasUsed(ReadOnlySpan<byte> first) => (MemoryMarshal.Read<Descriptor>(first).Flags & FlagUsed) != 0;
+    /// <summary>Whether a ring has been gone around. Where the next round has the wrap counter 0, at least one descriptor was used in the last one, and has its flag set. In the first
+    /// round the driver has set none.</summary>
+    /// <param name="memory">The guest's memory.</param>
+    /// <param name="ring">The ring.</param>
+    /// <exception cref="VirtqueueException">It is not in memory.</exception>
+    internal static bool HasBeenGoneAround(GuestAddressSpace memory, in RingLayout ring)
+    {
+        if (!memory.TrySlice(ring.DescriptorArea, (ulong)(DescriptorSize * ring.Size), out Span<byte> area))
+            throw new VirtqueueException($"ring {ring.Index} of {ring.Size} descriptors at 0x{ring.DescriptorArea.Value:x} is not in memory");
+        foreach (Descriptor descriptor in MemoryMarshal.Cast<byte, Descriptor>(area))
+        {
+            if ((descriptor.Flags & FlagUsed) != 0)
+                return true;
+        }
+        return false;
+    }
 
     /// <inheritdoc/>
     internal override int Left => _left.Count - _nextLeft;

@@ -1,7 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
-using System.Runtime.Intrinsics.X86;
 
 namespace Vmm.Boot;
 
@@ -13,9 +12,6 @@ internal static class MemoryMove
     public static void Down(ReadOnlySpan<byte> source, Span<byte> target)
     {
         ArgumentOutOfRangeException.ThrowIfNotEqual(source.Length, target.Length);
-        int done = DownByAvx2(source, target);
-        source = source[done..];
-        target = target[done..];
         ref byte from = ref MemoryMarshal.GetReference(source);
         ref byte to = ref MemoryMarshal.GetReference(target);
         nuint length = (nuint)source.Length;
@@ -35,29 +31,5 @@ internal static class MemoryMove
         }
         for (; i < length; i++)
             Unsafe.Add(ref to, i) = Unsafe.Add(ref from, i);
-    }
-
-    // A Vector256 of the native program is two vectors of 128 bits, since it is for processors without AVX2, too. Returns how many bytes are done.
-    private static unsafe int DownByAvx2(ReadOnlySpan<byte> source, Span<byte> target)
-    {
-        const int Step = 4 * 32;
-        if (!Avx2.IsSupported)
-            return 0;
-        int i = 0;
-        fixed (byte* from = source, to = target)
-        {
-            for (; i <= source.Length - Step; i += Step)
-            {
-                Vector256<byte> a = Avx.LoadVector256(from + i);
-                Vector256<byte> b = Avx.LoadVector256(from + i + 32);
-                Vector256<byte> c = Avx.LoadVector256(from + i + 64);
-                Vector256<byte> d = Avx.LoadVector256(from + i + 96);
-                Avx.Store(to + i, a);
-                Avx.Store(to + i + 32, b);
-                Avx.Store(to + i + 64, c);
-                Avx.Store(to + i + 96, d);
-            }
-        }
-        return i;
     }
 }

@@ -124,6 +124,7 @@ static void start_listener(void)
         return;
     }
     signal(SIGCHLD, SIG_IGN); /* its sessions are reaped by the kernel */
+    int told = 0; /* the error that was told last */
     for (;;) {
         int connection = accept_host(listener);
         if (connection >= 0) {
@@ -131,7 +132,8 @@ static void start_listener(void)
             start_session(connection, false);
             signal(SIGCHLD, SIG_IGN);
         } else if (errno != EINTR && errno != ECONNABORTED) {
-            log_line("cannot take a connection: %s", strerror(errno));
+            if (errno != told)
+                log_line("cannot take a connection: %s", strerror(told = errno));
             usleep(100000); /* the guest may have memory again */
         }
     }

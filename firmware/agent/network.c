@@ -97,10 +97,6 @@ void set_resolver(const char *address)
         make_directories("/etc");
     if (write_resolver(OWN_RESOLVER, address) && mount(OWN_RESOLVER, RESOLVER, NULL, MS_BIND, NULL) == 0)
         return;
-    if (is_root_kept) {
-        log_line("cannot put a resolver at " RESOLVER ", where the root has no file: %s", strerror(errno));
-        return;
-    }
     ssize_t length = readlink(RESOLVER, target, sizeof target - 1);
     if (length > 0) {
         target[length] = 0;
@@ -110,6 +106,9 @@ void set_resolver(const char *address)
             make_directories(target);
         }
         (void)!chdir("/");
+    } else if (is_root_kept) {
+        log_line("the root, which is written (--rw), has no " RESOLVER ": none is made");
+        return;
     }
     if (!write_resolver(RESOLVER, address))
         log_line("cannot write " RESOLVER ": %s", strerror(errno));

@@ -207,11 +207,20 @@ static struct output *output_of(struct session *session, uint8_t stream)
     return &session->outputs[stream - STREAM_OUTPUT];
 }
 
+/* Whether nothing but the output of what the command has left is waited for. It was killed: a process that is still there cannot be, or is of another session. */
+static bool is_output_awaited(const struct session *session)
+{
+    bool is_awaited = session->has_ended;
+    for (size_t i = 0; i < ARRAY_LENGTH(session->outputs); i++)
+        is_awaited &= session->outputs[i].fd < 0 || session->outputs[i].window > 0;
+    return is_awaited;
+}
+
 static void send_signal(struct session *session, uint32_t number)
 {
-    if (session->has_ended)
+    if (is_output_awaited(session))
         return; /* the host, which hears nothing, ends the guest */
-    if (number > 0 && number < (uint32_t)NSIG) {
+    if (!session->has_ended && number > 0 && number < (uint32_t)NSIG) {
         /* Those that a terminal sends go to the whole job, as a terminal's do. */
         bool is_of_terminal = number == SIGINT || number == SIGQUIT || number == SIGHUP;
         kill(is_of_terminal ? -session->command.id : session->command.id, (int)number);
@@ -252,8 +261,10 @@ static void handle_frame(struct session *session)
     case FRAME_CLOSED:
         close_output(session, output_of(session, frame.stream));
         /* Whoever still has the terminal open is hung up, as on the host. */
-        if (session->input.is_terminal && frame.stream == STREAM_OUTPUT)
+        if (session->input.is_terminal && session->input.fd >= 0 && frame.stream == STREAM_OUTPUT) {
+            send_frame(session, FRAME_CLOSED, STREAM_INPUT, NULL, 0);
             close_input(&session->input);
+        }
         break;
     case FRAME_SIGNAL:
         send_signal(session, number);
@@ -299,18 +310,9 @@ static void reap(struct session *session, int signals)
         kill_children();
 }
 
-/* Whether nothing but the output of what the command has left is waited for. It was killed, and only a process that cannot be killed is still there. */
-static bool is_output_awaited(const struct session *session)
-{
-    bool is_awaited = session->has_ended;
-    for (size_t i = 0; i < ARRAY_LENGTH(session->outputs); i++)
-        is_awaited &= session->outputs[i].fd < 0 || session->outputs[i].window > 0;
-    return is_awaited;
-}
-
 static void give_up_output(struct session *session)
 {
-    log_line("a process that cannot be killed has the command's output open: its end is not waited for");
+    log_line("a process that does not end has the command's output open: its end is not waited for");
     for (size_t i = 0; i < ARRAY_LENGTH(session->outputs); i++)
         close_output(session, &session->outputs[i]);
 }

@@ -373,7 +373,7 @@ internal sealed partial class FuseServer
     {
         if (!request.TryTake(out FuseCopyRange arguments) || arguments.Flags != 0 || arguments.Offset > long.MaxValue || arguments.TargetOffset > long.MaxValue)
             return -Errnos.Einval;
-        if (_handles.Find(arguments.Handle) is not { } source || _handles.Find(arguments.TargetHandle) is not { } target)
+        if (Opening(request, arguments.Handle) is not { } source || _handles.Find(arguments.TargetHandle) is not { } target || target.Inode.Id != arguments.TargetNode)
             return -Errnos.Ebadf;
         const ulong most = 1UL << 30;   // at once: the guest asks again for what is left
         using HeldDescriptor from = source.Descriptor.Hold(), to = target.Descriptor.Hold();

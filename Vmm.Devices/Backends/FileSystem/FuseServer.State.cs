@@ -107,7 +107,7 @@ internal sealed partial class FuseServer
         }
         _handles.Restore(opened, table.Last.Opening, session);
         _isReady = true;
-        _mayHaveMappings = isKept && _window is not null;
+        _mayHaveMappings = isKept && _window is not null && Has(FuseFlags.MapAlignment);
         s_log.Info("{Directory}: goes on with {Files} files and {Openings} openings that a process before this one had", Options.Directory, files.Count, opened.Count);
         if (opened.Count < openings.Count)
         {

@@ -267,6 +267,7 @@ internal sealed partial class FuseServer : IDisposable
     private void EndSession()
     {
         ForgetFiles();
+        _mayHaveMappings = false;
         if (_window is { IsEmpty: false } window && FrontEnd() is { } frontEnd)
             window.UnmapAll(frontEnd);
     }

@@ -304,9 +304,30 @@ public sealed class BackendRingTests : IDisposable
     {
         using FrontEndRing ring = _frontEnd.Start();
         using var other = new EventFd();
-        ring.Add([1], 1, kick: false);
+        ring.Add([1], 1);
+        ring.Take();
+        ring.Add([2], 1, kick: false);
         Assert.That(_frontEnd.Ask(Request.SetVringKick, 0UL, other), Is.Zero);
-        Assert.That(ring.Take().Bytes, Is.EqualTo(new byte[] { 2 }));
+        Assert.That(ring.Take().Bytes, Is.EqualTo(new byte[] { 3 }));
+    }
+
+    // Three times around, with an end in the middle of a chain that the next round begins with: the next place is 0 with a wrap counter of 0, and the first descriptor is the driver's.
+    [Test]
+    public void SetVringEnable_PackedRingIsAtItsFirstPlaceAgain_GoesOn()
+    {
+        using FrontEndRing ring = _frontEnd.Start(Packed, size: 7);
+        ring.Add([0]);
+        ring.Take();
+        for (byte i = 1; i <= 10; i++)
+        {
+            ring.Add([i], 1);
+            Assert.That(ring.Take().Bytes, Is.EqualTo(new[] { (byte)(i + 1) }));
+        }
+        ring.Enable(false);
+        ring.Enable(true);
+        ring.Add([20], 1);
+        Assert.That(ring.Take().Bytes, Is.EqualTo(new byte[] { 21 }));
+        Assert.That(ring.Stop() & 0xFFFF, Is.EqualTo(2), "it was the first place");
     }
 
     [Test]

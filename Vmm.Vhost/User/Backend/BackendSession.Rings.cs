@@ -210,14 +210,15 @@ internal sealed partial class BackendSession
     {
         if (!IsPacked || ring.Base > ushort.MaxValue)
             return ring.Base;
-        uint first = ring.Base == 0 && IsInItsFirstRound(ring) ? PackedVirtqueue.Beginning : ring.Base;
-        return first | (first << 16);
-    }
-
-    private bool IsInItsFirstRound(RingSetup ring)
-    {
-        GuestAddress address = Locate(ring, ring.Address!.Value).DescriptorArea;
-        return _memory.AddressSpace.TrySlice(address, PackedVirtqueue.FirstDescriptorSize, out Span<byte> first) && !PackedVirtqueue.WasUsed(first);
+        try
+        {
+            uint first = ring.Base == 0 && !PackedVirtqueue.HasBeenGoneAround(_memory.AddressSpace, Locate(ring, ring.Address!.Value)) ? PackedVirtqueue.Beginning : ring.Base;
+            return first | (first << 16);
+        }
+        catch (VirtqueueException e)
+        {
+            throw new RefusedException(e.Message);
+        }
     }
 
     // Of a packed ring: the place of the next request.

@@ -175,7 +175,7 @@ public sealed partial class VhostUserFrontend
         foreach (Ring ring in _rings)
         {
             if (ring.Runs && ring.Config.Error is { IsClosed: false } error)
-                error.Signal();
+                error.SignalPeer();
         }
     }
 

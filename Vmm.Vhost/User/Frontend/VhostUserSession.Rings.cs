@@ -86,8 +86,8 @@ public sealed partial class VhostUserSession
 
     /// <summary>SET_VRING_KICK: by what the driver kicks; the ring starts.</summary>
     /// <param name="ring">The ring.</param>
-    /// <param name="kick">An eventfd, which stays the caller's; null: the back-end polls the ring, or with
-    /// <see cref="VhostUserProtocolFeatures.InbandNotifications"/> is kicked by <see cref="KickRing"/>.</param>
+    /// <param name="kick">An eventfd, which stays the caller's; null: the back-end polls the ring, also with
+    /// <see cref="VhostUserProtocolFeatures.InbandNotifications"/>, where a ring that is only kicked by <see cref="KickRing"/> needs none of this.</param>
     public void SetRingKick(int ring, FileDescriptor? kick) => SetRingDescriptor(VhostUserRequest.SetVringKick, ring, kick);
 
     /// <summary>SET_VRING_CALL: by what the driver is called.</summary>

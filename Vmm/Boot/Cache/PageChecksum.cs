@@ -1,6 +1,5 @@
 using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
-using System.Runtime.Intrinsics.X86;
 
 namespace Vmm.Boot.Cache;
 
@@ -23,7 +22,6 @@ internal struct PageChecksum
     public void Add(ReadOnlySpan<byte> bytes)
     {
         ArgumentOutOfRangeException.ThrowIfNotEqual(bytes.Length % Step, 0);
-        bytes = bytes[AddByAvx2(bytes)..];
         (Vector256<ulong> sum, Vector256<ulong> sumOfSums) = (_sum, _sumOfSums);
         ref byte start = ref MemoryMarshal.GetReference(bytes);
         nuint length = (nuint)bytes.Length, i = 0;
@@ -44,32 +42,6 @@ internal struct PageChecksum
             sumOfSums += sum;
         }
         (_sum, _sumOfSums) = (sum, sumOfSums);
-    }
-
-    // A Vector256 of the native program is two vectors of 128 bits, since it is for processors without AVX2, too. Returns how many bytes are done.
-    private unsafe int AddByAvx2(ReadOnlySpan<byte> bytes)
-    {
-        if (!Avx2.IsSupported)
-            return 0;
-        (Vector256<ulong> sum, Vector256<ulong> sumOfSums) = (_sum, _sumOfSums);
-        int i = 0;
-        fixed (byte* start = bytes)
-        {
-            for (; i <= bytes.Length - (4 * Step); i += 4 * Step)
-            {
-                ulong* words = (ulong*)(start + i);
-                sum = Avx2.Add(sum, Avx.LoadVector256(words));
-                sumOfSums = Avx2.Add(sumOfSums, sum);
-                sum = Avx2.Add(sum, Avx.LoadVector256(words + 4));
-                sumOfSums = Avx2.Add(sumOfSums, sum);
-                sum = Avx2.Add(sum, Avx.LoadVector256(words + 8));
-                sumOfSums = Avx2.Add(sumOfSums, sum);
-                sum = Avx2.Add(sum, Avx.LoadVector256(words + 12));
-                sumOfSums = Avx2.Add(sumOfSums, sum);
-            }
-        }
-        (_sum, _sumOfSums) = (sum, sumOfSums);
-        return i;
     }
 
     /// <summary>Writes the result so far to <paramref name="target"/>, <see cref="Size"/> bytes.</summary>

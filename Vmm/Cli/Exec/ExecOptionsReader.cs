@@ -147,7 +147,7 @@ internal static class ExecOptionsReader
         ReadOnlyShares.Check(writable, readOnly);
         string[] shares =
         [
-            .. image is null ? [Share(RootTag, "--root", Path.GetFullPath(root), !options.ReadWrite, options.AllowSetuid) + RootMounts + OwnerOf(root)] : Array.Empty<string>(),
+            .. image is null ? [Share(RootTag, "--root", Path.GetFullPath(root), !options.ReadWrite, options.AllowSetuid) + RootMounts + OwnerOf(options, root)] : Array.Empty<string>(),
             .. Binds(options).Select(bind => Share(bind.Tag, bind.Option, bind.Source, bind.IsReadOnly, options.AllowSetuid)),
             .. RepeatableOptions.Values(options.Fs).Select(text => options.AllowSetuid ? text : FsOption.WithoutPrivileges(text)),
         ];
@@ -226,9 +226,11 @@ internal static class ExecOptionsReader
         return (writable, readOnly);
     }
 
-    // A tree that is the caller's own belongs to root in the guest, as its programs expect.
-    private static string OwnerOf(string root)
+    // A tree that is the caller's own belongs to root in the guest, as its programs expect, unless the command is to be another user's.
+    private static string OwnerOf(ExecOptions options, string root)
     {
+        if (options.User is not (null or "root" or "0"))
+            return "";
         using FileDescriptor directory = FileTree.OpenDirectory(root);
         using HeldDescriptor held = directory.Hold();
         return FileOwner.User != 0 && FileTree.GetStatus(held, out FileStatus status) == 0 && status.UserId == FileOwner.User ? ",owner=root" : "";

@@ -263,6 +263,8 @@ public class FileSystemPeerOrderTests : FileSystemTest
     private FrontEndRing[] NewRings(FrontEndDriver frontEnd, ulong features = 0)
     {
         FrontEndRing[] rings = [Keep(frontEnd.Ring(0, Size, Rings | features)), Keep(frontEnd.Ring(1, Size, Rings | features))];
+        foreach (FrontEndRing ring in rings)
+            frontEnd.Memory.Slice(ring.Queue.Layout.DescriptorArea, (int)DriverQueue.AreaSize).Clear();      // as Linux does it
         return rings;
     }
 
