@@ -8,6 +8,9 @@ namespace Vmm.Devices.Backends.FileSystem;
 internal sealed partial class FuseServer
 {
     private const uint SetIdBits = 0xC00;       // S_ISUID and S_ISGID
+    // The capabilities that the kernel takes from a thread that takes on another user's identity (setfsuid(2)), as far as this process has them.
+    private const ulong OfFiles = ThreadPrivileges.Chown | ThreadPrivileges.DacOverride | ThreadPrivileges.Fowner | ThreadPrivileges.Fsetid | ThreadPrivileges.Mknod;
+
     private const uint CharacterDevice = 0x2000, BlockDevice = 0x6000;      // S_IFCHR and S_IFBLK
 
     /// <summary>The capabilities that the process keeps where it has them, as bits of <see cref="ThreadPrivileges"/>: to act for all users on the files in its directory, as
@@ -18,9 +21,6 @@ internal sealed partial class FuseServer
         : Options.IsReadOnly ? ThreadPrivileges.DacOverride | (Options.PreserveNoAccessTime ? ThreadPrivileges.Fowner : 0)
         : ThreadPrivileges.Chown | ThreadPrivileges.DacOverride | ThreadPrivileges.Fowner | ThreadPrivileges.Fsetid | ThreadPrivileges.SetGid | ThreadPrivileges.SetUid
             | (Options.PrivilegedFiles ? ThreadPrivileges.Mknod | ThreadPrivileges.Setfcap : 0);
-
-    // Those that the kernel takes from a thread that takes on another user's identity (setfsuid(2)), as far as this process has them.
-    private const ulong OfFiles = ThreadPrivileges.Chown | ThreadPrivileges.DacOverride | ThreadPrivileges.Fowner | ThreadPrivileges.Fsetid | ThreadPrivileges.Mknod;
 
     private static ReadOnlySpan<byte> FileCapabilities => "security.capability\0"u8;
 

@@ -6,10 +6,10 @@ namespace Vmm.Devices.Backends.FileSystem;
 /// <content>How a file that the guest knows is opened: by its name, or by an opening of the guest's.</content>
 internal sealed partial class InodeTable
 {
-    private const int MaxPath = 4096;       // PATH_MAX: bytes of a path that is opened at once, with its null byte
     /// <summary>Bytes of a name, with its null byte: FUSE_NAME_MAX of Linux, which has no limit of its own. Names of vfat have up to 765.</summary>
     public const int MaxName = 1025;
 
+    private const int MaxPath = 4096;       // PATH_MAX: bytes of a path that is opened at once, with its null byte
     private const int MaxDepth = 10_000;    // of a directory
 
     /// <summary>The directory /proc/self/fd.</summary>

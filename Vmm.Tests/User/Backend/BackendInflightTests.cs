@@ -92,16 +92,7 @@ public sealed class BackendInflightTests
     {
         var device = new EchoDevice { Holds = true, Leaves = true };
         using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(device);
-        frontEnd.Negotiate(0, Skip | Feature.Status | Feature.ResetDevice);
-        frontEnd.ShareMemory();
-        InflightPayload payload = LostRequests.GetLog(frontEnd, 1, 16, out FileDescriptor file);
-        using FileDescriptor inflight = file;
-        Assert.That(frontEnd.Ask(Request.SetInflightFd, payload, inflight), Is.Zero);
-        using FrontEndRing ring = frontEnd.Ring();
-        ring.SetUp();
-        ring.Enable(true);
-        ushort id = ring.Add([1], 1);
-        Eventually.True(() => device.Events.Contains($"held {id}"), () => "the request was not taken");
+        using FrontEndRing ring = StartHolding(frontEnd, device, Skip | Feature.Status | Feature.ResetDevice, out _);
         frontEnd.Send(Request.GetVringBaseSkipDrain, ring.State(0));
         Assert.That(frontEnd.Receive<VringState>(Request.GetVringBaseSkipDrain).Num, Is.EqualTo(1));
         Assert.That(ring.Queue.TryGetUsed(out _, out _), Is.False);
@@ -164,16 +155,7 @@ public sealed class BackendInflightTests
     {
         var device = new EchoDevice { Holds = true, Leaves = true };
         using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(device);
-        frontEnd.Negotiate(0, Skip);
-        frontEnd.ShareMemory();
-        InflightPayload payload = LostRequests.GetLog(frontEnd, 1, 16, out FileDescriptor file);
-        using FileDescriptor inflight = file;
-        Assert.That(frontEnd.Ask(Request.SetInflightFd, payload, inflight), Is.Zero);
-        using FrontEndRing ring = frontEnd.Ring();
-        ring.SetUp();
-        ring.Enable(true);
-        ushort id = ring.Add([1], 1);
-        Eventually.True(() => device.Events.Contains($"held {id}"), () => "the request was not taken");
+        using FrontEndRing ring = StartHolding(frontEnd, device, Skip, out ushort id);
         Assert.That(ring.Stop(), Is.EqualTo(1));
         Assert.That(ring.Queue.TryGetUsed(out ushort used, out _) && used == id);
     }
@@ -245,6 +227,22 @@ public sealed class BackendInflightTests
         using FrontEndRing ring = frontEnd.Ring(0, 16, features);
         ring.SetUp();
         Assert.That(frontEnd.Ask(Request.SetVringEnable, ring.State(1)), Is.EqualTo(1));
+    }
+
+    // A ring with a log and one request, which the device has taken.
+    private static FrontEndRing StartHolding(FrontEndDriver frontEnd, EchoDevice device, Feature protocolFeatures, out ushort id)
+    {
+        frontEnd.Negotiate(0, protocolFeatures);
+        frontEnd.ShareMemory();
+        InflightPayload payload = LostRequests.GetLog(frontEnd, 1, 16, out FileDescriptor file);
+        using (file)
+            Assert.That(frontEnd.Ask(Request.SetInflightFd, payload, file), Is.Zero);
+        FrontEndRing ring = frontEnd.Ring();
+        ring.SetUp();
+        ring.Enable(true);
+        ushort added = id = ring.Add([1], 1);
+        Eventually.True(() => device.Events.Contains($"held {added}"), () => "the request was not taken");
+        return ring;
     }
 
     private static unsafe void Fill(MemoryMapping mapping) => new Span<byte>(mapping.Pointer, 4096).Fill(0xA5);

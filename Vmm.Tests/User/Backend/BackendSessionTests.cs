@@ -1,4 +1,5 @@
 using NUnit.Framework;
+using Tmds.Linux;
 using Vmm.Tests.Fakes;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
@@ -241,6 +242,29 @@ public sealed class BackendSessionTests : IDisposable
         pipe.Writer.WriteAll(new byte[101], "the pipe");
         pipe.Writer.Dispose();
         Assert.That(_frontEnd.Get(Request.CheckDeviceState), Is.Not.Zero, "the device does not take it");
+    }
+
+    // Its description is the front-end's, too.
+    [Test]
+    public void DeviceState_PipeThatWasMadeBlocking_HoldsNothingUp()
+    {
+        _frontEnd.Negotiate(0, Feature.DeviceState);
+        using var pipe = new Pipe();
+        _frontEnd.Send(Request.SetDeviceStateFd, new DeviceStatePayload(1, 0), 0, pipe.Reader);
+        Assert.That(_frontEnd.Receive<ulong>(Request.SetDeviceStateFd), Is.EqualTo(0x100));
+        // The thread sets its flag first.
+        Eventually.True(() => (Fcntl(pipe.Reader, LibC.F_GETFL) & LibC.O_NONBLOCK) != 0, () => "nobody reads");
+        Assert.That(Fcntl(pipe.Reader, LibC.F_SETFL), Is.Zero);
+        pipe.Writer.WriteAll([1], "the pipe");
+        Assert.That(Task.Run(_frontEnd.Leave).Wait(TimeSpan.FromSeconds(10)), "the session waits for the pipe");
+        pipe.Writer.Dispose();
+        Eventually.True(() => OpenDescriptors.Count <= _descriptorsBefore + 2, () => "the thread has not ended");     // the memory, and the pipe's end here
+
+        static int Fcntl(FileDescriptor descriptor, int command)
+        {
+            using HeldDescriptor held = descriptor.Hold();
+            return LibC.fcntl(held.Number, command, 0);
+        }
     }
 
     [Test]

@@ -16,7 +16,7 @@ internal sealed partial class BackendSession
     {
         DeviceStatePayload payload = message.Read<DeviceStatePayload>();
         FileDescriptor pipe = message.TakeDescriptor()!;
-        bool isPossible = payload.Direction <= 1 && payload.Phase == 0 && Array.TrueForAll(_rings, ring => ring.Runner is null);
+        bool isPossible = StateTransfer.MayBegin && payload.Direction <= 1 && payload.Phase == 0 && Array.TrueForAll(_rings, ring => ring.Runner is null);
         byte[]? state = isPossible && payload.Direction == 0 ? _device.SaveState() : null;
         if (!isPossible || (payload.Direction == 0 && state is null))
         {

@@ -181,7 +181,7 @@ internal sealed partial class BackendSession : IDisposable
                 break;
             case VhostUserRequest.GetVringBase:
                 // With GET_VRING_BASE_SKIP_DRAIN there is another message for who wants requests to be left.
-                GetBase(request, message.Read<VringState>(), mayLeave: (_protocolFeatures & OnInflight) == (OnInflight & ~VhostUserProtocolFeatures.GetVringBaseSkipDrain));
+                GetBase(request, message.Read<VringState>(), mayLeave: Has(VhostUserProtocolFeatures.GetVringBaseInflight) && !Has(VhostUserProtocolFeatures.GetVringBaseSkipDrain));
                 break;
             case VhostUserRequest.SetVringKick:
                 SetKick(message);

@@ -1,4 +1,3 @@
-using Tmds.Linux;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Vhost.User.Backend;
@@ -9,12 +8,17 @@ internal sealed class StateTransfer : IDisposable
 {
     private const int Step = 1 << 20;
 
+    private const int MostRunning = 16;     // in this process: those that wait for a front-end that has made its pipe blocking count, too
+
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(1);
+
+    private static int s_running;
 
     private readonly FileDescriptor _pipe;
     private readonly EventFd _stop = new();
     private readonly Thread _thread;
     private bool _isGood;
+    private int _ends;
 
     private StateTransfer(FileDescriptor pipe, byte[]? state)
     {
@@ -24,6 +28,9 @@ internal sealed class StateTransfer : IDisposable
         _thread = new Thread(Run) { Name = "device state", IsBackground = true };
         NativeThread.Start(_thread);
     }
+
+    /// <summary>Whether this process may begin another.</summary>
+    public static bool MayBegin => Volatile.Read(ref s_running) < MostRunning;
 
     public bool IsLoad { get; }
 
@@ -43,13 +50,14 @@ internal sealed class StateTransfer : IDisposable
     public void Dispose()
     {
         _stop.Signal();
-        // The front-end shares the pipe's description, and may have made it blocking meanwhile: then the thread waits in read(2) or write(2) until the front-end is gone.
-        if (_thread.Join(s_patience))
-            _stop.Dispose();
+        // The front-end shares the pipe's description, and may have made it blocking meanwhile: then the thread waits in read(2) or write(2) until the other end is closed.
+        _thread.Join(s_patience);
+        LetGo();
     }
 
     private void Run()
     {
+        Interlocked.Increment(ref s_running);
         try
         {
             _pipe.SetNonBlocking();
@@ -61,8 +69,12 @@ internal sealed class StateTransfer : IDisposable
         }
         finally
         {
-            EndSending();
+            // The end of the pipe is the end of the state. Where it is one of a pair of sockets, the front-end may still have a descriptor of this end (cloud-hypervisor),
+            // and would wait for its closing.
+            _pipe.EndSending();
             _pipe.Dispose();
+            Interlocked.Decrement(ref s_running);
+            LetGo();
         }
     }
 
@@ -100,12 +112,11 @@ internal sealed class StateTransfer : IDisposable
         return false;
     }
 
-    // The end of the pipe is the end of the state. Where it is one of a pair of sockets, the front-end may still have a descriptor of this end (cloud-hypervisor),
-    // and would wait for its closing. It is no error if it is no socket.
-    private void EndSending()
+    // The thread and who made this: the last of the two.
+    private void LetGo()
     {
-        using HeldDescriptor held = _pipe.Hold();
-        _ = LibC.shutdown(held.Number, LibC.SHUT_WR);
+        if (Interlocked.Increment(ref _ends) == 2)
+            _stop.Dispose();
     }
 
     // False when it is to end.

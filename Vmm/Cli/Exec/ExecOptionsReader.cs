@@ -229,7 +229,7 @@ internal static class ExecOptionsReader
     // A tree that is the caller's own belongs to root in the guest, as its programs expect, unless the command is to be another user's.
     private static string OwnerOf(ExecOptions options, string root)
     {
-        if (options.User is not (null or "root" or "0"))
+        if (options.User?.Split(':')[0] is not (null or "root" or "0"))
             return "";
         using FileDescriptor directory = FileTree.OpenDirectory(root);
         using HeldDescriptor held = directory.Hold();

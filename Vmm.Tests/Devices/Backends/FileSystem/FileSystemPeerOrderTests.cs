@@ -35,11 +35,7 @@ public class FileSystemPeerOrderTests : FileSystemTest
         FrontEndDriver frontEnd = ConnectAsCloudHypervisor();
         for (int i = 0; i < 2; i++)
         {
-            FrontEndRing[] rings = NewRings(frontEnd);
-            (FileDescriptor log, _) = Activate(frontEnd, rings);
-            log.Dispose();
-            Mount(rings[1]);
-            foreach (FrontEndRing ring in rings)
+            foreach (FrontEndRing ring in StartAndMount(frontEnd))
             {
                 ring.Enable(false);
                 Base(frontEnd, ring);
@@ -64,10 +60,7 @@ public class FileSystemPeerOrderTests : FileSystemTest
     public void CloudHypervisor_Snapshot_GoesOnHereAndElsewhere()
     {
         FrontEndDriver frontEnd = ConnectAsCloudHypervisor();
-        FrontEndRing[] rings = NewRings(frontEnd);
-        (FileDescriptor log, _) = Activate(frontEnd, rings);
-        log.Dispose();
-        Mount(rings[1]);
+        FrontEndRing[] rings = StartAndMount(frontEnd);
         foreach (FrontEndRing ring in rings)
             ring.Enable(false);
         uint[] bases = Array.ConvertAll(rings, ring => Base(frontEnd, ring));
@@ -93,7 +86,7 @@ public class FileSystemPeerOrderTests : FileSystemTest
             Assert.That(next.Ask(Request.CheckDeviceState), Is.Zero);
         }
         FrontEndRing[] again = Array.ConvertAll(rings, ring => ring.On(next));
-        (log, _) = Activate(next, again, bases);
+        (FileDescriptor log, _) = Activate(next, again, bases);
         log.Dispose();
         foreach (FrontEndRing ring in again)
             ring.Enable(true);
@@ -104,10 +97,7 @@ public class FileSystemPeerOrderTests : FileSystemTest
     public void CloudHypervisor_Migration_LogsWhatIsWritten()
     {
         FrontEndDriver frontEnd = ConnectAsCloudHypervisor();
-        FrontEndRing[] rings = NewRings(frontEnd);
-        (FileDescriptor inflight, _) = Activate(frontEnd, rings);
-        inflight.Dispose();
-        Mount(rings[1]);
+        FrontEndRing[] rings = StartAndMount(frontEnd);
         var payload = new LogPayload(((FrontEndDriver.GuestBase + FrontEndDriver.MemorySize - 1) / 32768) + 1, 0);
         for (int round = 0; round < 2; round++)
         {
@@ -155,10 +145,7 @@ public class FileSystemPeerOrderTests : FileSystemTest
     {
         FrontEndDriver frontEnd = ConnectAsCloudHypervisor();
         Assert.That(frontEnd.Ask(Request.AddMemReg, new SingleMemoryRegion(0, frontEnd.Region), frontEnd.Memory.File), Is.Zero);
-        FrontEndRing[] rings = NewRings(frontEnd);
-        (FileDescriptor log, _) = Activate(frontEnd, rings);
-        log.Dispose();
-        Mount(rings[1]);
+        StartAndMount(frontEnd);
     }
 
     [Test]
@@ -265,6 +252,15 @@ public class FileSystemPeerOrderTests : FileSystemTest
         FrontEndRing[] rings = [Keep(frontEnd.Ring(0, Size, Rings | features)), Keep(frontEnd.Ring(1, Size, Rings | features))];
         foreach (FrontEndRing ring in rings)
             frontEnd.Memory.Slice(ring.Queue.Layout.DescriptorArea, (int)DriverQueue.AreaSize).Clear();      // as Linux does it
+        return rings;
+    }
+
+    private FrontEndRing[] StartAndMount(FrontEndDriver frontEnd)
+    {
+        FrontEndRing[] rings = NewRings(frontEnd);
+        (FileDescriptor log, _) = Activate(frontEnd, rings);
+        log.Dispose();
+        Mount(rings[1]);
         return rings;
     }
 
