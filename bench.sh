@@ -7,7 +7,7 @@
 #   ./bench.sh fs [-n RUNS]      a directory: our daemon and virtiofsd (vhost-user), under our VMM and QEMU's microvm (12 minutes)
 #   ./bench.sh exec [-n RUNS]    a command in a guest of vmm exec, beside QEMU's microvm with virtiofsd and the same initramfs (5 minutes)
 #   ./bench.sh control [-n RUNS] connecting to a vhost-user daemon, and messages to it: time and CPU time (1 minute)
-#   ./bench.sh backend [-n RUNS] our block back-end beside qemu-storage-daemon: requests a second, CPU time (8 minutes)
+#   ./bench.sh backend [-n RUNS] our back-ends on this machine, blk beside qemu-storage-daemon and fs beside virtiofsd: requests a second, CPU time (12 minutes)
 #   ./bench.sh scale [-l] [-u]   1 to 64 guests at once, 1 to 16 devices and vCPUs: memory beside the guest's, and QEMU's microvm (-l: 2 minutes)
 #   ./bench.sh compare OLD NEW   two results, which are directories in artifacts/bench, or copies of them: says what got worse
 # Tables go to stdout, raw results to artifacts/bench. What the figures mean is in docs/measurements.md.

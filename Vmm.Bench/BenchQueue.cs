@@ -6,30 +6,25 @@ using Vmm.Vhost.Native;
 
 namespace Vmm.Bench;
 
-/// <summary>The driver's side of a block device's queue, which keeps so many requests under way: each in an indirect table, as Linux does it,
+/// <summary>The driver's side of a device's queue, which keeps so many requests under way: each in an indirect table, as Linux does it,
 /// notifications by event index. Where a guest would have halted it sleeps in poll(2), or it looks at the ring all the time, as a guest does
 /// with idle=poll.</summary>
 internal sealed unsafe class BenchQueue : IDisposable
 {
     /// <summary>Guest memory for each queue, in bytes.</summary>
-    public const ulong Room = 4 << 20;
+    public const ulong Room = 8 << 20;
 
     public const int Size = 256;
-    public const int BlockSize = 4096;
 
-    private const int SectorSize = 512;
     private const ulong Available = 0x2000;
     private const ulong Used = 0x3000;
-    private const ulong Slots = 0x10000;        // of 256 bytes each: a table of three, a header, a status
+    private const ulong Slots = 0x10000;
     private const ulong Data = 0x100000;
-    private const int SlotSize = 256;
 
     private readonly EventFd _kick = new();
     private readonly EventFd _call = new();
     private readonly byte* _memory;
     private readonly ulong _base;
-    private readonly ulong _blocks;
-    private readonly int _depth;
     private readonly bool _spins;
     private ulong _random;
     private ushort _available;
@@ -38,14 +33,12 @@ internal sealed unsafe class BenchQueue : IDisposable
     private long _sleeps;
     private long _kicks;
 
-    /// <summary>A queue in the <paramref name="index"/>th part of <paramref name="memory"/>.</summary>
-    public BenchQueue(GuestMemory memory, int index, int depth, bool isWrite, ulong diskSize, bool spins = false)
+    /// <summary>A queue in the <paramref name="part"/>th part of <paramref name="memory"/>, the device's <paramref name="index"/>th.</summary>
+    public BenchQueue(GuestMemory memory, int part, int index, bool spins = false)
     {
         _spins = spins;
-        _base = (ulong)index * Room;
-        _blocks = diskSize / BlockSize;
-        _depth = depth;
-        _random = 88172645463325252 + (ulong)index;
+        _base = (ulong)part * Room;
+        _random = 88172645463325252 + (ulong)part;
         // SAFETY: the part that is this queue's, checked to be there; guest memory does not move and outlives the queue.
         _memory = (byte*)Unsafe.AsPointer(ref MemoryMarshal.GetReference(memory.Slice(new(_base), (int)Room)));
         Config = new VringConfig
@@ -58,15 +51,6 @@ internal sealed unsafe class BenchQueue : IDisposable
             Kick = _kick,
             Call = _call,
         };
-        for (int i = 0; i < depth; i++)
-        {
-            ulong slot = Slots + (ulong)(i * SlotSize);
-            Describe(0, i, slot, 48, 4, 0);
-            Describe(slot, 0, slot + 64, 16, 1, 1);
-            Describe(slot, 1, Data + (ulong)(i * BlockSize), BlockSize, isWrite ? (ushort)1 : (ushort)3, 2);
-            Describe(slot, 2, slot + 128, 1, 2, 0);
-            *(uint*)(_memory + slot + 64) = isWrite ? 1u : 0u;
-        }
     }
 
     public VringConfig Config { get; }
@@ -78,28 +62,30 @@ internal sealed unsafe class BenchQueue : IDisposable
 
     public long Kicks => Volatile.Read(ref _kicks);
 
-    /// <summary>Works until <paramref name="stop"/> says so, and then until all is done.</summary>
-    public void Run(Func<bool> stop)
+    /// <summary>Keeps <paramref name="depth"/> requests under way until <paramref name="stop"/> says so, and then until all are done.</summary>
+    public void Run(IBenchRequests requests, int depth, Func<bool> stop)
     {
-        for (int i = 0; i < _depth; i++)
-            Submit(i);
-        Publish(0);
-        int under = _depth;
+        if (depth is < 1 or > Size || (ulong)(depth * requests.DataSize) > Room - Data)
+            throw new ArgumentOutOfRangeException(nameof(depth), depth, "more than there is memory for");
+        ushort before = _available;
+        for (int i = 0; i < depth; i++)
+            Submit(requests, i);
+        Publish(before);
+        int under = depth;
         while (under > 0)
         {
             bool isLast = stop();
-            ushort before = _available;
+            before = _available;
             int done = 0;
             while (_used != Volatile.Read(ref *(ushort*)(_memory + Used + 2)))
             {
                 int slot = *(int*)(_memory + Used + 4 + 8 * (uint)(_used++ % Size));
-                if (_memory[Slots + (ulong)(slot * SlotSize) + 128] != 0)
-                    throw new InvalidOperationException($"request {slot} failed: {_memory[Slots + (ulong)(slot * SlotSize) + 128]}");
+                requests.Check(Slot(requests, slot));
                 done++;
                 if (isLast)
                     under--;
                 else
-                    Submit(slot);
+                    Submit(requests, slot);
             }
             if (done == 0)
             {
@@ -118,16 +104,24 @@ internal sealed unsafe class BenchQueue : IDisposable
         _call.Dispose();
     }
 
-    private void Submit(int slot)
+    private void Submit(IBenchRequests requests, int index)
     {
         _random ^= _random << 13;
         _random ^= _random >> 7;
         _random ^= _random << 17;
-        byte* start = _memory + Slots + slot * SlotSize;
-        *(ulong*)(start + 72) = _random % _blocks * (BlockSize / SectorSize);
-        start[128] = 0xFF;
-        *(ushort*)(_memory + Available + 4 + 2 * (uint)(_available++ % Size)) = (ushort)slot;
+        int descriptors = requests.Fill(Slot(requests, index), _random);
+        // SAFETY: the table lies in this queue's part of memory.
+        byte* descriptor = _memory + 16 * index;
+        *(ulong*)descriptor = SlotAddress(index);
+        *(int*)(descriptor + 8) = 16 * descriptors;
+        *(uint*)(descriptor + 12) = 4; // VIRTQ_DESC_F_INDIRECT
+        *(ushort*)(_memory + Available + 4 + 2 * (uint)(_available++ % Size)) = (ushort)index;
     }
+
+    private BenchSlot Slot(IBenchRequests requests, int index) =>
+        new(index, _memory + (SlotAddress(index) - _base), SlotAddress(index), _base + Data + (ulong)(index * requests.DataSize));
+
+    private ulong SlotAddress(int index) => _base + Slots + (ulong)(index * BenchSlot.Size);
 
     private void Publish(ushort before)
     {
@@ -156,15 +150,5 @@ internal sealed unsafe class BenchQueue : IDisposable
         _sleeps++;
         Poll.Wait([new PollEntry(_call, PollEvents.Readable)], 1000);
         _call.Drain();
-    }
-
-    private void Describe(ulong table, int index, ulong offset, uint length, ushort flags, ushort next)
-    {
-        // SAFETY: the tables lie in this queue's part of memory.
-        byte* descriptor = _memory + table + 16 * index;
-        *(ulong*)descriptor = _base + offset;
-        *(uint*)(descriptor + 8) = length;
-        *(ushort*)(descriptor + 12) = flags;
-        *(ushort*)(descriptor + 14) = next;
     }
 }

@@ -42,7 +42,7 @@ internal static class ControlBench
     // Until a block has been read.
     private static VhostUserFrontend Connect(string path, GuestMemory memory, ulong diskSize, Clock clock)
     {
-        using var ring = new BenchQueue(memory, 0, depth: 1, isWrite: false, diskSize);
+        using var ring = new BenchQueue(memory, 0, 0);
         var frontend = VhostUserFrontend.Open(new VhostUserFrontendOptions
         {
             Endpoint = VhostUserEndpoint.ConnectTo(path),
@@ -60,7 +60,7 @@ internal static class ControlBench
             frontend.SetFeatures(Wanted);
             frontend.SetMemory(memory);
             frontend.Start([ring.Config]);
-            ring.Run(() => true);
+            ring.Run(new BlockRequests(isWrite: false, diskSize), 1, () => true);
             clock.Stop();
             frontend.Stop(0);
             return frontend;

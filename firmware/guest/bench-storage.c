@@ -36,15 +36,21 @@ static int count;
 static char *buffers;
 
 /* Nothing may be waiting for the console while the clock runs, and the host has to look at the VMM's threads in peace. */
-static void begin(const char *name)
+/* Until the host's side has done what the last line asks of it. */
+static void await_host(void)
 {
     char answer;
 
-    dprintf(1, "begin %s\n", name);
     do {
         if (read(0, &answer, 1) != 1)
             fail("console");
     } while (answer != '\n');
+}
+
+static void begin(const char *name)
+{
+    dprintf(1, "begin %s\n", name);
+    await_host();
     count = 0;
     outb(1, MARK_PORT);
     since = now();
@@ -411,7 +417,7 @@ static int guest(const char *plane)
         umount("/mnt");
     }
     dprintf(1, "done\n");
-    tcdrain(1);
+    await_host();
     return reboot(RB_POWER_OFF);
 }
 
@@ -490,6 +496,8 @@ static int host(const char *pid, const char *daemon, const char *trace, const ch
             printf("%s %d %.0f %.1f %.1f %d %.0f %.0f\n", name, operations, all, p50, p99, exits_between_marks(trace), used, of_daemon);
         } else if (!strncmp(line, "done", 4)) {
             print_memory(daemon);
+            if (write(input, "\n", 1) != 1)
+                fail("write");
             return 0;
         } else {
             fputs(line, stderr);

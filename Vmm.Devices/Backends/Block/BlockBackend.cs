@@ -30,6 +30,7 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     private readonly UringPool? _urings;        // none: threads
     private readonly BlockWriteCache _cache;
     private readonly CapacityWatch _watch;
+    private readonly int _processors = Processors.CountOnline();
     private ulong _toldCapacity;
 
     /// <summary>Opens and locks the image.</summary>
@@ -146,7 +147,7 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
                 s_log.Info("{Path}: the driver may have switched the write cache off before this process began: all is written through until it says, or is reset",
                     _image.Path);
             }
-            return new BlockRing(this, _image, ring.Size, ring.Features);
+            return new BlockRing(this, _image, ring.Size, ring.Features, _processors);
         }
         catch
         {

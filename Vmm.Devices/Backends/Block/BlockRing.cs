@@ -31,7 +31,7 @@ internal sealed class BlockRing : IRingHandler
     private readonly NativeBuffer _vectors;
     private readonly BlockEngine? _engine;      // none without a file
     private readonly ImmediateIo _immediate;
-    private readonly BusyPoll _poll = new();
+    private readonly BusyPoll _poll;
     private readonly BounceBuffers _bounces = new();
     private NativeBuffer? _zeros;
     private int _freeCount;
@@ -53,8 +53,10 @@ internal sealed class BlockRing : IRingHandler
     /// <param name="image">Its image.</param>
     /// <param name="size">Descriptors in the ring.</param>
     /// <param name="features">What the driver accepted.</param>
-    public BlockRing(BlockBackend backend, BlockImage image, int size, ulong features)
+    /// <param name="processors">Those of the machine.</param>
+    public BlockRing(BlockBackend backend, BlockImage image, int size, ulong features, int processors)
     {
+        _poll = new BusyPoll(processors);
         _backend = backend;
         _image = image;
         _features = features;

@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Text;
 using Vmm.Vhost;
+using Vmm.Vhost.Native;
 using Vmm.Vhost.Native.Confinement;
 using Vmm.Vhost.Native.FileSystem;
 using Vmm.Vhost.User.Backend;
@@ -54,6 +55,7 @@ public sealed class FileSystemBackend : VhostUserDevice, IDisposable
     private readonly FileSystemOptions _options;
     private readonly FuseServer _server;
     private readonly RequestPool _pool;
+    private readonly int _processors = Processors.CountOnline();
 
     /// <summary>Opens the directory. It is this process's only business from now on: see <see cref="PrepareProcess"/>.</summary>
     /// <exception cref="VhostException">It cannot be had; the message says what to do.</exception>
@@ -133,7 +135,7 @@ public sealed class FileSystemBackend : VhostUserDevice, IDisposable
     public override bool LoadState(ReadOnlySpan<byte> state) => _server.Load(state);
 
     /// <inheritdoc/>
-    public override IRingHandler StartRing(BackendRing ring) => new FileSystemRing(_server, _pool);
+    public override IRingHandler StartRing(BackendRing ring) => new FileSystemRing(_server, _pool, _processors);
 
     /// <inheritdoc/>
     public void Dispose()

@@ -5,7 +5,7 @@ using Vmm.Vhost.Virtqueue;
 namespace Vmm.Devices.Backends.FileSystem;
 
 /// <summary>Works the requests of one ring: does at once what does not wait, and gives the rest to the <see cref="RequestPool"/>.</summary>
-internal sealed class FileSystemRing(FuseServer server, RequestPool pool) : IRingHandler
+internal sealed class FileSystemRing(FuseServer server, RequestPool pool, int processors) : IRingHandler
 {
     private const int Batch = 8;        // completions before it is considered to call the driver
     private const int MostLarge = 32;   // requests that keep much memory: so many wait for other threads, and so many are kept to be used again
@@ -15,8 +15,10 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool) : IRin
     private readonly List<FuseRequest> _done = [];      // by other threads
     private readonly Stack<FuseRequest> _free = [];
     private readonly LargeBuffers _large = new();
+    private readonly BusyPoll _poll = new(processors);
     private FuseRequest[] _taken = [];
     private int _takenCount;
+    private volatile bool _hasDone;
     private int _pending;
     private int _largePending;
     private int _largeFree;
@@ -31,24 +33,31 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool) : IRin
     /// <summary>Another thread has done a request.</summary>
     public void Done(FuseRequest request)
     {
-        bool isFirst;
         lock (_lock)
         {
             _done.Add(request);
-            isFirst = _done.Count == 1;
-        }
-        if (isFirst)
+            if (_hasDone)
+                return;
+            _hasDone = true;
             _ready.Signal();
+        }
     }
 
     /// <inheritdoc/>
     public void Process(BackendRing ring)
     {
-        Reap(ring);
-        while (ring.TryTake(out DescriptorChain chain))
-            Begin(ring, in chain);
-        if (_uncalled > 0)
-            Call(ring);
+        _poll.Begin();
+        while (true)
+        {
+            int done = Work(ring);
+            if (ring.IsTurnOver)
+                return;
+            if (done > 0)
+                _poll.Restart();
+            else if (!_poll.ShouldGoOn())
+                break;
+        }
+        _poll.End();
     }
 
     /// <inheritdoc/>
@@ -110,11 +119,13 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool) : IRin
 
     private int Reap(BackendRing ring)
     {
-        if (_pending == 0)
+        if (!_hasDone)
             return 0;
-        _ready.Drain();
         lock (_lock)
         {
+            // Readable as long as something is there, and no longer: both change together.
+            _hasDone = false;
+            _ready.Drain();
             if (_taken.Length < _done.Count)
                 _taken = new FuseRequest[2 * _done.Count];
             _done.CopyTo(_taken);
@@ -136,6 +147,17 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool) : IRin
         Free(request);
         if (++_uncalled >= Batch)
             Call(ring);
+    }
+
+    // How much was done: requests begun and requests ended.
+    private int Work(BackendRing ring)
+    {
+        int done = Reap(ring);
+        for (; ring.TryTake(out DescriptorChain chain); done++)
+            Begin(ring, in chain);
+        if (_uncalled > 0)
+            Call(ring);
+        return done;
     }
 
     // A request waits no more.

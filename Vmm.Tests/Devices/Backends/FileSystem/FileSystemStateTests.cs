@@ -370,7 +370,7 @@ public class FileSystemStateTests : FileSystemTest
 
         public override void FrontEndGone() => Fuse.Reset();
 
-        public override IRingHandler StartRing(BackendRing ring) => new FileSystemRing(Fuse, _pool);
+        public override IRingHandler StartRing(BackendRing ring) => new FileSystemRing(Fuse, _pool, 2);
 
         public static byte[] Request(uint code, ulong node, byte[] arguments) =>
             [.. Bytes((uint)(40 + arguments.Length), code), .. Bytes(1UL, node), .. Bytes(0U, 0U, 0U, 0U), .. arguments];

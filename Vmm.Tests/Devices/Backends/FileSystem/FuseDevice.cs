@@ -28,7 +28,7 @@ internal sealed class FuseDevice(FuseServer server, RequestPool pool) : VhostUse
         .. arguments,
     ];
 
-    public override IRingHandler StartRing(BackendRing ring) => Handler = new FileSystemRing(server, pool);
+    public override IRingHandler StartRing(BackendRing ring) => Handler = new FileSystemRing(server, pool, 2);
 
     public void Dispose() => server.Reset();
 }

@@ -1,26 +1,20 @@
 using System.Diagnostics;
 using NUnit.Framework;
-using Vmm.Devices.Backends.Block;
+using Vmm.Devices.Backends;
 
-namespace Vmm.Tests.Devices.Backends.Block;
+namespace Vmm.Tests.Devices.Backends;
 
 [FixtureLifeCycle(LifeCycle.InstancePerTestCase)]
 public sealed class BusyPollTests
 {
     private static readonly long s_microsecond = Stopwatch.Frequency / 1_000_000;
 
-    private readonly BusyPoll _poll;
+    private BusyPoll _poll;
     private long _now = 1;
     private long _yieldTakes;
     private int _yields;
 
-    public BusyPollTests() => _poll = new BusyPoll(
-        () => _now,
-        () =>
-        {
-            _now += _yieldTakes;
-            _yields++;
-        });
+    public BusyPollTests() => _poll = Create(processors: 2);
 
     [Test]
     public void ShouldGoOn_SleepsThatWereShort_LooksForAWhile()
@@ -98,6 +92,27 @@ public sealed class BusyPollTests
         Looks();
         Assert.That(_yields, Is.EqualTo(before));
     }
+
+    [Test]
+    public void ShouldGoOn_OneProcessor_NeverLooks()
+    {
+        _poll = Create(processors: 1);
+        _yieldTakes = s_microsecond;
+        for (int i = 0; i < 20; i++)
+        {
+            Sleep();
+            Assert.That(Looks(), Is.Zero);
+        }
+    }
+
+    private BusyPoll Create(int processors) => new(
+        () => _now,
+        () =>
+        {
+            _now += _yieldTakes;
+            _yields++;
+        },
+        processors);
 
     private int Looks()
     {

@@ -1,14 +1,17 @@
 using System.Diagnostics;
+using Vmm.Vhost.Native;
 
-namespace Vmm.Devices.Backends.Block;
+namespace Vmm.Devices.Backends;
 
 /// <summary>How long to look for the next request before sleeping. Being woken costs several microseconds, and the driver a system call;
 /// so it pays where sleeps turn out to be short, and only there. Between two looks the processor is offered to others: to the driver, where
 /// both have the same one. Whoever takes it and does not give it back soon (a driver that spins, or anybody who computes) would make each
-/// request wait for a time slice: then it is better to sleep, because the scheduler prefers who was woken.</summary>
+/// request wait for a time slice: then it is better to sleep, because the scheduler prefers who was woken. On a machine
+/// with one processor nobody looks: meanwhile nobody could make a request.</summary>
 /// <param name="clock">The time, as <see cref="Stopwatch.GetTimestamp"/> says it.</param>
 /// <param name="yield">Offers the processor to others.</param>
-internal sealed class BusyPoll(Func<long> clock, Action yield)
+/// <param name="processors">Those of the machine, <see cref="Processors.CountOnline"/>.</param>
+internal sealed class BusyPoll(Func<long> clock, Action yield, int processors)
 {
     private const int MaxFailures = 8;
     private const int ShortestPause = 256;      // sleeps without looking, after that many in vain; twice as many the next time
@@ -29,8 +32,8 @@ internal sealed class BusyPoll(Func<long> clock, Action yield)
     private int _nextPause = ShortestPause;
 
     /// <summary>By the real clock.</summary>
-    public BusyPoll()
-        : this(Stopwatch.GetTimestamp, static () => Thread.Yield())
+    public BusyPoll(int processors)
+        : this(Stopwatch.GetTimestamp, static () => Thread.Yield(), processors)
     {
     }
 
@@ -45,7 +48,7 @@ internal sealed class BusyPoll(Func<long> clock, Action yield)
         if (_pause > 0)
             _pause--;
         else
-            _window = wasShort ? Math.Clamp(2 * _window, s_shortest, s_longest) : 0;
+            _window = wasShort && processors > 1 ? Math.Clamp(2 * _window, s_shortest, s_longest) : 0;
     }
 
     /// <summary>There was something to do.</summary>
