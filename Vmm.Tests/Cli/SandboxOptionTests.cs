@@ -32,10 +32,12 @@ public sealed class SandboxOptionTests
     [TestCase("guest", 501U, 601U)]
     [TestCase("guest:kvm", 501U, 104U)]
     [TestCase("501:kvm", 501U, 104U)]
+    [TestCase("501", 501U, 601U)]
     [TestCase("4294967294:7", 4294967294U, 7U)]
     public void Parse_User_IsLookedUp(string text, uint user, uint group) => Assert.That(Parse(user: text)!.Identity, Is.EqualTo((user, group)));
 
     [TestCase("root", "--user: 'root' is root: give a user who has no rights")]
+    [TestCase("0", "--user: '0' is root: give a user who has no rights")]
     [TestCase("0:104", "--user: '0:104' is root: give a user who has no rights")]
     [TestCase("guest:0", "--user: 'guest:0' has the group of root, whose files the process could use: give another group as USER:GROUP")]
     [TestCase("guest:root", "--user: 'guest:root' has the group of root, whose files the process could use: give another group as USER:GROUP")]

@@ -91,6 +91,17 @@ public class SerialTests : KvmTest
     }
 
     [Test]
+    public void File_MachineThatCannotBeHad_IsLeftAsItIs()
+    {
+        string path = Path.Combine(Scratch, "serial");
+        File.WriteAllText(path, "before");
+
+        VmmResult result = Run("hello", "--serial", $"file={path},truncate=on", "--disk", "path=/nowhere/disk");
+
+        Assert.That((result.ExitCode, File.ReadAllText(path)), Is.EqualTo((1, "before")), result.Summary);
+    }
+
+    [Test]
     public void File_CannotBeOpened_IsAOneLineError()
     {
         VmmResult result = Run("hello", "--serial", "file=/nowhere/serial");

@@ -28,6 +28,27 @@ public class FileDescriptorIoTests
     }
 
     [Test]
+    public void Empty_FileAndDevice_LeavesNothingOfTheFile()
+    {
+        string path = Path.GetTempFileName();
+        try
+        {
+            File.WriteAllText(path, "before");
+            using (FileDescriptor fd = FileDescriptor.Open(path, OpenMode.CreateAppend))
+                fd.Empty("a file");
+            Assert.That(File.ReadAllText(path), Is.Empty);
+        }
+        finally
+        {
+            File.Delete(path);
+        }
+        using FileDescriptor device = FileDescriptor.Open("/dev/null", OpenMode.CreateAppend);
+        Assert.That(() => device.Empty("a device"), Throws.Nothing);
+        using FileDescriptor unwritable = FileDescriptor.Open("/dev/null", OpenMode.ReadOnly);
+        Assert.That(() => unwritable.Empty("a device"), Throws.Nothing);
+    }
+
+    [Test]
     public void WriteAll_FullDevice_NamesItInTheError()
     {
         using FileDescriptor fd = FileDescriptor.Open("/dev/full", OpenMode.ReadWrite);

@@ -221,7 +221,8 @@ public sealed class GuestMemory : IDisposable
         if (options.HugePageSize != 0)
         {
             ulong kib = options.HugePageSize >> 10;
-            return $"{what} in huge pages of {kib} KiB: {error.Message}: reserve them with "
+            string reason = error.Errno == Errnos.Enomem ? "the host has not so many that are free" : error.Message;
+            return $"{what} in huge pages of {kib} KiB: {reason}: reserve them with "
                 + $"echo {(total + options.HugePageSize - 1) / options.HugePageSize} > /sys/kernel/mm/hugepages/hugepages-{kib}kB/nr_hugepages, or use normal pages";
         }
         if (error.Errno == Errnos.Efbig)

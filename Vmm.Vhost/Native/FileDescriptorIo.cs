@@ -13,6 +13,17 @@ public static unsafe class FileDescriptorIo
         return LibC.fcntl(held.Number, LibC.F_SETFD, LibC.FD_CLOEXEC) < 0 ? -Errnos.Last : 0;
     }
 
+    /// <summary>Empties a file. What has no size, a FIFO for example, stays as it is.</summary>
+    /// <param name="fd">A descriptor that is open for writing.</param>
+    /// <param name="name">What it is called in the error.</param>
+    /// <exception cref="ErrnoException">ftruncate(2) failed.</exception>
+    public static void Empty(this FileDescriptor fd, string name)
+    {
+        using HeldDescriptor held = fd.Hold();
+        if (LibC.ftruncate(held.Number, 0) < 0 && Errnos.Last is var errno and not Errnos.Einval)
+            throw new ErrnoException($"cannot empty {name}", errno);
+    }
+
     /// <summary>Reads what is there, at most <paramref name="buffer"/> bytes. An interrupted call is repeated.</summary>
     /// <returns>Bytes read, 0 at the end; less: the negated error number.</returns>
     public static int TryRead(this FileDescriptor fd, Span<byte> buffer)

@@ -29,7 +29,7 @@ internal static class KernelCommandLine
     public static string? FindUnusable(string text)
     {
         int i = text.AsSpan().IndexOfAnyExcept(s_usable);
-        return i < 0 ? null : $"character U+{(Rune.TryGetRuneAt(text, i, out Rune rune) ? rune.Value : text[i]):X4} after '{text[Math.Max(0, i - 16)..i]}': only printable ASCII can be passed on";
+        return i < 0 ? null : $"character U+{(Rune.TryGetRuneAt(text, i, out Rune rune) ? rune.Value : text[i]):X4} after '{text[Math.Max(0, i - 16)..i]}': only printable ASCII, tabs and line feeds can be passed on";
     }
 
     /// <summary>Writes the checked <paramref name="text"/> with its null to <see cref="BootLayout.CommandLine"/>.</summary>

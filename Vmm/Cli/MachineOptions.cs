@@ -5,7 +5,7 @@ namespace Vmm.Cli;
 /// <summary>The options that <c>vmm run</c> and <c>vmm exec</c> have both, as the user wrote them: the machine and its devices.</summary>
 internal abstract class MachineOptions : IDirectOptions
 {
-    [Option("cpus", MetaValue = "N", HelpText = "Number of CPUs, 1 to 1024, or [boot=N][,profile=x86-64-v2|x86-64-v3|x86-64-v4][,nested=on][,pmu=on][,amx=on] "
+    [Option("cpus", MetaValue = "N", HelpText = "Number of CPUs, 1 to 1024, or [boot=N][,profile=x86-64-v2|x86-64-v3|x86-64-v4] [,nested=on][,pmu=on][,amx=on] "
         + "(default: 1, with what this host's KVM lists, but for virtualisation, performance counters and AMX).")]
     public string? Cpus { get; set; }
 
@@ -20,12 +20,12 @@ internal abstract class MachineOptions : IDirectOptions
         + "Repeatable.")]
     public string? Net { get; set; }
 
-    [Option(FsOption.Option, MetaValue = "DEVICE", HelpText = "A directory for the guest: tag=NAME,source=DIR[,readonly=on]"
-        + "[,cache=auto|always|metadata|never][,xattr=off][,privileged=off][,locks=guest][,submounts=off], or tag=NAME,source=DIR,daemon=PATH[,sandbox=namespace|chroot] for another virtio-fs "
-        + "daemon than ours, or tag=NAME,socket=PATH of one that runs; then [,queues=N][,queue_size=N][,dax=on], for ours also dax=inode. Repeatable.")]
+    [Option(FsOption.Option, MetaValue = "DEVICE", HelpText = "A directory for the guest: tag=NAME,source=DIR[,readonly=on] "
+        + "[,cache=auto|always|metadata|never] [,xattr=off][,privileged=off][,locks=guest][,submounts=off] [,owner=root], or tag=NAME,source=DIR,daemon=PATH[,sandbox=namespace|chroot] for another virtio-fs "
+        + "daemon than ours, or tag=NAME,socket=PATH of one that runs; then [,queues=N][,queue_size=N][,dax=on], for ours also dax=inode|always|never. Repeatable.")]
     public string? Fs { get; set; }
 
-    [Option(DiskOption.Option, MetaValue = "DEVICE", HelpText = "A disk: path=FILE[,direct=on][,logical_block_size=N][,lock=off]"
+    [Option(DiskOption.Option, MetaValue = "DEVICE", HelpText = "A disk: path=FILE[,direct=on][,logical_block_size=N][,lock=off] "
         + "[,discard=off][,serial=TEXT] for a raw image or a block device, or socket=PATH of a vhost-user back-end; then "
         + "[,queues=N][,queue_size=N][,readonly=on]. Repeatable.")]
     public string? Disk { get; set; }
@@ -39,8 +39,8 @@ internal abstract class MachineOptions : IDirectOptions
     [Option(VdpaOption.Option, MetaValue = "DEVICE", HelpText = "A vDPA device: path=/dev/vhost-vdpa-N[,queues=N]. Repeatable.")]
     public string? Vdpa { get; set; }
 
-    [Option(VhostUserOption.Option, MetaValue = "DEVICE", HelpText = "Any device of a vhost-user back-end: type=fs|blk|net|scsi|vsock|rng|console|gpio|"
-        + "i2c|input|gpu|snd|can|NUMBER,socket=PATH[,queues=N][,queue_size=N][,config=HEX|,config_size=N]; for fs also [,tag=NAME][,dax=on], for blk [,readonly=on], "
+    [Option(VhostUserOption.Option, MetaValue = "DEVICE", HelpText = "Any device of a vhost-user back-end: type=TYPE,socket=PATH, where TYPE is fs, blk, net, scsi, vsock, rng, console, gpio, "
+        + "i2c, input, gpu, snd, can or a number; then [,queues=N][,queue_size=N][,config=HEX|,config_size=N]; for fs also [,tag=NAME][,dax=on], for blk [,readonly=on], "
         + "for net [,mac=MAC][,mtu=N]. All that have socket=PATH take [,server=on], [,reconnect=off] and [,timeout=5s]; but for --net they take fd=N instead. Repeatable.")]
     public string? VhostUser { get; set; }
 

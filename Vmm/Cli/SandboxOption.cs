@@ -6,6 +6,9 @@ namespace Vmm.Cli;
 /// <summary>The option <c>--sandbox</c>, and <c>--user</c> and <c>--chroot</c> of <c>vmm run</c>.</summary>
 internal static class SandboxOption
 {
+    // name:password:number:group:… (passwd(5)), name:password:number:… (group(5))
+    private const int NameField = 0, NumberField = 2, GroupField = 3;
+
     /// <summary>What becomes of the process; null if it is not to be confined.</summary>
     /// <param name="options">The options.</param>
     /// <param name="root">Where the host's file system begins, for the names of users and groups.</param>
@@ -26,14 +29,14 @@ internal static class SandboxOption
         string[] parts = text.Split(':');
         if (parts.Length > 2 || Array.Exists(parts, part => part.Length == 0))
             throw value.Refuse("is not USER or USER:GROUP");
-        // name:password:number:group:… (passwd(5)), name:password:number:… (group(5))
-        string[]? entry = Find(Path.Join(root, "etc/passwd"), parts[0]);
-        uint user = Number(entry?[2] ?? parts[0]) ?? throw value.Refuse("names a user who is not in /etc/passwd");
-        string? group = parts.Length == 2 ? Find(Path.Join(root, "etc/group"), parts[1])?[2] ?? parts[1] : entry?[3];
-        uint groupNumber = Number(group ?? throw value.Refuse("names no user of /etc/passwd, and no group: give USER:GROUP"))
-            ?? throw value.Refuse("names a group that is not in /etc/group");
+        string passwd = Path.Join(root, "etc/passwd");
+        string[]? entry = Find(passwd, NameField, parts[0]) ?? Find(passwd, NumberField, parts[0]);
+        uint user = Number(entry?[NumberField] ?? parts[0]) ?? throw value.Refuse("names a user who is not in /etc/passwd");
         if (user == 0)
             throw value.Refuse("is root: give a user who has no rights");
+        string? group = parts.Length == 2 ? Find(Path.Join(root, "etc/group"), NameField, parts[1])?[NumberField] ?? parts[1] : entry?[GroupField];
+        uint groupNumber = Number(group ?? throw value.Refuse("names no user of /etc/passwd, and no group: give USER:GROUP"))
+            ?? throw value.Refuse("names a group that is not in /etc/group");
         if (groupNumber == 0)
             throw value.Refuse("has the group of root, whose files the process could use: give another group as USER:GROUP");
         return (user, groupNumber);
@@ -58,14 +61,14 @@ internal static class SandboxOption
         return isEmpty ? Path.GetFullPath(text) : throw value.Refuse("is not empty: whoever takes the process over would have what is in it; give an empty directory");
     }
 
-    private static string[]? Find(string file, string name)
+    private static string[]? Find(string file, int field, string text)
     {
         try
         {
             foreach (string line in File.ReadLines(file))
             {
                 string[] fields = line.Split(':');
-                if (fields.Length > 3 && fields[0] == name)
+                if (fields.Length > 3 && fields[field] == text)
                     return fields;
             }
         }

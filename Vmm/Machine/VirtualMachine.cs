@@ -45,7 +45,6 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     /// <param name="sandbox">What <see cref="Run"/> confines the process by; null to leave it as it is.</param>
     /// <param name="cancellation">Ends the waits of this constructor.</param>
     /// <exception cref="VmmException">The host cannot give it; the message says why.</exception>
-    /// <exception cref="GuestMemoryException">There is not that much memory.</exception>
     /// <exception cref="Vhost.VhostException">A device cannot have its back-end; the message says why.</exception>
     /// <exception cref="OperationCanceledException">A back-end was waited for when <paramref name="cancellation"/> came.</exception>
     public VirtualMachine(MachineConfig config, MachineSandbox? sandbox = null, CancellationToken cancellation = default)
@@ -64,7 +63,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
             _tellsPanics = PowerCycle.TellsPanics(config, _kernel);
             if (_kernel.IsLinux && !_tellsPanics)
                 s_log.Warn("--cmdline: its reboot= leaves the guest no way to tell of a panic before its pvpanic driver is loaded: it will look like a reboot");
-            _memory = GuestMemory.Create(AddressMap.RamRanges(config.MemorySize), config.Memory, _ending.Token);
+            _memory = CreateMemory(config, _ending.Token);
             _platform = new PlatformDevices(config, _kvm, this, quit: () => Stop(new MachineEnd(MachineEndKind.Quit)));
             if (sandbox is not null && config.Serial is { Kind: SerialKind.Socket, Path: { } socket })
                 sandbox.Spawner.RemoveAtEnd(socket);
@@ -320,6 +319,18 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         }
     }
 
+    private static GuestMemory CreateMemory(MachineConfig config, CancellationToken cancellation)
+    {
+        try
+        {
+            return GuestMemory.Create(AddressMap.RamRanges(config.MemorySize), config.Memory, cancellation);
+        }
+        catch (GuestMemoryException e)
+        {
+            throw new VmmException($"--memory: {e.Message}", e);
+        }
+    }
+
     // All devices were reset, and no vCPU runs.
     private void RenewMemory()
     {
@@ -331,7 +342,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         s_log.Warn("a back-end that did not stop may still write to the guest's memory: it keeps that, and the guest gets other memory");
         _memory.Discard();
         _memory.Dispose();
-        _memory = GuestMemory.Create(AddressMap.RamRanges(_config.MemorySize), _config.Memory, _ending.Token);
+        _memory = CreateMemory(_config, _ending.Token);
         _slots.Reset(_memory);
     }
 

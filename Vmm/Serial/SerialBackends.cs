@@ -21,7 +21,7 @@ internal static class SerialBackends
             SerialKind.Null => new NullSerial(),
             SerialKind.Off => null,
             SerialKind.File => CreateFile(config.Path ?? "", config.Truncate),
-            SerialKind.Descriptor => new FileSerial(config.Descriptor!, "the kernel's log"),
+            SerialKind.Descriptor => new FileSerial(config.Descriptor!, "the kernel's log", truncate: false),
             SerialKind.Socket => new SocketSerial(config.Path ?? "", $"--serial socket={config.Path}"),
             _ => throw new ArgumentOutOfRangeException(nameof(config)),
         };
@@ -37,7 +37,7 @@ internal static class SerialBackends
     {
         try
         {
-            return new FileSerial(FileDescriptor.Open(path, truncate ? OpenMode.CreateTruncate : OpenMode.CreateAppend), path);
+            return new FileSerial(FileDescriptor.Open(path, OpenMode.CreateAppend), path, truncate);
         }
         catch (ErrnoException error)
         {

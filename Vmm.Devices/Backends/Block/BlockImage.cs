@@ -19,6 +19,7 @@ internal sealed class BlockImage : IDisposable
     private readonly Lock _sync = new();
     private readonly BlockLocking _locking;
     private ulong _capacity;
+    private bool _isMeasured;
     private int _syncError;
     private int _syncReports;
     private int _users;
@@ -141,8 +142,11 @@ internal sealed class BlockImage : IDisposable
             ulong before = _capacity;
             ulong capacity = size / (ulong)BlockSize * ((ulong)BlockSize / SectorSize);
             Volatile.Write(ref _capacity, capacity);
-            if (capacity == before)
+            if (capacity == before && _isMeasured)
                 return;
+            _isMeasured = true;
+            if (size == 0)
+                s_log.Warn("{Path} is empty: the guest has a disk without a block", Path);
             if (capacity < before)
             {
                 s_log.Warn("{Path} has shrunk from {Before} to {Size} bytes: what the guest reads and writes behind that end fails", Path,

@@ -59,11 +59,14 @@ public sealed class ConsoleBackend : VhostUserDevice, IDisposable
         return new ConsoleBackend(terminal, terminal.Path, kept);
     }
 
-    /// <summary>A console whose output goes to a file, and that has no input. The file is made if it is not there. With <paramref name="truncate"/> it
-    /// is emptied first; without, the output is added at its end.</summary>
+    /// <summary>A console whose output goes to a file, and that has no input. The file is made if it is not there, and the output is added at its
+    /// end.</summary>
     /// <exception cref="ErrnoException">It cannot be opened.</exception>
-    public static ConsoleBackend IntoFile(string path, bool truncate = false) =>
-        new(FileDescriptor.Open(path, truncate ? OpenMode.CreateTruncate : OpenMode.CreateAppend), path);
+    public static ConsoleBackend IntoFile(string path) => new(FileDescriptor.Open(path, OpenMode.CreateAppend), path);
+
+    /// <summary>Empties the file that the output goes to.</summary>
+    /// <exception cref="ErrnoException">The kernel refused that.</exception>
+    public void Empty() => _output.Empty(Path);
 
     /// <inheritdoc/>
     public override void ReadConfig(Span<byte> config)

@@ -1,6 +1,6 @@
 using System.Buffers.Binary;
 using System.Net;
-using System.Text;
+using Vmm.Devices.Spawning;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
 
@@ -27,7 +27,7 @@ internal sealed class PasstProcess : IDisposable
     private static readonly BoundedLog s_log = new("Vmm.Devices.Net");
 
     private readonly ChildProcess _process;
-    private readonly StringBuilder _line = new();
+    private readonly OutputLines _lines = new(MaxLine);
     private string _lastLine = "";
 
     private PasstProcess(ChildProcess process) => _process = process;
@@ -103,19 +103,7 @@ internal sealed class PasstProcess : IDisposable
     /// <returns>False at the end.</returns>
     public bool TryLog()
     {
-        Span<byte> buffer = stackalloc byte[MaxLine];
-        int count;
-        while ((count = Output.TryRead(buffer)) > 0)
-        {
-            foreach (char character in Encoding.Latin1.GetString(buffer[..count]))
-            {
-                if (character != '\n' && _line.Length < MaxLine)
-                    _line.Append(char.IsControl(character) ? ' ' : character);
-                else if (character == '\n')
-                    EndLine();
-            }
-        }
-        return count == -Errnos.Eagain;
+        return _lines.Read(Output, Say) == -Errnos.Eagain;
     }
 
     /// <inheritdoc/>
@@ -128,11 +116,10 @@ internal sealed class PasstProcess : IDisposable
         _process.Dispose();
     }
 
-    private void EndLine()
+    private void Say(string said)
     {
         // A host without syslog has it complain of each line.
-        string line = _line.ToString().Trim();
-        _line.Clear();
+        string line = said.Trim();
         if (line.Length == 0 || line.EndsWith("to syslog", StringComparison.Ordinal))
             return;
         _lastLine = line;
@@ -147,8 +134,10 @@ internal sealed class PasstProcess : IDisposable
             return;
         _process.WaitForEnd(Patience);
         TryLog();
-        EndLine();
-        throw new VhostException($"passt ended with {_process.End}{(_lastLine.Length == 0 ? "" : $": {_lastLine}")}");
+        _lines.End(Say);
+        string reason = _lastLine.Length == 0 ? "" : $": {_lastLine}";
+        string advice = _lastLine.Contains("Failed to bind", StringComparison.Ordinal) ? ": somebody has that port, or this user may not: give another port of the host" : "";
+        throw new VhostException($"passt ended with {_process.End}{reason}{advice}");
     }
 
     // Whatever it says, it serves: the guest gets it. False: it has ended, or is about to.

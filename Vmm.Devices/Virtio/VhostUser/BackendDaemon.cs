@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using System.Text;
 using NLog;
 using Vmm.Devices.Spawning;
 using Vmm.Vhost;
@@ -25,7 +24,7 @@ internal class BackendDaemon : IDisposable
     private readonly DaemonProgram _program;
     private readonly ISpawner _spawner;
     private readonly SpawnerSlot _slot;
-    private readonly StringBuilder _line = new();
+    private OutputLines _lines = new(MaxLine);
     private IStartedProcess? _process;
     private string _lastLine = "";
     private bool _hasSpoken;
@@ -130,7 +129,7 @@ internal class BackendDaemon : IDisposable
                 throw new VhostException($"{_name}: {e.Message}", e);
             }
             (_process, _lastLine, _hasSpoken, _isReached) = (process, "", false, false);
-            _line.Clear();
+            _lines = new OutputLines(MaxLine);
             _events.Add(process.Output, () => Happened(process));
             _events.Add(process.Ended, () => Happened(process));
             s_log.Debug("{Device}: started {Program}", _name, _program.Name);
@@ -228,31 +227,17 @@ internal class BackendDaemon : IDisposable
 
     private void ReadOutput()
     {
-        Span<byte> buffer = stackalloc byte[MaxLine];
-        int count;
-        while ((count = _process!.Output.TryRead(buffer)) > 0)
-        {
-            foreach (char character in Encoding.Latin1.GetString(buffer[..count]))
-            {
-                if (character != '\n' && _line.Length < MaxLine)
-                    _line.Append(character);
-                else if (character == '\n')
-                    EndLine();
-            }
-        }
-        if (count == 0)
+        if (_lines.Read(_process!.Output, Say) == 0)
         {
             // Its end. Until the process is seen to have ended there is nothing more to wait for here.
             _events.Remove(_process.Output);
-            if (_line.Length > 0)
-                EndLine();
+            _lines.End(Say);
         }
     }
 
-    private void EndLine()
+    private void Say(string said)
     {
-        _lastLine = _line.ToString();
-        _line.Clear();
+        _lastLine = said;
         // Ours says how bad it is.
         (LogLevel level, string line) = _lastLine switch
         {

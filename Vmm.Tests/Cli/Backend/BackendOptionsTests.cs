@@ -67,6 +67,7 @@ public class BackendOptionsTests
     [TestCase("--engine: 'steam' is not allowed: choose one of auto, io_uring, threads", "blk", Socket, "s", "--path", "a", "--engine", "steam")]
     [TestCase("--serial: '123456789012345678901' is not 1 to 20 printable ASCII characters", "blk", Socket, "s", "--path", "a", "--serial", "123456789012345678901")]
     [TestCase("--serial: '' is not 1 to 20 printable ASCII characters", "blk", Socket, "s", "--path", "a", "--serial=")]
+    [TestCase("--keep: has no effect with a file, which keeps all: leave it out", "console", Socket, "s", "--path", "log", "--keep", "64K")]
     [TestCase("--truncate: has no effect with --path pty: leave it out", "console", Socket, "s", "--path", "pty", "--truncate")]
     [TestCase("--stream: '' is not a path", "net", Socket, "s", "--stream=")]
     [TestCase("--uds-path: './s' is --socket-path, too: the front-end has one socket and programs of the host another", "vsock", Socket, "s", "--uds-path", "./s")]

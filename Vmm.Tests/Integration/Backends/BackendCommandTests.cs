@@ -42,6 +42,36 @@ public class BackendCommandTests : BackendTest
         Assert.That(File.Exists(SocketPath), Is.EqualTo(VmmProcess.IsNative), "a confined process may remove nothing");
     }
 
+    [Test]
+    public void Truncate_SocketThatCannotBe_LeavesTheFileAsItIs()
+    {
+        string path = Path.Combine(Scratch, "log");
+        File.WriteAllText(path, "before");
+        VmmResult refused = StartVmm("backend", "console", "--socket-path", "/nowhere/socket", "--path", path, "--truncate").WaitForEnd();
+        Assert.That((refused.ExitCode, File.ReadAllText(path)), Is.EqualTo((1, "before")), refused.Summary);
+        StartBackend("console", "--path", path, "--truncate");
+        Eventually.True(() => File.ReadAllText(path).Length == 0, () => File.ReadAllText(path));
+    }
+
+    [TestCase(0, "is empty: the guest has a disk without a block")]
+    [TestCase(511, "has 511 bytes: the last 511 are no whole block, and no part of the disk")]
+    public void Image_WithoutABlock_IsTold(int size, string expected)
+    {
+        string image = Path.Combine(Scratch, "disk.img");
+        File.WriteAllBytes(image, new byte[size]);
+        VmmProcess process = StartBackend("blk", "--path", image);
+        process.Signal(LibC.SIGTERM);
+        Assert.That(process.WaitForEnd().Errors, Does.Contain($"{image} {expected}\n"));
+    }
+
+    [Test]
+    public void Tap_ThatIsNone_NamesTheOptionOnce()
+    {
+        VmmResult result = StartVmm("backend", "net", "--socket-path", SocketPath, "--tap", "lo").WaitForEnd();
+        Assert.That(result.ExitCode, Is.EqualTo(1), result.Summary);
+        Assert.That(result.Errors, Does.StartWith("vmm: --tap: lo: "));
+    }
+
     // SIGUSR1 has it look whether what it serves has changed.
     [Test]
     public void Refresh_AnyDevice_GoesOn([Values("blk", "rng")] string device)
@@ -149,10 +179,10 @@ public class BackendCommandTests : BackendTest
         Assert.That((result.ExitCode, result.Errors), Is.EqualTo((1, "vmm: --fd: fd 0 is no connected Unix stream socket: Invalid argument (errno 22)\n")));
     }
 
-    [TestCase("--path: cannot open /nonexistent/disk: No such file or directory (errno 2): nothing is there: make it first, or give another", "blk", "--path", "/nonexistent/disk")]
-    [TestCase("--source: cannot open /nonexistent/random: No such file or directory (errno 2): nothing is there: make it first, or give another", "rng", "--source", "/nonexistent/random")]
+    [TestCase("--path: cannot open /nonexistent/disk: No such file or directory (errno 2): nothing is there, or its directory is missing: make it first, or give another", "blk", "--path", "/nonexistent/disk")]
+    [TestCase("--source: cannot open /nonexistent/random: No such file or directory (errno 2): nothing is there, or its directory is missing: make it first, or give another", "rng", "--source", "/nonexistent/random")]
     [TestCase("--source: cannot use /proc: Is a directory (errno 21): give a device or a file", "rng", "--source", "/proc")]
-    [TestCase("--path: cannot open /nonexistent/file: No such file or directory (errno 2): nothing is there: make it first, or give another", "console", "--path", "/nonexistent/file")]
+    [TestCase("--path: cannot open /nonexistent/file: No such file or directory (errno 2): nothing is there, or its directory is missing: make it first, or give another", "console", "--path", "/nonexistent/file")]
     [TestCase("--shared-dir: /nonexistent/dir is no directory: make it first, or give another", "fs", "--shared-dir", "/nonexistent/dir")]
     [TestCase("--shared-dir: /proc/version is no directory: make it first, or give another", "fs", "--shared-dir", "/proc/version")]
     [TestCase("--uds-path: cannot listen on /nonexistent/vsock: No such file or directory (errno 2): make its directory first, or give another path", "vsock", "--uds-path", "/nonexistent/vsock")]

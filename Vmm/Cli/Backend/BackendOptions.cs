@@ -69,11 +69,12 @@ internal abstract class BackendOptions : IVerbOptions
             string? advice = errno switch
             {
                 _ when !e.Message.EndsWith($"(errno {errno})", StringComparison.Ordinal) => null,
-                Errnos.Enoent => "nothing is there: make it first, or give another",
+                Errnos.Enoent => "nothing is there, or its directory is missing: make it first, or give another",
                 Errnos.Eacces or Errnos.Eperm => "this user may not open it: change its owner or its mode, or give another",
                 _ => null,
             };
-            throw new VmmException($"{option}: {e.Message}{(advice is null ? "" : $": {advice}")}", e);
+            string subject = e.Message.StartsWith($"{option}: ", StringComparison.Ordinal) ? "" : $"{option}: ";
+            throw new VmmException($"{subject}{e.Message}{(advice is null ? "" : $": {advice}")}", e);
         }
     };
 

@@ -24,8 +24,17 @@ internal sealed class ConsoleOptions : BackendOptions
         string path = RequirePath("--path", Path);
         if (path == "pty" && Truncate)
             throw new UsageException("--truncate: has no effect with --path pty: leave it out");
+        if (path != "pty" && Keep is not null)
+            throw new UsageException("--keep: has no effect with a file, which keeps all: leave it out");
         if (path != "pty")
-            return Opened("--path", () => new ServedDevice(ConsoleBackend.IntoFile(path, Truncate), new Confinement()));
+        {
+            return Opened("--path", () =>
+            {
+                ConsoleBackend file = ConsoleBackend.IntoFile(path);
+                // Not before the socket is there: what cannot be served leaves it as it is.
+                return new ServedDevice(file, new Confinement(), Prepare: Truncate ? file.Empty : null);
+            });
+        }
         int keep = Keep is string text ? ParseKeep(new OptionValue("--keep", null, text)) : ConsoleBackend.DefaultKept;
         return () =>
         {

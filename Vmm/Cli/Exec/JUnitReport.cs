@@ -35,7 +35,7 @@ internal sealed class JUnitReport : IDisposable
         string text = Text([.. runs.Select(run => (run.Variant.Name, run.Status ?? ExitCode.ExecFailure, run.Time, run.Output))], [.. skipped.Select(variant => variant.Name)]);
         try
         {
-            _file.WriteAll(Encoding.UTF8.GetBytes(text), "write");
+            _file.WriteAll(Encoding.UTF8.GetBytes(text), "it");
         }
         catch (ErrnoException e)
         {
