@@ -10,6 +10,7 @@
 #   ./bench.sh backend [-n RUNS] our back-ends on this machine, blk beside qemu-storage-daemon and fs beside virtiofsd: requests a second, CPU time (12 minutes)
 #   ./bench.sh scale [-l] [-u]   1 to 64 guests at once, 1 to 16 devices and vCPUs: memory beside the guest's, and QEMU's microvm (-l: 2 minutes)
 #   ./bench.sh compare OLD NEW   two results, which are directories in artifacts/bench, or copies of them: says what got worse
+# boot, net, vsock, blk, fs and exec take -w: the emulated host copies and clears memory by words, and not byte by byte.
 # Tables go to stdout, raw results to artifacts/bench. What the figures mean is in docs/measurements.md.
 set -euo pipefail
 repo=$(cd "$(dirname "$0")" && pwd)
