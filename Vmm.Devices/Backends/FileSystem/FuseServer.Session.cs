@@ -54,7 +54,7 @@ internal sealed partial class FuseServer
         ulong client = init.Flags | ((FuseFlags)init.Flags & FuseFlags.InitExtension) switch { 0 => 0, _ => (ulong)init.Flags2 << 32 };
         _flags = Offered & (FuseFlags)client;
         _isReady = true;
-        _inodes.Session?.Begin(_inodes.Root.Identity, _flags);
+        Begin(_inodes.Session);
         s_log.Debug("{Directory}: FUSE {Major}.{Minor} with {Flags}", Options.Directory, init.Major, init.Minor, _flags);
         return request.Reply(new FuseInitReply
         {

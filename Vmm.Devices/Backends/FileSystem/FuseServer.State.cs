@@ -45,14 +45,11 @@ internal sealed partial class FuseServer
         }
         byte[] bytes = new byte[size];
         var table = new SessionTable(() => bytes);
-        SessionTable? kept = _inodes.Session;
-        WriteTo(table);
-        byte[]? state = table.IsFull ? null : bytes;
-        if (kept is not null)
-            WriteTo(kept);
-        else
-            Keep(null);
-        return state;
+        table.Clear();
+        _inodes.WriteState(table);
+        _handles.WriteState(table);
+        Begin(table);
+        return table.IsFull ? null : bytes;
     }
 
     /// <summary>Goes on with a session that was saved. No ring runs.</summary>
@@ -83,13 +80,19 @@ internal sealed partial class FuseServer
         table.Clear();
         _inodes.WriteTo(table);
         _handles.WriteTo(table);
+        Begin(table);
+    }
+
+    private void Begin(SessionTable? table)
+    {
         if (_isReady)
-            table.Begin(_inodes.Root.Identity, _flags);
+            table?.Begin(_inodes.Root.Identity, _inodes.RootBorn, _flags);
     }
 
     private void Restore(SessionTable table, FuseFlags flags, bool isKept)
     {
-        bool isElsewhere = !table.IsOf(_inodes.Root.Identity);
+        // The front-end keeps the memory for one daemon: there the directory is the same.
+        bool isElsewhere = !isKept && !table.IsOf(_inodes.Root.Identity, _inodes.RootBorn);
         (List<FileRecord> files, List<OpeningRecord> openings) = table.Load();
         SessionTable? session = isKept ? table : null;
         _inodes.Restore(files, table.Last.File, session, isElsewhere, table.RootMount);

@@ -31,6 +31,16 @@ internal sealed class HandleTable(InodeTable inodes)
         }
     }
 
+    /// <summary>Writes all openings down as they are now.</summary>
+    public void WriteState(SessionTable state)
+    {
+        lock (_lock)
+        {
+            foreach (OpenFile file in _files.Values)
+                state.Add(file);
+        }
+    }
+
     /// <summary>Goes on with openings that were written down; their numbers are not given out again.</summary>
     /// <param name="files">The openings.</param>
     /// <param name="last">The last number that was given out.</param>

@@ -44,6 +44,9 @@ internal sealed class Inode(ulong id, InodeIdentity identity, FileTime born, uin
     /// <summary>That name, with a null byte at the end.</summary>
     public byte[] OtherName = [];
 
+    /// <summary>Of a directory: the files that were seen last in it and have another name besides; null for none.</summary>
+    public HashSet<Inode>? LinkedFiles;
+
     /// <summary>Open by O_PATH; null as long as nobody needs it.</summary>
     public FileDescriptor? Path;
 

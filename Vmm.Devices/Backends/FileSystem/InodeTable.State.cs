@@ -20,6 +20,28 @@ internal sealed partial class InodeTable
         }
     }
 
+    /// <summary>Writes all files down for a process that may have a copy of the directory. There a name leads to what was seen under it last. So a file that is open and has lost its name
+    /// is written without one: nobody is to take what has the name now for it. No request is under way.</summary>
+    public void WriteState(SessionTable state)
+    {
+        HashSet<Inode> nameless = FindNameless();
+        lock (_lock)
+        {
+            foreach (Inode inode in _byId.Values.Where(inode => inode != Root))
+                _ = nameless.Contains(inode) ? state.AddNameless(inode) : state.Add(inode);
+        }
+    }
+
+    /// <summary>When the shared directory was made, as it says now: an overlay says another time once something was written there.</summary>
+    public FileTime RootBorn
+    {
+        get
+        {
+            using HeldDescriptor held = Root.Path!.Hold();
+            return FileTree.GetStatus(in held, out FileStatus status) == 0 ? status.Born : Root.Born;
+        }
+    }
+
     /// <summary>How many slots of a <see cref="SessionTable"/> all files take.</summary>
     public long CountSlots()
     {
@@ -58,15 +80,15 @@ internal sealed partial class InodeTable
             foreach (Inode inode in _byId.Values)
             {
                 if (inode != Root && (isElsewhere || (hasOtherMounts && inode.Identity.Mount != Root.Identity.Mount)))
-                    Adopt(inode);
+                    Adopt(inode, isElsewhere);
                 else
                     _byIdentity[inode.Identity] = inode;
             }
         }
     }
 
-    // A file of a copy, or of a mount that has another number now: what its path leads to, if that is of the same kind; else nothing leads to it.
-    private void Adopt(Inode inode)
+    // What its path leads to becomes the file, else nothing leads to it: in a copy what is of the same kind, and where only its mount has another number now the very file.
+    private void Adopt(Inode inode, bool isElsewhere)
     {
         if (OpenByName(inode, isFromRoot: true, out FileDescriptor? opened) < 0)
             return;
@@ -75,8 +97,30 @@ internal sealed partial class InodeTable
             using HeldDescriptor held = opened!.Hold();
             if (FileTree.GetStatus(in held, out FileStatus status) < 0 || status.Type != inode.Type)
                 return;
-            (inode.Identity, inode.Born) = (InodeIdentity.Of(in status), status.Born);
+            InodeIdentity found = InodeIdentity.Of(in status);
+            if (!isElsewhere && (found with { Mount = inode.Identity.Mount } != inode.Identity || status.Born != inode.Born))
+                return;
+            (inode.Identity, inode.Born) = (found, status.Born);
             _byIdentity[inode.Identity] = inode;
         }
+    }
+
+    // The host is asked only for what is open: it has replaced or renamed it, perhaps, and the guest does not know. Of what is not open the path is all that the guest knows.
+    private HashSet<Inode> FindNameless()
+    {
+        Inode[] candidates;
+        lock (_lock)
+            candidates = [.. _byId.Values.Where(inode => inode != Root && (inode.IsPinned || inode.FirstOpen is not null))];
+        return [.. candidates.Where(inode => inode.IsPinned || !IsFoundByName(inode))];
+    }
+
+    // Where the host cannot say, the name is kept.
+    private bool IsFoundByName(Inode inode)
+    {
+        int result = OpenSame(inode, isFromRoot: true, out FileDescriptor? path);
+        if (result is -Errnos.Emfile or -Errnos.Enfile && Shrink())
+            result = OpenSame(inode, isFromRoot: true, out path);
+        path?.Dispose();
+        return result != -Errnos.Estale;
     }
 }

@@ -118,7 +118,9 @@ internal sealed partial class InodeTable : IDisposable
             _byId.Remove(id);
             if (_byIdentity.GetValueOrDefault(inode.Identity) == inode)
                 _byIdentity.Remove(inode.Identity);
+            inode.Parent?.LinkedFiles?.Remove(inode);
             Release(inode);
+            LeaveToOtherNames(inode);
         }
     }
 
@@ -186,6 +188,7 @@ internal sealed partial class InodeTable : IDisposable
             _byId.Add(RootId, Root);
             _byIdentity.Add(Root.Identity, Root);
             Root.Locks?.Clear();
+            Root.LinkedFiles = null;
         }
     }
 
@@ -230,9 +233,33 @@ internal sealed partial class InodeTable : IDisposable
             (inode.OtherParent, inode.OtherName) = (inode.Parent, inode.Name);
         else if (inode.IsNamedOtherwise(parent, name))
             (inode.OtherParent, inode.OtherName) = (null, []);
-        (inode.Parent, inode.Name) = (parent, name.ToArray());
+        Place(inode, parent, name.ToArray());
+    }
+
+    private void Place(Inode inode, Inode parent, byte[] name)
+    {
+        inode.Parent?.LinkedFiles?.Remove(inode);
+        (inode.Parent, inode.Name) = (parent, name);
+        if (inode.OtherParent is not null)
+            (parent.LinkedFiles ??= []).Add(inode);
         if (Session is { } session)
             inode.Slot = session.Move(inode);
+    }
+
+    // The guest has forgotten a directory. Nobody follows it from now on, and a process after this one will not know it: a file that was seen there is found by its other name.
+    private void LeaveToOtherNames(Inode directory)
+    {
+        if (directory.LinkedFiles is not { } files)
+            return;
+        directory.LinkedFiles = null;
+        foreach (Inode file in files)
+        {
+            if (file.OtherParent is not { } parent || _byId.GetValueOrDefault(parent.Id) != parent)
+                continue;
+            byte[] name = file.OtherName;
+            (file.OtherParent, file.OtherName) = (directory, file.Name);
+            Place(file, parent, name);
+        }
     }
 
     // A host that moves directories about while the guest does must not make a circle of what is remembered here.

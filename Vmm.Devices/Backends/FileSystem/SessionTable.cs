@@ -61,8 +61,14 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
         return isSound && (isElsewhere || IsOf(in root)) ? head.Flags : null;
     }
 
-    /// <summary>Whether it was written for this very directory.</summary>
+    /// <summary>Whether it was written for this very directory, as far as its number says. The roots of two file systems of a kind have the same number, and the devices may have,
+    /// too.</summary>
     public bool IsOf(in InodeIdentity root) => Head.Device == root.Device && Head.Number == root.Number;
+
+    /// <summary>Whether it was written for this very directory, which was made at <paramref name="born"/>. A table may not say: of a version before this one, or of a file system that does
+    /// not.</summary>
+    public bool IsOf(in InodeIdentity root, FileTime born) =>
+        IsOf(in root) && new FileTime(Head.RootBornSeconds, Head.RootBornNanoseconds) is var written && (written == default || written == born);
 
     /// <summary>The last number that a file and an opening were given.</summary>
     public (ulong File, ulong Opening) Last => (Head.LastFile, Head.LastOpening);
@@ -91,23 +97,27 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
     }
 
     /// <summary>A session has begun, or goes on.</summary>
-    public void Begin(in InodeIdentity root, FuseFlags flags)
+    /// <param name="root">The directory.</param>
+    /// <param name="born">When that was made.</param>
+    /// <param name="flags">What was agreed on.</param>
+    public void Begin(in InodeIdentity root, FileTime born, FuseFlags flags)
     {
         lock (_lock)
         {
             ref Header head = ref Head;
             (head.Device, head.Number, head.RootMount, head.Flags) = (root.Device, root.Number, root.Mount, flags);
+            (head.RootBornSeconds, head.RootBornNanoseconds) = (born.Seconds, born.Nanoseconds);
             Volatile.Write(ref head.IsReady, 1);
         }
     }
 
     /// <summary>Writes a file that is not in the table.</summary>
     /// <returns>Its slot; -1 where there is no room.</returns>
-    public int Add(Inode inode)
-    {
-        lock (_lock)
-            return Write(inode, version: 0);
-    }
+    public int Add(Inode inode) => Add(inode, inode.Parent, inode.Name);
+
+    /// <summary>The same without the name by which the file was seen last, which does not lead to it any more.</summary>
+    /// <returns>Its slot; -1 where there is no room.</returns>
+    public int AddNameless(Inode inode) => Add(inode, null, []);
 
     /// <summary>Writes how often the guest was told of a file.</summary>
     public void SetLookups(Inode inode)
@@ -123,10 +133,10 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
         lock (_lock)
         {
             if (inode.Slot < 0)
-                return Write(inode, version: 0);
+                return Write(inode, inode.Parent, inode.Name, version: 0);
             int old = inode.Slot;
             // For a moment there are two: the later version counts.
-            int slot = Write(inode, At(old).Version + 1);
+            int slot = Write(inode, inode.Parent, inode.Name, At(old).Version + 1);
             Free(old);
             return slot;
         }
@@ -218,20 +228,26 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
         return _used++;
     }
 
-    private int Write(Inode inode, uint version)
+    private int Add(Inode inode, Inode? parent, byte[] name)
+    {
+        lock (_lock)
+            return Write(inode, parent, name, version: 0);
+    }
+
+    private int Write(Inode inode, Inode? parent, byte[] name, uint version)
     {
         // Also of one without a slot: a successor must not give its number to another.
         Head.LastFile = Math.Max(Head.LastFile, inode.Id);
         int index = Take();
         if (index < 0)
             return index;
-        int next = WriteRest(inode.Name.AsSpan(Math.Min(NameInSlot, inode.Name.Length)));
+        int next = WriteRest(name.AsSpan(Math.Min(NameInSlot, name.Length)));
         ref Slot slot = ref At(index);
         slot = new Slot
         {
             Version = version,
             Id = inode.Id,
-            Parent = inode.Parent?.Id ?? 0,
+            Parent = parent?.Id ?? 0,
             Device = inode.Identity.Device,
             Number = inode.Identity.Number,
             Mount = inode.Identity.Mount,
@@ -239,10 +255,10 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
             BornNanoseconds = inode.Born.Nanoseconds,
             Lookups = inode.Lookups,
             Type = inode.Type,
-            NameLength = (uint)inode.Name.Length,
+            NameLength = (uint)name.Length,
             Next = next,
         };
-        inode.Name.AsSpan(0, Math.Min(NameInSlot, inode.Name.Length)).CopyTo(Bytes(index)[(SlotSize - NameInSlot)..]);
+        name.AsSpan(0, Math.Min(NameInSlot, name.Length)).CopyTo(Bytes(index)[(SlotSize - NameInSlot)..]);
         Volatile.Write(ref Unsafe.As<SlotKind, uint>(ref slot.Kind), (uint)SlotKind.File);
         return index;
     }
@@ -325,6 +341,8 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
         public int IsReady;
         public uint MostUsed;
         public ulong RootMount;
+        public long RootBornSeconds;
+        public uint RootBornNanoseconds;
     }
 
     [StructLayout(LayoutKind.Sequential, Size = SlotSize)]

@@ -320,6 +320,115 @@ public class FileSystemStateTests : FileSystemTest
         again.Stop();
     }
 
+    // In a copy the name leads to what has it now.
+    [TestCase("renamed over")]
+    [TestCase("removed")]
+    [TestCase("replaced by the host")]
+    public void State_OfACopy_AnOpenFileThatHasLostItsName_IsLost(string how)
+    {
+        string place = Directory.CreateDirectory(Path.Combine(Scratch, "copy")).FullName;
+        File.WriteAllText(In("file"), "old");
+        File.WriteAllText(In("other"), "new");
+        File.WriteAllText(Path.Combine(place, "file"), "new");
+        using var source = new Server(Shared);
+        ulong old = U64(source.Demand(1, FuseGuest.Root, Name("file")), 0), other = U64(source.Demand(1, FuseGuest.Root, Name("other")), 0);
+        ulong handle = U64(source.Demand(14, old, Bytes(2U, 0U)), 0), otherHandle = U64(source.Demand(14, other, Bytes(2U, 0U)), 0);
+        if (how == "removed")
+            source.Demand(10, FuseGuest.Root, Name("file"));
+        if (how == "replaced by the host")
+            File.Move(In("other"), In("file"), overwrite: true);
+        else
+            source.Demand(12, FuseGuest.Root, [.. Bytes(FuseGuest.Root), .. Name("other"), .. Name("file")]);
+        Assert.That(source.Demand(15, old, Transfer(handle, 10)), Is.EqualTo("old"u8.ToArray()));
+
+        using var target = new Server(place);
+        Assert.That(target.Fuse.Load(source.Fuse.Save()!));
+        Assert.That(target.Try(15, old, Transfer(handle, 10)), Is.EqualTo(-Ebadf), "not what has its name now");
+        Assert.That(target.Try(3, old, Bytes(0UL, 0UL)), Is.EqualTo(-Stale));
+        if (how != "replaced by the host")      // of which the guest knows nothing
+            Assert.That(target.Demand(15, other, Transfer(otherHandle, 10)), Is.EqualTo("new"u8.ToArray()));
+        Assert.That(source.Demand(15, old, Transfer(handle, 10)), Is.EqualTo("old"u8.ToArray()), "the source goes on");
+    }
+
+    // As a mount below root's directory has one in each of its processes. The test changes the numbers in the state.
+    [Test]
+    public void State_OfAMountThatHasAnotherNumber_IsOfTheVerySameFiles()
+    {
+        foreach (string name in new[] { "file", "replaced" })
+            File.WriteAllText(In(name), name);
+        using var source = new Server(Shared);
+        ulong file = U64(source.Demand(1, FuseGuest.Root, Name("file")), 0), replaced = U64(source.Demand(1, FuseGuest.Root, Name("replaced")), 0);
+        ulong handle = U64(source.Demand(14, file, Bytes(2U, 0U)), 0), other = U64(source.Demand(14, replaced, Bytes(2U, 0U)), 0);
+        byte[] state = source.Fuse.Save()!;
+        const int rootMount = 56, mountInSlot = 40;
+        BitConverter.TryWriteBytes(state.AsSpan(rootMount), U64(state, rootMount) + 1000);
+        for (int at = SessionTable.HeaderRoom + mountInSlot; at < state.Length; at += SessionTable.SlotSize)
+            BitConverter.TryWriteBytes(state.AsSpan(at), U64(state, at) + 2000);
+        File.WriteAllText(In("new"), "new");
+        File.Move(In("new"), In("replaced"), overwrite: true);
+        using var target = new Server(Shared);
+        Assert.That(target.Fuse.Load(state));
+        Assert.That(target.Demand(15, file, Transfer(handle, 10)), Is.EqualTo("file"u8.ToArray()));
+        Assert.That(target.Try(15, replaced, Transfer(other, 10)), Is.EqualTo(-Ebadf), "another file");
+        Assert.That(target.Try(3, replaced, Bytes(0UL, 0UL)), Is.EqualTo(-Stale));
+    }
+
+    // The roots of two ext4 file systems are both inode 2, and the devices may have one number on both hosts.
+    [Test]
+    public void State_OfACopyWhoseRootHasTheSameNumbers_IsGoneOnWith()
+    {
+        Thread.Sleep(20);   // the kernel's clock for files goes on in steps
+        string place = Directory.CreateDirectory(Path.Combine(Scratch, "copy")).FullName;
+        foreach (string each in new[] { Shared, place })
+            File.WriteAllText(Path.Combine(each, "file"), "text");
+        using var source = new Server(Shared);
+        ulong file = U64(source.Demand(1, FuseGuest.Root, Name("file")), 0);
+        ulong handle = U64(source.Demand(14, file, Bytes(2U, 0U)), 0);
+        byte[] state = source.Fuse.Save()!;
+        using var target = new Server(place);
+        const int device = 8, end = 24;
+        target.Fuse.Save().AsSpan(device..end).CopyTo(state.AsSpan(device));
+        Assert.That(target.Fuse.Load(state));
+        Assert.That(target.Demand(15, file, Transfer(handle, 10)), Is.EqualTo("text"u8.ToArray()));
+    }
+
+    [Test]
+    public void State_OfAFileWhoseDirectoryIsForgotten_IsFoundByItsOtherName()
+    {
+        MakeLinked();
+        using var source = new Server(Shared);
+        ulong a = U64(source.Demand(1, FuseGuest.Root, Name("a")), 0), b = U64(source.Demand(1, FuseGuest.Root, Name("b")), 0);
+        ulong file = U64(source.Demand(1, a, Name("file")), 0);
+        ulong handle = U64(source.Demand(14, file, Bytes(2U, 0U)), 0);
+        Assert.That(U64(source.Demand(1, b, Name("file")), 0), Is.EqualTo(file));
+        source.Forget(b);
+        using var target = new Server(Shared);
+        Assert.That(target.Fuse.Load(source.Fuse.Save()!));
+        Assert.That(target.Demand(15, file, Transfer(handle, 10)), Is.EqualTo("text"u8.ToArray()));
+    }
+
+    [Test]
+    public void Killed_AFileWhoseDirectoryIsForgotten_IsFoundByItsOtherName()
+    {
+        MakeLinked();
+        VmmProcess process = Serve();
+        using var guest = new FuseGuest(SocketPath);
+        ulong file = guest.Node("a/file"), handle = (ulong)guest.Open(file), b = guest.Node("b");
+        Assert.That(guest.Node("b/file"), Is.EqualTo(file));
+        guest.Fuse.Forget(b, 2);
+        Restart(process, guest, 1);
+        Assert.That(guest.Fuse.Read(file, handle, 0, 100), Is.EqualTo("text"u8.ToArray()));
+        Assert.That(guest.TryAttributes(file), Is.Zero);
+    }
+
+    private void MakeLinked()
+    {
+        foreach (string name in new[] { "a", "b" })
+            Directory.CreateDirectory(In(name));
+        File.WriteAllText(In("a/file"), "text");
+        HostCommand.Run("ln", In("a/file"), In("b/file"));
+    }
+
     private static FrontEndDriver Connect(Server server)
     {
         var frontEnd = FrontEndDriver.ConnectedTo(server);
@@ -385,6 +494,9 @@ public class FileSystemStateTests : FileSystemTest
             Assert.That(MemoryMarshal.Read<int>(reply.AsSpan(4)), Is.Zero, $"request {code}");
             return reply[16..];
         }
+
+        // Once, of a file that was looked up once; there is no reply.
+        public void Forget(ulong node) => Ask(2, node, Bytes(1UL));
 
         public void Dispose()
         {
