@@ -18,7 +18,8 @@ internal readonly ref struct Caller
     /// <param name="server">Whose maps of ids count.</param>
     /// <param name="request">Who asks.</param>
     /// <param name="error">0, or a negated error number: nothing has changed then.</param>
-    public static Caller Become(FuseServer server, FuseRequest request, out int error)
+    /// <param name="isAsked">Whether the host's kernel is asked what he may do, and the guest's has not checked it.</param>
+    public static Caller Become(FuseServer server, FuseRequest request, out int error, bool isAsked = false)
     {
         error = 0;
         ref readonly FuseRequestHeader header = ref request.Header;
@@ -35,8 +36,9 @@ internal readonly ref struct Caller
         if (user == 0 && group == 0)
             return new Caller(isOther: false, hasGroup: more is not null);
         var caller = new Caller(isOther: true, hasGroup: more is not null);
-        // The guest's kernel has let him into the directory, perhaps by a group that a Linux before 6.3 cannot tell of. His other groups are unknown here.
-        if (ThreadIdentity.TrySet(user, group) && (user == 0 || server.Has(FuseFlags.CreateSupplementaryGroup) || server.TryKeepOverride()))
+        // The guest's kernel has checked what he may do: it knows his groups and capabilities, and where it lets him in by an ACL.
+        bool isRoot = header.User == 0;
+        if (ThreadIdentity.TrySet(user, group) && (user == 0 || (isAsked && !isRoot) || server.TryKeepRights(isRoot)))
             return caller;
         caller.Dispose();
         error = -Errnos.Eperm;

@@ -98,13 +98,13 @@ internal sealed partial class FuseServer
             return error;
         if ((change.Valid & FuseSetAttributes.ModeBit) != 0 && (error = FileTree.ChangeMode(in links, in path, AllowedMode(change.Mode & 0xFFF, inode.IsDirectory))) < 0)
             return error;
-        if ((error = ChangeOwner(in path, in change)) < 0 || (error = ChangeSize(inode, opened, in path, in change)) < 0 || (error = ChangeTimes(in path, in change)) < 0)
+        if ((error = ChangeOwner(inode, in path, in change)) < 0 || (error = ChangeSize(inode, opened, in path, in change)) < 0 || (error = ChangeTimes(in path, in change)) < 0)
             return error;
         error = FileTree.GetStatus(in path, out FileStatus status);
         return error < 0 ? error : ReplyAttributes(request, inode, in status);
     }
 
-    private int ChangeOwner(in HeldDescriptor path, in FuseSetAttributes change)
+    private int ChangeOwner(Inode inode, in HeldDescriptor path, in FuseSetAttributes change)
     {
         if ((change.Valid & (FuseSetAttributes.UserBit | FuseSetAttributes.GroupBit)) == 0)
             return 0;
@@ -113,7 +113,8 @@ internal sealed partial class FuseServer
             return -Errnos.Eperm;
         if ((change.Valid & FuseSetAttributes.GroupBit) != 0 && !Options.Groups.TryToHost(change.Group, out group))
             return -Errnos.Eperm;
-        return FileTree.ChangeOwner(in path, user, group);
+        int error = TakeCapabilitiesAway(inode, in path);
+        return error < 0 ? error : FileTree.ChangeOwner(in path, user, group);
     }
 
     private int ChangeSize(Inode inode, OpenFile? opened, in HeldDescriptor path, in FuseSetAttributes change)
@@ -125,14 +126,16 @@ internal sealed partial class FuseServer
         if (change.Size > long.MaxValue)
             return -Errnos.Einval;
         using var powers = BeginChange((change.Valid & FuseSetAttributes.KillPrivilegesBit) != 0);
+        int error = TakeCapabilitiesAway(inode, in path);
+        if (error < 0)
+            return error;
         if (opened is not null)
         {
             using HeldDescriptor file = opened.Descriptor.Hold();
             return OpenFileIo.SetSize(in file, (long)change.Size);
         }
         FileDescriptor? reopened = null;
-        int error = TakeSetIdAway(in path);
-        if (error < 0 || (error = Reopen(in path, FileTree.WriteOnly | FileTree.NonBlocking, out reopened)) < 0)
+        if ((error = TakeSetIdAway(in path)) < 0 || (error = Reopen(in path, FileTree.WriteOnly | FileTree.NonBlocking, out reopened)) < 0)
             return error;
         using (reopened)
         {
@@ -164,7 +167,7 @@ internal sealed partial class FuseServer
         using HeldDescriptor path = _inodes.Hold(inode, out int error), links = _links.Hold();
         if (error < 0)
             return error;
-        using var caller = Caller.Become(this, request, out error);
+        using var caller = Caller.Become(this, request, out error, isAsked: true);
         return error < 0 ? error : FileTree.CheckAccess(in links, in path, arguments.Mask);
     }
 

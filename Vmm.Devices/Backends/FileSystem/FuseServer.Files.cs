@@ -29,7 +29,7 @@ internal sealed partial class FuseServer
         FileDescriptor? file;
         using (BeginChange((arguments.OpenFlags & FuseOpen.KillPrivileges) != 0))
         {
-            error = ReopenFor(in path, arguments.Flags, ref flags, out file);
+            error = ReopenFor(inode, in path, arguments.Flags, ref flags, out file);
         }
         return error < 0 ? error : request.Reply(Opened(inode, file!, flags));
     }
@@ -65,11 +65,11 @@ internal sealed partial class FuseServer
         return 0;
     }
 
-    private int ReopenFor(in HeldDescriptor path, uint wanted, ref int flags, out FileDescriptor? file)
+    private int ReopenFor(Inode inode, in HeldDescriptor path, uint wanted, ref int flags, out FileDescriptor? file)
     {
         file = null;
         int error = (wanted & (FileTree.AccessMask | FileTree.Truncate)) != 0 ? TakeSetIdAway(in path) : 0;
-        if (error < 0)
+        if (error < 0 || ((flags & FileTree.Truncate) != 0 && (error = TakeCapabilitiesAway(inode, in path)) < 0))
             return error;
         error = Reopen(in path, flags, out file);
         // A file that may only be appended to (chattr +a): the host opens it in no other way. A cache that is written back would append whole pages.
@@ -153,7 +153,7 @@ internal sealed partial class FuseServer
         if (error < 0)
             return error;
         using var powers = BeginChange((arguments.OpenFlags & FuseOpen.KillPrivileges) != 0);
-        return ReopenFor(in path, arguments.Flags, ref flags, out file);
+        return ReopenFor(inode, in path, arguments.Flags, ref flags, out file);
     }
 
     private long ReplyCreated(FuseRequest request, in FuseEntry entry, FileDescriptor file, int flags)
@@ -260,6 +260,9 @@ internal sealed partial class FuseServer
         var how = Appends(in arguments) ? WriteModes.Append : WriteModes.None;
         if (!isOfCache && ReachesDisk(in arguments, opened, ref how) && !mayWait)
             return NeedsThread;
+        int error = TakeCapabilitiesAway(opened.Inode, in file);
+        if (error < 0)
+            return error;
         ulong done = 0;
         while (done < arguments.Size)
         {
@@ -354,7 +357,8 @@ internal sealed partial class FuseServer
             return -Errnos.Ebadf;
         using HeldDescriptor file = opened.Descriptor.Hold();
         using var powers = BeginChange(Has(FuseFlags.HandleKillPrivileges2));
-        return OpenFileIo.Allocate(in file, arguments.Mode, (long)arguments.Offset, (long)arguments.Length);
+        int error = TakeCapabilitiesAway(opened.Inode, in file);
+        return error < 0 ? error : OpenFileIo.Allocate(in file, arguments.Mode, (long)arguments.Offset, (long)arguments.Length);
     }
 
     private long Seek(FuseRequest request)
@@ -378,6 +382,9 @@ internal sealed partial class FuseServer
         const ulong most = 1UL << 30;   // at once: the guest asks again for what is left
         using HeldDescriptor from = source.Descriptor.Hold(), to = target.Descriptor.Hold();
         using var powers = BeginChange(Has(FuseFlags.HandleKillPrivileges2));
+        int error = TakeCapabilitiesAway(target.Inode, in to);
+        if (error < 0)
+            return error;
         long result = OpenFileIo.CopyRange(in from, (long)arguments.Offset, in to, (long)arguments.TargetOffset, Math.Min(arguments.Length, most));
         return result < 0 ? result : request.Reply(new FuseWriteReply((uint)result, 0));
     }
@@ -407,8 +414,9 @@ internal sealed partial class FuseServer
         if (isSet && (!request.TryTakeBytes(sizeof(int), out ReadOnlySpan<byte> value) || !value.TryCopyTo(data)))
             return -Errnos.Einval;
         using HeldDescriptor file = opened.Descriptor.Hold();
-        int error = OpenFileIo.Request(in file, command.Value, data);
-        if (error < 0)
+        // Linux checks it since 5.13 (vfs_fileattr_set), which was the first with this flag. Such a guest knows more: CAP_FOWNER, and users of its namespaces.
+        int error = isSet && !Has(FuseFlags.SetXattrExtension) ? CheckOwner(request, in file) : 0;
+        if (error < 0 || (error = OpenFileIo.Request(in file, command.Value, data)) < 0)
             return error;
         int length = request.Reply(default(FuseIoctlReply));
         int count = isSet ? 0 : (int)Math.Min(Math.Min((uint)size, arguments.OutSize), (ulong)Math.Max(0, request.Room - length));

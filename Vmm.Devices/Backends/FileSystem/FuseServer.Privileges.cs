@@ -24,6 +24,9 @@ internal sealed partial class FuseServer
 
     private static ReadOnlySpan<byte> FileCapabilities => "security.capability\0"u8;
 
+    // The host's name of the guest's file capabilities, with a null byte; null where it is the same, or there is none.
+    private readonly byte[]? _renamedCapabilities;
+
     // The mode that a file gets of one that the guest wants. The bits mean something else for a directory: what is made there belongs to its group.
     private uint AllowedMode(uint mode, bool isDirectory) => Options.PrivilegedFiles || isDirectory ? mode : mode & ~SetIdBits;
 
@@ -34,17 +37,61 @@ internal sealed partial class FuseServer
     private bool IsAllowedXattr(ReadOnlySpan<byte> hostName) =>
         Options.PrivilegedFiles || !hostName[..(hostName.IndexOf((byte)0) + 1)].SequenceEqual(FileCapabilities);
 
-    /// <summary>A thread that has another user's identity gets into all directories, as before, and makes files of that user all the same. It is as all threads again once it has its own
-    /// identity.</summary>
+    private static byte[]? RenamedCapabilities(XattrMap map)
+    {
+        Span<byte> name = stackalloc byte[HostNameRoom];
+        if (map.ToHost(FileCapabilities[..^1], name) < 0)
+            return null;
+        name = name[..(name.IndexOf((byte)0) + 1)];
+        return name.SequenceEqual(FileCapabilities) ? null : name.ToArray();
+    }
+
+    // Before the guest changes what is in a file, or whose it is: the kernel takes file capabilities away then (file_remove_privs of fs/inode.c, chown_common of fs/open.c), but does not
+    // know them by another name (CVE-2021-20263).
+    private int TakeCapabilitiesAway(Inode inode, in HeldDescriptor file)
+    {
+        if (_renamedCapabilities is null || !inode.IsRegular)
+            return 0;
+        // Most files have none. To look costs less than to remove what is not there, which begins a transaction on the disk.
+        int error = ExtendedAttributes.Get(in file, _renamedCapabilities, default);
+        if (error is not (-Errnos.Enodata or -Errnos.Eopnotsupp))
+            error = ExtendedAttributes.Remove(in file, _renamedCapabilities);
+        return error is -Errnos.Enodata or -Errnos.Eopnotsupp ? 0 : error;
+    }
+
+    /// <summary>A thread that has another user's identity makes files of that user wherever the guest's kernel lets him: it gets into all directories, as before, and makes device nodes.
+    /// For the guest's root, who may be a user here, it has all rights. It is as all threads again once it has its own identity.</summary>
+    /// <param name="isRoot">Whether it acts for the guest's root.</param>
     /// <returns>False if the kernel refused.</returns>
-    public bool TryKeepOverride()
+    public bool TryKeepRights(bool isRoot)
     {
         ulong all = Capabilities;
-        return ThreadPrivileges.Set(all & ~(OfFiles & ~ThreadPrivileges.DacOverride), all) == 0;
+        return ThreadPrivileges.Set(isRoot ? all : all & ~(OfFiles & ~(ThreadPrivileges.DacOverride | ThreadPrivileges.Mknod)), all) == 0;
     }
 
     // While the guest changes what is in a file. The host's users may have made it privileged since the guest has opened it.
     private WithoutSetId BeginChange(bool isWanted) => WithoutSetId.Begin(this, isWanted || !Options.PrivilegedFiles);
+
+    // Who changes a file's ACL and is not in its group takes its set-group-id bit away. The kernel does so for a process that is not in the group; this one may be.
+    private int TakeSetGroupAway(in HeldDescriptor path)
+    {
+        const uint setGroup = 0x400;    // S_ISGID
+        int error = FileTree.GetStatus(in path, out FileStatus status);
+        if (error < 0 || (status.Mode & setGroup) == 0)
+            return error;
+        using HeldDescriptor links = _links.Hold();
+        return FileTree.ChangeMode(in links, in path, status.Mode & 0xFFFu & ~setGroup);
+    }
+
+    // What the guest's kernel leaves to this side: whether the caller is the file's owner, as the guest sees it, or the guest's root.
+    private int CheckOwner(FuseRequest request, in HeldDescriptor file)
+    {
+        uint user = request.Header.User;
+        if (user == 0)
+            return 0;
+        int error = FileTree.GetStatus(in file, out FileStatus status);
+        return error < 0 ? error : Options.Users.ToGuest(status.UserId) == user ? 0 : -Errnos.Eperm;
+    }
 
     // Before the guest writes to a file that is there. The kernel does it for a process without CAP_FSETID by itself.
     private int TakeSetIdAway(in HeldDescriptor path)

@@ -128,7 +128,7 @@ internal sealed partial class FuseServer
         if (!opening.IsDirectory && HostFlags((uint)opening.Flags & ~(uint)FileTree.Truncate, out flags) < 0)
             return null;
         using HeldDescriptor path = _inodes.Hold(inode, out int error);
-        if (error < 0 || ReopenFor(in path, (uint)opening.Flags, ref flags, out FileDescriptor? file) < 0)
+        if (error < 0 || ReopenFor(inode, in path, (uint)opening.Flags, ref flags, out FileDescriptor? file) < 0)
             return null;
         return new OpenFile(opening.Handle, inode, file!, flags) { Directory = opening.IsDirectory ? new DirectoryStream(_directoryBuffers) : null };
     }

@@ -11,11 +11,15 @@ internal sealed partial class FuseServer
 
     private static ReadOnlySpan<byte> AclPrefix => "system.posix_acl_"u8;
 
+    private static ReadOnlySpan<byte> AccessAcl => "system.posix_acl_access\0"u8;
+
     private XattrMap Map => Options.XattrMap ?? XattrMap.Default;
 
-    // The host's name of what the guest names next in its request, with a null byte.
-    private int TakeXattrName(FuseRequest request, Span<byte> hostName)
+    // The host's name of what the guest names next in its request, with a null byte. What only the file's owner and root may change is said where the guest's kernel leaves it to the file
+    // system: xattr_permission of Linux's fs/xattr.c lets everybody set system.*. ACLs it checks by itself.
+    private int TakeXattrName(FuseRequest request, Span<byte> hostName, out bool isOwners)
     {
+        isOwners = false;
         if (!Options.Xattr)
             return -Errnos.Enosys;
         if (!request.TryTakeText(out ReadOnlySpan<byte> name) || name.Length == 1)
@@ -26,6 +30,7 @@ internal sealed partial class FuseServer
         // Nobody checks ACLs that the guest's kernel does not know of.
         if (!Has(FuseFlags.PosixAcl) && name.StartsWith(AclPrefix))
             return -Errnos.Eopnotsupp;
+        isOwners = name.StartsWith("system."u8) && !name.StartsWith(AclPrefix);
         return Map.ToHost(name, hostName);
     }
 
@@ -34,7 +39,7 @@ internal sealed partial class FuseServer
         if (!request.TryTake(out FuseXattrSize arguments))
             return -Errnos.Einval;
         Span<byte> name = stackalloc byte[HostNameRoom];
-        int error = TakeXattrName(request, name);
+        int error = TakeXattrName(request, name, out _);
         if (error < 0)
             return error == -Errnos.Eperm ? -Errnos.Enodata : error;
         using HeldDescriptor path = _inodes.Hold(inode, out error);
@@ -56,7 +61,7 @@ internal sealed partial class FuseServer
         if (Has(FuseFlags.SetXattrExtension) && !request.TryTake(out more))
             return -Errnos.Einval;
         Span<byte> name = stackalloc byte[HostNameRoom];
-        int error = TakeXattrName(request, name);
+        int error = TakeXattrName(request, name, out bool isOwners);
         if (error < 0)
             return error;
         if (!IsAllowedXattr(name))
@@ -66,20 +71,22 @@ internal sealed partial class FuseServer
         if ((arguments.Flags & ~XattrFlags) != 0 || !request.TryTakeBytes(arguments.Size, out ReadOnlySpan<byte> value))
             return -Errnos.Einval;
         using HeldDescriptor path = _inodes.Hold(inode, out error);
-        if (error < 0)
+        if (error < 0 || (isOwners && (error = CheckOwner(request, in path)) < 0))
             return error;
-        using var powers = WithoutSetId.Begin(this, (more.Flags & FuseSetXattrMore.KillsSetGroup) != 0);
-        return ExtendedAttributes.Set(in path, name, value, (int)arguments.Flags);
+        error = ExtendedAttributes.Set(in path, name, value, (int)arguments.Flags);
+        return error == 0 && (more.Flags & FuseSetXattrMore.KillsSetGroup) != 0 && name.StartsWith(AccessAcl) ? TakeSetGroupAway(in path) : error;
     }
 
     private long RemoveXattr(FuseRequest request, Inode inode)
     {
         Span<byte> name = stackalloc byte[HostNameRoom];
-        int error = TakeXattrName(request, name);
+        int error = TakeXattrName(request, name, out bool isOwners);
         if (error < 0)
             return error;
         using HeldDescriptor path = _inodes.Hold(inode, out error);
-        return error < 0 ? error : ExtendedAttributes.Remove(in path, name);
+        if (error < 0 || (isOwners && (error = CheckOwner(request, in path)) < 0))
+            return error;
+        return ExtendedAttributes.Remove(in path, name);
     }
 
     private long ListXattr(FuseRequest request, Inode inode)

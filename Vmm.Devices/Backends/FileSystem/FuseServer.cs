@@ -38,6 +38,7 @@ internal sealed partial class FuseServer : IDisposable
         _capabilities = new Lazy<ulong>(() => ActsForUsers ? ThreadPrivileges.Permitted : 0);
         _window = options.DaxWindow > 0 ? new DaxWindow(options.DaxWindow) : null;
         _isRoot = ThreadIdentity.CanChange;
+        _renamedCapabilities = RenamedCapabilities(Map);
         _links = OpenLinks();
         try
         {

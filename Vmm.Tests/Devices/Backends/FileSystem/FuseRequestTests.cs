@@ -412,6 +412,79 @@ public class FuseRequestTests : FileSystemTest
             Assert.That(ModeOf("old") & setIds, Is.Zero, "once the guest may write to it");
     }
 
+    // Linux takes them away when a file is written or given to another, but does not know them by another name (CVE-2021-20263).
+    [TestCase(":map::user.virtiofs.:")]
+    [TestCase(":map:security.capability:user.virtiofs.:")]
+    public void FileCapabilities_ByAnotherName_AreTakenAwayByChanges(string map)
+    {
+        if (!VmmProcess.IsNative && !Environment.IsPrivilegedProcess)
+            Assert.Ignore("run as root");
+        const string name = "security.capability";
+        FuseGuest guest = Begin("--xattrmap", map);
+        (ulong node, ulong handle) = guest.Create(FuseGuest.Root, "file", mode: 0x81ED);
+        guest.Fuse.Write(node, handle, 0, "text"u8.ToArray());
+        (ulong source, ulong sourceHandle) = guest.Create(FuseGuest.Root, "source");
+        guest.Fuse.Write(source, sourceHandle, 0, "text"u8.ToArray());
+        uint own = U32(guest.Attributes(node), 68);
+        foreach ((string what, Func<long> change) in new (string, Func<long>)[]
+        {
+            ("write", () => guest.Fuse.Try(16, node, [.. Bytes(handle, 0UL), .. Bytes(4U, 0U), .. Bytes(0UL), .. Bytes(0U, 0U)], 8, out _, "evil"u8.ToArray())),
+            ("truncate", () => guest.Try(4, node, SetAttributes(valid: 8, size: 2), 104)),
+            ("chown", () => guest.Try(4, node, SetAttributes(valid: 2, user: own), 104)),
+            ("open with O_TRUNC", () => guest.Open(node, flags: 0x202)),
+            ("create with O_TRUNC over it", () => guest.TryCreate(FuseGuest.Root, "file", flags: 0x242)),
+            ("fallocate", () => guest.Try(43, node, [.. Bytes(handle, 0UL, 4096UL), .. Bytes(0U, 0U)])),
+            ("copy_file_range", () => guest.Try(47, source, Bytes(sourceHandle, 0, node, handle, 0, 4, 0), 8)),
+        })
+        {
+            Assert.That(guest.SetXattr(node, name, [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Is.Zero, what);
+            guest.Fuse.Read(node, handle, 0, 10);
+            long open = guest.Open(node, flags: 0x2);
+            Assert.That(guest.GetXattr(node, name, out _), Is.Zero, "what is only read keeps them, and what is opened to be written");
+            Assert.That(change(), Is.Not.Negative, what);
+            Assert.That(guest.GetXattr(node, name, out _), Is.EqualTo(-Nodata), what);
+            guest.Fuse.Release(node, (ulong)open);
+        }
+    }
+
+    // For the guest, who changes it is not in the file's group. The daemon is.
+    [Test]
+    public void Acl_OfAFileOfAGroupThatTheCallerIsNotIn_TakesTheSetGroupIdBitAway()
+    {
+        if (!VmmProcess.IsNative && !Environment.IsPrivilegedProcess)
+            Assert.Ignore("run as root");
+        FuseGuest guest = Begin();
+        ulong node = guest.Create(FuseGuest.Root, "file", mode: 0x81ED).Node;
+        // rwx for the owner, r-x for the group and all others.
+        byte[] acl = [.. Bytes(2U), 1, 0, 7, 0, .. Bytes(uint.MaxValue), 4, 0, 5, 0, .. Bytes(uint.MaxValue), 0x20, 0, 5, 0, .. Bytes(uint.MaxValue)];
+        int Set(string name, uint flags) => guest.Try(21, node, [.. Bytes((uint)acl.Length, 0U), .. Bytes(flags, 0U), .. Name(name), .. acl]);
+        guest.Demand(4, node, SetAttributes(valid: 1, mode: 0x85ED), 104);
+        if (Set("system.posix_acl_access", 0) == -Notsupported)
+            Assert.Ignore("this file system has no ACLs");
+        Assert.That(ModeOf("file"), Is.EqualTo(0x5EDU), "the caller is in the group");
+        Assert.That(Set("user.other", 1), Is.Zero);
+        Assert.That(ModeOf("file"), Is.EqualTo(0x5EDU), "it is no ACL");
+        Assert.That(Set("system.posix_acl_access", 1), Is.Zero);
+        Assert.That(ModeOf("file"), Is.EqualTo(0x1EDU), "FUSE_SETXATTR_ACL_KILL_SGID");
+    }
+
+    // The guest's kernel leaves them to the file system, as those of NFS (system.nfs4_acl).
+    [Test]
+    public void Xattrs_OfTheSystem_AreForTheOwnerAndRootToChange()
+    {
+        RequireRoot();
+        FuseGuest guest = Begin();
+        ulong node = guest.Create(FuseGuest.Root, "file").Node;
+        HostCommand.Run("chown", "1000:1000", In("file"));
+        foreach ((uint user, int expected) in new[] { (0U, -Notsupported), (1000U, -Notsupported), (1001U, -Eperm) })
+        {
+            guest.Fuse.Caller = (user, user);
+            Assert.That(guest.SetXattr(node, "system.nfs4_acl", [1]), Is.EqualTo(expected), $"set by {user}");
+            Assert.That(guest.Try(24, node, Name("system.nfs4_acl")), Is.EqualTo(expected), $"removed by {user}");
+            Assert.That(guest.GetXattr(node, "system.nfs4_acl", out _), Is.EqualTo(-Notsupported), "and for all to read");
+        }
+    }
+
     private uint ModeOf(string name) => Convert.ToUInt32(HostCommand.Run("stat", "-c", "%a", In(name)).Trim(), 8);
 
     [Test]
@@ -487,21 +560,52 @@ public class FuseRequestTests : FileSystemTest
             Assert.That(HostCommand.Run("stat", "-c", "%u %g", In(name)).Trim(), Is.EqualTo("1234 2345"), name);
         Assert.That((U32(guest.Attributes(file), 68), U32(guest.Attributes(directory), 60)), Is.EqualTo((1234U, 0x41C0U)));
         Assert.That(File.GetUnixFileMode(In("file")), Is.EqualTo((UnixFileMode)0x1A4), "the umask, which is left to this side with ACLs");
-        // In the directory of another user who has not let them in.
+        // In the directory of another user, where the guest's kernel knows that they may: by an ACL, or a capability.
         guest.Fuse.Caller = (4321, 4321);
-        Assert.That(guest.TryCreate(directory, "x"), Is.EqualTo(-13));
+        guest.Create(directory, "another's");
+        Assert.That(HostCommand.Run("stat", "-c", "%u %g", In("directory/another's")).Trim(), Is.EqualTo("4321 4321"));
+        Assert.That(guest.Try(34, directory, Bytes(2U, 0U)), Is.EqualTo(-Eacces), "access(2), where the host is asked");
         guest.Fuse.Caller = (0, 0);
         Assert.That(HostCommand.Run("stat", "-c", "%u", In("file")).Trim(), Is.EqualTo("1234"));
         guest.Create(FuseGuest.Root, "roots");
         Assert.That(HostCommand.Run("stat", "-c", "%u", In("roots")).Trim(), Is.EqualTo("0"), "and the thread is itself again");
-        // A group of the caller's by which he may write there: FUSE_EXT_GROUPS.
+        // A group of the caller's by which he may write there: FUSE_EXT_GROUPS. Only a member's file has the set-group-id bit.
+        const uint mode = 0x85ED;
         HostCommand.Run("chown", "0:777", In("directory"));
         HostCommand.Run("chmod", "2770", In("directory"));
         guest.Fuse.Caller = (1234, 2345);
-        byte[] arguments = [.. Bytes(0x42U, 0x81A4U, 0U, 0U), .. Name("withgroup"), .. new byte[6]];
+        byte[] arguments = [.. Bytes(0x42U, mode, 0U, 0U), .. Name("withgroup"), .. new byte[6]];
         Assert.That(guest.Fuse.Try(35, directory, [.. arguments, .. Bytes(16U, 32U, 1U, 777U)], 144, out _, extensions: 16), Is.Zero);
-        Assert.That(HostCommand.Run("stat", "-c", "%u %g", In("directory/withgroup")).Trim(), Is.EqualTo("1234 777"));
-        Assert.That(guest.TryCreate(directory, "without"), Is.EqualTo(-13), "it was for that request alone");
+        Assert.That(HostCommand.Run("stat", "-c", "%u %g %a", In("directory/withgroup")).Trim(), Is.EqualTo("1234 777 2755"));
+        guest.Create(directory, "without", mode);
+        Assert.That(HostCommand.Run("stat", "-c", "%u %g %a", In("directory/without")).Trim(), Is.EqualTo("1234 777 755"), "it was for that request alone");
+    }
+
+    // In a directory that belongs to a user of the guest's, who is none of the host's.
+    [Test]
+    public void New_ByTheGuestsRootWhoIsAUserHere_IsPossibleWhereverRootMay()
+    {
+        RequireRoot();
+        HostCommand.Run("chown", "100000:100000", Shared);
+        Directory.CreateDirectory(In("home"));
+        HostCommand.Run("chown", "101000:101000", In("home"));
+        FuseGuest guest = Begin("--translate-uid", "map:0:100000:65536", "--translate-gid", "map:0:100000:65536");
+        ulong home = guest.Node("home");
+        Assert.Multiple(() =>
+        {
+            Assert.That(guest.TryCreate(home, "file"), Is.Not.Negative);
+            Assert.That(guest.Try(9, home, [.. Bytes(0x1EDU, 0U), .. Name("directory")], 128), Is.Zero, "mkdir");
+            Assert.That(guest.Try(6, home, [.. Name("link"), .. Name("x")], 128), Is.Zero, "symlink");
+            Assert.That(guest.Try(8, home, [.. Bytes(0x21B6U, 0x103U, 0U, 0U), .. Name("null")], 128), Is.Zero, "mknod");
+        });
+        foreach (string name in new[] { "file", "directory", "link", "null" })
+            Assert.That(HostCommand.Run("stat", "-c", "%u %g", In($"home/{name}")).Trim(), Is.EqualTo("100000 100000"), name);
+        // Root keeps the bit where he is not in the group, and another does not.
+        HostCommand.Run("chmod", "2777", In("home"));
+        guest.Create(home, "roots", mode: 0x85ED);
+        guest.Fuse.Caller = (1, 1);
+        guest.Create(home, "another's", mode: 0x85ED);
+        Assert.That((ModeOf("home/roots"), ModeOf("home/another's")), Is.EqualTo((0x5EDU, 0x1EDU)));
     }
 
     // A guest with Linux before 6.3 has checked it, and cannot say by which of the caller's groups.
@@ -731,6 +835,33 @@ public class FuseRequestTests : FileSystemTest
         Assert.That(guest.Try(39, node, Arguments(0x40049409), 16), Is.EqualTo(-25), "FICLONE");
         Assert.That(guest.Try(39, node, Arguments(0x5421), 16), Is.EqualTo(-25), "FIONBIO");
         Assert.That(guest.Try(39, node, Arguments(0x40086602), 16), Is.EqualTo(-Invalid), "no flags to set");
+    }
+
+    // Linux before 5.13 does not ask whose file it is.
+    [Test]
+    public void Ioctl_ThatSetsFlags_IsForTheOwnerAndRoot()
+    {
+        RequireRoot();
+        const uint noDump = 0x40;
+        File.WriteAllText(In("file"), "");
+        HostCommand.Run("chown", "1000:1000", In("file"));
+        Serve();
+        FuseGuest old = Keep(new FuseGuest(SocketPath, FuseGuest.AllFlags & ~(ulong)FuseFlags.SetXattrExtension));
+        ulong node = old.Node("file"), handle = (ulong)old.Open(node, flags: 0);
+        int Set(FuseGuest guest, uint user, uint flags)
+        {
+            guest.Fuse.Caller = (user, user);
+            return guest.Try(39, node, [.. Bytes(handle), .. Bytes(0U, 0x40086602U), .. Bytes(0UL), .. Bytes(8U, 0U), .. Bytes((ulong)flags)], 16);
+        }
+        if (Set(old, 0, noDump) != 0)
+            Assert.Ignore("this file system has no such flags");
+        Assert.That(Set(old, 1001, 0), Is.EqualTo(-Eperm), "another user");
+        Assert.That(Set(old, 1000, 0), Is.Zero, "the owner");
+        // A newer one has asked, and knows who may besides.
+        old.Fuse.Caller = (0, 0);
+        old.Begin(FuseGuest.AllFlags);
+        (node, handle) = (old.Node("file"), (ulong)old.Open(old.Node("file"), flags: 0));
+        Assert.That(Set(old, 1001, noDump), Is.Zero);
     }
 
     private static byte[] SetAttributes(
