@@ -128,9 +128,14 @@ public sealed record Confinement
             s_log.Info("this kernel has no Landlock: files are kept away by seccomp alone");
         else if (rules is null)
             s_log.Warn("this kernel has no Landlock that can hold this process to the directory that it shares (Linux 5.19): who takes it over reaches all files of its user");
-        if (Root is not null && SocketDirectories.Count == 0)
-            ThreadPrivileges.ChangeRoot(Root);
-        EveryThread.Do(() => ThreadPrivileges.GiveUp(rules, Capabilities));
+        int main = NativeThread.CurrentId;
+        EveryThread.Do(() =>
+        {
+            // The threads of a process have one root. Whether there are others is looked up in /proc before, which is gone then.
+            if (Root is not null && SocketDirectories.Count == 0 && NativeThread.CurrentId == main)
+                ThreadPrivileges.ChangeRoot(Root);
+            ThreadPrivileges.GiveUp(rules, Capabilities);
+        });
         s_log.Debug("confined by Landlock {Version}", Landlock.Version);
         return true;
     }

@@ -53,8 +53,8 @@ public sealed record FileSystemOptions
     /// <see cref="FileSystemCache.Never"/>. What they map so is in the guest's cache. Not where the host writes, too. It needs Linux 6.6 in the guest.</summary>
     public bool AllowMmap { get; init; }
 
-    /// <summary>For how many seconds the guest keeps names and attributes; null for what <see cref="Cache"/> says.</summary>
-    public uint? KeepSeconds { get; init; }
+    /// <summary>For how long the guest keeps names and attributes; null for what <see cref="Cache"/> says.</summary>
+    public TimeSpan? KeepTime { get; init; }
 
     /// <summary>Whether directories are read together with the attributes of what is in them, where the guest's kernel finds that worth it.</summary>
     public bool ReadDirectoryPlus { get; init; } = true;
@@ -67,7 +67,7 @@ public sealed record FileSystemOptions
     public bool PreserveNoAccessTime { get; init; }
 
     /// <summary>Whether the host takes set-user-id bits and file capabilities away when a file is written (FUSE_HANDLE_KILLPRIV_V2). If not, the
-    /// guest's kernel does, at the price of a request before writes.</summary>
+    /// guest's kernel does, at the price of a request before writes. It does so with a <see cref="DaxWindow"/>: what is written there is not seen here.</summary>
     public bool KillPrivileges { get; init; } = true;
 
     /// <summary>Whether the guest can make programs that run with the rights of their owner (set-user-id, set-group-id, file capabilities), and device nodes. They are

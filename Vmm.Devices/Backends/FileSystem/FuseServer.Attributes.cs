@@ -39,7 +39,7 @@ internal sealed partial class FuseServer
     }
 
     private int ReplyAttributes(FuseRequest request, Inode inode, in FileStatus status) =>
-        request.Reply(new FuseAttributesReply { Seconds = AttributeSeconds, Attributes = Attributes(inode, in status) });
+        request.Reply(new FuseAttributesReply { Seconds = KeepSeconds, Nanoseconds = KeepNanoseconds, Attributes = Attributes(inode, in status) });
 
     private int GetStatus(Inode inode, OpenFile? opened, out FileStatus status)
     {
@@ -63,7 +63,8 @@ internal sealed partial class FuseServer
         const uint told = 0xFFF;    // STATX_BASIC_STATS and STATX_BTIME: what the guest's kernel knows how to take over
         return request.Reply(new FuseStatxReply
         {
-            Seconds = AttributeSeconds,
+            Seconds = KeepSeconds,
+            Nanoseconds = KeepNanoseconds,
             Mask = status.Mask & told,
             BlockSize = status.BlockSize,
             Attributes = status.Attributes,
@@ -190,6 +191,23 @@ internal sealed partial class FuseServer
     }
 
     private long SynchronizeFileSystem(Inode inode)
+    {
+        // Each file system that the guest knows of asks for itself.
+        if (Has(FuseFlags.Submounts))
+            return SynchronizeFileSystemOf(inode);
+        // All are one for it.
+        long result = 0;
+        foreach (Inode each in _inodes.FileSystemRoots())
+        {
+            long error = SynchronizeFileSystemOf(each);
+            // What is mounted no more, or cannot be opened, has nothing of the guest's.
+            if (result == 0 && (each == _inodes.Root || error is not (-Errnos.Estale or -Errnos.Eacces)))
+                result = error;
+        }
+        return result;
+    }
+
+    private long SynchronizeFileSystemOf(Inode inode)
     {
         // Not by O_PATH.
         using HeldDescriptor path = _inodes.Hold(inode.IsDirectory || inode.IsRegular ? inode : _inodes.Root, out int error);

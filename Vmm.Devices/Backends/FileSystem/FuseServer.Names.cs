@@ -41,8 +41,10 @@ internal sealed partial class FuseServer
         return new FuseEntry
         {
             Node = inode.Id,
-            EntrySeconds = EntrySeconds,
-            AttributesSeconds = AttributeSeconds,
+            EntrySeconds = KeepSeconds,
+            AttributesSeconds = KeepSeconds,
+            EntryNanoseconds = KeepNanoseconds,
+            AttributesNanoseconds = KeepNanoseconds,
             Attributes = attributes,
         };
     }

@@ -15,11 +15,13 @@ internal sealed partial class FuseServer
     private const uint OldestMinor = 31;    // the first with virtio-fs
     private const ushort MaxBackground = 256;
     private const int PageShift = 12, MapShift = 21;
-    private const ulong LongTime = 86400;
 
-    private ulong EntrySeconds => Options.KeepSeconds is uint seconds ? seconds : Options.Cache switch { FileSystemCache.Auto => 1, FileSystemCache.Never => 0, _ => LongTime };
+    private TimeSpan KeepTime =>
+        Options.KeepTime ?? Options.Cache switch { FileSystemCache.Auto => TimeSpan.FromSeconds(1), FileSystemCache.Never => TimeSpan.Zero, _ => TimeSpan.FromDays(1) };
 
-    private ulong AttributeSeconds => EntrySeconds;
+    private ulong KeepSeconds => (ulong)KeepTime.Ticks / TimeSpan.TicksPerSecond;
+
+    private uint KeepNanoseconds => (uint)(KeepTime.Ticks % TimeSpan.TicksPerSecond * TimeSpan.NanosecondsPerTick);
 
     private FuseFlags Offered => FuseFlags.AsyncRead | FuseFlags.AtomicTruncate | FuseFlags.BigWrites | FuseFlags.AsyncDirectIo | FuseFlags.ParallelDirectoryOperations
         | FuseFlags.MaxPages | FuseFlags.InitExtension | FuseFlags.SetXattrExtension | FuseFlags.CreateSupplementaryGroup
@@ -30,7 +32,8 @@ internal sealed partial class FuseServer
         | (Options.Writeback ? FuseFlags.WritebackCache : 0)
         | (Options.AnnounceSubmounts ? FuseFlags.Submounts : 0)
         | (_window is not null ? FuseFlags.MapAlignment | FuseFlags.InodeDax : 0)
-        | (Options.KillPrivileges ? FuseFlags.HandleKillPrivileges2 : 0)
+        // What a guest writes to a file that it has mapped is not seen here: its kernel has to take the bits away.
+        | (Options.KillPrivileges && _window is null ? FuseFlags.HandleKillPrivileges2 : 0)
         | (Options.Xattr && Options.SecurityLabel ? FuseFlags.SecurityContext : 0)
         | (Options.Xattr && Options.PosixAcl && Map.KeepsAcls ? FuseFlags.PosixAcl | FuseFlags.DontMask : 0);
 

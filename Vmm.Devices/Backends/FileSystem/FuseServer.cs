@@ -53,10 +53,7 @@ internal sealed partial class FuseServer : IDisposable
                         throw new VhostException($"{options.Directory} is of the kernel's own files, such as /proc or /sys: give a directory with files");
                     _isOfServer = FileTree.IsOfServer(in held);
                 }
-                ulong limit = Math.Min(ResourceLimit.OpenFiles.Current ?? 1024, int.MaxValue);
-                // A part for what the guest has open, which is not to be closed.
-                int forFiles = (int)(limit - Math.Min(limit, DescriptorsForOthers)) * 3 / 4;
-                _inodes = new InodeTable(root, Math.Max(forFiles, 64)) { Links = _links };
+                _inodes = new InodeTable(root, DescriptorsForFiles(ResourceLimit.OpenFiles.Current ?? 1024)) { Links = _links };
             }
             catch
             {
@@ -106,6 +103,10 @@ internal sealed partial class FuseServer : IDisposable
 
     /// <summary>Files that the guest knows, those of them that have a descriptor, and openings.</summary>
     public (int Files, int Descriptors, int Handles) Count => (_inodes.Count.Files, _inodes.Count.Descriptors, _handles.Count);
+
+    /// <summary>How many descriptors of files may be open without need, of a process that may have <paramref name="limit"/>. The rest is for what the guest has open, which is not to be
+    /// closed.</summary>
+    public static int DescriptorsForFiles(ulong limit) => (int)Math.Clamp((limit - Math.Min(limit, DescriptorsForOthers)) / 4 * 3, 64, int.MaxValue);
 
     /// <summary>Whether a request is answered at all.</summary>
     public static bool HasReply(FuseOpcode opcode) => opcode is not (FuseOpcode.Forget or FuseOpcode.BatchForget or FuseOpcode.Interrupt);

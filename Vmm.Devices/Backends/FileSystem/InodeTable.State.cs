@@ -84,6 +84,8 @@ internal sealed partial class InodeTable
                 else
                     _byIdentity[inode.Identity] = inode;
             }
+            foreach (Inode inode in _byId.Values)
+                NoteFileSystem(inode);
         }
     }
 

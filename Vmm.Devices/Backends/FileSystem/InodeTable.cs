@@ -14,6 +14,7 @@ internal sealed partial class InodeTable : IDisposable
     private readonly Lock _lock = new();
     private readonly Dictionary<ulong, Inode> _byId = [];
     private readonly Dictionary<InodeIdentity, Inode> _byIdentity = [];
+    private readonly Dictionary<ulong, Inode> _mounted = [];      // by device
     private readonly DescriptorCache _open;
     private ulong _lastId = RootId;
 
@@ -78,6 +79,7 @@ internal sealed partial class InodeTable : IDisposable
                 Move(inode, parent, name, keepsName: HasOtherNames(in status));
             else
                 Session?.SetLookups(inode);
+            NoteFileSystem(inode);
             return inode;
         }
     }
@@ -172,6 +174,13 @@ internal sealed partial class InodeTable : IDisposable
         }
     }
 
+    /// <summary>The shared directory, and the root of each other file system that the guest has seen below it (a btrfs subvolume is one, too), though it may have forgotten that.</summary>
+    public Inode[] FileSystemRoots()
+    {
+        lock (_lock)
+            return [Root, .. _mounted.Values];
+    }
+
     /// <summary>Forgets everything but the root.</summary>
     public void Clear()
     {
@@ -185,6 +194,7 @@ internal sealed partial class InodeTable : IDisposable
             Session?.Clear();
             _byId.Clear();
             _byIdentity.Clear();
+            _mounted.Clear();
             _byId.Add(RootId, Root);
             _byIdentity.Add(Root.Identity, Root);
             Root.Locks?.Clear();
@@ -222,6 +232,13 @@ internal sealed partial class InodeTable : IDisposable
         if (inode != Root && Session is { } session)
             inode.Slot = session.Move(inode);
         return true;
+    }
+
+    // A file can be mounted, too.
+    private void NoteFileSystem(Inode inode)
+    {
+        if (inode.Parent is { } parent && parent.Identity.Device != inode.Identity.Device && (inode.IsDirectory || inode.IsRegular) && inode.Identity.Device != Root.Identity.Device)
+            _mounted[inode.Identity.Device] = inode;
     }
 
     private static bool HasOtherNames(in FileStatus status) => status.LinkCount > 1 && !status.IsDirectory;

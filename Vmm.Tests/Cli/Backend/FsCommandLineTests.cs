@@ -16,6 +16,7 @@ public class FsCommandLineTests
 
     [TestCase("-f", "")]
     [TestCase("-d", "--log-level debug")]
+    [TestCase("--debug", "--log-level debug")]
     [TestCase("-d --log-level=warn", "--log-level warn")]
     [TestCase("-V", "--version")]
     [TestCase("--socket=/s", "--socket-path /s")]
@@ -44,6 +45,7 @@ public class FsCommandLineTests
     [TestCase("-o no_readdirplus,no_announce_submounts,no_killpriv_v2,allow_direct_io", "--no-readdirplus --no-announce-submounts --no-killpriv-v2 --allow-direct-io")]
     [TestCase("-o security_label,no_security_label,no_posix_acl,no_allow_direct_io", "--no-posix-acl")]
     [TestCase("-o log_level=err", "--log-level error")]
+    [TestCase("-o allow_root", "")]
     [TestCase("-o loglevel=info,debug", "--log-level debug")]
     [TestCase("-o modcaps=+chown:-mknod,xattrmap=:map::user.virtiofs.:,max_idle_threads=5", "--modcaps +chown:-mknod --xattrmap :map::user.virtiofs.:")]
     [TestCase("-o flock,posix_lock", "")]
@@ -57,6 +59,7 @@ public class FsCommandLineTests
 
     [TestCase("-o", "-o: its value is missing (see vmm backend fs --help)")]
     [TestCase("-o sauce=/d", "-o: 'sauce=/d' is no option (see vmm backend fs --help)")]
+    [TestCase("--daemonize -f", "--daemonize: is not possible: it runs in the foreground; leave it out, and have a service manager start it, or a shell with & behind it")]
     [TestCase("-o xattr,no_source", "-o: 'no_source' is no option (see vmm backend fs --help)")]
     [TestCase("-o flock,no_posix_lock", "-o: flock and posix_lock are both on or both off here: the host has both kinds of lock, or neither (--no-host-locks)")]
     [TestCase("--posix-acl=maybe", "--posix-acl: 'maybe' is not allowed: choose one of auto, always, never")]
@@ -69,6 +72,7 @@ public class FsCommandLineTests
     [TestCase("--fd=3 --shared-dir /d --cache auto --xattr --sandbox chroot --announce-submounts --rlimit-nofile=0")]
     [TestCase("--syslog --cache=auto --shared-dir=/d --fd=3 --announce-submounts --thread-pool-size=1")]
     [TestCase("--socket-path=/s -o source=/d -o cache=none -f")]
+    [TestCase("--socket-path=/s -o source=/d,allow_root,timeout=86400.0 --debug")]
     [TestCase("--socket-path=/s --socket-group=0 --shared-dir /d --seccomp none --modcaps=-mknod:+chown --thread-pool-size 1000")]
     [TestCase("--socket-path=/s --shared-dir /d --inode-file-handles=fallback --migration-mode find-paths --migration-on-error guest-error --allow-mmap --timeout 5")]
     public void Read_CommandLineOfOthers_IsTaken(string given)
@@ -88,7 +92,9 @@ public class FsCommandLineTests
     [TestCase("--migration-verify-handles", "--migration-verify-handles: is not possible")]
     [TestCase("--migration-confirm-paths", "--migration-confirm-paths: is not possible")]
     [TestCase("--rlimit-nofile=100", "--rlimit-nofile: '100' is too few: the process takes up to 256")]
-    [TestCase("--timeout=2.5", "--timeout: '2.5' is not a number from 0 to 4294967295")]
+    [TestCase("--timeout=-1", "--timeout: '-1' is not a number of seconds from 0 to 4294967295, such as 1 or 0.5")]
+    [TestCase("--timeout=4294967296", "--timeout: '4294967296' is not a number of seconds")]
+    [TestCase("--timeout=1s", "--timeout: '1s' is not a number of seconds")]
     [TestCase("--modcaps=+sys_admin", "--modcaps: '+sys_admin' cannot add sys_admin: this back-end has no use for it")]
     [TestCase("--modcaps=-chown:mknod", "--modcaps: '-chown:mknod' has 'mknod' in it: write + or -")]
     [TestCase("--uid-map=:0:7:65536:", "--uid-map: ':0:7:65536:' needs a user namespace")]

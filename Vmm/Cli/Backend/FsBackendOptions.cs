@@ -36,7 +36,7 @@ internal sealed class FsBackendOptions : BackendOptions
         + "again; always, everything; metadata, names and attributes only; never, nothing (default: auto).")]
     public string? Cache { get; set; }
 
-    [Option("timeout", MetaValue = "SECONDS", HelpText = "For how long the guest keeps names and attributes (default: what --cache says).")]
+    [Option("timeout", MetaValue = "SECONDS", HelpText = "For how long the guest keeps names and attributes, such as 1 or 0.5 (default: what --cache says).")]
     public string? Timeout { get; set; }
 
     [Option("allow-mmap", HelpText = "With --cache metadata or never, programs of the guest's can map a file shared; only where the host does not write, too.")]
@@ -86,7 +86,7 @@ internal sealed class FsBackendOptions : BackendOptions
     [Option("preserve-noatime", HelpText = "O_NOATIME of the guest's is kept.")]
     public bool PreserveNoatime { get; set; }
 
-    [Option("killpriv-v2", HelpText = "The host takes set-user-id bits and file capabilities away when a file is written; it does so anyway.")]
+    [Option("killpriv-v2", HelpText = "The host takes set-user-id bits and file capabilities away when a file is written; it does so anyway, but with --dax-window.")]
     public bool KillprivV2 { get; set; }
 
     [Option("no-killpriv-v2", HelpText = "The guest's kernel does that.")]
@@ -240,7 +240,7 @@ internal sealed class FsBackendOptions : BackendOptions
             ReadDirectoryPlus = !NoReaddirplus,
             AnnounceSubmounts = !NoAnnounceSubmounts,
             AllowMmap = AllowMmap,
-            KeepSeconds = Timeout is string seconds ? (uint)NumberValue.Parse(new OptionValue("--timeout", null, seconds), 0, uint.MaxValue) : null,
+            KeepTime = Timeout is string seconds ? ParseTimeout(new OptionValue("--timeout", null, seconds)) : null,
             GivenUpCapabilities = Modcaps is string list ? CapabilityListOption.ParseGivenUp(new OptionValue("--modcaps", null, list)) : 0,
             PreserveNoAccessTime = PreserveNoatime,
             KillPrivileges = !NoKillprivV2,
@@ -304,6 +304,12 @@ internal sealed class FsBackendOptions : BackendOptions
             throw value.Refuse("has no effect without --dax-window");
         return Choice.Parse(value, ("always", FileSystemDax.Always), ("inode", FileSystemDax.Inode), ("never", FileSystemDax.Never));
     }
+
+    // As virtiofsd: QEMU's takes parts of a second.
+    private static TimeSpan ParseTimeout(OptionValue value) =>
+        decimal.TryParse(value.Text, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out decimal seconds) && seconds <= uint.MaxValue
+            ? TimeSpan.FromTicks((long)(seconds * TimeSpan.TicksPerSecond))
+            : throw value.Refuse($"is not a number of seconds from 0 to {uint.MaxValue}, such as 1 or 0.5");
 
     private static string ParseTag(OptionValue value) => value.Text.Length == 0 ? throw value.Refuse("is no name")
         : Encoding.UTF8.GetByteCount(value.Text) <= FileSystemOptions.MaxTagBytes ? value.Text

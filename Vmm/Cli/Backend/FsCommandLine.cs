@@ -47,9 +47,11 @@ internal sealed class FsCommandLine
         {
             case "-f":      // in the foreground, where it is anyway
                 return at;
-            case "-d":
+            case "-d" or "--debug":
                 SetValue("--log-level", "debug");
                 return at;
+            case "--daemonize":
+                throw new UsageException("--daemonize: is not possible: it runs in the foreground; leave it out, and have a service manager start it, or a shell with & behind it");
             case "-V":
                 Set("", "--version");
                 return at;
@@ -114,6 +116,8 @@ internal sealed class FsCommandLine
             _flock = isOn;
         else if (word == "posix_lock")
             _posixLock = isOn;
+        else if (option == "allow_root")
+            return;                     // of FUSE mounts of the host's own: virtiofsd makes none
         else if (option == "debug")
             SetValue("--log-level", "debug");
         else if (s_oldSwitches.Contains(word))

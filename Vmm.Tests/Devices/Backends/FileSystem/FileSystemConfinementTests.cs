@@ -48,6 +48,26 @@ public class FileSystemConfinementTests : FileSystemTest
         }
     }
 
+    // Nobody can confine a thread that was there before, here one of a library. Root's process looks for such threads while it still sees /proc.
+    [Test]
+    public void Start_WithAThreadThatCannotBeConfined_IsRefused()
+    {
+        string source = Path.Combine(Scratch, "thread.c"), library = Path.Combine(Scratch, "thread.so");
+        File.WriteAllText(source, """
+            #include <pthread.h>
+            #include <unistd.h>
+            static void *sleep_on(void *nothing) { for (;;) pause(); return nothing; }
+            __attribute__((constructor)) static void begin(void) { pthread_t thread; pthread_create(&thread, 0, sleep_on, 0); }
+            """);
+        (int status, string output) = HostCommand.TryRun("/bin/sh", "-c", $"cc -shared -fPIC -o {library} {source} -lpthread");
+        if (status != 0)
+            Assert.Ignore($"a C compiler is needed: {output}");
+        string[] command = [.. VmmProcess.Command, "backend", "fs", "--socket-path", SocketPath, "--shared-dir", Shared];
+        (status, output) = HostCommand.TryRun("timeout", ["--kill-after=1", "10", "env", $"LD_PRELOAD={library}", .. command]);
+        Assert.That(status, Is.EqualTo(1), output);
+        Assert.That(output, Does.Contain("cannot confine all of the threads"));
+    }
+
     [Test]
     public void Escapes_OnEveryThread_AreRefused()
     {

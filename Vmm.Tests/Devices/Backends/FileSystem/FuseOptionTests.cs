@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Runtime.Versioning;
 using NUnit.Framework;
 using Vmm.Devices.Backends.FileSystem;
@@ -79,6 +80,75 @@ public class FuseOptionTests : FileSystemTest
         byte[] entry = guest.Demand(1, FuseGuest.Root, Name("file"), FuseGuest.EntrySize);
         Assert.That((U64(entry, EntrySeconds), U64(entry, AttributesSeconds)), Is.EqualTo((expected, expected)));
     }
+
+    [Test]
+    public void Lookup_TimeoutWithAPartOfASecond_IsThat()
+    {
+        FuseGuest guest = Begin("-o", "timeout=2.5");
+        byte[] entry = guest.Demand(9, FuseGuest.Root, [.. Bytes(0x1EDU, 0U), .. Name("directory")], FuseGuest.EntrySize);
+        byte[] attributes = guest.Demand(3, FuseGuest.Root, Bytes(0UL, 0UL), FuseGuest.AttributesSize);
+        byte[] statx = guest.Demand(52, FuseGuest.Root, [.. Bytes(0U, 0U), .. Bytes(0UL), .. Bytes(0U, 0xFFFU)], 288);
+        (ulong, uint) expected = (2, 500_000_000);
+        Assert.That((U64(entry, EntrySeconds), U32(entry, 32)), Is.EqualTo(expected));
+        Assert.That((U64(entry, AttributesSeconds), U32(entry, 36)), Is.EqualTo(expected));
+        Assert.That(((U64(attributes, 0), U32(attributes, 8)), (U64(statx, 0), U32(statx, 8))), Is.EqualTo((expected, expected)));
+    }
+
+    // A guest that has a file mapped writes to it without a word to this side, which could take the bits away (FUSE_HANDLE_KILLPRIV_V2).
+    [TestCase(true)]
+    [TestCase(false, "--no-killpriv-v2")]
+    [TestCase(false, "--dax-window", "2M")]
+    public void Init_SetIdBits_AreTheHostsToTakeAwayUnlessFilesAreMapped(bool expected, params string[] options) =>
+        Assert.That((Begin(options).Flags & (ulong)FuseFlags.HandleKillPrivileges2) != 0, Is.EqualTo(expected));
+
+    // Also where the guest has forgotten what it wrote there.
+    [TestCase(false)]
+    [TestCase(true)]
+    public void SyncFs_WithoutSubmounts_ReachesWhatIsMounted(bool isForgotten)
+    {
+        RequireRoot();
+        string image = Path.Combine(Scratch, "image"), mounted = Directory.CreateDirectory(In("mounted")).FullName;
+        using (FileStream file = File.Create(image))
+            file.SetLength(32 << 20);
+        (int status, string output) = HostCommand.TryRun("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", image);
+        if (status == 0)
+            (status, output) = HostCommand.TryRun("mount", "-o", "loop,commit=300", image, mounted);
+        if (status != 0)
+            Assert.Ignore($"no ext4 can be mounted here: {output}");
+        try
+        {
+            HostCommand.Run("sync", "--file-system", mounted);
+            string device = Path.GetFileName(HostCommand.Run("findmnt", "-n", "-o", "SOURCE", mounted).Trim());
+            long Sectors() => long.Parse(File.ReadAllText($"/sys/block/{device}/stat").Split(' ', StringSplitOptions.RemoveEmptyEntries)[6], CultureInfo.InvariantCulture);
+            FuseGuest guest = Begin("--no-announce-submounts");
+            ulong directory = guest.Node("mounted");
+            (ulong node, ulong handle) = guest.Create(directory, "file");
+            byte[] data = new byte[256 << 10];
+            Array.Fill(data, (byte)'x');
+            guest.Fuse.Write(node, handle, 0, data);
+            if (isForgotten)
+            {
+                guest.Fuse.Release(node, handle);
+                guest.Fuse.Forget(node, 1);
+                guest.Fuse.Forget(directory, 1);
+            }
+            long before = Sectors();
+            guest.Demand(50, FuseGuest.Root, Bytes(0UL));
+            Assert.That(Sectors() - before, Is.GreaterThanOrEqualTo(data.Length / 512));
+        }
+        finally
+        {
+            HostCommand.Run("umount", "--lazy", mounted);
+        }
+    }
+
+    // 1073741816 is what systemd makes of LimitNOFILE=infinity.
+    [TestCase(0UL, 64)]
+    [TestCase(400UL, 108)]
+    [TestCase(1_048_576UL, 786_240)]
+    [TestCase(1_073_741_816UL, 805_306_170)]
+    [TestCase(ulong.MaxValue, int.MaxValue)]
+    public void DescriptorsForFiles_Limit_AreAPartOfIt(ulong limit, int expected) => Assert.That(FuseServer.DescriptorsForFiles(limit), Is.EqualTo(expected));
 
     [TestCase("always", true)]
     [TestCase("inode", false)]
