@@ -17,6 +17,7 @@ internal sealed partial class FuseServer : IDisposable
     /// <summary>And for one that is done once a lock can be had.</summary>
     public const long Waits = long.MinValue + 1;
 
+    private const uint ReadAndSearch = 5;       // R_OK | X_OK
     private const int DescriptorsForOthers = 256;   // besides those of files: rings, memory, connections, what is opened for a moment
 
     private static readonly BoundedLog s_log = new("Vmm.Devices.Backends.FileSystem");
@@ -52,6 +53,9 @@ internal sealed partial class FuseServer : IDisposable
                     if (FileTree.IsOfKernel(in held))
                         throw new VhostException($"{options.Directory} is of the kernel's own files, such as /proc or /sys: give a directory with files");
                     _isOfServer = FileTree.IsOfServer(in held);
+                    using HeldDescriptor links = _links.Hold();
+                    if (FileTree.CheckAccess(in links, in held, ReadAndSearch) == -Errnos.Eacces)
+                        s_log.Warn("{Directory}: the daemon's user may not read or enter it, and so the guest may not: change its owner or its mode, or give another", options.Directory);
                 }
                 _inodes = new InodeTable(root, DescriptorsForFiles(ResourceLimit.OpenFiles.Current ?? 1024)) { Links = _links };
             }

@@ -3,6 +3,7 @@ using System.Text.Json;
 using NUnit.Framework;
 using Tmds.Linux;
 using Vmm.Tests.Fakes;
+using Vmm.Tests.Integration.Linux.Devices;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Protocol;
 
@@ -62,6 +63,21 @@ public class BackendCommandTests : BackendTest
         VmmProcess process = StartBackend("blk", "--path", image);
         process.Signal(LibC.SIGTERM);
         Assert.That(process.WaitForEnd().Errors, Does.Contain($"{image} {expected}\n"));
+    }
+
+    [Test]
+    public void Directory_ThatItsUserMayNotRead_IsTold()
+    {
+        if (!Environment.IsPrivilegedProcess || !VmmProcess.IsNative)
+            Assert.Ignore("this test becomes another user, who gets a copy of the native binary");
+        (string open, string closed) = (Path.Combine(Scratch, "open"), Path.Combine(Scratch, "closed"));
+        HostCommand.Run("sh", "-c", $"mkdir {open} {closed} && cp {VmmProcess.Command[0]} {Scratch}/copy && chmod 700 {closed} && chmod 777 {open} && chmod a+x {Scratch} {Scratch}/copy");
+        foreach (string directory in new[] { open, closed })
+        {
+            (_, string output) = HostCommand.TryRun("timeout", "-s", "TERM", "1", "setpriv", "--reuid=54321", "--regid=54321", "--clear-groups",
+                $"{Scratch}/copy", "backend", "fs", "--socket-path", $"{open}/socket", "--shared-dir", directory);
+            Assert.That(output.Contains($"{directory}: the daemon's user may not read or enter it", StringComparison.Ordinal), Is.EqualTo(directory == closed), output);
+        }
     }
 
     [Test]
