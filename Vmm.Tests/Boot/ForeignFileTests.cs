@@ -2,6 +2,7 @@ using System.Diagnostics;
 using NUnit.Framework;
 using Vmm.Boot;
 using Vmm.Vhost.Memory;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Tests.Boot;
 
@@ -35,6 +36,19 @@ public sealed class ForeignFileTests
         Assert.That(
             () => Guest.Load(memory, file),
             Throws.TypeOf<VmmException>().With.Message.Contains(file.Path).And.Message.Contains(expected).And.Message.Not.Contains("\n"));
+    }
+
+    // A guest may restart long after its kernel was opened.
+    [Test]
+    public void Map_FileThatHasBecomeShorter_IsRefused()
+    {
+        using var file = new TempFile(new byte[20_000]);
+        using ImageFile image = ImageFile.OpenKernel(file.Path);
+        using (MappedFile whole = image.Map())
+            Assert.That(whole, Is.Not.Null);
+        using (FileStream stream = File.OpenWrite(file.Path))
+            stream.SetLength(5000);
+        Assert.That(image.Map, Throws.TypeOf<VmmException>().With.Message.StartsWith($"kernel {file.Path}: has become shorter, 5000 bytes and not 20000: "));
     }
 
     [TestCase("/dev/zero", "is a character device, not a file: check --kernel")]

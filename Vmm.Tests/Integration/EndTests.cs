@@ -163,6 +163,14 @@ public class EndTests : KvmTest
     }
 
     [Test]
+    public void Halt_BeforeItSaidAnythingAndStandardErrorIsFull_Exits3()
+    {
+        using Process shell = Process.Start("/bin/sh", ["-c", $"exec {string.Join(' ', VmmProcess.Command)} run --kernel {Payloads.Path("halt")} --cmdline silent 2> /dev/full < /dev/null"]);
+        Assert.That(shell.WaitForExit(VmmProcess.Deadline), Is.True);
+        Assert.That(shell.ExitCode, Is.EqualTo(3));
+    }
+
+    [Test]
     public void Halt_InterruptsOn_IsWaitedFor()
     {
         VmmProcess process = Start("echo");

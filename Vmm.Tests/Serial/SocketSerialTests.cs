@@ -113,6 +113,20 @@ public sealed class SocketSerialTests : IDisposable
     }
 
     [Test]
+    public void Client_SendsALotAndLeavesWhileOutputWaits_ArrivesWhole()
+    {
+        SendAll(new string('o', 50_000));
+        byte[] typed = new byte[30_000];
+        new Random(4).NextBytes(typed);
+        using (Socket client = Connect())
+        {
+            client.Send(typed);
+        }
+        Eventually.True(() => _guest.Received().Length == typed.Length, () => $"{_guest.Received().Length} bytes");
+        Assert.That(_guest.Received(), Is.EqualTo(Encoding.Latin1.GetString(typed)));
+    }
+
+    [Test]
     public void Client_LeavesWithoutReading_TheGuestGoesOn()
     {
         Socket client = Connect();

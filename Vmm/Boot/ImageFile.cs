@@ -91,7 +91,21 @@ internal sealed class ImageFile : IDisposable
     public FileVersion ReadVersion() => _file.ReadVersion();
 
     /// <summary>Maps the file; its pages count as ours until the view is disposed.</summary>
-    public MappedFile Map() => _file.Map();
+    /// <exception cref="VmmException">It cannot be mapped, or has become shorter: the pages behind its end would end this process by SIGBUS.</exception>
+    public MappedFile Map()
+    {
+        try
+        {
+            ulong size = ReadVersion().Size;
+            if (size < _file.Length)
+                throw Error($"has become shorter, {size} bytes and not {_file.Length}: it must not change while a guest runs that may restart");
+            return _file.Map();
+        }
+        catch (ErrnoException e)
+        {
+            throw Error(e.Message, e);
+        }
+    }
 
     /// <inheritdoc/>
     public void Dispose() => _file.Dispose();

@@ -73,7 +73,14 @@ internal static class RunCommand
 
     private static int Report(string whatTheGuestDid)
     {
-        StandardWriter.Error().WriteLine($"vmm: the guest {whatTheGuestDid}");
+        try
+        {
+            StandardWriter.Error().WriteLine($"vmm: the guest {whatTheGuestDid}");
+        }
+        catch (ErrnoException)
+        {
+            // Standard error is gone; the exit status still tells.
+        }
         return ExitCode.GuestPanic;
     }
 }

@@ -1,4 +1,3 @@
-using System.Text;
 using Vmm.Serial;
 using Vmm.Vhost.Native;
 
@@ -29,7 +28,7 @@ internal static class SerialOption
         };
         if (path is "")
             throw new OptionValue(Name, null, text).Refuse("has no path");
-        if (kind == SerialKind.Socket && Encoding.UTF8.GetByteCount(path!) > UnixSocket.MaxPathBytes)
+        if (kind == SerialKind.Socket && ByteText.Encode(path!).Length > UnixSocket.MaxPathBytes)
             throw new OptionValue(Name, null, text).Refuse($"is too long: the path of a socket has at most {UnixSocket.MaxPathBytes} bytes");
         return new SerialConfig(kind, path);
     }

@@ -1,4 +1,3 @@
-using System.Text;
 using Vmm.Devices.Virtio.VhostUser;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User;
@@ -31,7 +30,7 @@ internal static class VhostUserPeerKeys
             return ParseRest(list) with { Endpoint = VhostUserEndpoint.Inherit((int)NumberValue.Parse(fd, FirstFreeFd, int.MaxValue)), Reconnect = false };
         }
         OptionValue socket = list.Find("socket") ?? throw new UsageException($"{option}: '{text}' names no back-end: write socket=PATH, or fd=N for an inherited socket");
-        if (Encoding.UTF8.GetByteCount(socket.Text) > UnixSocket.MaxPathBytes)
+        if (ByteText.Encode(socket.Text).Length > UnixSocket.MaxPathBytes)
             throw socket.Refuse($"is too long: the path of a socket has at most {UnixSocket.MaxPathBytes} bytes");
         bool listens = list.Find("server") is { } role && Choice.ParseSwitch(role);
         return ParseRest(list) with

@@ -21,6 +21,7 @@ internal sealed class VcpuThread : IDisposable
     private volatile bool _stop;
     private volatile bool _askHalted;
     private volatile bool _wasPaused;
+    private int _refusals;      // KVM_RUN said EAGAIN so often, one time after another
     private volatile bool _halted;
 
     /// <summary>Makes the thread, which does not run yet.</summary>
@@ -150,12 +151,15 @@ internal sealed class VcpuThread : IDisposable
             }
             if (-result is not (Errnos.Eintr or Errnos.Eagain))
                 throw Failure($"cannot run: {new ErrnoException("ioctl(KVM_RUN)", -result).Message}");
+            if (result == -Errnos.Eagain)
+                CheckRefusal();
             // Whoever stops the whole process (SIGSTOP) interrupts KVM_RUN, and sets no flag for it: this thread is the first to know.
             if (result == -Errnos.Eintr && _vcpu.State.ImmediateExit == 0)
                 _wasPaused = true;
             Interrupted();
             return;
         }
+        _refusals = 0;
         ref KvmRun exit = ref _vcpu.State;
         switch (exit.ExitReason)
         {
@@ -182,6 +186,21 @@ internal sealed class VcpuThread : IDisposable
             default:
                 throw Failure($"left the guest with {VcpuReport.Reason(in exit)}");
         }
+    }
+
+    // EAGAIN is what a vCPU gets that was woken by an INIT or a SIPI: the next KVM_RUN goes on. One that may run gets it, too, and then for ever, where KVM
+    // is refused the thread that it starts for a VM (by a limit of threads, seen with Linux 6.18).
+    private void CheckRefusal()
+    {
+        const int few = 3, most = 1000;     // milliseconds, after the few
+        if (++_refusals <= few)
+            return;
+        if (_vcpu.GetMpState() != KvmMpState.Runnable)
+            _refusals = 0;
+        else if (_refusals > most)
+            throw Failure($"cannot run: {NativeThread.Refused("of KVM").Message}");
+        else
+            ThreadSignal.Wait(milliseconds: 1);
     }
 
     // The guest has touched a page behind the end of a file that the host has made shorter, or one that it may only read, or none at all.

@@ -143,9 +143,10 @@ internal sealed class SocketSerial : ISerialBackend
             PollEvents happened = entries[0].Happened;
             if ((happened & PollEvents.Readable) != 0)
                 sends = Receive(client);
-            if ((happened & PollEvents.Writable) != 0 && !Send(client, queued))
-                return;
-            if ((happened & (PollEvents.HangUp | PollEvents.Error)) != 0)
+            bool hasLeft = (happened & (PollEvents.HangUp | PollEvents.Error)) != 0;
+            if ((happened & PollEvents.Writable) != 0)
+                hasLeft |= !Send(client, queued);
+            if (hasLeft)
             {
                 if (sends)
                     ReceiveRest(client);

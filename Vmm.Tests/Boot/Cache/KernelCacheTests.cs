@@ -2,6 +2,7 @@ using System.Runtime.Versioning;
 using NUnit.Framework;
 using Vmm.Boot;
 using Vmm.Boot.Cache;
+using Vmm.Tests.Integration.Linux.Devices;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Native.FileSystem;
@@ -288,6 +289,22 @@ public sealed class KernelCacheTests
         Assert.That(CacheDirectory.MakeOwn("relative", home), Is.EqualTo(Path.Combine(home, ".cache", "vmm")));
         Assert.That(File.GetUnixFileMode(Path.Combine(home, ".cache", "vmm")), Is.EqualTo(UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute));
         Assert.That(() => CacheDirectory.MakeOwn(null, ""), Throws.TypeOf<VmmException>());
+    }
+
+    [Test]
+    public void MakeOwn_NameThatIsNotUtf8_StaysWhatItIs()
+    {
+        string odd = Path.Combine(_directory, "odd\udcff");
+        Assert.That(CacheDirectory.MakeOwn(odd, null), Is.EqualTo(Path.Combine(odd, "vmm")));
+        Assert.That(FileKind.Identity(Path.Combine(odd, "vmm")), Is.Not.Null);
+        using var directory = CacheDirectory.Open(new KernelCacheOptions(Path.Combine(odd, "vmm")));
+        directory.Create(out string name).Dispose();
+        directory.Rename(name, "a.kernel");
+        directory.Create(out string unfinished).Dispose();
+        directory.Trim(DateTimeOffset.UtcNow.ToUnixTimeSeconds() + 7200);
+        Assert.That(FileKind.Identity(Path.Combine(odd, "vmm", "a.kernel")), Is.Not.Null);
+        Assert.That(FileKind.Identity(Path.Combine(odd, "vmm", unfinished)), Is.Null);
+        HostCommand.Run("find", _directory, "-mindepth", "1", "-delete");     // what .NET cannot
     }
 
     [Test]

@@ -259,6 +259,23 @@ public class SandboxTests : KvmTest
         Assert.That((shell.ExitCode, output), Is.EqualTo((0, "hello from the guest\n")));
     }
 
+    // The limit that a thread of KVM's own meets is another one for each kernel: each of these either runs the guest or says what is missing.
+    [Test]
+    public void Guest_OfAUserWhoMayHaveFewThreads_RunsOrSaysWhy()
+    {
+        if (!Environment.IsPrivilegedProcess)
+            Assert.Ignore("this test becomes another user");
+        LinuxHost.GiveKvmToItsGroup();
+        string command = string.Join(' ', VmmProcess.Command);
+        HostCommand.Run("/bin/sh", "-c", $"cp {command} {Payloads.Path("hello")} {Temporary} && chmod -R a+rX {Scratch}");
+        for (int threads = 3; threads <= 12; threads++)
+        {
+            (int status, string output) = HostCommand.TryRun("/bin/sh", "-c",
+                $"cd {Temporary} && exec setpriv --reuid=54329 --regid=$(stat -c %g /dev/kvm) --clear-groups prlimit --nproc={threads} ./vmm run --kernel hello.elf --sandbox off < /dev/null");
+            Assert.That(status == 0 ? output == "hello from the guest\n" : status == 1 && output.StartsWith("vmm: ", StringComparison.Ordinal), $"{threads} threads: status {status}\n{output}");
+        }
+    }
+
     [TestCase("disk", 3, Description = "the VMM, its spawner and the back-end")]
     [TestCase("exec", 4, Description = "another back-end")]
     public void Spawner_VmmKilled_EndsAndRemovesItsSockets(string kind, int processes)

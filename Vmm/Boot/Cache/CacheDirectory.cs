@@ -23,7 +23,7 @@ internal sealed class CacheDirectory : IDisposable
     /// <exception cref="VmmException">It is not there, or not safe; one line.</exception>
     public static CacheDirectory Open(KernelCacheOptions options)
     {
-        string path = options.Directory is { } given ? Path.GetFullPath(given) : MakeOwn(Environment.GetEnvironmentVariable("XDG_CACHE_HOME"), Environment.GetEnvironmentVariable("HOME"));
+        string path = options.Directory is { } given ? Path.GetFullPath(given) : MakeOwn(ProcessText.Variable("XDG_CACHE_HOME"), ProcessText.Variable("HOME"));
         try
         {
             string name = Path.GetFileName(Path.TrimEndingDirectorySeparator(path));
@@ -100,7 +100,7 @@ internal sealed class CacheDirectory : IDisposable
     {
         var files = new List<(long Used, ulong Size, string Name)>();
         using HeldDescriptor held = _directory.Hold();
-        foreach (string path in Directory.EnumerateFiles(_path))
+        foreach (string path in Directory.EnumerateFiles($"/proc/self/fd/{held.Number}"))
         {
             string name = Path.GetFileName(path);
             bool isUnfinished = name.StartsWith(UnfinishedPrefix, StringComparison.Ordinal);
@@ -138,7 +138,7 @@ internal sealed class CacheDirectory : IDisposable
             cache = Path.Combine(home, ".cache");
         }
         string path = Path.Combine(cache, "vmm");
-        if (!Directory.Exists(path))
+        if (FileKind.Identity(path) is null)
         {
             TryMake(cache);
             TryMake(path);
@@ -158,5 +158,5 @@ internal sealed class CacheDirectory : IDisposable
         }
     }
 
-    private static byte[] Bytes(string name) => System.Text.Encoding.UTF8.GetBytes(name + '\0');
+    private static byte[] Bytes(string name) => ByteText.Encode(name + '\0');
 }

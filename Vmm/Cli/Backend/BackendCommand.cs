@@ -1,4 +1,3 @@
-using System.Text;
 using Vmm.Devices.Backends;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
@@ -136,11 +135,11 @@ internal static class BackendCommand
             "" => throw new OptionValue("--socket-path", null, "").Refuse("is not a path"),
             _ => options.SocketPath,
         };
-        if (Encoding.UTF8.GetByteCount(path) > UnixSocket.MaxPathBytes)
+        if (ByteText.Encode(path).Length > UnixSocket.MaxPathBytes)
             throw new OptionValue("--socket-path", null, path).Refuse($"is too long: the path of a socket has at most {UnixSocket.MaxPathBytes} bytes");
         // A device may change the current directory, and a socket is connected to again later.
         string full = Path.GetFullPath(path);
-        if (Encoding.UTF8.GetByteCount(full) <= UnixSocket.MaxPathBytes)
+        if (ByteText.Encode(full).Length <= UnixSocket.MaxPathBytes)
             path = full;
         return options.Client ? VhostUserEndpoint.ConnectTo(path) : VhostUserEndpoint.ListenOn(path);
     }

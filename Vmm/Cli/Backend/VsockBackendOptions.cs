@@ -1,4 +1,3 @@
-using System.Text;
 using CommandLine;
 using Vmm.Devices.Backends;
 using Vmm.Devices.Backends.Vsock;
@@ -50,7 +49,7 @@ internal sealed class VsockBackendOptions : BackendOptions
     /// <exception cref="UsageException">It is not.</exception>
     public static void CheckPath(OptionValue path, bool connects)
     {
-        if (Encoding.UTF8.GetByteCount(path.Text) > UnixSocket.MaxPathBytes - (connects ? MaxPortSuffix : 0))
+        if (ByteText.Encode(path.Text).Length > UnixSocket.MaxPathBytes - (connects ? MaxPortSuffix : 0))
             throw path.Refuse($"is too long: {(connects ? "with a port behind it " : "")}a socket's path has at most {UnixSocket.MaxPathBytes} bytes");
     }
 }
