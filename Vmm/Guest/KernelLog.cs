@@ -13,9 +13,13 @@ internal sealed class KernelLog : IDisposable
     private const int StackSize = 256 * 1024;
     private const int LastMoment = 2000;        // milliseconds
 
-    // What the kernel says first when something is wrong with it.
-    private static readonly string[] s_troubles =
-        ["BUG: ", "Oops: ", "general protection fault", "kernel BUG at ", "Kernel panic - not syncing", "unable to handle", "PANIC: "];
+    private const int LeastAtTheEnd = 20;       // lines
+    private const int MostBetween = 10;         // lines, between two that speak of the same trouble
+
+    // What the kernel says first when something is wrong with it. Each begins a word: "debug: " is nothing.
+    private static readonly string[] s_troubles = ["BUG: ", "Oops: ", "PANIC: ", "WARNING: ", "INFO: task ", "INFO: rcu", "kernel BUG at ", PanicMark];
+
+    private const string PanicMark = "Kernel panic - not syncing", PanicEnd = "---[ end ";
 
     private const string AgentMark = "vmm-agent: ";
 
@@ -56,17 +60,23 @@ internal sealed class KernelLog : IDisposable
         }
     }
 
-    /// <summary>The first line that speaks of trouble, and all that follow, at most <paramref name="limit"/>; without one, the last lines.</summary>
+    /// <summary>The lines that tell most of what went wrong, at most <paramref name="limit"/>, which is 40 or more. Of a panic: from the first line of the trouble that led to it on,
+    /// and from the panic on. Without one: from the first line that speaks of trouble on, and the last 20. Without that, the last lines.</summary>
     public string[] Trouble(int limit)
     {
         string[] lines = Lines;
-        int first = Array.FindIndex(lines, line => s_troubles.Any(trouble => line.Contains(trouble, StringComparison.OrdinalIgnoreCase)));
-        return first >= 0 ? [.. lines.Skip(first).Take(limit)] : [.. lines.TakeLast(limit)];
+        int panic = Array.FindLastIndex(lines, IsPanic);
+        int first = panic >= 0 ? FirstOf(lines, panic) : Array.FindIndex(lines, IsTrouble);
+        if (first < 0)
+            return [.. lines.TakeLast(limit)];
+        int end = panic >= 0 ? panic : Math.Max(first, lines.Length - LeastAtTheEnd);
+        int atTheEnd = Math.Min(lines.Length - end, panic >= 0 ? limit / 2 : LeastAtTheEnd);
+        int before = Math.Min(end - first, limit - atTheEnd);
+        return [.. lines.Skip(first).Take(before), .. lines.Skip(end).Take(limit - before)];
     }
 
     /// <summary>The kernel's line about the panic it ended by, without its time; null if there is none.</summary>
-    public string? Panic => Lines.LastOrDefault(line => line.Contains("Kernel panic - not syncing", StringComparison.Ordinal)) is string line
-        ? line[line.IndexOf("Kernel panic", StringComparison.Ordinal)..] : null;
+    public string? Panic => Lines.LastOrDefault(IsPanic) is string line ? line[line.IndexOf(PanicMark, StringComparison.Ordinal)..] : null;
 
     /// <summary>What the agent has said of what went wrong; null if nothing.</summary>
     public string? AgentError => Lines.LastOrDefault(line => line.Contains(AgentMark, StringComparison.Ordinal)) is string line
@@ -114,6 +124,38 @@ internal sealed class KernelLog : IDisposable
                 copy = null;    // the disk is full, or nobody reads: the guest goes on
             }
         }
+    }
+
+    private static bool IsPanic(string line) => line.Contains(PanicMark, StringComparison.Ordinal) && !line.Contains(PanicEnd, StringComparison.Ordinal);
+
+    private static bool IsTrouble(string line) => Array.Exists(s_troubles, trouble => HasWords(line, trouble)) || IsOops(line);
+
+    private static bool HasWords(string line, string words)
+    {
+        int at = line.IndexOf(words, StringComparison.Ordinal);
+        while (at > 0 && char.IsAsciiLetterOrDigit(line[at - 1]))
+            at = line.IndexOf(words, at + 1, StringComparison.Ordinal);
+        return at >= 0;
+    }
+
+    // Whatever its name is, such as "divide error: 0000 [#1] PREEMPT SMP": the kernel counts them.
+    private static bool IsOops(string line)
+    {
+        const string count = " [#";
+        int at = line.IndexOf(count, StringComparison.Ordinal);
+        return at >= 0 && at + count.Length < line.Length && char.IsAsciiDigit(line[at + count.Length]);
+    }
+
+    // Where the trouble begins that the panic tells of last: the line before it, and those that stand close before that.
+    private static int FirstOf(string[] lines, int panic)
+    {
+        int first = panic;
+        for (int i = panic - 1; i >= 0 && (first == panic || first - i <= MostBetween); i--)
+        {
+            if (IsTrouble(lines[i]))
+                first = i;
+        }
+        return first;
     }
 
     // A guest must not write to a terminal what a terminal obeys.
