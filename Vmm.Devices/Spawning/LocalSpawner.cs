@@ -81,7 +81,7 @@ public sealed class LocalSpawner : ISpawner
         lock (_lock)
         {
             if (FileKind.Identity(path) is { } identity)
-                _removed.Add((Path.GetFullPath(path), identity, Directory.Exists(path) ? FileDescriptor.Open(path, OpenMode.ReadOnly) : null));
+                _removed.Add((RealPath.Absolute(path), identity, FileKind.IsDirectory(path) ? FileDescriptor.Open(path, OpenMode.ReadOnly) : null));
         }
     }
 

@@ -1,5 +1,4 @@
 using System.Runtime.InteropServices;
-using System.Text;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Devices.Spawning;
@@ -60,12 +59,10 @@ internal sealed class SpawnerChannel(UnixSocket socket, bool takesDescriptors = 
     /// <exception cref="IOException">The other side is gone.</exception>
     public void Send(int sequence, int kind, int number, string text = "", params ReadOnlySpan<FileDescriptor> descriptors)
     {
-        int length = Encoding.UTF8.GetByteCount(text);
-        if (length > MaxText)
-            throw new IOException($"a program's arguments are {length} bytes long; at most {MaxText} are possible");
-        byte[] message = new byte[HeaderSize + length];
-        MemoryMarshal.Cast<int, byte>([sequence, kind, number, length]).CopyTo(message);
-        Encoding.UTF8.GetBytes(text, message.AsSpan(HeaderSize));
+        byte[] bytes = ByteText.Encode(text);
+        if (bytes.Length > MaxText)
+            throw new IOException($"a program's arguments are {bytes.Length} bytes long; at most {MaxText} are possible");
+        byte[] message = [.. MemoryMarshal.Cast<int, byte>([sequence, kind, number, bytes.Length]), .. bytes];
         ReadOnlySpan<byte> rest = message;
         while (!rest.IsEmpty)
         {
@@ -104,7 +101,7 @@ internal sealed class SpawnerChannel(UnixSocket socket, bool takesDescriptors = 
             rest = text;
             if (TryFill(ref rest, descriptors, patience))
             {
-                message = new SpawnerMessage(header[0], header[1], header[2], Encoding.UTF8.GetString(text), descriptors);
+                message = new SpawnerMessage(header[0], header[1], header[2], ByteText.Decode(text), descriptors);
                 return true;
             }
         }

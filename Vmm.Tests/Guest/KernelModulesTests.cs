@@ -67,6 +67,61 @@ public sealed class KernelModulesTests : IDisposable
     }
 
     [Test]
+    public void Plan_FirstModuleIsOptionalAndNotThere_IsNoFailure()
+    {
+        AddDependencies("k/ext4.ko: k/jbd2.ko", "k/jbd2.ko:", "k/crc32c.ko:", "k/sha256-ssse3.ko:");
+        _host.Add("modules.softdep", "softdep ext4 pre: crc32c\n");
+
+        Assert.That(Names(Plan("ext4")), Is.EqualTo(new[] { "crc32c", "jbd2", "ext4" }));
+    }
+
+    [Test]
+    public void Plan_OptionalModuleOfABuildTreeThatWasNotBuilt_IsLeftOut()
+    {
+        _host.Add("modules.order", "net/ipv6/ipv6.o\nnet/packet/af_packet.o\n");
+        _host.Add("net/packet/af_packet.ko", Module());
+
+        ModulePlan plan = new KernelModules(new GuestKernel("bzImage", null, _host.Root, IsBuildTree: true)).Plan([GuestDriver.Ipv6, GuestDriver.PacketSockets]);
+
+        Assert.That(Names(plan), Is.EqualTo(new[] { "af_packet" }));
+    }
+
+    [Test]
+    public void Initramfs_OptionalModuleIsNotThere_IsLeftOut()
+    {
+        string there = _host.Add("there.ko", Module()), gone = _host.In("gone.ko");
+
+        using var initramfs = new GuestInitramfs([new ModuleFile("gone", gone, IsOptional: true), new ModuleFile("there", there, IsOptional: true)], _ => { });
+
+        Assert.That(initramfs.Files, Has.None.Contains("gone").And.Some.Contains("there.ko"));
+        Assert.That(initramfs.Description, Has.None.Contains("gone").And.Some.Contains("there.ko"));
+        Assert.That(() => new GuestInitramfs([new ModuleFile("gone", gone, IsOptional: false)], _ => { }), Throws.TypeOf<VmmException>().With.Message.Contains("gone"));
+    }
+
+    // A tree in which only the kernel was built, with all that is needed in it.
+    [Test]
+    public void Plan_BuildTreeWithoutAListOfWhatIsBuiltIn_AsksItsConfiguration()
+    {
+        _host.Add("include/config/auto.conf", "CONFIG_VIRTIO_MMIO=y\nCONFIG_VIRTIO_FS=m\nCONFIG_LOCALVERSION=\"=y\"\n");
+        var kernel = new GuestKernel("bzImage", null, _host.Root, IsBuildTree: true);
+
+        Assert.That(new KernelModules(kernel).Plan([GuestDriver.VirtioMmio, GuestDriver.VirtioFs]).Missing, Is.EqualTo(new[] { GuestDriver.VirtioFs }));
+        Assert.That(new KernelModules(kernel).Has(GuestDriver.VirtioMmio), Is.True);
+        _host.Add("modules.builtin", "kernel/other.ko\n");
+        Assert.That(new KernelModules(kernel).Has(GuestDriver.VirtioMmio), Is.False, "the list counts before it");
+    }
+
+    [TestCase("modules.builtin", "run depmod 6.1.0")]
+    [TestCase("modules.dep", "neither built in nor as a module")]
+    public void RequireAll_ModulesThatNobodyHasListed_SaysDepmod(string file, string expected)
+    {
+        _host.Add(file, "kernel/other.ko:\n");
+        GuestKernel kernel = new("bzImage", "6.1.0", _host.Root);
+
+        Assert.That(() => new KernelModules(kernel).Plan([GuestDriver.VirtioFs]).RequireAll(kernel), Throws.TypeOf<VmmException>().With.Message.Contains(expected));
+    }
+
+    [Test]
     public void Plan_OptionalModuleThatAnotherNeeds_IsNotOptional()
     {
         AddDependencies("k/a.ko: k/b.ko", "k/b.ko: k/c.ko", "k/c.ko:", "k/d.ko: k/b.ko k/c.ko");

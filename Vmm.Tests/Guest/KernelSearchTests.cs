@@ -1,5 +1,6 @@
 using NUnit.Framework;
 using Vmm.Guest;
+using Vmm.Tests.Integration.Linux.Devices;
 
 namespace Vmm.Tests.Guest;
 
@@ -42,6 +43,55 @@ public sealed class KernelSearchTests : IDisposable
         _host.Add("lib/modules/6.11.0/modules.dep");
 
         Assert.That(Search(running: "5.15.0-microsoft"), Is.EqualTo(new GuestKernel(newest, "6.10.1", null)));
+    }
+
+    // Names that are no releases sort behind all numbers.
+    [TestCase("boot/vmlinuz-linux-lts", "5.10.0")]
+    [TestCase("boot/vmlinuz-virt", null)]
+    [TestCase("boot/vmlinuz-6.9.0.old", "6.9.0")]
+    [TestCase("boot/vmlinuz-6.9.9", "6.8.0")]
+    public void Search_FileWhoseNameIsNotItsRelease_CountsByItsRelease(string other, string? release)
+    {
+        string newest = _host.AddImage("boot/vmlinuz-6.9.0", "6.9.0");
+        _host.AddImage(other, release);
+
+        Assert.That(Search(running: "5.15.0-microsoft").ImagePath, Is.EqualTo(newest));
+    }
+
+    [Test]
+    public void Search_RunningKernelUnderAnotherName_IsFound()
+    {
+        string running = _host.AddImage("boot/vmlinuz-virt", "6.6.1-0-virt");
+        _host.AddImage("boot/vmlinuz-6.9.0", "6.9.0");
+        _host.Add("lib/modules/6.6.1-0-virt/modules.dep");
+
+        Assert.That(Search(running: "6.6.1-0-virt"), Is.EqualTo(new GuestKernel(running, "6.6.1-0-virt", _host.In("lib/modules/6.6.1-0-virt"))));
+    }
+
+    [Test]
+    public void Search_ImageThatIsNoKernel_IsNotTakenForItsName()
+    {
+        string good = _host.AddImage("boot/vmlinuz-6.9.0", "6.9.0");
+        _host.Add("boot/vmlinuz-rescue", "nonsense");
+
+        Assert.That(Search(running: "5.0.0").ImagePath, Is.EqualTo(good));
+    }
+
+    // 0xFF and 0xFE are no UTF-8.
+    [Test]
+    public void Search_PathThatIsNotUtf8_IsFound()
+    {
+        string place = _host.In("\uDCFF\uDCFE");
+        HostCommand.Run("sh", "-c", $"d=\"{_host.Root}/$(printf '\\377\\376')\" && mkdir -p \"$d/boot\" \"$d/lib/modules/6.1.0\" && touch \"$d/lib/modules/6.1.0/modules.dep\" && cp {_host.AddImage("image", "6.1.0")} \"$d/boot/x\"");
+        try
+        {
+            Assert.That(Search($"{place}/boot/x"), Is.EqualTo(new GuestKernel($"{place}/boot/x", "6.1.0", $"{place}/lib/modules/6.1.0")));
+            Assert.That(Search($"{place}/boot/x", $"{place}/lib/modules/6.1.0").Modules, Is.EqualTo($"{place}/lib/modules/6.1.0"));
+        }
+        finally
+        {
+            HostCommand.Run("sh", "-c", $"rm -r {_host.Root}/*");   // the runtime cannot
+        }
     }
 
     [Test]

@@ -1,3 +1,4 @@
+using System.Diagnostics.CodeAnalysis;
 using Tmds.Linux;
 
 namespace Vmm.Vhost.Native;
@@ -5,6 +6,25 @@ namespace Vmm.Vhost.Native;
 /// <summary>What a path or a descriptor names.</summary>
 public static class FileKind
 {
+    /// <summary>Whether <paramref name="path"/>, or what it links to, is a directory.</summary>
+    public static bool IsDirectory([NotNullWhen(true)] string? path) => TypeOf(path) is { } type && type == LibC.S_IFDIR;
+
+    /// <summary>Whether <paramref name="path"/>, or what it links to, is there and no directory.</summary>
+    public static bool IsFile([NotNullWhen(true)] string? path) => TypeOf(path) is { } type && type != LibC.S_IFDIR;
+
+    // Null: nothing is there, or this process may not look.
+    private static unsafe mode_t? TypeOf(string? path)
+    {
+        if (string.IsNullOrEmpty(path))
+            return null;
+        stat status;
+        fixed (byte* name = FileDescriptor.NullTerminated(path))
+        {
+            // SAFETY: the name is null-terminated and pinned, the result on the stack.
+            return LibC.stat(name, &status) == 0 ? status.st_mode & LibC.S_IFMT : null;
+        }
+    }
+
     /// <summary>Whether <paramref name="path"/> is a socket itself (not a link to one).</summary>
     public static unsafe bool IsSocket(string path)
     {

@@ -19,6 +19,10 @@ public static unsafe partial class RealPath
         }
     }
 
+    /// <summary>The absolute path of <paramref name="path"/>, which is relative to the working directory, without "." and ".." in it; no file is looked at. The runtime's own does not
+    /// keep the bytes of a working directory that is not UTF-8.</summary>
+    public static string Absolute(string path) => Path.IsPathRooted(path) ? Path.GetFullPath(path) : Path.GetFullPath(path, ProcessText.CurrentDirectory());
+
     /// <summary>Whether <paramref name="path"/> is <paramref name="directory"/> or below it. Both are absolute and have no needless parts; no file is looked at.</summary>
     public static bool IsIn(string path, string directory) =>
         path == directory || path.StartsWith(Path.EndsInDirectorySeparator(directory) ? directory : directory + "/", StringComparison.Ordinal);

@@ -1,4 +1,3 @@
-using System.Text;
 using Vmm.Vhost.Native.FileSystem;
 
 namespace Vmm.Vhost.Native;
@@ -16,10 +15,10 @@ public static class SocketFile
     /// <exception cref="IOException">It is no such socket.</exception>
     public static void ShareWith(string path, uint group)
     {
-        using FileDescriptor directory = FileTree.OpenDirectory(Path.GetDirectoryName(Path.GetFullPath(path))!);
+        using FileDescriptor directory = FileTree.OpenDirectory(Path.GetDirectoryName(RealPath.Absolute(path))!);
         using FileDescriptor links = FileTree.OpenDirectory("/proc/self/fd");
         using HeldDescriptor heldDirectory = directory.Hold(), heldLinks = links.Hold();
-        int number = FileTree.Open(in heldDirectory, Encoding.UTF8.GetBytes(Path.GetFileName(path) + "\0"), FileTree.PathOnly);
+        int number = FileTree.Open(in heldDirectory, FileDescriptor.NullTerminated(Path.GetFileName(path)), FileTree.PathOnly);
         Check(number, "cannot open");
         using var file = new FileDescriptor(number);
         using HeldDescriptor held = file.Hold();

@@ -1,4 +1,5 @@
 using System.Text;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Guest;
 
@@ -12,6 +13,7 @@ internal sealed class BuildTreeModules : IModuleIndex
     private readonly bool _isConfined;
     private readonly Dictionary<string, string> _paths = [];
     private readonly HashSet<string> _builtIn = [];
+    private readonly HashSet<string> _symbols = [];     // of the configuration, with the value y
     private readonly Dictionary<string, ModuleInformation> _information = [];
 
     /// <summary>Reads the lists in <paramref name="tree"/>. Those that are not there are taken to be empty: a kernel may have no modules.</summary>
@@ -24,23 +26,30 @@ internal sealed class BuildTreeModules : IModuleIndex
         foreach (string line in ReadLines("modules.order"))
         {
             // kernel/fs/fuse/fuse.ko before Linux 5.19, fs/fuse/fuse.o since 6.2.
-            string path = line.StartsWith("kernel/", StringComparison.Ordinal) && !File.Exists(Path.Combine(tree, line)) ? line["kernel/".Length..] : line;
+            string path = line.StartsWith("kernel/", StringComparison.Ordinal) && !FileKind.IsFile(Path.Combine(tree, line)) ? line["kernel/".Length..] : line;
             _paths.TryAdd(KernelModules.NameOf(path), Path.ChangeExtension(path, ".ko"));
         }
         foreach (string line in ReadLines("modules.builtin"))
             _builtIn.Add(KernelModules.NameOf(line));
+        if (_builtIn.Count == 0)
+            ReadConfiguration();
     }
 
     /// <inheritdoc/>
     public bool IsBuiltIn(string name) => _builtIn.Contains(name);
 
     /// <inheritdoc/>
-    public string? Find(string name)
+    public bool IsBuiltIn(GuestDriver driver) => IsBuiltIn(driver.Module) || _symbols.Contains(driver.Symbol);
+
+    /// <inheritdoc/>
+    public string? Find(string name, bool isOptional = false)
     {
         if (!_paths.TryGetValue(name, out string? path))
             return null;
         string full = ModulePath.In(_tree, path);
-        return File.Exists(full) ? full : throw new VmmException($"module {full} is listed in modules.order but not built: run make modules");
+        if (FileKind.IsFile(full))
+            return full;
+        return isOptional ? null : throw new VmmException($"module {full} is listed in modules.order but not built: run make modules");
     }
 
     /// <inheritdoc/>
@@ -59,6 +68,17 @@ internal sealed class BuildTreeModules : IModuleIndex
         string name = KernelModules.NameOf(alias);
         string plain = name.StartsWith("crypto_", StringComparison.Ordinal) ? name["crypto_".Length..] : name;
         return new[] { name, plain, plain + "_generic" }.Where(_paths.ContainsKey).Take(1);
+    }
+
+    // For a tree without modules.builtin, as one in which only the kernel was built.
+    private void ReadConfiguration()
+    {
+        const string builtIn = "=y";
+        foreach (string line in ReadLines("include/config/auto.conf"))
+        {
+            if (line.EndsWith(builtIn, StringComparison.Ordinal))
+                _symbols.Add(line[..^builtIn.Length]);
+        }
     }
 
     private List<string> Values(string name, string key)

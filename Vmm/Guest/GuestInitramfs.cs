@@ -30,8 +30,10 @@ internal sealed class GuestInitramfs : IDisposable
         var description = new GuestDescription();
         for (int i = 0; i < modules.Count; i++)
         {
+            if (modules[i].TryRead() is not byte[] content)
+                continue;
             string path = string.Create(CultureInfo.InvariantCulture, $"/modules/{i:000}-{modules[i].Name}.ko");
-            AddFile(writer, path, modules[i].Read());
+            AddFile(writer, path, content);
             description.Module(path);
         }
         describe(description);

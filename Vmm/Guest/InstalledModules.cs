@@ -39,7 +39,10 @@ internal sealed class InstalledModules : IModuleIndex
     public bool IsBuiltIn(string name) => _builtIn.Contains(name);
 
     /// <inheritdoc/>
-    public string? Find(string name)
+    public bool IsBuiltIn(GuestDriver driver) => IsBuiltIn(driver.Module);
+
+    /// <inheritdoc/>
+    public string? Find(string name, bool isOptional = false)
     {
         if (!_lines.TryGetValue(name, out Range range))
             return null;

@@ -1,3 +1,5 @@
+using Vmm.Vhost.Native;
+
 namespace Vmm.Guest;
 
 /// <summary>The modules of a kernel: which of them a guest needs, in the order in which they load.</summary>
@@ -21,7 +23,7 @@ internal sealed class KernelModules
     public KernelModules(IModuleIndex? index) => _index = index;
 
     /// <summary>Whether the kernel has <paramref name="driver"/>, built in or as a module; also where nothing is known.</summary>
-    public bool Has(GuestDriver driver) => _index is null || _index.IsBuiltIn(driver.Module) || _index.Find(driver.Module) is not null;
+    public bool Has(GuestDriver driver) => _index is null || _index.IsBuiltIn(driver) || _index.Find(driver.Module) is not null;
 
     /// <summary>What it takes to have <paramref name="wanted"/>.</summary>
     /// <exception cref="VmmException">What the modules say of themselves is nonsense.</exception>
@@ -33,7 +35,7 @@ internal sealed class KernelModules
         List<GuestDriver> missing = [];
         foreach (GuestDriver driver in wanted)
         {
-            if (!_index.IsBuiltIn(driver.Module) && !walk.TryAdd(driver.Module, driver.IsOptional, 0) && !driver.IsOptional)
+            if (!_index.IsBuiltIn(driver) && !walk.TryAdd(driver.Module, driver.IsOptional, 0) && !driver.IsOptional)
                 missing.Add(driver);
         }
         return new ModulePlan(WithFastHash(walk.Files, _index), missing);
@@ -42,11 +44,11 @@ internal sealed class KernelModules
     // A kernel that checks signatures hashes each module twice. With this one loaded first that takes a fraction of the time for all others.
     private List<ModuleFile> WithFastHash(List<ModuleFile> files, IModuleIndex index)
     {
-        if (files.Count < 2 || index.Find(FastHash) is null || !files[0].IsSigned)
+        if (files.Count < 2 || index.Find(FastHash, isOptional: true) is null || !files[0].IsSigned)
             return files;
         var walk = new Walk(index, _confines);
         walk.TryAdd(FastHash, isOptional: true, 0);
-        if (!walk.Files.TrueForAll(file => File.Exists(file.Path)))
+        if (!walk.Files.TrueForAll(file => FileKind.IsFile(file.Path)))
             return files;   // a part of a kernel's modules, with the list of all
         return [.. walk.Files, .. files.Where(file => !walk.Files.Exists(first => first.Name == file.Name))];
     }
@@ -71,7 +73,7 @@ internal sealed class KernelModules
         // False: there is no such module. What it depends on comes first; a circle ends where it began.
         public bool TryAdd(string name, bool isOptional, int depth)
         {
-            if (index.Find(name) is not string path)
+            if (index.Find(name, isOptional) is not string path)
                 return false;
             if (_places.TryGetValue(name, out int place))
             {

@@ -40,33 +40,49 @@ internal sealed class KernelSearch(string root, string running)
             "" => throw new VmmException($"{Option}: is empty; name a file, a release or a tree in which a kernel was built"),
             // Before what is in the working directory: that may be anybody's.
             _ when KernelRelease.IsValid(kernel) && ImageOf(kernel) is string installed => Installed(installed, kernel),
-            _ when Directory.Exists(kernel) => FindInDirectory(kernel),
-            _ when File.Exists(kernel) || kernel.Contains('/', StringComparison.Ordinal) || !KernelRelease.IsValid(kernel) => FromFile(kernel),
+            _ when FileKind.IsDirectory(kernel) => FindInDirectory(kernel),
+            _ when FileKind.IsFile(kernel) || kernel.Contains('/', StringComparison.Ordinal) || !KernelRelease.IsValid(kernel) => FromFile(kernel),
             _ => throw NoRelease(kernel),
         };
         if (modules is not null)
             found = UseModules(found, modules);
-        return found with { AreModulesConfined = areModulesFound && found.Modules is string directory && !s_moduleRoots.Any(place => RealPath.IsIn(Path.GetFullPath(directory), In(place))) };
+        return found with { AreModulesConfined = areModulesFound && found.Modules is string directory && !s_moduleRoots.Any(place => RealPath.IsIn(RealPath.Absolute(directory), In(place))) };
     }
 
     private GuestKernel FindDefault()
     {
         if (ImageOf(running) is string own)
             return Installed(own, running);
-        if (File.Exists(In(NixKernel)))
+        if (FileKind.IsFile(In(NixKernel)))
             return Installed(In(NixKernel), running);
-        string? newest = null;
-        foreach (string release in Releases())
-        {
-            if (newest is null || KernelRelease.Compare(release, newest) > 0)
-                newest = release;
-        }
-        if (newest is null)
+        // A file's name is not always its kernel's release, as in vmlinuz-linux-lts and vmlinuz-6.1.0.old.
+        (string Name, string Image, string? Release)[] images =
+            [.. Releases().Select(name => (Name: name, Image: ImageOf(name)!)).Select(each => (each.Name, each.Image, OwnRelease(each.Image) ?? (char.IsAsciiDigit(each.Name[0]) ? each.Name : null)))];
+        if (images.Length == 0)
         {
             throw new VmmException($"no kernel was found: neither the running one, {running}, nor another has an image in {In("boot")} or {In("lib/modules")}; "
                 + $"install one (Debian: apt-get install linux-image-cloud-amd64), or name one by {Option}");
         }
-        return Installed(ImageOf(newest)!, newest);
+        Array.Sort(images, (left, right) =>
+            left.Release == running != (right.Release == running) ? (left.Release == running).CompareTo(right.Release == running)
+            : left.Release is null || right.Release is null ? (left.Release is not null).CompareTo(right.Release is not null)
+            : left.Release != right.Release ? KernelRelease.Compare(left.Release, right.Release)
+            : (left.Name == left.Release).CompareTo(right.Name == right.Release));
+        return Installed(images[^1].Image, images[^1].Name);
+    }
+
+    // Null if it says none, or nobody may look: who takes it is told then.
+    private static string? OwnRelease(string image)
+    {
+        try
+        {
+            using ImageFile file = ImageFile.OpenKernel(image);
+            return KernelRelease.Read(file);
+        }
+        catch (VmmException)
+        {
+            return null;
+        }
     }
 
     private VmmException NoRelease(string release)
@@ -82,14 +98,14 @@ internal sealed class KernelSearch(string root, string running)
     {
         foreach (string image in new[] { "arch/x86/boot/bzImage", "vmlinux" })
         {
-            if (File.Exists(Path.Combine(path, image)) && IsBuildTree(path))
+            if (FileKind.IsFile(Path.Combine(path, image)) && IsBuildTree(path))
                 return FromTree(Path.Combine(path, image), path);
         }
         if (IsBuildTree(path))
             throw new VmmException($"{Option}: {path} has no arch/x86/boot/bzImage yet: build the kernel (make bzImage)");
-        string release = Path.GetFileName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(path)));
+        string release = Path.GetFileName(Path.TrimEndingDirectorySeparator(RealPath.Absolute(path)));
         string own = Path.Combine(path, "vmlinuz");
-        if (File.Exists(own))
+        if (FileKind.IsFile(own))
             return Open(own, Option) with { Modules = path };
         if (HasModules(path) && KernelRelease.IsValid(release) && ImageOf(release) is string installed)
             return Open(installed, Option) with { Modules = path };
@@ -103,7 +119,7 @@ internal sealed class KernelSearch(string root, string running)
         GuestKernel kernel = Open(path, Option);
         if (kernel.Release is not string release)
             return kernel;
-        return kernel with { Modules = ModulesBeside(Path.GetDirectoryName(Path.GetFullPath(path))!, release) ?? ModulesIn(root, release) };
+        return kernel with { Modules = ModulesBeside(Path.GetDirectoryName(RealPath.Absolute(path))!, release) ?? ModulesIn(root, release) };
     }
 
     private GuestKernel Installed(string image, string release)
@@ -121,7 +137,7 @@ internal sealed class KernelSearch(string root, string running)
 
     private static GuestKernel UseModules(GuestKernel kernel, string modules)
     {
-        if (!Directory.Exists(modules))
+        if (!FileKind.IsDirectory(modules))
             throw new VmmException($"--modules: {modules} is not a directory");
         if (IsBuildTree(modules) && !HasModules(modules))
             return kernel with { Modules = modules, IsBuildTree = true };
@@ -150,7 +166,7 @@ internal sealed class KernelSearch(string root, string running)
     // The tree of arch/x86/boot/bzImage, also by the link in arch/x86_64/boot. Nobody named it, either.
     private static string? TreeOf(string image)
     {
-        string full = Path.GetFullPath(image);
+        string full = RealPath.Absolute(image);
         foreach (string end in new[] { "/arch/x86/boot/bzImage", "/arch/x86_64/boot/bzImage", "/vmlinux" })
         {
             if (full.EndsWith(end, StringComparison.Ordinal) && IsBuildTree(full[..^end.Length]) && FileOwner.IsTrustedDirectory(full[..^end.Length], allowsSticky: false))
@@ -160,10 +176,10 @@ internal sealed class KernelSearch(string root, string running)
     }
 
     private static bool IsBuildTree(string path) =>
-        File.Exists(Path.Combine(path, "include/config/kernel.release")) || File.Exists(Path.Combine(path, "include/config/auto.conf"));
+        FileKind.IsFile(Path.Combine(path, "include/config/kernel.release")) || FileKind.IsFile(Path.Combine(path, "include/config/auto.conf"));
 
     private static bool HasModules(string path) =>
-        File.Exists(Path.Combine(path, "modules.dep")) || File.Exists(Path.Combine(path, "modules.builtin"));
+        FileKind.IsFile(Path.Combine(path, "modules.dep")) || FileKind.IsFile(Path.Combine(path, "modules.builtin"));
 
     // Of a package that was unpacked somewhere, boot/ and lib/modules/ lie beside each other. Nobody named them: another user must not be able to have put them there.
     private static string? ModulesBeside(string directory, string release)
@@ -200,7 +216,7 @@ internal sealed class KernelSearch(string root, string running)
         foreach (string place in s_places)
         {
             string path = In(place.Replace("{0}", release, StringComparison.Ordinal));
-            if (File.Exists(path))
+            if (FileKind.IsFile(path))
                 return path;
         }
         return null;
@@ -215,13 +231,13 @@ internal sealed class KernelSearch(string root, string running)
             int slot = place.IndexOf("{0}", StringComparison.Ordinal);
             int from = place.LastIndexOf('/', slot) + 1, to = place.IndexOf('/', slot);
             string directory = In(place[..from]), prefix = place[from..slot];
-            if (!Directory.Exists(directory))
+            if (!FileKind.IsDirectory(directory))
                 continue;
             foreach (string entry in List(directory))
             {
                 string name = Path.GetFileName(entry);
                 if (name.StartsWith(prefix, StringComparison.Ordinal) && KernelRelease.IsValid(name[prefix.Length..])
-                    && File.Exists(to < 0 ? entry : entry + place[to..]))
+                    && FileKind.IsFile(to < 0 ? entry : entry + place[to..]))
                 {
                     releases.Add(name[prefix.Length..]);
                 }

@@ -14,7 +14,21 @@ internal sealed record ModuleFile(string Name, string Path, bool IsOptional, str
 
     /// <summary>Whether a signature is appended to it, which the kernel checks when it loads the module.</summary>
     /// <exception cref="VmmException">It cannot be read, or is damaged.</exception>
-    public bool IsSigned => Read().AsSpan().EndsWith("~Module signature appended~\n"u8);    // linux/module_signature.h
+    public bool IsSigned => TryRead().AsSpan().EndsWith("~Module signature appended~\n"u8);    // linux/module_signature.h
+
+    /// <summary>The module as the kernel takes it, unpacked; null if it is optional and its file is not there.</summary>
+    /// <inheritdoc cref="Read"/>
+    public byte[]? TryRead()
+    {
+        try
+        {
+            return Read();
+        }
+        catch (VmmException e) when (IsOptional && e.InnerException is ErrnoException { Errno: Errnos.Enoent })
+        {
+            return null;
+        }
+    }
 
     /// <summary>The module as the kernel takes it, unpacked.</summary>
     /// <exception cref="VmmException">It cannot be read, or is damaged.</exception>

@@ -9,7 +9,7 @@ internal static class ModulePath
     /// <exception cref="VmmException">It leads out of the directory.</exception>
     public static string In(string directory, string path)
     {
-        string root = Path.GetFullPath(directory);
+        string root = RealPath.Absolute(directory);
         string full = Path.GetFullPath(path, root);
         return RealPath.IsIn(full, root)
             ? full

@@ -1,3 +1,5 @@
+using Vmm.Vhost.Native;
+
 namespace Vmm.Guest;
 
 /// <summary>What it takes to have a kernel drive what a guest needs.</summary>
@@ -22,7 +24,14 @@ internal sealed record ModulePlan(IReadOnlyList<ModuleFile> Load, IReadOnlyList<
     {
         if (Missing.Count == 0)
             return;
-        throw new VmmException($"kernel {kernel.Release ?? kernel.ImagePath} has no {Symbols(Missing)}, neither built in nor as a module in {kernel.Modules}: "
+        string name = kernel.Release ?? kernel.ImagePath;
+        // Nobody knows what is in it.
+        if (!kernel.IsBuildTree && !FileKind.IsFile(Path.Combine(kernel.Modules!, "modules.dep")))
+        {
+            throw new VmmException($"kernel {name} has no {Symbols(Missing)} built in, and {kernel.Modules} has no modules.dep, which says where its modules are: "
+                + $"run depmod {kernel.Release ?? "RELEASE"} (depmod -b DIR, if it is DIR/lib/modules/{kernel.Release ?? "RELEASE"}), or take another kernel");
+        }
+        throw new VmmException($"kernel {name} has no {Symbols(Missing)}, neither built in nor as a module in {kernel.Modules}: "
             + (kernel.IsBuildTree ? "set it to y or m and build the kernel and its modules (make)" : "take another kernel, or name its modules by --modules"));
     }
 

@@ -1,5 +1,6 @@
 using NLog;
 using Vmm.Vhost;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Devices.Virtio.VhostUser;
 
@@ -14,12 +15,12 @@ internal sealed record VirtiofsProgram(string Path, bool IsLegacy)
     /// <exception cref="VhostException">The directory or the program is missing.</exception>
     public static DaemonProgram For(string name, FsSource source)
     {
-        if (!Directory.Exists(source.Path))
+        if (!FileKind.IsDirectory(source.Path))
             throw new VhostException($"{name}: {source.Path} is no directory: make it first, or give another");
-        if (!File.Exists(source.Daemon))
+        if (!FileKind.IsFile(source.Daemon))
             throw new VhostException($"{name}: there is no program {source.Daemon}: leave daemon= out for our own, or give the path of a virtiofsd");
         // The daemon's current directory is another once it is confined.
-        source = source with { Path = System.IO.Path.GetFullPath(source.Path), Daemon = System.IO.Path.GetFullPath(source.Daemon) };
+        source = source with { Path = RealPath.Absolute(source.Path), Daemon = RealPath.Absolute(source.Daemon) };
         var program = new VirtiofsProgram(source.Daemon, System.IO.Path.GetFileName(System.IO.Path.GetDirectoryName(source.Daemon)) == "qemu");
         return new DaemonProgram(program.Path, program.Path, socket => program.Arguments(source, socket)) { LevelOf = program.LevelOf };
     }

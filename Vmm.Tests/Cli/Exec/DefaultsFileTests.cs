@@ -47,16 +47,16 @@ public sealed class DefaultsFileTests
         Assert.That(() => DefaultsFile.Open(place.In("vmm.toml")), Throws.TypeOf<UsageException>().With.Message.StartsWith($"{place.In("vmm.toml")}: a value is nested too deeply"));
     }
 
-    [TestCase("/project/vmm.toml: timeout: '5x' is no time", "--timeout: '5x' is no time")]
-    [TestCase("/project/vmm.toml: kernel: cannot open /nope", "kernel: cannot open /nope: check --kernel")]
+    [TestCase("/project/vmm.toml: line 1: timeout: '5x' is no time", "--timeout: '5x' is no time")]
+    [TestCase("/project/vmm.toml: line 3: kernel: cannot open /nope", "kernel: cannot open /nope: check --kernel")]
     [TestCase(null, "--cpus: '0' is too few")]      // the command line's
     [TestCase(null, "--memory: '1' is too little")] // nobody's
     [TestCase(null, "no kernel")]
     public void Explain_Complaint_NamesTheFileWhereItIsTheFiles(string? expected, string message)
     {
         var options = new ExecOptions { Cpus = "0" };
-        var origin = new DefaultsOrigin(options) { File = FilePath };
-        DefaultsFile.Parse(FilePath, "timeout = \"5x\"\ncpus = 4\nkernel = \"/nope\"").ApplyTo(options, null);
+        var origin = new DefaultsOrigin(options) { File = DefaultsFile.Parse(FilePath, "timeout = \"5x\"\ncpus = 4\nkernel = \"/nope\"") };
+        origin.File.ApplyTo(options, null);
 
         Assert.That(origin.Explain(message, options), Is.EqualTo(expected));
     }
@@ -67,11 +67,11 @@ public sealed class DefaultsFileTests
         foreach (string key in new[] { "kernel", "modules", "root", "cmdline", "cpus", "memory", "overlay", "timeout", "user", "workdir", "bind", "bind-ro", "env", "net", "port", "disk", "fs" })
         {
             var options = new ExecOptions();
-            var origin = new DefaultsOrigin(options) { File = FilePath };
             string value = key is "net" ? "user" : key is "disk" ? "path=x" : key is "fs" ? "tag=x,source=x" : key is "env" ? "A=1" : key is "bind" or "bind-ro" or "kernel" or "modules" or "root" ? "." : "1";
-            DefaultsFile.Parse(FilePath, $"{key} = \"{value}\"").ApplyTo(options, null);
+            var origin = new DefaultsOrigin(options) { File = DefaultsFile.Parse(FilePath, $"{key} = \"{value}\"") };
+            origin.File.ApplyTo(options, null);
 
-            Assert.That(origin.Explain($"--{key}: is wrong", options), Is.EqualTo($"{FilePath}: {key}: is wrong"));
+            Assert.That(origin.Explain($"--{key}: is wrong", options), Is.EqualTo($"{FilePath}: line 1: {key}: is wrong"));
         }
     }
 
@@ -109,6 +109,31 @@ public sealed class DefaultsFileTests
         Assert.That(RepeatableOptions.Values(options.Bind), Is.EqualTo(new[] { "/project/.", "/project/data:/data", "/project/old" }));
     }
 
+    // The variant's own counts, and so does its line.
+    [Test]
+    public void PlaceOf_SettingOfTheVariant_IsItsLine()
+    {
+        DefaultsFile file = DefaultsFile.Parse(FilePath, Example);
+        file.ApplyTo(new ExecOptions(), file.Variant("6.12.9"));
+
+        Assert.That((file.PlaceOf("memory"), file.PlaceOf("timeout"), file.PlaceOf("user")), Is.EqualTo(($"{FilePath}: line 15", $"{FilePath}: line 4", FilePath)));
+    }
+
+    // Before the first guest starts.
+    [TestCase("cpus = 0", "line 3: cpus: '0'")]
+    [TestCase("timeout = \"5x\"", "line 3: timeout: '5x'")]
+    [TestCase("memory = \"1\"", "line 3: memory: '1'")]
+    [TestCase("cpus = 2\ntimeout = \"1m\"\nmemory = \"1G\"", null)]
+    public void CheckedMemory_ValueOfAVariant_IsReadFirst(string text, string? expected)
+    {
+        DefaultsFile file = DefaultsFile.Parse(FilePath, $"[[matrix]]\nname = \"x\"\n{text}\n");
+
+        if (expected is null)
+            Assert.That(MatrixCommand.CheckedMemory(file.Variants[0], file, new ExecOptions()), Is.EqualTo(1UL << 30));
+        else
+            Assert.That(() => MatrixCommand.CheckedMemory(file.Variants[0], file, new ExecOptions()), Throws.TypeOf<UsageException>().With.Message.StartsWith($"{FilePath}: {expected}"));
+    }
+
     [Test]
     public void ApplyTo_TableOfVariables_AreVariables() =>
         Assert.That(RepeatableOptions.Values(Apply("[env]\nA = \"b\"\n", new ExecOptions()).Env), Is.EqualTo(new[] { "A=b" }));
@@ -130,10 +155,12 @@ public sealed class DefaultsFileTests
 
     [TestCase("kernel = ", "line 1")]
     [TestCase("cpus = 1\ncpus = 2", "line 2")]
-    [TestCase("nonsense = 1", "unknown key 'nonsense'")]
+    [TestCase("cpus = 1\nnonsense = 1", "line 2: unknown key 'nonsense': there are kernel, modules, root, cmdline, cpus, memory, overlay, timeout, user, workdir, bind, bind-ro, env, net, port, disk, fs, and [[matrix]] with these and name")]
+    [TestCase("name = \"x\"", "line 1: unknown key 'name'")]
+    [TestCase("[[matrix]]\nname = \"x\"\n\nmemroy = \"1G\"", "line 4: unknown key 'memroy'")]
     [TestCase("cpus = 1.5", "line 1: a value is")]
-    [TestCase("memory = [\"1G\", \"2G\"]", "memory has 2 values")]
-    [TestCase("[[matrix]]\nname = []", "name has 0 values")]
+    [TestCase("\nmemory = [\"1G\", \"2G\"]", "line 2: memory has 2 values")]
+    [TestCase("[[matrix]]\nname = []", "line 2: name has 0 values")]
     [TestCase("[[matrix]]\nkernel = []", "kernel has 0 values")]
     [TestCase("[[matrix]]\nname = [\"a\", \"b\"]", "name has 2 values")]
     [TestCase("root = []", "root has 0 values")]
@@ -149,7 +176,7 @@ public sealed class DefaultsFileTests
     [TestCase("cmdline = \"a\\nb\"", "line 1: a text must not have control characters in it, such as U+000A")]
     [TestCase("env = { A = \"a\\rb\" }", "line 1: a text must not have control characters in it, such as U+000D")]
     [TestCase("env = { \"A\\n\" = \"a\" }", "line 1: a text must not have control characters in it, such as U+000A")]
-    [TestCase("fs = [\"tag=t,source=/s,privileged=on\"]", "fs: privileged=on is for the command line")]
+    [TestCase("cpus = 1\nfs = [\"tag=t,source=/s,privileged=on\"]", "line 2: fs: privileged=on is for the command line")]
     [TestCase("fs = [\"tag=t,source=/s,privileged=true\"]", "fs: privileged=true is for the command line")]
     [TestCase("[[matrix]]\nname = \"x\"\n[[matrix]]\nname = \"x\"", "'x' already")]
     public void Parse_WhatIsWrong_IsToldInOneLine(string text, string expected)
@@ -221,7 +248,7 @@ public sealed class DefaultsFileTests
         string path = Path.Combine(place.Root, "project/vmm.toml");
 
         UsageException error = Assert.Throws<UsageException>(() => ApplyAs(isNamed: false))!;
-        Assert.That(error.Message, Does.StartWith($"{path}: {what}").And.Contain("not for a file that was found").And.EndsWith($"--config {path}"));
+        Assert.That(error.Message, Does.Match($"\\A{path}: line [123]: ").And.Contain($": {what}").And.Contain("not for a file that was found").And.EndsWith($"--config {path}"));
         Assert.That(() => ApplyAs(isNamed: true), Throws.Nothing);
 
         void ApplyAs(bool isNamed)

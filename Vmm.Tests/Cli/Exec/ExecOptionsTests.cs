@@ -3,6 +3,7 @@ using NUnit.Framework.Constraints;
 using Vmm.Cli;
 using Vmm.Cli.Exec;
 using Vmm.Guest;
+using Vmm.Tests.Integration.Linux.Devices;
 
 namespace Vmm.Tests.Cli.Exec;
 
@@ -262,6 +263,25 @@ public sealed class ExecOptionsTests
     [TestCase("/etc:/devices", "/devices")]
     [TestCase("/etc/", "/etc")]
     public void Bind_Target_IsWithoutNeedlessParts(string value, string target) => Assert.That(BindOption.Parse("--bind", value).Target, Is.EqualTo(target));
+
+    // A path need not be UTF-8: 0xFF and 0xFE are none.
+    [Test]
+    public void Paths_OfBytesThatAreNotUtf8_AreFound()
+    {
+        string place = Directory.CreateTempSubdirectory("vmm-test-").FullName, named = $"{place}/\uDCFF\uDCFE";
+        HostCommand.Run("sh", "-c", $"mkdir \"$(printf '{place}/\\377\\376')\"");
+        try
+        {
+            Assert.That(BindOption.Parse("--bind", named), Is.EqualTo((named, named)));
+            Assert.That(BindOption.Parse("--bind-ro", $"{named}:/mnt"), Is.EqualTo((named, "/mnt")));
+            Assert.That(RepeatableOptions.Values(ExecOptionsReader.ToRun(Parse("exec", "--root", named), "k", "i", "s").Fs), Has.Some.Contains($"source={named},"));
+            Assert.That(ExecOptionsReader.Shares(Parse("exec", "--fs", $"tag=a,source={named}")).Writable, Is.EqualTo(new[] { ("--fs", named) }));
+        }
+        finally
+        {
+            HostCommand.Run("rm", "-r", place);     // the runtime cannot
+        }
+    }
 
     [Test]
     public void Bind_InsideOfAnother_ComesAfterIt()

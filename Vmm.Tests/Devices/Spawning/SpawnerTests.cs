@@ -204,6 +204,18 @@ public sealed class SpawnerTests
         Assert.That(_server.Join(Patience));
     }
 
+    // A path need not be UTF-8.
+    [Test]
+    public void Text_OfBytesThatAreNotUtf8_ArrivesAsItIs()
+    {
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using SpawnerChannel sender = new(ours), receiver = new(theirs);
+        sender.Send(1, (int)SpawnerRequest.AllowConnection, 0, "/a\uDCFF\uDCFE/\u00e9");
+
+        Assert.That(receiver.TryReceive(out SpawnerMessage message, Patience));
+        Assert.That(message.Text, Is.EqualTo("/a\uDCFF\uDCFE/\u00e9"));
+    }
+
     // Somebody else has the connection then.
     [Test]
     public void End_OfTheOtherProcess_IsSeenThoughTheConnectionStays()

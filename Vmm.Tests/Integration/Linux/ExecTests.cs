@@ -224,7 +224,7 @@ public partial class ExecTests : LinuxTest
             set -e; d=$(printf '{{Scratch}}/d\377'); mkdir "$d"; cd "$d"
             trap 'cd /; rmdir "$d"' EXIT
             export V=$(printf 'v\376')
-            "$@" --bind {{Scratch}} --env V -- sh -c 'printf "%s|%s|%s" "$1" "$V" "${PWD##*/}" | od -An -tx1' sh "$(printf 'a\375')"
+            "$@" --bind . --env V -- sh -c 'printf "%s|%s|%s" "$1" "$V" "${PWD##*/}" | od -An -tx1' sh "$(printf 'a\375')"
             """);
 
         Assert.That(result, Is.EqualTo(new VmmResult(0, " 61 fd 7c 76 fe 7c 64 ff\n", "")));

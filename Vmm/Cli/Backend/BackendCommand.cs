@@ -114,9 +114,8 @@ internal static class BackendCommand
     // Where a link at that place leads to, too: Landlock asks where the socket is.
     private static string DirectoryOf(string path)
     {
-        path = Path.GetFullPath(path);
-        string target = File.Exists(path) && File.ResolveLinkTarget(path, returnFinalTarget: true) is { } file ? file.FullName : path;
-        return Path.GetDirectoryName(target)!;
+        path = RealPath.Absolute(path);
+        return Path.GetDirectoryName(RealPath.TryResolve(path) ?? path)!;
     }
 
     private static VhostUserEndpoint ReadEndpoint(BackendOptions options)
@@ -138,7 +137,7 @@ internal static class BackendCommand
         if (ByteText.Encode(path).Length > UnixSocket.MaxPathBytes)
             throw new OptionValue("--socket-path", null, path).Refuse($"is too long: the path of a socket has at most {UnixSocket.MaxPathBytes} bytes");
         // A device may change the current directory, and a socket is connected to again later.
-        string full = Path.GetFullPath(path);
+        string full = RealPath.Absolute(path);
         if (ByteText.Encode(full).Length <= UnixSocket.MaxPathBytes)
             path = full;
         return options.Client ? VhostUserEndpoint.ConnectTo(path) : VhostUserEndpoint.ListenOn(path);

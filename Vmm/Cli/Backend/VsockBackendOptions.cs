@@ -31,14 +31,14 @@ internal sealed class VsockBackendOptions : BackendOptions
         string path = RequirePath("--uds-path", UdsPath);
         bool connects = GuestConnections is null || ParseConnects(new OptionValue(GuestConnectionsName, null, GuestConnections));
         CheckPath(new OptionValue("--uds-path", null, path), connects);
-        if (SocketPath is { Length: > 0 } socket && System.IO.Path.GetFullPath(socket) == System.IO.Path.GetFullPath(path))
+        if (SocketPath is { Length: > 0 } socket && RealPath.Absolute(socket) == RealPath.Absolute(path))
             throw new OptionValue("--uds-path", null, path).Refuse("is --socket-path, too: the front-end has one socket and programs of the host another");
         uint cid = GuestCid is string text
             ? (uint)NumberValue.Parse(new OptionValue("--guest-cid", null, text), VsockBackend.MinCid, VsockBackend.MaxCid)
             : VsockBackend.MinCid;
         return Opened("--uds-path", () => new ServedDevice(
             new VsockBackend(path, cid, connects),
-            new Confinement { SocketDirectories = connects ? [System.IO.Path.GetDirectoryName(System.IO.Path.GetFullPath(path))!] : [] }));
+            new Confinement { SocketDirectories = connects ? [System.IO.Path.GetDirectoryName(RealPath.Absolute(path))!] : [] }));
     }
 
     /// <summary>Whether the back-end connects to host programs; if not, they accept the guest's connections.</summary>

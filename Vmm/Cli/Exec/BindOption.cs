@@ -22,15 +22,15 @@ internal static class BindOption
     {
         var value = new OptionValue(option, null, text);
         // A directory may have a colon in its name: as long as it is one, all of it is meant.
-        int colon = Directory.Exists(text) ? -1 : text.LastIndexOf(':');
+        int colon = FileKind.IsDirectory(text) ? -1 : text.LastIndexOf(':');
         (string source, string? target) = colon < 0 ? (text, null) : (text[..colon], text[(colon + 1)..]);
-        if (!Directory.Exists(source))
+        if (!FileKind.IsDirectory(source))
             throw value.Refuse($"names no directory of this host: write DIR or DIR:GUESTDIR");
-        source = Path.GetFullPath(source);
+        source = RealPath.Absolute(source);
         target ??= source;
         if (!target.StartsWith('/'))
             throw value.Refuse("has no absolute path behind the colon: that is where the guest has the directory");
-        target = Path.TrimEndingDirectorySeparator(Path.GetFullPath(target));
+        target = Path.TrimEndingDirectorySeparator(RealPath.Absolute(target));
         if (target == "/")
             throw value.Refuse("would be the guest's /: write DIR:GUESTDIR, or give the directory as --root");
         if (Array.Find(s_ofTheGuest, each => RealPath.IsIn(target, each)) is string place)

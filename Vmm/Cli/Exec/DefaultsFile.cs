@@ -12,12 +12,16 @@ namespace Vmm.Cli.Exec;
 internal sealed class DefaultsFile
 {
     private const string FileName = "vmm.toml";
-    private const string Matrix = "matrix", Environment = "env";
+    private const string Matrix = "matrix", Name = "name", Environment = "env";
     private const int MaxSize = 1 << 20;
 
     private readonly string _path;
     private readonly bool _isNamed;
-    private readonly Dictionary<string, IReadOnlyList<string>> _settings = [];
+    private static readonly string[] s_keys =
+        ["kernel", "modules", "root", "cmdline", "cpus", "memory", "overlay", "timeout", "user", "workdir", "bind", "bind-ro", Environment, "net", "port", "disk", "fs"];
+
+    private readonly Dictionary<string, DefaultsSetting> _settings = [];
+    private readonly Dictionary<string, int> _lines = [];      // of the settings that were applied
     private readonly List<MatrixVariant> _variants = [];
 
     private DefaultsFile(string path, string text, bool isNamed)
@@ -33,9 +37,6 @@ internal sealed class DefaultsFile
         foreach (TableSyntaxBase table in document.Tables)
             ReadTable(table);
     }
-
-    /// <summary>Where it is.</summary>
-    public string FullName => _path;
 
     /// <summary>The variants, in the order of the file.</summary>
     public IReadOnlyList<MatrixVariant> Variants => _variants;
@@ -64,7 +65,7 @@ internal sealed class DefaultsFile
         try
         {
             using RegularFile file = RegularFile.OpenRead(path);
-            return Read(Path.GetFullPath(path), file, isNamed: true);
+            return Read(RealPath.Absolute(path), file, isNamed: true);
         }
         catch (ErrnoException e)
         {
@@ -75,6 +76,9 @@ internal sealed class DefaultsFile
             throw value.Refuse($"{e.Message}, not a file");
         }
     }
+
+    /// <summary>The file, and the line in which it gives the option <paramref name="name"/>, as the beginning of a complaint.</summary>
+    public string PlaceOf(string name) => _lines.TryGetValue(name, out int line) ? $"{_path}: line {line}" : _path;
 
     /// <summary>Reads a file from its text.</summary>
     /// <inheritdoc cref="Open"/>
@@ -88,23 +92,21 @@ internal sealed class DefaultsFile
     /// <summary>Gives <paramref name="options"/> what they do not say themselves: what <paramref name="variant"/> says, and then what the file says for
     /// all. Of what can be given several times all counts.</summary>
     /// <returns>Where the guest gets less than the file says: a line for the user for each.</returns>
-    /// <exception cref="UsageException">A key is unknown, its value of the wrong kind, or not for this file to give.</exception>
+    /// <exception cref="UsageException">A value is of the wrong kind, or not for this file to give.</exception>
     public IReadOnlyList<string> ApplyTo(ExecOptions options, MatrixVariant? variant)
     {
         var scope = new DefaultsScope(_path, _isNamed, options);
-        Dictionary<string, IReadOnlyList<string>> settings = new(_settings);
-        foreach ((string key, IReadOnlyList<string> values) in variant?.Settings ?? new Dictionary<string, IReadOnlyList<string>>())
-            settings[key] = IsRepeatable(key) && settings.TryGetValue(key, out IReadOnlyList<string>? common) ? [.. common, .. values] : values;
-        // The root first: with --rw the guest may write to it, and so to what else is in it.
-        foreach ((string key, IReadOnlyList<string> values) in settings.OrderBy(setting => setting.Key == "root" ? 0 : 1))
+        // The variant's own first: what is said counts before what comes later. Of all the root first: with --rw the guest may write to it, and so to what else is in it.
+        foreach ((string key, DefaultsSetting setting) in (variant?.Settings.Concat(_settings) ?? _settings).OrderBy(setting => setting.Key == "root" ? 0 : 1))
         {
+            _lines.TryAdd(key, setting.Line);
             try
             {
-                Apply(options, scope, key, values);
+                Apply(options, scope, key, setting);
             }
-            catch (UsageException e) when (e.Message.StartsWith($"--{key}: ", StringComparison.Ordinal))
+            catch (UsageException e) when (WithoutPlace(e.Message, key) is string what)
             {
-                throw new UsageException($"{_path}: {e.Message[2..]}", e);      // the value is of this file
+                throw new UsageException($"{_path}: line {setting.Line}: {what}", e);
             }
         }
         return scope.Notes;
@@ -164,10 +166,15 @@ internal sealed class DefaultsFile
         }
     }
 
-    private static bool IsRepeatable(string key) => key is "bind" or "bind-ro" or Environment or "net" or "port" or "disk" or "fs";
+    // A complaint about a value of this file, in the words of the command line or with the file's name; null if it is about something else.
+    private string? WithoutPlace(string message, string key) =>
+        message.StartsWith($"--{key}: ", StringComparison.Ordinal) ? message[2..]
+        : message.StartsWith($"{_path}: ", StringComparison.Ordinal) ? message[$"{_path}: ".Length..]
+        : null;
 
-    private void Apply(ExecOptions options, DefaultsScope scope, string key, IReadOnlyList<string> values)
+    private void Apply(ExecOptions options, DefaultsScope scope, string key, DefaultsSetting setting)
     {
+        IReadOnlyList<string> values = setting.Values;
         switch (key)
         {
             case "kernel":
@@ -228,16 +235,13 @@ internal sealed class DefaultsFile
             case "fs":
                 options.Fs = Before(FsOption.Name, values.Select(value => scope.Device(key, FsOption.Name, value)), options.Fs);
                 break;
-            default:
-                throw new UsageException($"{_path}: unknown key '{key}': there are kernel, modules, root, cmdline, cpus, memory, overlay, timeout, user, workdir, "
-                    + "bind, bind-ro, env, net, port, disk, fs, and [[matrix]] with these and name");
         }
 
-        string One() => this.One(key, values);
+        string One() => this.One(key, setting);
     }
 
-    private string One(string key, IReadOnlyList<string> values) =>
-        values.Count == 1 ? values[0] : throw new UsageException($"{_path}: {key} has {values.Count} values: write one");
+    private string One(string key, DefaultsSetting setting) =>
+        setting.Values is [string value] ? value : throw new UsageException($"{_path}: line {setting.Line}: {key} has {setting.Values.Count} values: write one");
 
     private static string? Before(string option, IEnumerable<string> values, string? given) =>
         RepeatableOptions.ToValue(option, [.. values, .. RepeatableOptions.Values(given)]);
@@ -247,17 +251,17 @@ internal sealed class DefaultsFile
         string name = NameOf(table.Name!);
         if (name == Matrix && table is TableArraySyntax)
         {
-            Dictionary<string, IReadOnlyList<string>> settings = [];
-            ReadInto(settings, table.Items);
-            string called = settings.Remove("name", out IReadOnlyList<string>? given) ? One("name", given)
-                : settings.TryGetValue("kernel", out IReadOnlyList<string>? kernel) ? One("kernel", kernel) : $"{_variants.Count + 1}";
+            Dictionary<string, DefaultsSetting> settings = [];
+            ReadInto(settings, table.Items, Name);
+            string called = settings.Remove(Name, out DefaultsSetting? given) ? One(Name, given)
+                : settings.TryGetValue("kernel", out DefaultsSetting? kernel) ? One("kernel", kernel) : $"{_variants.Count + 1}";
             if (_variants.Exists(variant => variant.Name == called))
                 throw Error(table.Span, $"there is a [[matrix]] called '{called}' already: give each a name");
             _variants.Add(new MatrixVariant(called, settings));
         }
         else if (name == Environment && table is TableSyntax)
         {
-            ReadVariables(_settings, table.Items.Select(item => (item.Key!, item.Value!)));
+            ReadVariables(_settings, table.Items.Select(item => (item.Key!, item.Value!)), table.Span);
         }
         else
         {
@@ -265,20 +269,22 @@ internal sealed class DefaultsFile
         }
     }
 
-    private void ReadInto(Dictionary<string, IReadOnlyList<string>> settings, IEnumerable<KeyValueSyntax> items)
+    private void ReadInto(Dictionary<string, DefaultsSetting> settings, IEnumerable<KeyValueSyntax> items, string? further = null)
     {
         foreach (KeyValueSyntax item in items)
         {
             string key = NameOf(item.Key!);
+            if (!s_keys.Contains(key) && key != further)
+                throw Error(item.Key!.Span, $"unknown key '{key}': there are {string.Join(", ", s_keys)}, and [[{Matrix}]] with these and {Name}");
             if (key == Environment && item.Value is InlineTableSyntax variables)
-                ReadVariables(settings, variables.Items.Select(variable => (variable.KeyValue!.Key!, variable.KeyValue.Value!)));
+                ReadVariables(settings, variables.Items.Select(variable => (variable.KeyValue!.Key!, variable.KeyValue.Value!)), item.Key!.Span);
             else
-                settings[key] = item.Value is ArraySyntax array ? [.. array.Items.Select(element => TextOf(element.Value!, key))] : [TextOf(item.Value!, key)];
+                settings[key] = new DefaultsSetting(item.Value is ArraySyntax array ? [.. array.Items.Select(element => TextOf(element.Value!, key))] : [TextOf(item.Value!, key)], LineOf(item.Key!.Span));
         }
     }
 
-    private void ReadVariables(Dictionary<string, IReadOnlyList<string>> settings, IEnumerable<(KeySyntax Key, ValueSyntax Value)> variables) =>
-        settings[Environment] = [.. variables.Select(variable => $"{NameOf(variable.Key)}={TextOf(variable.Value, Environment)}")];
+    private void ReadVariables(Dictionary<string, DefaultsSetting> settings, IEnumerable<(KeySyntax Key, ValueSyntax Value)> variables, SourceSpan place) =>
+        settings[Environment] = new DefaultsSetting([.. variables.Select(variable => $"{NameOf(variable.Key)}={TextOf(variable.Value, Environment)}")], LineOf(place));
 
     private string NameOf(KeySyntax key)
     {
@@ -310,10 +316,17 @@ internal sealed class DefaultsFile
         return text.Value ?? "";
     }
 
-    private UsageException Error(SourceSpan place, string what) => new($"{_path}: line {place.Start.Line + 1}: {what}");
+    private static int LineOf(SourceSpan place) => place.Start.Line + 1;
+
+    private UsageException Error(SourceSpan place, string what) => new($"{_path}: line {LineOf(place)}: {what}");
 }
+
+/// <summary>What a file of defaults says of one option.</summary>
+/// <param name="Values">One, or several where the option can be given several times.</param>
+/// <param name="Line">Where, from 1 on.</param>
+internal sealed record DefaultsSetting(IReadOnlyList<string> Values, int Line);
 
 /// <summary>One of the guests of <c>--matrix</c>.</summary>
 /// <param name="Name">What it is called.</param>
 /// <param name="Settings">What is its own.</param>
-internal sealed record MatrixVariant(string Name, IReadOnlyDictionary<string, IReadOnlyList<string>> Settings);
+internal sealed record MatrixVariant(string Name, IReadOnlyDictionary<string, DefaultsSetting> Settings);

@@ -18,7 +18,7 @@ internal sealed class DefaultsOrigin
     public DefaultsOrigin(ExecOptions given) => _given = [.. s_options.Where(option => option.Value(given) is not null).Select(option => option.Name)];
 
     /// <summary>The file; null if there is none.</summary>
-    public string? File { get; set; }
+    public DefaultsFile? File { get; set; }
 
     /// <summary>The complaint in the words of the file, if it is about an option that the file alone has given.</summary>
     /// <param name="message">The complaint, which begins with its option, or ends with the advice to check it.</param>
@@ -31,9 +31,9 @@ internal sealed class DefaultsOrigin
             if (File is null || _given.Contains(name) || value(options) is null)
                 continue;
             if (message.StartsWith($"--{name}: ", StringComparison.Ordinal))
-                return $"{File}: {message[2..]}";
+                return $"{File.PlaceOf(name)}: {message[2..]}";
             if (message.EndsWith($": check --{name}", StringComparison.Ordinal))
-                return $"{File}: {message[..message.LastIndexOf(": check", StringComparison.Ordinal)]}";
+                return $"{File.PlaceOf(name)}: {message[..message.LastIndexOf(": check", StringComparison.Ordinal)]}";
         }
         return null;
     }

@@ -35,7 +35,7 @@ internal sealed class DefaultsScope(string file, bool isNamed, ExecOptions optio
     public string Kernel(string kernel)
     {
         // A release has no slash in it.
-        if (!kernel.Contains('/', StringComparison.Ordinal) && (KernelSearch.IsInstalled(kernel) || !Path.Exists(Absolute(kernel))))
+        if (!kernel.Contains('/', StringComparison.Ordinal) && (KernelSearch.IsInstalled(kernel) || !FileKind.IsFile(Absolute(kernel)) && !FileKind.IsDirectory(Absolute(kernel))))
             return kernel;
         // The modules beside it are those of whoever has chosen it, unless somebody has chosen others.
         options.AreModulesFound |= !isNamed && options.Modules is null;

@@ -41,7 +41,7 @@ internal static class ExecCommand
         Logging.Start(level);
         ExecPhases? phases = level <= LogLevel.Info ? new ExecPhases() : null;
         DefaultsFile? file = FindDefaults(options);
-        origin.File = file?.FullName;
+        origin.File = file;
         if (options.Matrix)
             return MatrixCommand.Run(options, file, output);
         if (options.Only is string only && file is null)

@@ -141,13 +141,13 @@ internal static class ExecOptionsReader
     {
         string root = options.Root ?? "/";
         string? image = ImageOf(options);
-        if (image is null && !Directory.Exists(root))
+        if (image is null && !FileKind.IsDirectory(root))
             throw new OptionValue("--root", null, root).Refuse("is no directory of this host, and no disk image");
         (List<(string Option, string Path)> writable, List<(string Option, string Path)> readOnly) = Shares(options);
         ReadOnlyShares.Check(writable, readOnly);
         string[] shares =
         [
-            .. image is null ? [Share(RootTag, "--root", Path.GetFullPath(root), !options.ReadWrite, options.AllowSetuid) + RootMounts + OwnerOf(options, root)] : Array.Empty<string>(),
+            .. image is null ? [Share(RootTag, "--root", RealPath.Absolute(root), !options.ReadWrite, options.AllowSetuid) + RootMounts + OwnerOf(options, root)] : Array.Empty<string>(),
             .. Binds(options).Select(bind => Share(bind.Tag, bind.Option, bind.Source, bind.IsReadOnly, options.AllowSetuid)),
             .. RepeatableOptions.Values(options.Fs).Select(text => options.AllowSetuid ? text : FsOption.WithoutPrivileges(text)),
         ];
@@ -220,7 +220,7 @@ internal static class ExecOptionsReader
             (isReadOnly ? readOnly : writable).Add((option, source));
         foreach (string text in RepeatableOptions.Values(options.Fs))
         {
-            if (FsOption.Source(text) is { } share && Directory.Exists(share.Path))     // who starts the daemon tells of one that is missing
+            if (FsOption.Source(text) is { } share && FileKind.IsDirectory(share.Path))     // who starts the daemon tells of one that is missing
                 (share.IsReadOnly ? readOnly : writable).Add((FsOption.Name, share.Path));
         }
         return (writable, readOnly);
@@ -237,7 +237,7 @@ internal static class ExecOptionsReader
     }
 
     // The image that is the root, if it is one.
-    private static string? ImageOf(ExecOptions options) => File.Exists(options.Root) ? Path.GetFullPath(options.Root) : null;
+    private static string? ImageOf(ExecOptions options) => FileKind.IsFile(options.Root) ? RealPath.Absolute(options.Root) : null;
 
     private static string Share(string tag, string option, string source, bool isReadOnly, bool allowsSetuid) =>
         $"tag={tag},source={Quoted(option, source)}{(isReadOnly ? ",readonly=on" : allowsSetuid ? "" : ",privileged=off")}";
@@ -271,7 +271,7 @@ internal static class ExecOptionsReader
         if (withShell)
             Add("SHELL", ProcessText.Variable("SHELL"));
         // Another root, or another user, has another home, and so may a guest that runs already.
-        if (options is { Attach: null, User: null } && (options.Root is null || (options.Root.Length > 0 && Path.GetFullPath(options.Root) == "/")))
+        if (options is { Attach: null, User: null } && (options.Root is null || (options.Root.Length > 0 && RealPath.Absolute(options.Root) == "/")))
             Add("HOME", ProcessText.Variable("HOME"));
         if (options.User is null or "root" or "0" && variables.TryGetValue("PATH", out string? path))
             Add("PATH", WithSbin(path));

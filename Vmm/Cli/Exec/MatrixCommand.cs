@@ -22,7 +22,7 @@ internal static class MatrixCommand
         if (options.Command.Count == 0)
             throw new UsageException("--matrix: there is no command: write it behind --");
         // All of them, before the first one starts: nobody waits for a guest that a wrong word in a later variant ends.
-        (MatrixVariant Variant, ulong Memory)[] variants = [.. file.Variants.Select(variant => (variant, MemoryOf(variant, file, options)))];
+        (MatrixVariant Variant, ulong Memory)[] variants = [.. file.Variants.Select(variant => (variant, CheckedMemory(variant, file, options)))];
         using JUnitReport? report = options.Report is string path ? new JUnitReport(path) : null;
         string[] arguments = WithoutMatrix(ProcessText.Arguments(Environment.GetCommandLineArgs()[1..]));
         using var signals = new StopSignals();
@@ -100,17 +100,23 @@ internal static class MatrixCommand
         running.ForEach(run => run.Happened());
     }
 
-    private static ulong MemoryOf(MatrixVariant variant, DefaultsFile file, ExecOptions options)
+    /// <summary>How much memory a variant takes, in bytes, whose processors and time make sense, too. Of its other values the guest's own process tells: they are about this host.</summary>
+    /// <exception cref="UsageException">A value is wrong.</exception>
+    internal static ulong CheckedMemory(MatrixVariant variant, DefaultsFile file, ExecOptions options)
     {
-        var copy = new ExecOptions { Memory = options.Memory };
+        var copy = new ExecOptions { Cpus = options.Cpus, Memory = options.Memory, Timeout = options.Timeout };
+        var origin = new DefaultsOrigin(copy) { File = file };
         file.ApplyTo(copy, variant);
         try
         {
+            if (copy.Cpus is string cpus)
+                CpusOption.Parse(cpus);
+            ExecOptionsReader.ReadTimeout(copy);
             return MemoryOption.Parse(copy.Memory ?? RunOptionsReader.DefaultMemory).Size;
         }
-        catch (UsageException e) when (options.Memory is null)
+        catch (UsageException e) when (origin.Explain(e.Message, copy) is string message)
         {
-            throw new UsageException($"{file.FullName}: {e.Message.TrimStart('-')}", e);
+            throw new UsageException(message, e);
         }
     }
 

@@ -35,5 +35,5 @@ internal static class ReadOnlyShares
     }
 
     // One that is not there, or may not be looked for, is told of by who opens it.
-    private static string Real(string path) => RealPath.TryResolve(path) ?? Path.GetFullPath(path);
+    private static string Real(string path) => RealPath.TryResolve(path) ?? RealPath.Absolute(path);
 }
