@@ -127,6 +127,26 @@ public sealed class AgentSessionTests
     }
 
     [Test]
+    public void Run_DirectoryThatIsNotThereAndQuiet_IsTheRootAndNotTold()
+    {
+        Result result = Run(new GuestCommand { Arguments = ["pwd"], Directory = "/no/such", IsDirectoryOptional = true, IsQuiet = true });
+
+        Assert.That(Encoding.UTF8.GetString(result.Output), Is.EqualTo("/\n"));
+        Assert.That(result.Errors, Is.Empty);
+    }
+
+    [Test]
+    public void Run_ErrorIsOutput_KeepsTheOrder()
+    {
+        string expected = string.Concat(Enumerable.Range(0, 200).Select(i => $"out {i}\nerror {i}\n"));
+
+        Result result = Run(new GuestCommand { Arguments = ["sh", "-c", "i=0; while [ $i -lt 200 ]; do echo out $i; echo error $i >&2; i=$((i + 1)); done; exit 7"], IsErrorOutput = true });
+
+        Assert.That(Encoding.UTF8.GetString(result.Output), Is.EqualTo(expected));
+        Assert.That((result.End, result.Errors), Is.EqualTo((new CommandEnd(CommandEndKind.Exited, 7), "")));
+    }
+
+    [Test]
     public void Run_UserThatIsNotThere_IsTold()
     {
         Result result = Run(new GuestCommand { Arguments = ["true"], User = "nobody-of-that-name" });
@@ -286,15 +306,17 @@ public sealed class AgentSessionTests
         Assert.That(end.Result, Is.EqualTo(new CommandEnd(CommandEndKind.OutputLost, Errnos.Enospc, isOutput ? "standard output" : "standard error")));
     }
 
-    [Test]
-    public void Run_OutputClosedFromTheStart_EndsTheCommandThatWrites()
+    // Each is more than a window.
+    [TestCase("seq 200000 && exit 3")]
+    [TestCase("seq 200000 >&2 && exit 3")]
+    public void Run_OutputClosedFromTheStart_DoesNotEndTheCommandThatWrites(string script)
     {
         using var agent = new AgentProcess();
-        using var session = new AgentSession(new GuestCommand { Arguments = ["yes"] }, new HostStreams(null, null, null, false, false), null);
+        using var session = new AgentSession(new GuestCommand { Arguments = ["sh", "-c", script] }, new HostStreams(null, null, null, false, false), null);
         Task<CommandEnd> end = Task.Run(() => session.Run(agent.Socket));
 
-        Assert.That(end.Wait(10_000), Is.True, "the command goes on");
-        Assert.That(end.Result, Is.EqualTo(new CommandEnd(CommandEndKind.Killed, PipeSignal)));
+        Assert.That(end.Wait(10_000), Is.True, "the command waits");
+        Assert.That(end.Result, Is.EqualTo(new CommandEnd(CommandEndKind.Exited, 3)));
     }
 
     [Test]
@@ -376,10 +398,30 @@ public sealed class AgentSessionTests
         string screen = RunOnTerminal(terminal, "trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.05; done", out _, session =>
         {
             SetSize(terminal, 33, 77);
-            session.Resize();
+            session.WindowChanged();
         });
 
         Assert.That(screen, Does.EndWith("33 77\r\n"));
+    }
+
+    // The kernel tells nobody of a size that is the same.
+    [Test]
+    public void WindowChanged_SizeIsTheSame_CommandIsToldAllTheSame()
+    {
+        using var terminal = new PseudoTerminal();
+        SetSize(terminal, 40, 100);
+        string screen = RunOnTerminal(terminal, "trap 'echo told; exit 5' WINCH; echo ready; for i in $(seq 200); do sleep 0.05; done", out CommandEnd end, session => session.WindowChanged());
+
+        Assert.That(screen, Does.EndWith("told\r\n"));
+        Assert.That(end, Is.EqualTo(new CommandEnd(CommandEndKind.Exited, 5)));
+    }
+
+    [Test]
+    public void WindowChanged_CommandWithoutATerminal_GetsTheSignal()
+    {
+        Result result = Run(new GuestCommand { Arguments = ["sh", "-c", "trap 'exit 5' WINCH; echo ready; for i in $(seq 200); do sleep 0.05; done"] }, whenReady: session => session.WindowChanged());
+
+        Assert.That(result.End, Is.EqualTo(new CommandEnd(CommandEndKind.Exited, 5)));
     }
 
     [Test]

@@ -322,6 +322,42 @@ public sealed class HostileAgentTests
         }
     }
 
+    // A fast command's first output is there with the news that it runs. What is written to a terminal that is not raw yet has \r\r\n at its lines' ends.
+    [Test]
+    public void Started_OutputComesWithIt_FindsTheTerminalRaw()
+    {
+        using var terminal = new PseudoTerminal();
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using (theirs)
+        {
+            var command = new GuestCommand { Arguments = ["x"], HasTerminal = true, HasTerminalError = true };
+            using var session = new AgentSession(command, new HostStreams(terminal.Terminal, terminal.Terminal, null, hasTerminal: true, closesOutput: false), TimeSpan.FromSeconds(10));
+            Assert.That(theirs.TrySend(Started([.. Frame(AgentFrameType.Data, AgentStream.Output, "one\r\n"u8.ToArray()), .. Exit(0)]), []), Is.Positive);
+
+            Assert.That(session.Run(ours), Is.EqualTo(new CommandEnd(CommandEndKind.Exited)));
+        }
+        byte[] screen = new byte[100];
+        Assert.That(Encoding.ASCII.GetString(screen, 0, terminal.User.TryRead(screen)), Is.EqualTo("one\r\n"));
+    }
+
+    // A guest that hangs is no reason to end it when somebody changes a window.
+    [Test]
+    public void WindowChanged_NobodyTakesTheSignal_IsNoSignOfTrouble()
+    {
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using (theirs)
+        {
+            using AgentSession session = new(new GuestCommand { Arguments = ["x"] }, new HostStreams(null, null, null, false, false), TimeSpan.FromSeconds(7));
+            Assert.That(theirs.TrySend(Started([]), []), Is.Positive);
+            Task<CommandEnd> end = Task.Run(() => session.Run(ours));
+            Eventually.True(() => session.HasStarted, () => "the session does not begin");
+            session.WindowChanged();
+
+            Assert.That(end.Wait(10_000), Is.True);
+            Assert.That(end.Result, Is.EqualTo(new CommandEnd(CommandEndKind.TimedOut)));
+        }
+    }
+
     private static CommandEnd RunAfterTheGuest(FileDescriptor output, byte[] sent)
     {
         (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();

@@ -80,6 +80,15 @@ public static class FileKind
         }
     }
 
+    /// <summary>Whether both descriptors name the same file, pipe, terminal or socket.</summary>
+    public static unsafe bool IsSame(FileDescriptor one, FileDescriptor other)
+    {
+        stat status, second;
+        using HeldDescriptor first = one.Hold(), held = other.Hold();
+        // SAFETY: structs on the stack.
+        return LibC.fstat(first.Number, &status) == 0 && LibC.fstat(held.Number, &second) == 0 && status.st_dev == second.st_dev && status.st_ino == second.st_ino;
+    }
+
     /// <summary>The size in bytes of the regular file (a memfd is one) that <paramref name="descriptor"/> names, and of the blocks by which it is
     /// to be mapped: its pages.</summary>
     /// <returns>False if it is no regular file.</returns>

@@ -10,6 +10,7 @@ namespace Vmm.Guest;
 /// it says how the command ended (docs/agent.md). One thread waits for everything; it never waits for one of them alone.</summary>
 internal sealed class AgentSession : IDisposable
 {
+    private const int WindowChange = 28;    // SIGWINCH, signal(7)
     private const int Alarm = 1000;     // milliseconds between looks at a terminal that is in the background
     private const int Interval = 50;    // milliseconds between attempts to reach a back-end that is gone
     private const int LogPatience = 2000;   // milliseconds for the agent to show the kernel's log
@@ -76,18 +77,22 @@ internal sealed class AgentSession : IDisposable
         return true;
     }
 
-    /// <summary>The terminal has another size; from any thread.</summary>
-    public void Resize() => Request(() =>
+    /// <summary>SIGWINCH has come: the command's terminal gets the size of the one here. A command without a terminal gets the signal, and nobody waits for its answer. From any
+    /// thread.</summary>
+    public void WindowChanged()
     {
-        if (_isStarted && Command.HasTerminal)
-            _agent!.Send(AgentFrameType.Resize, AgentStream.Input, Size());
-    });
+        if (Command.HasTerminal)
+            Resize();
+        else
+            Request(() => SendIfStarted(AgentFrameType.Signal, WindowChange));
+    }
 
     /// <summary>This process was stopped and goes on; from any thread.</summary>
     public void Continue()
     {
         _streams.TerminalMayHaveChanged();
-        Resize();
+        if (Command.HasTerminal)
+            Resize();
     }
 
     /// <summary>Gives the terminal its settings back, until something happens again; from any thread.</summary>
@@ -152,6 +157,14 @@ internal sealed class AgentSession : IDisposable
             _agent?.Dispose();      // the agent waits for that
             _streams.RestoreTerminal();
         }
+    }
+
+    private void Resize() => Request(() => SendIfStarted(AgentFrameType.Resize, Size()));
+
+    private void SendIfStarted(AgentFrameType type, uint number)
+    {
+        if (_isStarted)
+            _agent!.Send(type, AgentStream.Input, number);
     }
 
     // The time is over. The agent has a moment more.
@@ -235,7 +248,9 @@ internal sealed class AgentSession : IDisposable
             case AgentFrameType.Started when _isGreeted && !_isStarted:
                 _isStarted = true;
                 Times = Times with { Started = Stopwatch.GetTimestamp() };
-                _streams.Begin(agent);
+                _streams.Input.Begin(agent);
+                if (!_streams.Input.IsInBackground)
+                    _streams.TakeTerminal();    // its first output may have come, too
                 _takesSignals = true;
                 break;
             case AgentFrameType.Data when _isStarted:
@@ -251,7 +266,8 @@ internal sealed class AgentSession : IDisposable
                 _streams.Input.Close();
                 break;
             case AgentFrameType.Signalled when _isStarted:
-                _signalDeadline = null;
+                if (Number(data, 0) == (uint)_signal)
+                    _signalDeadline = null;
                 break;
             case AgentFrameType.Logged or AgentFrameType.Exit when _isLate:
                 _end = new CommandEnd(CommandEndKind.TimedOut);

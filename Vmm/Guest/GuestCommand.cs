@@ -6,7 +6,7 @@ namespace Vmm.Guest;
 /// <summary>A command that the guest's agent is to run.</summary>
 internal sealed record GuestCommand
 {
-    private const uint TerminalFlag = 1, TerminalErrorFlag = 2, DirectoryOptionalFlag = 4;
+    private const uint TerminalFlag = 1, TerminalErrorFlag = 2, DirectoryOptionalFlag = 4, ErrorIsOutputFlag = 8, QuietFlag = 16;
     private const int HeadSize = 16;
 
     /// <summary>The program and its arguments; none for the user's shell.</summary>
@@ -18,7 +18,7 @@ internal sealed record GuestCommand
     /// <summary>Its working directory.</summary>
     public string Directory { get; init; } = "/";
 
-    /// <summary>Whether / will do if that is not there.</summary>
+    /// <summary>Whether / will do if that is not there; with a root that is written, an empty directory.</summary>
     public bool IsDirectoryOptional { get; init; }
 
     /// <summary>Who it runs as: NAME or UID, then perhaps :GROUP; empty for root.</summary>
@@ -30,6 +30,12 @@ internal sealed record GuestCommand
     /// <summary>Whether its standard error is that terminal, too.</summary>
     public bool HasTerminalError { get; init; }
 
+    /// <summary>Whether its standard error is its standard output, so that what it writes to them stays in order. Not with a terminal.</summary>
+    public bool IsErrorOutput { get; init; }
+
+    /// <summary>Whether the agent writes nothing of its own to standard error.</summary>
+    public bool IsQuiet { get; init; }
+
     /// <summary>What follows the head of <see cref="AgentFrameType.Start"/>.</summary>
     /// <param name="rows">The terminal's, 0 where unknown.</param>
     /// <param name="columns">The terminal's, 0 where unknown.</param>
@@ -39,7 +45,7 @@ internal sealed record GuestCommand
         using var stream = new MemoryStream();
         Span<byte> head = stackalloc byte[HeadSize];
         BinaryPrimitives.WriteUInt32LittleEndian(head, (HasTerminal ? TerminalFlag : 0) | (HasTerminalError ? TerminalErrorFlag : 0)
-            | (IsDirectoryOptional ? DirectoryOptionalFlag : 0));
+            | (IsDirectoryOptional ? DirectoryOptionalFlag : 0) | (IsErrorOutput ? ErrorIsOutputFlag : 0) | (IsQuiet ? QuietFlag : 0));
         BinaryPrimitives.WriteUInt16LittleEndian(head[4..], rows);
         BinaryPrimitives.WriteUInt16LittleEndian(head[6..], columns);
         BinaryPrimitives.WriteInt32LittleEndian(head[8..], Arguments.Count);

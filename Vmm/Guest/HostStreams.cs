@@ -12,7 +12,7 @@ internal sealed class HostStreams : IDisposable
     private readonly FileDescriptor? _ownOutput, _ownError;
     private volatile bool _isTaken;
 
-    /// <summary>Takes what is given; what is null counts as closed.</summary>
+    /// <summary>Takes what is given. Input that is null has ended; output that is null is thrown away.</summary>
     /// <param name="input">Standard input.</param>
     /// <param name="output">Standard output.</param>
     /// <param name="error">Standard error.</param>
@@ -51,14 +51,6 @@ internal sealed class HostStreams : IDisposable
 
     /// <summary>Rows and columns of the terminal; zeros without one.</summary>
     public (ushort Rows, ushort Columns) TerminalSize => _terminal?.Size ?? default;
-
-    /// <summary>The agent is ready for the command's streams.</summary>
-    public void Begin(AgentConnection agent)
-    {
-        Input.Begin(agent);
-        Output.Begin(agent);
-        Error.Begin(agent);
-    }
 
     /// <summary>Makes the terminal raw, if the command has it and it is not raw yet. In the background that waits.</summary>
     public void TakeTerminal()

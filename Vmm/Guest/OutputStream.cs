@@ -8,7 +8,7 @@ namespace Vmm.Guest;
 internal sealed class OutputStream
 {
     private const int PipeChunk = 4096;     // PIPE_BUF: what a pipe that polls as writable takes without blocking
-    private const int GiveBack = AgentFrame.Window / 4;
+    private const int LeastToGiveBack = AgentFrame.Window / 4;
 
     private readonly FileDescriptor? _target;
     private readonly int _chunk;
@@ -19,7 +19,7 @@ internal sealed class OutputStream
     private bool _isClosed;
     private bool _hasEnded;
 
-    /// <summary>Writes to <paramref name="target"/>; null: nobody wants it.</summary>
+    /// <summary>Writes to <paramref name="target"/>; null: to nowhere, as /dev/null does. A command that was started with a stream closed goes on.</summary>
     /// <param name="stream">Which stream it is.</param>
     /// <param name="target">The descriptor, which stays the caller's.</param>
     /// <param name="isFile">Whether it is a regular file, which always takes what it is given.</param>
@@ -28,7 +28,6 @@ internal sealed class OutputStream
     {
         (_stream, _target, _close) = (stream, target, close);
         _chunk = isFile ? AgentFrame.Window : PipeChunk;
-        _isClosed = target is null;
     }
 
     /// <summary>What to wait for: room for what is kept, or that nobody reads any more; null for nothing.</summary>
@@ -40,13 +39,6 @@ internal sealed class OutputStream
     /// <summary>The error number with which the target refused what the guest wrote, so that it is lost; 0 if it did not. That nobody reads any more is none.</summary>
     public int Failure { get; private set; }
 
-    /// <summary>The agent is ready: it is told if nobody wants the stream.</summary>
-    public void Begin(AgentConnection agent)
-    {
-        if (_isClosed)
-            agent.Send(AgentFrameType.Closed, _stream, []);
-    }
-
     /// <summary>Takes bytes from the guest.</summary>
     /// <exception cref="VmmException">They are more than the guest's window.</exception>
     public void Add(AgentConnection agent, ReadOnlySpan<byte> data)
@@ -55,8 +47,14 @@ internal sealed class OutputStream
             return;     // the agent is told, but has sent this before
         if (data.Length > _queue.Room || _hasEnded)
             throw new VmmException("the guest's agent sends more than it may");
+        if (_target is null)
+        {
+            _written += (uint)data.Length;
+            GiveBack(agent);
+            return;
+        }
         _queue.Add(data);
-        Write(agent, Poll.IsWritable(_target!));
+        Write(agent, Poll.IsWritable(_target));
     }
 
     /// <summary>The guest sends no more.</summary>
@@ -95,13 +93,17 @@ internal sealed class OutputStream
             _written += (uint)count;
             isWritable = _chunk > PipeChunk || Poll.IsWritable(_target!);
         }
-        if (_written >= GiveBack || (_written > 0 && _queue.Count == 0))
-        {
-            if (!_hasEnded)
-                agent?.Send(AgentFrameType.Window, _stream, _written);
-            _written = 0;
-        }
+        GiveBack(agent);
         CloseIfDone();
+    }
+
+    private void GiveBack(AgentConnection? agent)
+    {
+        if (_written < LeastToGiveBack && (_written == 0 || _queue.Count > 0))
+            return;
+        if (!_hasEnded)
+            agent?.Send(AgentFrameType.Window, _stream, _written);
+        _written = 0;
     }
 
     private void Close(AgentConnection? agent)

@@ -90,7 +90,7 @@ struct command {
     pid_t id;
     int input;    /* write end of its standard input, non-blocking; -1 for none */
     int output;   /* read ends; non-blocking */
-    int error;    /* -1 where standard error is the terminal */
+    int error;    /* -1 where standard error is the terminal, or standard output */
     int terminal; /* the terminal's own end, open for as long as the command runs; -1 without one */
     char cgroup[64];
 };

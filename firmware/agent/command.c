@@ -81,6 +81,8 @@ static bool open_streams(const struct request *request, struct command *command,
     }
     if (request->flags & START_TERMINAL_ERROR)
         ends->error = command->terminal;
+    else if (request->flags & START_ERROR_IS_OUTPUT)
+        ends->error = ends->output;
     else if (!make_pipe(&command->error, &ends->error, false))
         return false;
     return true;
@@ -154,19 +156,24 @@ static void set_default(const char *name, const char *value)
     setenv(name, value, 0);
 }
 
-/* Where the guest lacks the host's directory, the command runs in /, and is told so. Not where what it does to / stays: `rm -rf *` was meant for
-   another directory. */
+/* Where the guest lacks the host's directory, the command runs in /, and is told so. Where what it does to / stays, it runs in an empty directory of its
+   own: `rm -rf *` was meant for another one. /tmp itself may have a directory of the host in it. */
 static void go_to_directory(const struct request *request, int reports)
 {
+    char empty[] = "/tmp/vmm-exec-XXXXXX";
     if (chdir(request->directory) == 0)
         return;
+    int error = errno;
     if (!(request->flags & START_DIRECTORY_OPTIONAL))
         fail(reports, false, "cannot go to %s", request->directory);
-    if (is_root_kept)
-        fail(reports, false, "the root is written (--rw), so the command needs a working directory (--workdir): cannot go to %s", request->directory);
-    dprintf(STDERR_FILENO, "vmm: cannot go to %.256s: %s: the command runs in / (--workdir gives another directory)\n", request->directory, strerror(errno));
-    if (chdir("/") < 0)
-        fail(reports, false, "cannot go to %s", "/");
+    if (is_root_kept && !mkdtemp(empty))
+        fail(reports, false, "the root is written (--rw), so the command needs a working directory (--workdir): cannot make an empty one in %s", "/tmp");
+    const char *place = is_root_kept ? empty : "/";
+    if (chdir(place) < 0)
+        fail(reports, false, "cannot go to %s", place);
+    if (!(request->flags & START_QUIET))
+        dprintf(STDERR_FILENO, "vmm: cannot go to %.256s: %s: the command runs in %s (--workdir gives another directory)\n", request->directory,
+                strerror(error), place);
 }
 
 static void become(const struct request *request, const struct command *command, const struct ends *ends, int reports)
@@ -235,7 +242,7 @@ bool start_command(const struct request *request, struct command *command, struc
         close_if_open(ends.input);
         close_if_open(ends.output);
     }
-    if (ends.error != command->terminal)
+    if (command->error >= 0)
         close_if_open(ends.error);
     close(reports[1]);
     struct report report;

@@ -17,8 +17,9 @@
 #define LOWER "/lower"
 #define LAYERS "/layers"
 #define MAX_MOUNTS 256
-#define DEVICE_TRIES 500       /* of 10 ms each, until a device's driver has found it */
-#define DEVICE_INTERVAL 10000000
+#define DEVICE_TRIES 500       /* until a device's driver has found it */
+#define END_TRIES 200          /* until killed processes have closed their files, for all mounts */
+#define INTERVAL 10000000      /* nanoseconds between two tries: 10 ms */
 
 bool is_root_kept;
 
@@ -70,10 +71,15 @@ void mount_initial(void)
     try_mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 }
 
+static void wait_a_moment(void)
+{
+    nanosleep(&(struct timespec){ .tv_nsec = INTERVAL }, NULL);
+}
+
 void wait_for_device(const char *path)
 {
     for (int i = 0; i < DEVICE_TRIES && access(path, F_OK) < 0; i++)
-        nanosleep(&(struct timespec){ .tv_nsec = DEVICE_INTERVAL }, NULL);
+        wait_a_moment();
 }
 
 static const char *root_place(bool is_read_only)
@@ -169,6 +175,28 @@ void mount_share(const char *tag, const char *target, bool is_read_only)
         give_up();
 }
 
+static bool make_read_only(const char *target)
+{
+    return mount(NULL, target, NULL, MS_REMOUNT | MS_RDONLY, NULL) == 0;
+}
+
+/* The root stays mounted, and nothing more is written to it. */
+static bool end_mount(const char *target)
+{
+    return strcmp(target, "/") == 0 ? make_read_only(target) : umount2(target, 0) == 0;
+}
+
+/* What is mounted in a file system holds it. */
+static bool is_in_one_of(const char *path, char *const *targets, size_t count)
+{
+    while (count-- > 0) {
+        size_t length = targets[count] ? strlen(targets[count]) : 0;
+        if (length > 1 && strncmp(path, targets[count], length) == 0 && path[length] == '/')
+            return true;
+    }
+    return false;
+}
+
 /* Everything that was written is where it belongs, and file systems on disks are unmounted. The last mount goes first. */
 void make_quiet(void)
 {
@@ -177,12 +205,18 @@ void make_quiet(void)
     FILE *mounts = setmntent("/proc/self/mounts", "re");
     struct mntent *entry;
     while (mounts && count < MAX_MOUNTS && (entry = getmntent(mounts)))
-        if (strncmp(entry->mnt_fsname, "/dev/", 5) == 0)
+        if (strncmp(entry->mnt_fsname, "/dev/", 5) == 0 || is_in_one_of(entry->mnt_dir, targets, count))
             targets[count++] = strdup(entry->mnt_dir);
     if (mounts)
         endmntent(mounts);
     sync();
-    while (count-- > 0)
-        if (targets[count] && umount2(targets[count], 0) < 0)
-            mount(NULL, targets[count], NULL, MS_REMOUNT | MS_RDONLY, NULL);
+    for (int tries = END_TRIES; count-- > 0;) {
+        if (!targets[count])
+            continue;
+        bool is_ended;
+        while (!(is_ended = end_mount(targets[count])) && errno == EBUSY && tries-- > 0)
+            wait_a_moment();
+        if (!is_ended && !make_read_only(targets[count]))
+            log_line("cannot unmount %s: %s", targets[count], strerror(errno));
+    }
 }

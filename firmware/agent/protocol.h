@@ -1,11 +1,11 @@
-/* The protocol between the agent and vmm, version 3 (docs/agent.md). Numbers are little-endian. */
+/* The protocol between the agent and vmm, version 4 (docs/agent.md). Numbers are little-endian. */
 #ifndef PROTOCOL_H
 #define PROTOCOL_H
 
 #include <stdint.h>
 
 #define PROTOCOL_MAGIC 0x414d4d56u /* "VMMA" */
-#define PROTOCOL_VERSION 3u
+#define PROTOCOL_VERSION 4u
 
 #define MAX_DATA (64u << 10)   /* bytes in a DATA frame */
 #define MAX_START (16u << 20)  /* bytes in a START frame */
@@ -37,9 +37,11 @@ enum frame_type {
 enum stream { STREAM_INPUT = 0, STREAM_OUTPUT = 1, STREAM_ERROR = 2 };
 
 enum start_flag {
-    START_TERMINAL = 1,          /* streams 0 and 1 are a terminal */
-    START_TERMINAL_ERROR = 2,    /* so is stream 2, whose output comes on stream 1 */
-    START_DIRECTORY_OPTIONAL = 4 /* a working directory that is not there is /, unless the root is written */
+    START_TERMINAL = 1,           /* streams 0 and 1 are a terminal */
+    START_TERMINAL_ERROR = 2,     /* so is stream 2, whose output comes on stream 1 */
+    START_DIRECTORY_OPTIONAL = 4, /* a working directory that is not there is / or, where the root is written, an empty one */
+    START_ERROR_IS_OUTPUT = 8,    /* stream 2 is stream 1, one file on the host; not with a terminal */
+    START_QUIET = 16,             /* the agent itself writes nothing to stream 2 */
 };
 
 enum exit_kind {

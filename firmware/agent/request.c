@@ -42,6 +42,8 @@ bool parse_request(char *data, uint32_t length, struct request *request)
     const char *end = data + length;
     if (!(start.flags & START_TERMINAL))
         start.flags &= ~START_TERMINAL_ERROR;
+    else
+        start.flags &= ~START_ERROR_IS_OUTPUT;
     *request = (struct request){ .flags = start.flags, .rows = start.rows, .columns = start.columns };
     return (request->directory = next_string(&next, end)) && (request->user = next_string(&next, end))
         && (request->arguments = next_strings(&next, end, start.arguments))

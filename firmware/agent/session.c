@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define PATIENCE 10000 /* milliseconds */
+#define LAST_MOMENT 2000 /* milliseconds for killed processes to be gone */
 
 struct output {
     enum stream stream;
@@ -222,7 +223,7 @@ static void send_signal(struct session *session, uint32_t number)
         return; /* the host, which hears nothing, ends the guest */
     if (!session->has_ended && number > 0 && number < (uint32_t)NSIG) {
         /* Those that a terminal sends go to the whole job, as a terminal's do. */
-        bool is_of_terminal = number == SIGINT || number == SIGQUIT || number == SIGHUP;
+        bool is_of_terminal = number == SIGINT || number == SIGQUIT || number == SIGHUP || number == SIGWINCH;
         kill(is_of_terminal ? -session->command.id : session->command.id, (int)number);
     }
     send_number(session, FRAME_SIGNALLED, 0, number);
@@ -230,9 +231,16 @@ static void send_signal(struct session *session, uint32_t number)
 
 static void resize(struct session *session, uint32_t size)
 {
-    struct winsize window = { .ws_row = size & 0xffff, .ws_col = size >> 16 };
-    if (session->input.fd >= 0)
-        ioctl(session->input.fd, TIOCSWINSZ, &window);
+    struct winsize window = { .ws_row = size & 0xffff, .ws_col = size >> 16 }, before;
+    int terminal = session->input.fd;
+    if (!session->input.is_terminal || terminal < 0)
+        return;
+    bool is_new = ioctl(terminal, TIOCGWINSZ, &before) < 0 || before.ws_row != window.ws_row || before.ws_col != window.ws_col;
+    ioctl(terminal, TIOCSWINSZ, &window);
+    /* Of a size that is none the kernel tells nobody, and the host's SIGWINCH was sent all the same. */
+    pid_t group = is_new ? -1 : tcgetpgrp(terminal);
+    if (group > 0)
+        kill(-group, SIGWINCH);
 }
 
 static void handle_frame(struct session *session)
@@ -348,6 +356,20 @@ static void wait_once(struct session *session, int signals)
         handle_frame(session);
 }
 
+/* One that still frees its memory has its files open. */
+static void reap_the_rest(void)
+{
+    for (int waited = 0; waited < LAST_MOMENT;) {
+        pid_t id = waitpid(-1, NULL, WNOHANG);
+        if (id < 0)
+            return; /* there is none */
+        if (id == 0) {
+            usleep(1000);
+            waited++;
+        }
+    }
+}
+
 /* The host ends the connection once it has read EXIT. If the machine were switched off before, it might not get that. */
 static void wait_for_host(int connection)
 {
@@ -379,8 +401,10 @@ void serve(int connection, bool is_main)
     while (!session.has_ended || session.outputs[0].fd >= 0 || session.outputs[1].fd >= 0)
         wait_once(&session, children);
     remove_cgroup(&session.command);
-    if (is_main)
+    if (is_main) {
+        reap_the_rest();
         make_quiet();
+    }
     if (WIFSIGNALED(session.status))
         send_exit(&session, EXIT_SIGNAL, WTERMSIG(session.status), "");
     else

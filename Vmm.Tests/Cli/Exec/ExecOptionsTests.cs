@@ -37,6 +37,31 @@ public sealed class ExecOptionsTests
     }
 
     [Test]
+    public void ReadCommand_OutputAndErrorAreTheSameFile_AreOneStreamUnlessThereIsATerminal()
+    {
+        Assert.That(ExecOptionsReader.ReadCommand(Parse("exec", "--", "x"), s_pipes, isErrorOutput: true).IsErrorOutput, Is.True);
+        Assert.That(ExecOptionsReader.ReadCommand(Parse("exec", "--", "x"), s_pipes).IsErrorOutput, Is.False);
+        Assert.That(ExecOptionsReader.ReadCommand(Parse("exec", "--", "x"), s_terminal, isErrorOutput: true).IsErrorOutput, Is.False);
+        Assert.That(ExecOptionsReader.ReadCommand(Parse("exec", "--", "x"), (false, true, true), isErrorOutput: true).IsErrorOutput, Is.True);
+    }
+
+    [Test]
+    public void ReadCommand_Quiet_IsTheAgentToo()
+    {
+        Assert.That(Command(s_pipes, "exec", "--quiet", "--", "x").IsQuiet, Is.True);
+        Assert.That(Command(s_pipes, "exec", "--", "x").IsQuiet, Is.False);
+    }
+
+    // git takes this user for one whose directories it trusts.
+    [TestCase("1000", 1000u)]
+    [TestCase("1000", 1000u, "--user", "root")]
+    [TestCase("1000", 1000u, "--user", "0:5")]
+    [TestCase(null, 1000u, "--user", "games")]
+    [TestCase(null, 0u)]
+    public void SudoUser_CommandOfRoot_IsAnOrdinaryCaller(string? expected, uint caller, params string[] args) =>
+        Assert.That(ExecOptionsReader.SudoUser(Parse(["exec", .. args, "--", "x"]), caller), Is.EqualTo(expected));
+
+    [Test]
     public void ReadCommand_NoneAndNoTerminal_IsRefused() =>
         Assert.That(() => Command(s_pipes, "exec"), Throws.TypeOf<UsageException>().With.Message.StartsWith("no command"));
 

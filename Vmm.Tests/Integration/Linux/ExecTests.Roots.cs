@@ -76,22 +76,44 @@ public partial class ExecTests
     }
 
     [Test]
-    public void Exec_RootReadWriteWithoutTheDirectoryOfHere_RunsNothing()
+    public void Exec_RootReadWriteWithoutTheDirectoryOfHere_RunsInAnEmptyOne()
     {
         string root = Directory.CreateDirectory(Path.Combine(Scratch, "root")).FullName, name = $"test-{Guid.NewGuid():N}"[..20];
         File.Copy("/bin/busybox", Path.Combine(root, "busybox"));
-        string problem = $"vmm: the root is written (--rw), so the command needs a working directory (--workdir): cannot go to {Scratch}: No such file or directory\n";
+        // What the host has in /tmp of the guest is not in reach of it either.
+        string bound = Directory.CreateDirectory(Path.Combine(Scratch, "bound")).FullName;
+        File.WriteAllText(Path.Combine(bound, "file"), "");
+        string[] command = ["/busybox", "sh", "-c", "/busybox rm -rf *; /busybox touch /touched here; /busybox ls"];
+        string told = $"\\Avmm: cannot go to {Scratch}: No such file or directory: the command runs in /tmp/vmm-exec-[A-Za-z0-9]{{6}} \\(--workdir gives another directory\\)\n\\z";
 
-        VmmProcess alone = InScratch([.. s_kernel, "--root", root, "--rw", "--", "/busybox", "touch", "written"]);
-        Assert.That(alone.WaitForEnd(), Is.EqualTo(new VmmResult(125, "", problem)));
+        VmmResult alone = InScratch([.. s_kernel, "--root", root, "--rw", "--bind", $"{bound}:/tmp/bound", "--", .. command]).WaitForEnd();
+        Assert.That((alone.ExitCode, alone.Output), Is.EqualTo((0, "here\n")), alone.Summary);
+        Assert.That(alone.Errors, Does.Match(told));
         VmmProcess first = Start(["--root", root, "--rw", "--workdir", "/", "--name", name], "/busybox", "sh", "-c", "echo ready; read -r line");
         first.WaitForOutput("ready");
-        VmmProcess second = InScratch("exec", "--attach", name, "--", "/busybox", "touch", "written");
-        Assert.That(second.WaitForEnd(), Is.EqualTo(new VmmResult(125, "", problem)));
+        Assert.That(InScratch(["exec", "--attach", name, "--quiet", "--", .. command]).WaitForEnd(), Is.EqualTo(new VmmResult(0, "here\n", "")));
         first.EndInput();
         first.WaitForEnd();
 
-        Assert.That(Directory.GetFiles(root), Is.EqualTo(new[] { Path.Combine(root, "busybox") }));
+        Assert.That(Directory.GetFiles(root), Is.EquivalentTo(new[] { Path.Combine(root, "busybox"), Path.Combine(root, "touched") }));
+        Assert.That(File.Exists(Path.Combine(bound, "file")), Is.True);
+    }
+
+    // A killed process has its files open until it has freed its memory. What is mounted in a file system holds that, too.
+    [Test]
+    public void Exec_ScratchDiskInUseAtTheEnd_IsUnmounted()
+    {
+        string image = Path.Combine(Scratch, "scratch.img");
+        HostCommand.Run("sh", "-c", $"truncate -s 64M {image} && PATH=$PATH:/sbin:/usr/sbin mkfs.ext4 -q {image}");
+
+        VmmResult result = Exec("", ["--disk", $"path={image}", "--memory", "1G"], "sh", "-c", """
+            mount -t ext4 /dev/vda /mnt && mkdir /mnt/in && mount -t tmpfs in /mnt/in || exit 1
+            cd /mnt; perl -e 'open F, ">", "/mnt/file"; open G, ">", "/mnt/in/file"; $x = "a" x 300000000; open R, ">", "/tmp/ready"; sleep 1000' > /dev/null 2>&1 &
+            until test -e /tmp/ready; do sleep 0.1; done
+            """);
+
+        Assert.That(result, Is.EqualTo(new VmmResult(0, "", "")));
+        Assert.That(HostCommand.Run("sh", "-c", $"PATH=$PATH:/sbin:/usr/sbin dumpe2fs -h {image} 2> /dev/null"), Does.Contain("Filesystem state:         clean").And.Not.Contain("needs_recovery"));
     }
 
     [Test]

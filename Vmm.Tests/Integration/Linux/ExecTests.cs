@@ -72,6 +72,7 @@ public partial class ExecTests : LinuxTest
         third.WaitForOutput("ready");
         third.Signal(LibC.SIGTERM);
         third.WaitForOutput("told");
+        Thread.Sleep(600);      // until then it is the same one
         third.Signal(LibC.SIGTERM);
         Assert.That(third.WaitForEnd(), Is.EqualTo(new VmmResult(128 + LibC.SIGTERM, "ready\ntold\n", "")));
         first.Send("go on\n"u8);
@@ -270,12 +271,38 @@ public partial class ExecTests : LinuxTest
         process.WaitForOutput("ready");
         process.Signal(LibC.SIGTERM);
         process.WaitForOutput("told");
+        Thread.Sleep(600);      // until then it is the same one
         process.Signal(LibC.SIGTERM);
         VmmResult result = process.WaitForEnd();
 
         Assert.That(result, Is.EqualTo(new VmmResult(128 + LibC.SIGTERM, "ready\ntold\n", "")));
         Assert.That(ProcFs.ProcessesWithEnvironment(VmmProcess.Mark), Is.Empty, "processes are left");
         Assert.That(Directory.GetFileSystemEntries(Temporary), Is.Empty, "files are left");
+    }
+
+    // timeout sends SIGTERM to the vmm and then to the process group with the vmm in it.
+    [Test]
+    public void Exec_UnderTimeout_TheCommandIsToldAndEnds()
+    {
+        VmmResult result = Shell("timeout --preserve-status 40 \"$@\" --quiet -- sh -c 'trap \"sleep 1; echo told; exit 5\" TERM; echo ready; while :; do sleep 0.1; done'");
+
+        Assert.That((result.ExitCode, result.Output), Is.EqualTo((5, "ready\ntold\n")), result.Summary);
+    }
+
+    [Test]
+    public void Exec_OutputAndErrorToOneFile_KeepTheirOrder()
+    {
+        VmmResult result = Shell("\"$@\" -- sh -c 'for i in 1 2 3 4 5; do echo out $i; echo error $i >&2; done' 2>&1");
+
+        Assert.That(result, Is.EqualTo(new VmmResult(0, string.Concat(Enumerable.Range(1, 5).Select(i => $"out {i}\nerror {i}\n")), "")));
+    }
+
+    [Test]
+    public void Exec_StreamsThatAreClosedHere_DoNotEndTheCommand()
+    {
+        VmmResult result = Shell("\"$@\" -- sh -c 'echo x >&2 && echo y' 2>&-; \"$@\" -- sh -c 'echo x && exit 3' <&- >&- 2>&-");
+
+        Assert.That(result, Is.EqualTo(new VmmResult(3, "y\n", "")));
     }
 
     [Test]
@@ -499,13 +526,13 @@ public partial class ExecTests : LinuxTest
             "--reuid", user, "--regid", user, "--groups", HostCommand.Run("stat", "-c", "%g", "/dev/kvm").Trim(),
             "env", "-C", "/", $"TMPDIR={Temporary}", $"XDG_RUNTIME_DIR={Temporary}",
             .. VmmProcess.Command, .. s_kernel, "--bind", bound, "--disk", $"path={disk}", "--rng", "src=/dev/urandom", "--net", "user,host=on", "--", "bash", "-c", $"""
-                cd {bound}; id -u; echo x > file; mkdir directory; echo y > directory/file; ln -s file link; mv file moved; touch /etc/written && echo written
+                cd {bound}; id -u; echo "sudo of $SUDO_UID"; echo x > file; mkdir directory; echo y > directory/file; ln -s file link; mv file moved; touch /etc/written && echo written
                 echo to the disk > /dev/vda && sync; cat /sys/class/misc/hw_random/rng_current
                 echo to the network > /dev/tcp/10.0.2.2/{port}
                 """,
         ]);
 
-        Assert.That((status, output), Is.EqualTo((0, "0\nwritten\nvirtio_rng.0\n")));
+        Assert.That((status, output), Is.EqualTo((0, $"0\nsudo of {user}\nwritten\nvirtio_rng.0\n")));
         Assert.That(HostCommand.Run("sh", "-c", $"cd {bound} && find . -mindepth 1 -printf '%p %U:%G\n' | sort").Split('\n', StringSplitOptions.RemoveEmptyEntries), Is.EqualTo(new[]
         {
             $"./directory {user}:{user}", $"./directory/file {user}:{user}", $"./link {user}:{user}", $"./moved {user}:{user}",

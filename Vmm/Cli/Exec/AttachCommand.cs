@@ -9,7 +9,7 @@ namespace Vmm.Cli.Exec;
 /// <summary><c>vmm exec --attach</c>: one more command in a guest that runs.</summary>
 internal static class AttachCommand
 {
-    private const int User1 = 10, Terminate = 15, WindowChange = 28, Continue = 18;     // signal(7)
+    private const int User1 = 10, WindowChange = 28, Continue = 18;     // signal(7)
 
     /// <summary>Runs the command of <paramref name="session"/> in the guest called <paramref name="name"/>. Once it is connected, this process is confined as a
     /// back-end is: the guest is at the other end.</summary>
@@ -27,10 +27,11 @@ internal static class AttachCommand
         if (jail is not null)
             MachineSandbox.Explain(jail, () => isConfined = confinement.GiveUpPrivileges());
         using var signals = new StopSignals();      // on a thread that is confined from its beginning
-        int signal = 0, terminations = 0;
+        int signal = 0;
+        var terminations = new Terminations();
         signals.Attach(Forward);
         signals.Handle(User1, () => Forward(User1));
-        signals.Handle(WindowChange, session.Resize);
+        signals.Handle(WindowChange, session.WindowChanged);
         signals.Handle(Continue, session.Continue);
         signals.Handle(ProcessStop.Number, () =>
         {
@@ -45,8 +46,7 @@ internal static class AttachCommand
         // The command gets it; if there is none, or it was told to end already, it is left, and its agent kills it.
         void Forward(int number)
         {
-            bool isSecond = number == Terminate && Interlocked.Increment(ref terminations) > 1;
-            if (!isSecond && session.Signal(number))
+            if (!terminations.IsSecond(number) && session.Signal(number))
                 return;
             signal = number;
             session.Leave();

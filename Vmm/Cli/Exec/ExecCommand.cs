@@ -49,7 +49,7 @@ internal static class ExecCommand
         IReadOnlyList<string> notes = file?.ApplyTo(options, options.Only is null ? null : file.Variant(options.Only)) ?? [];
 
         FileDescriptor? input = StandardStream.Input, error = StandardStream.Error, written = StandardStream.Output;
-        GuestCommand command = ExecOptionsReader.ReadCommand(options, (IsTerminal(input), IsTerminal(written), IsTerminal(error)));
+        GuestCommand command = ExecOptionsReader.ReadCommand(options, (IsTerminal(input), IsTerminal(written), IsTerminal(error)), IsSameFile(written, error));
         TimeSpan? timeout = ExecOptionsReader.ReadTimeout(options);
         ExecOptionsReader.Check(options);
         new ExecReport(command, options.Quiet, timeout, null).TellOfDefaults(notes);
@@ -114,6 +114,8 @@ internal static class ExecCommand
     };
 
     private static bool IsTerminal(FileDescriptor? stream) => stream is not null && Terminal.TryOpen(stream) is not null;
+
+    private static bool IsSameFile(FileDescriptor? output, FileDescriptor? error) => output is not null && error is not null && FileKind.IsSame(output, error);
 
     private static FileDescriptor? OpenDmesg(string? path)
     {

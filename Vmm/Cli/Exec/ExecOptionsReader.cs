@@ -26,8 +26,9 @@ internal static class ExecOptionsReader
     /// <summary>The command.</summary>
     /// <param name="options">The options.</param>
     /// <param name="isTerminal">Whether standard input, output and error are a terminal here.</param>
+    /// <param name="isErrorOutput">Whether standard output and error are the same file here.</param>
     /// <exception cref="UsageException">A value is wrong.</exception>
-    public static GuestCommand ReadCommand(ExecOptions options, (bool Input, bool Output, bool Error) isTerminal)
+    public static GuestCommand ReadCommand(ExecOptions options, (bool Input, bool Output, bool Error) isTerminal, bool isErrorOutput = false)
     {
         bool hasTerminal = options.Tty || (!options.NoTty && isTerminal is { Input: true, Output: true });
         if (options.Command.Count == 0 && !isTerminal.Input && !hasTerminal)
@@ -45,6 +46,8 @@ internal static class ExecOptionsReader
             User = options.User ?? "",
             HasTerminal = hasTerminal,
             HasTerminalError = hasTerminal && (isTerminal.Error || options.Tty),
+            IsErrorOutput = !hasTerminal && isErrorOutput,
+            IsQuiet = options.Quiet,
         };
     }
 
@@ -226,10 +229,16 @@ internal static class ExecOptionsReader
         return (writable, readOnly);
     }
 
+    private static bool IsOfRoot(ExecOptions options) => options.User?.Split(':')[0] is null or "root" or "0";
+
+    /// <summary>The value of SUDO_UID for a command that is root's in the guest, where this process is the ordinary user <paramref name="caller"/>, whose the directories of here
+    /// are. By it git takes that owner for the command's own. Null where nobody needs it.</summary>
+    internal static string? SudoUser(ExecOptions options, uint caller) => caller != 0 && IsOfRoot(options) ? $"{caller}" : null;
+
     // A tree that is the caller's own belongs to root in the guest, as its programs expect, unless the command is to be another user's.
     private static string OwnerOf(ExecOptions options, string root)
     {
-        if (options.User?.Split(':')[0] is not (null or "root" or "0"))
+        if (!IsOfRoot(options))
             return "";
         using FileDescriptor directory = FileTree.OpenDirectory(root);
         using HeldDescriptor held = directory.Hold();
@@ -273,8 +282,9 @@ internal static class ExecOptionsReader
         // Another root, or another user, has another home, and so may a guest that runs already.
         if (options is { Attach: null, User: null } && (options.Root is null || (options.Root.Length > 0 && RealPath.Absolute(options.Root) == "/")))
             Add("HOME", ProcessText.Variable("HOME"));
-        if (options.User is null or "root" or "0" && variables.TryGetValue("PATH", out string? path))
+        if (IsOfRoot(options) && variables.TryGetValue("PATH", out string? path))
             Add("PATH", WithSbin(path));
+        Add("SUDO_UID", SudoUser(options, FileOwner.User));
         foreach (string text in RepeatableOptions.Values(options.Env))
         {
             (string name, string? value) = EnvironmentOption.Parse(text);

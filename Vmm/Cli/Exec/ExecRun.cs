@@ -20,9 +20,8 @@ internal sealed class ExecRun(MachineConfig config, MachineProcess process, Agen
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(5);
 
     private readonly object _machine = new();
+    private readonly Terminations _terminations = new();
     private bool _machineHasEnded;
-
-    private int _terminations;
     private CommandEnd? _end;
     private Exception? _failure;
 
@@ -44,7 +43,7 @@ internal sealed class ExecRun(MachineConfig config, MachineProcess process, Agen
             {
                 signals.Attach(number => Forward(machine, number));
                 signals.Handle(User1, () => Forward(machine, User1));
-                signals.Handle(WindowChange, session.Resize);
+                signals.Handle(WindowChange, session.WindowChanged);
                 signals.Handle(ProcessStop.Number, () => Suspend(machine));
                 signals.Handle(Continue, () =>
                 {
@@ -111,8 +110,7 @@ internal sealed class ExecRun(MachineConfig config, MachineProcess process, Agen
     // The command gets it; if there is none, or it was told to end already, the machine ends.
     private void Forward(VirtualMachine machine, int number)
     {
-        bool isSecond = number == Terminate && Interlocked.Increment(ref _terminations) > 1;
-        if (!isSecond && Array.Exists(s_forwarded, forwarded => forwarded == number) && session.Signal(number))
+        if (!_terminations.IsSecond(number) && Array.Exists(s_forwarded, forwarded => forwarded == number) && session.Signal(number))
             return;
         machine.Stop(new MachineEnd(MachineEndKind.Signal, number));
         session.Leave();
