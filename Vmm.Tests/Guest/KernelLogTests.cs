@@ -58,7 +58,7 @@ public sealed class KernelLogTests
     [Test]
     public void Trouble_EarlierTroubleThanThePanics_DoesNotHideIt()
     {
-        using KernelLog log = Written($"WARNING: at boot\n{Lines("fine", 100)}BUG: unable to handle page fault\n#PF: x\nOops: 0002 [#1] SMP\n{Lines("trace", 20)}Kernel panic - not syncing: Fatal exception\n"
+        using KernelLog log = Written($"BUG: at boot\n{Lines("fine", 100)}BUG: unable to handle page fault\n#PF: x\nOops: 0002 [#1] SMP\n{Lines("trace", 20)}Kernel panic - not syncing: Fatal exception\n"
             + "Kernel Offset: disabled\n---[ end Kernel panic - not syncing: Fatal exception ]---\n");
         string[] lines = log.Trouble(60);
         Assert.That((lines[0], lines[^1]), Is.EqualTo(("BUG: unable to handle page fault", "---[ end Kernel panic - not syncing: Fatal exception ]---")));

@@ -61,7 +61,7 @@ public sealed class KernelSearchTests : IDisposable
     [Test]
     public void Search_RunningKernelUnderAnotherName_IsFound()
     {
-        string running = _host.AddImage("boot/vmlinuz-virt", "6.6.1-0-virt");
+        string running = _host.AddImage("boot/vmlinuz-6.6.bak", "6.6.1-0-virt");
         _host.AddImage("boot/vmlinuz-6.9.0", "6.9.0");
         _host.Add("lib/modules/6.6.1-0-virt/modules.dep");
 

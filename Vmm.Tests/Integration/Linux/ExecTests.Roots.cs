@@ -108,7 +108,8 @@ public partial class ExecTests
 
         VmmResult result = Exec("", ["--disk", $"path={image}", "--memory", "1G"], "sh", "-c", """
             mount -t ext4 /dev/vda /mnt && mkdir /mnt/in && mount -t tmpfs in /mnt/in || exit 1
-            cd /mnt; perl -e 'open F, ">", "/mnt/file"; open G, ">", "/mnt/in/file"; $x = "a" x 300000000; open R, ">", "/tmp/ready"; sleep 1000' > /dev/null 2>&1 &
+            echo never > /sys/kernel/mm/transparent_hugepage/enabled; cd /mnt
+            perl -e 'open F, ">", "/mnt/file"; open G, ">", "/mnt/in/file"; $x = "a" x 100000000; open R, ">", "/tmp/ready"; sleep 1000' > /dev/null 2>&1 &
             until test -e /tmp/ready; do sleep 0.1; done
             """);
 
