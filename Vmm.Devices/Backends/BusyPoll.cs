@@ -48,7 +48,7 @@ internal sealed class BusyPoll(Func<long> clock, Action yield, int processors)
         if (_pause > 0)
             _pause--;
         else
-            _window = wasShort && processors > 1 ? Math.Clamp(2 * _window, s_shortest, s_longest) : 0;
+            _window = wasShort ? Math.Clamp(2 * _window, s_shortest, s_longest) : 0;
     }
 
     /// <summary>There was something to do.</summary>
@@ -89,7 +89,7 @@ internal sealed class BusyPoll(Func<long> clock, Action yield, int processors)
     }
 
     /// <summary>A sleep begins.</summary>
-    public void End() => _sleptAt = clock();
+    public void End() => _sleptAt = processors > 1 ? clock() : 0;
 
     private void GiveUp()
     {
