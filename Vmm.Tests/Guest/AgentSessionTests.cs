@@ -123,7 +123,7 @@ public sealed class AgentSessionTests
         Result result = Run(new GuestCommand { Arguments = ["pwd"], Directory = "/no/such", IsDirectoryOptional = true });
 
         Assert.That(Encoding.UTF8.GetString(result.Output), Is.EqualTo("/\n"));
-        Assert.That(result.Errors, Is.EqualTo("vmm: cannot go to /no/such: No such file or directory: the command runs in / (--workdir gives another directory)\n"));
+        Assert.That(result.Errors, Is.EqualTo("vmm: cannot go to /no/such: No such file or directory: the command runs in / (--bind brings a directory of this machine, --workdir gives another one)\n"));
     }
 
     [Test]

@@ -172,7 +172,7 @@ static void go_to_directory(const struct request *request, int reports)
     if (chdir(place) < 0)
         fail(reports, false, "cannot go to %s", place);
     if (!(request->flags & START_QUIET))
-        dprintf(STDERR_FILENO, "vmm: cannot go to %.256s: %s: the command runs in %s (--workdir gives another directory)\n", request->directory,
+        dprintf(STDERR_FILENO, "vmm: cannot go to %.256s: %s: the command runs in %s (--bind brings a directory of this machine, --workdir gives another one)\n", request->directory,
                 strerror(error), place);
 }
 

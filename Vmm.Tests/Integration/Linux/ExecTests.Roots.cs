@@ -84,7 +84,7 @@ public partial class ExecTests
         string bound = Directory.CreateDirectory(Path.Combine(Scratch, "bound")).FullName;
         File.WriteAllText(Path.Combine(bound, "file"), "");
         string[] command = ["/busybox", "sh", "-c", "/busybox rm -rf *; /busybox touch /touched here; /busybox ls"];
-        string told = $"\\Avmm: cannot go to {Scratch}: No such file or directory: the command runs in /tmp/vmm-exec-[A-Za-z0-9]{{6}} \\(--workdir gives another directory\\)\n\\z";
+        string told = $"\\Avmm: cannot go to {Scratch}: No such file or directory: the command runs in /tmp/vmm-exec-[A-Za-z0-9]{{6}} \\(--bind brings a directory of this machine, --workdir gives another one\\)\n\\z";
 
         VmmResult alone = InScratch([.. s_kernel, "--root", root, "--rw", "--bind", $"{bound}:/tmp/bound", "--", .. command]).WaitForEnd();
         Assert.That((alone.ExitCode, alone.Output), Is.EqualTo((0, "here\n")), alone.Summary);
