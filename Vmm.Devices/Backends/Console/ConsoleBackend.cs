@@ -60,9 +60,23 @@ public sealed class ConsoleBackend : VhostUserDevice, IDisposable
     }
 
     /// <summary>A console whose output goes to a file, and that has no input. The file is made if it is not there, and the output is added at its
-    /// end.</summary>
+    /// end. It may be a FIFO or a terminal: what nobody reads there is kept, up to <see cref="DefaultKept"/>.</summary>
     /// <exception cref="ErrnoException">It cannot be opened.</exception>
-    public static ConsoleBackend IntoFile(string path) => new(FileDescriptor.Open(path, OpenMode.CreateAppend), path);
+    public static ConsoleBackend IntoFile(string path)
+    {
+        FileDescriptor output = FileDescriptor.Open(path, OpenMode.CreateAppend);
+        try
+        {
+            // A FIFO or a terminal that is full would block the ring's thread, and with it all that the front-end says of the ring.
+            output.SetNonBlocking();
+            return new ConsoleBackend(output, path);
+        }
+        catch
+        {
+            output.Dispose();
+            throw;
+        }
+    }
 
     /// <summary>Empties the file that the output goes to.</summary>
     /// <exception cref="ErrnoException">The kernel refused that.</exception>

@@ -2,6 +2,7 @@ using System.Buffers.Binary;
 using NUnit.Framework;
 using Vmm.Devices.Backends.Console;
 using Vmm.Tests.Fakes;
+using Vmm.Tests.Integration.Linux.Devices;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Tests.Devices.Backends.Console;
@@ -159,6 +160,51 @@ public class ConsoleBackendTests
         }
         finally
         {
+            File.Delete(path);
+        }
+    }
+
+    // A FIFO takes 64 KiB, and nobody reads: the guest goes on, and so does whoever stops the ring.
+    [Test]
+    public void Fifo_NobodyReads_TheRingStopsAndTheLatestIsKept()
+    {
+        const int requests = 80, length = 2048;
+        string path = Path.Combine(Path.GetTempPath(), Path.GetRandomFileName());
+        HostCommand.Run("mkfifo", path);
+        FileDescriptor reader = FileDescriptor.Open(path, OpenMode.ReadNonBlocking);
+        try
+        {
+            using ConsoleBackend device = ConsoleBackend.IntoFile(path);
+            using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(device);
+            frontEnd.Negotiate();
+            frontEnd.ShareMemory();
+            using FrontEndRing ring = frontEnd.Ring(Transmit);
+            ring.SetUp();
+            ring.Enable(true);
+            byte[] data = new byte[length];
+            try
+            {
+                for (int i = 0; i < requests; i++)
+                {
+                    data.AsSpan().Fill((byte)i);
+                    ring.Add(data);
+                    ring.Take();
+                }
+                Assert.That(ring.Stop(), Is.EqualTo(requests));
+            }
+            catch
+            {
+                reader.Dispose();   // a thread that is stuck in a write gets EPIPE
+                throw;
+            }
+            ring.SetUp(requests);
+            ring.Enable(true);
+            byte[] expected = [.. Enumerable.Range(requests - 32, 32).SelectMany(i => Enumerable.Repeat((byte)i, length))];
+            Assert.That(ReadAll(reader, 2 * expected.Length)[^expected.Length..], Is.EqualTo(expected));
+        }
+        finally
+        {
+            reader.Dispose();
             File.Delete(path);
         }
     }
