@@ -270,12 +270,9 @@ public sealed class BackendSessionTests : IDisposable
     [Test]
     public void Channel_ConfigurationChangedAndSharedMemory_AreAsked([Values] bool takesConfig)
     {
-        _frontEnd.Negotiate(0, Feature.BackendReq | Feature.BackendSendFd | Feature.Shmem | (takesConfig ? Feature.Config : 0));
+        using FrontEndRing ring = _frontEnd.Start(0, 16, Feature.BackendReq | Feature.BackendSendFd | Feature.Shmem | (takesConfig ? Feature.Config : 0));
         Assert.That(_device.FrontEnd, Is.Null);
-        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
-        Assert.That(_frontEnd.Ask(Request.SetBackendReqFd, [], theirs), Is.Zero);
-        theirs.Dispose();
-        using var channel = new FrontEndDriver(ours);
+        using FrontEndDriver channel = OpenChannel();
         _device.FrontEnd!.ConfigurationChanged();
         if (takesConfig)
         {
@@ -300,6 +297,54 @@ public sealed class BackendSessionTests : IDisposable
         Assert.That(async () => await unmapping, Throws.TypeOf<VhostUserException>());
     }
 
+    // vhost-user.rst, "Suspended device state": no messages while all rings are stopped. QEMU drops this one, and never asks again.
+    [Test]
+    public void Channel_ConfigurationChangesWhileNoRingRuns_IsToldWhenOneDoes()
+    {
+        _frontEnd.Negotiate(0, Feature.BackendReq | Feature.Config);
+        _frontEnd.ShareMemory();
+        using FrontEndDriver first = OpenChannel();
+        _device.FrontEnd!.ConfigurationChanged();
+        _device.FrontEnd!.ConfigurationChanged();
+        AssertSilent(first);
+        using FrontEndDriver channel = OpenChannel();   // what the first one did not tell is not lost
+        using FrontEndRing ring = _frontEnd.Ring(0), other = _frontEnd.Ring(1);
+        ring.SetUp();
+        AssertSilent(channel);
+        ring.Enable(true);
+        AssertTold(channel);
+        other.SetUp();
+        other.Enable(true);
+        ring.Stop();
+        _device.FrontEnd!.ConfigurationChanged();
+        AssertTold(channel);    // a ring runs
+        other.Enable(false);
+        _device.FrontEnd!.ConfigurationChanged();
+        AssertSilent(channel);
+        other.Enable(true);
+        AssertTold(channel);
+        AssertSilent(channel);  // once
+
+        static void AssertTold(FrontEndDriver channel)
+        {
+            using VhostUserMessage change = channel.Receive();
+            Assert.That(change.Header.Request, Is.EqualTo((uint)VhostUserBackendRequest.ConfigChange));
+        }
+
+        static void AssertSilent(FrontEndDriver channel) =>
+            Assert.That(channel.Connection.Receive(TimeSpan.FromMilliseconds(50), TimeSpan.FromSeconds(1)), Is.Null);
+    }
+
+    [Test]
+    public void Channel_DeviceHasClosedIt_TheEndStopsRingsAllTheSame()
+    {
+        using FrontEndRing ring = _frontEnd.Start(0, 16, Feature.BackendReq);
+        using FrontEndDriver channel = OpenChannel();
+        _device.FrontEnd!.Dispose();
+        _frontEnd.Leave();
+        Assert.That(_device.Events.TakeLast(3), Is.EqualTo(new[] { "drain 0", "end", "gone" }));
+    }
+
     [Test]
     public void Channel_FrontEndLeavesWhileItIsAsked_EndsTheWait()
     {
@@ -320,6 +365,14 @@ public sealed class BackendSessionTests : IDisposable
     {
         _frontEnd.Negotiate(0, Feature.BackendReq);
         Assert.That(_frontEnd.Ask(Request.SetBackendReqFd, [], _frontEnd.Memory.File), Is.EqualTo(1));
+    }
+
+    private FrontEndDriver OpenChannel()
+    {
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using (theirs)
+            Assert.That(_frontEnd.Ask(Request.SetBackendReqFd, [], theirs), Is.Zero);
+        return new FrontEndDriver(ours);
     }
 
     private byte[] GetConfig(uint offset, uint size, uint flags)

@@ -18,10 +18,35 @@ internal sealed partial class BackendSession
             {
                 throw new RefusedException(e.Message);
             }
-            CloseChannel();
-            _device.FrontEnd = new VhostUserBackendChannel(
+            var channel = new VhostUserBackendChannel(
                 new VhostUserConnection(socket, $"{_connection.Peer} (back-end's channel)"), _protocolFeatures, _options.Deadline);
+            if (_device.FrontEnd is VhostUserBackendChannel earlier)
+                channel.TakeOver(earlier);
+            CloseChannel();
+            _device.FrontEnd = channel;
         }
+    }
+
+    // Behind the answer to the message by which the first ring has started: a front-end that waits for that answer may not see to another message.
+    private void ResumeChannel()
+    {
+        if (_device.FrontEnd is not VhostUserBackendChannel channel || !RunsAny)
+            return;
+        try
+        {
+            channel.Resume();
+        }
+        catch (VhostUserException e)
+        {
+            s_log.Warn("{Device}: {Reason}: the front-end does not hear that the configuration has changed", _device.ServedAs, e.Message);
+        }
+    }
+
+    // Before the answer to the message by which the last ring has stopped.
+    private void SuspendChannel()
+    {
+        if (!RunsAny)
+            _device.FrontEnd?.Suspend();
     }
 
     private void CloseChannel()

@@ -11,6 +11,8 @@ internal sealed partial class BackendSession
 {
     private readonly List<RingLoop> _loops = [];
 
+    private bool RunsAny => Array.Exists(_rings, ring => ring.Runner is not null);
+
     private bool IsPacked => (_features & VirtioFeatures.RingPacked) != 0;
 
     private RingSetup RingAt(uint index) =>
@@ -224,7 +226,7 @@ internal sealed partial class BackendSession
     // Of a packed ring: the place of the next request.
     private bool IsBeginning(uint position) => (ushort)position == (IsPacked ? PackedVirtqueue.Beginning : 0);
 
-    private static void Stop(RingSetup ring, bool mayLeave)
+    private void Stop(RingSetup ring, bool mayLeave)
     {
         if (ring.Runner is not RingRunner runner)
             return;
@@ -236,6 +238,7 @@ internal sealed partial class BackendSession
             runner.Close();
         });
         NoteStop(ring, runner);
+        SuspendChannel();
     }
 
     // What a predecessor left and nobody has taken again is behind the base, too, and only the in-flight log has it.
@@ -324,6 +327,7 @@ internal sealed partial class BackendSession
                 ring.Loop.Remove(runner);
                 runner.Close();
             });
+            SuspendChannel();
         }
     }
 

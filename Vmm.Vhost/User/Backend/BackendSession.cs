@@ -43,6 +43,7 @@ internal sealed partial class BackendSession : IDisposable
             {
                 using (message)
                     Handle(message);
+                ResumeChannel();
             }
         }
         catch (VhostUserException e) when (e.IsEnd)

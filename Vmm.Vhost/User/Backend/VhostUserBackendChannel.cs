@@ -9,12 +9,15 @@ namespace Vmm.Vhost.User.Backend;
 public sealed class VhostUserBackendChannel : IDisposable
 {
     private readonly Lock _lock = new();
+    private readonly Lock _changeLock = new();  // taken behind the other one; who holds it waits for no answer
     private readonly VhostUserConnection _connection;
     private readonly VhostUserProtocolFeatures _features;
     private readonly TimeSpan _deadline;
     private readonly EventFd _stop = new();
     private bool _isLost;
     private bool _isDisposed;
+    private bool _isSuspended = true;
+    private bool _hasChanged;                   // the configuration, while the device was suspended
 
     internal VhostUserBackendChannel(VhostUserConnection connection, VhostUserProtocolFeatures features, TimeSpan deadline)
     {
@@ -23,14 +26,28 @@ public sealed class VhostUserBackendChannel : IDisposable
         _deadline = deadline;
     }
 
-    /// <summary>The configuration space has changed: the front-end reads it again and tells the driver. Not waited for. Nothing is sent where the protocol
+    /// <summary>The configuration space has changed: the front-end reads it again and tells the driver. Not waited for. While no ring runs, nothing may be
+    /// sent (vhost-user.rst, "Suspended device state"), and QEMU drops the message: it goes out when the first ring runs. Nothing is sent where the protocol
     /// feature <see cref="VhostUserProtocolFeatures.Config"/> was not agreed on: such a front-end does not read the configuration, and need not know the
     /// message (vhost-user.rst, "VHOST_USER_BACKEND_CONFIG_CHANGE_MSG").</summary>
     /// <exception cref="VhostUserException">The front-end is gone.</exception>
     public void ConfigurationChanged()
     {
-        if ((_features & VhostUserProtocolFeatures.Config) != 0)
-            Ask(VhostUserBackendRequest.ConfigChange, [], [], waits: false);
+        if ((_features & VhostUserProtocolFeatures.Config) == 0)
+            return;
+        lock (_lock)
+        {
+            if (_isLost)
+                throw _connection.Lost("is gone");
+            // Who suspends the device waits for the message that is on its way, and nothing is sent afterwards.
+            lock (_changeLock)
+            {
+                if (_isSuspended)
+                    _hasChanged = true;
+                else
+                    Ask(VhostUserBackendRequest.ConfigChange, [], [], waits: false);
+            }
+        }
     }
 
     /// <summary>Has the front-end map a file into one of the device's shared-memory regions, where nothing is mapped yet.</summary>
@@ -72,7 +89,45 @@ public sealed class VhostUserBackendChannel : IDisposable
     }
 
     /// <summary>Ends whatever waits for an answer: the front-end is gone.</summary>
-    internal void StopWaiting() => _stop.Signal();
+    internal void StopWaiting()
+    {
+        try
+        {
+            _stop.Signal();
+        }
+        catch (ObjectDisposedException)
+        {
+            // The device has closed the channel, and nobody waits any more.
+        }
+    }
+
+    /// <summary>No ring runs: changes of the configuration are kept until <see cref="Resume"/>.</summary>
+    internal void Suspend()
+    {
+        lock (_changeLock)
+            _isSuspended = true;
+    }
+
+    /// <summary>A ring runs: sends what was kept.</summary>
+    /// <exception cref="VhostUserException">The front-end is gone.</exception>
+    internal void Resume()
+    {
+        lock (_changeLock)
+        {
+            _isSuspended = false;
+            if (!_hasChanged)
+                return;
+            _hasChanged = false;
+        }
+        Ask(VhostUserBackendRequest.ConfigChange, [], [], waits: false);
+    }
+
+    /// <summary>Takes over what an earlier channel of the same front-end has kept.</summary>
+    internal void TakeOver(VhostUserBackendChannel earlier)
+    {
+        lock (earlier._changeLock)
+            _hasChanged = earlier._hasChanged;
+    }
 
     internal void Call(int ring) => AskForRing(VhostUserBackendRequest.VringCall, ring);
 

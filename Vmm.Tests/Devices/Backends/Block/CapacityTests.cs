@@ -38,6 +38,29 @@ public sealed class CapacityTests
         ring.Stop();
     }
 
+    // QEMU drops what it is told while its guest does not use the disk.
+    [Test]
+    public void Size_ThatChangesWhileNoRingRuns_IsToldWhenOneDoes()
+    {
+        using var image = new Image();
+        using var device = new BlockBackend(new BlockOptions { Path = image.Path });
+        using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(device);
+        using FrontEndRing ring = frontEnd.Start(
+            BlockFeatures.Flush, protocolFeatures: VhostUserProtocolFeatures.Config | VhostUserProtocolFeatures.BackendReq);
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using var requests = new VhostUserConnection(ours, "the back-end");
+        using (theirs)
+            Assert.That(frontEnd.Ask(VhostUserRequest.SetBackendReqFd, default, theirs), Is.Zero);
+        ring.Stop();
+        image.Resize(2 * Image.Size);
+        device.UpdateCapacity();
+        Assert.That(requests.Receive(TimeSpan.FromMilliseconds(50), TimeSpan.FromSeconds(1), null), Is.Null);
+        ring.SetUp(0);
+        using VhostUserMessage? message = requests.Receive(TimeSpan.FromSeconds(60), TimeSpan.FromSeconds(60), null);
+        Assert.That(message?.Header.Request, Is.EqualTo((uint)VhostUserBackendRequest.ConfigChange));
+        ring.Stop();
+    }
+
     // From the file to the registers of the guest's device, by both ends of ours.
     [Test]
     public void Size_OfAnImageInAGuest_IsItsDrivers()
