@@ -60,6 +60,46 @@ public sealed class VirtQueuePropertyTests
         Assert.Throws<VirtqueueException>(() => queue.TryTake(out _));
     }
 
+    // Regions may border on each other, as those of a guest's NUMA nodes do, and a driver does not know where.
+    [TestCase(Split | Indirect, 32UL)]
+    [TestCase(Split | Indirect, 24UL, Description = "in the middle of a descriptor")]
+    [TestCase(Packed | Indirect, 32UL)]
+    [TestCase(Packed | Indirect, 24UL, Description = "in the middle of a descriptor")]
+    public void TryTake_TableAcrossRegions_IsARequest(ulong features, ulong front)
+    {
+        const ulong table = 0x40000, elsewhere = 0x90000, buffers = 0x80000;
+        const int length = 6, size = length * 16;
+        using GuestMemory memory = GuestMemory.Create([(new(0), 1 << 20)]);
+        GuestRegion all = memory.Regions[0];
+        // What follows the front of the table in the guest is elsewhere here.
+        var apart = new GuestAddressSpace(
+            all with { Size = table + front },
+            all with { Start = new(table + front), Size = 0x1000, HostAddress = all.HostAddress + (nint)elsewhere },
+            all with { Start = new(buffers), Size = 0x1000, HostAddress = all.HostAddress + (nint)buffers });
+        DriverQueue driver = DriverQueue.Create(memory.AddressSpace, 0x1000, 8, features);
+        uint start = (features & Packed) != 0 ? PackedDriverQueue.Start : 0;
+        VirtQueue queue = VirtQueue.Create(apart, driver.Layout with { Base = start }, features | VirtioFeatures.Version1);
+        for (int round = 0; round < 3; round++)
+        {
+            ushort id = driver.Add([.. Enumerable.Range(0, length).Select(i => (buffers + (ulong)i * 64, 16U, i >= 2))], table);
+            Span<byte> behind = memory.Slice(new(table + front), size - (int)front);
+            behind.CopyTo(memory.Slice(new(elsewhere), behind.Length));
+            behind.Fill(0xFF);
+            memory.Write(new(buffers + 64), (byte)round);
+
+            Assert.That(queue.TryTake(out DescriptorChain chain));
+            Assert.That((chain.Head, chain.Readable.Length, chain.Writable.Length), Is.EqualTo((id, 2, length - 2)));
+            Assert.That(chain.Readable[1].Span[0], Is.EqualTo(round));
+            queue.Return(chain.Head, 5);
+            Assert.That(driver.TryGetUsed(out ushort used, out _) && used == id);
+        }
+        // One that goes on where no memory is.
+        var cut = new GuestAddressSpace(all with { Size = table + front });
+        driver.Add([(buffers, 16U, false), (buffers, 16U, false), (buffers, 16U, true)], table);
+        queue = VirtQueue.Create(cut, driver.Layout with { Base = queue.Base }, features | VirtioFeatures.Version1);
+        Assert.Throws<VirtqueueException>(() => queue.TryTake(out _));
+    }
+
     private static void Check(ulong features, int size, bool tracksInflight)
     {
         int used = 0, restarts = 0;

@@ -35,6 +35,7 @@ public abstract unsafe class VirtQueue
     private int _readable;
     private int _writable;
     private DirtyLog? _log;
+    private byte[]? _table;             // a copy of an indirect table that does not lie in one region of memory; made for the first
     private GuestBuffer[][]? _logged;   // with a dirty log, by head: what the device may write
 
     private protected VirtQueue(GuestAddressSpace memory, in RingLayout ring, ulong features)
@@ -247,7 +248,8 @@ public abstract unsafe class VirtQueue
     }
 
     /// <summary>The table that an indirect descriptor names (VIRTIO 1.2 §2.7.5.3, §2.8.7). It is the last of its chain, and others may stand before
-    /// it (§2.7.5.3.2). The device ignores its WRITE flag (§2.7.5.3.2).</summary>
+    /// it (§2.7.5.3.2). The device ignores its WRITE flag (§2.7.5.3.2). One that lies across regions of memory is copied together; it stays until the
+    /// next is located.</summary>
     /// <exception cref="VirtqueueException">None may stand here, it is not in memory, or has more than <see cref="MaxChainLength"/> entries.</exception>
     private protected byte* LocateTable(ulong address, uint length, ushort flags)
     {
@@ -255,7 +257,23 @@ public abstract unsafe class VirtQueue
             throw Broken("an indirect descriptor stands where none may");
         if (length == 0 || length % DescriptorSize != 0 || length / DescriptorSize > MaxChainLength)
             throw Broken($"an indirect table has {length} bytes, and is to have a multiple of {DescriptorSize}, at most {MaxChainLength * DescriptorSize}");
-        return Locate(new GuestAddress(address), length);
+        return _memory.TrySlice(new GuestAddress(address), length, out Span<byte> table) ? AddressOf(table) : CopyTable(address, length);
+    }
+
+    private byte* CopyTable(ulong address, uint length)
+    {
+        _table ??= GC.AllocateUninitializedArray<byte>(MaxChainLength * DescriptorSize, pinned: true);
+        Span<byte> left = _table.AsSpan(0, (int)length);
+        for (ulong next = address; left.Length > 0;)
+        {
+            if (next < address || !_memory.TrySliceFront(new GuestAddress(next), (ulong)left.Length, out Span<byte> piece))
+                throw NotInMemory(new GuestAddress(address), length);
+            piece.CopyTo(left);
+            left = left[piece.Length..];
+            next = unchecked(next + (ulong)piece.Length);
+        }
+        // SAFETY: the array is pinned, and the queue's.
+        return AddressOf(_table);
     }
 
     /// <summary>The chain as it was put together.</summary>
