@@ -195,6 +195,19 @@ public class GuestMemoryTests
             () => GuestMemory.Create([(new(0), 0x1000), (new(start), size)]),
             Throws.ArgumentException.With.Message.StartsWith($"bad range of guest memory 0x{start:x}+0x{size:x}"));
 
+    [TestCase(0xFFFF_FFFF_FFFF_E000, 0x2000UL, 0xFFFF_FFFF_FFFF_F000, 0x1000UL)]
+    [TestCase(0xFFFF_FFFF_FFFF_E000, 0x2000UL, 0xFFFF_FFFF_FFFF_F000, 0x10UL)]
+    [TestCase(0xFFFF_FFFF_FFFF_E000, 0x2000UL, 0xFFFF_FFFF_FFFF_E000, 0x2000UL)]
+    [TestCase(0x1000UL, 0x1000UL, 0x1FFFUL, 0x1000UL)]
+    [TestCase(0UL, 1UL, 0UL, 1UL)]
+    public void AddressSpace_RegionsOverlap_IsRefused(ulong start, ulong size, ulong other, ulong otherSize)
+    {
+        var region = new GuestRegion(new(start), size, 0, 0x1000);
+        Assert.That(new GuestAddressSpace(region).Regions.Length, Is.EqualTo(1), "one may end where all addresses do");
+        Assert.That(() => new GuestAddressSpace(region, new GuestRegion(new(other), otherSize, 0, 0x100000)),
+            Throws.ArgumentException.With.Message.StartsWith($"region 0x{other:x}+0x{otherSize:x} is empty, wraps or overlaps another"));
+    }
+
     [Test]
     public void Memory_Disposed_ThrowsEverywhere()
     {

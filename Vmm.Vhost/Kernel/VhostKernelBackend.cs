@@ -22,6 +22,7 @@ public abstract class VhostKernelBackend : IVhostBackend
     private static readonly BoundedLog s_log = new("Vmm.Vhost.Kernel");
 
     private readonly Ring[] _rings;
+    private ulong? _acceptedFeatures;
     private bool _startFailed;
     private bool _isDisposed;
 
@@ -79,9 +80,6 @@ public abstract class VhostKernelBackend : IVhostBackend
     /// <summary>Whether rings run only all together, so that stopping one stops the others too.</summary>
     private protected virtual bool RunsAsWhole => false;
 
-    /// <summary>The features that were set last.</summary>
-    private protected ulong AcceptedFeatures { get; private set; }
-
     /// <summary>The memory that was set last.</summary>
     private protected GuestMemory? Memory { get; private set; }
 
@@ -93,8 +91,9 @@ public abstract class VhostKernelBackend : IVhostBackend
             throw new VhostException($"{Name}: does not have the features 0x{features & ~Features:x}");
         if ((features & VirtioFeatures.Version1) == 0)
             throw new VhostException($"{Name}: the driver is one for legacy devices (no VIRTIO_F_VERSION_1), which are not supported");
-        AcceptedFeatures = features;
-        ApplyFeatures();
+        _acceptedFeatures = null;   // where these are refused, there are none
+        ApplyFeatures(features);
+        _acceptedFeatures = features;
     }
 
     /// <inheritdoc/>
@@ -110,7 +109,9 @@ public abstract class VhostKernelBackend : IVhostBackend
     public void Start(ReadOnlySpan<VringConfig> rings)
     {
         ThrowIfDisposed();
-        if (Memory is null)
+        if (_acceptedFeatures is not ulong features)
+            throw new VhostException($"{Name}: has no features yet");
+        if (Memory is not GuestMemory memory)
             throw new VhostException($"{Name}: has no memory yet");
         var starting = new List<VringConfig>();
         foreach (ref readonly VringConfig ring in rings)
@@ -126,7 +127,7 @@ public abstract class VhostKernelBackend : IVhostBackend
         bool running = false;
         try
         {
-            Prepare();
+            Prepare(features, memory);
             foreach (VringConfig ring in starting)
                 Configure(in ring);
             foreach (VringConfig ring in starting)
@@ -213,10 +214,10 @@ public abstract class VhostKernelBackend : IVhostBackend
     /// owner's: its calls throw <see cref="VhostException"/>.</summary>
     private protected void ThrowIfDisposed() => ObjectDisposedException.ThrowIf(_isDisposed, this);
 
-    /// <summary>Tells the kernel <see cref="AcceptedFeatures"/>.</summary>
-    private protected virtual void ApplyFeatures()
+    /// <summary>Tells the kernel what the driver has accepted.</summary>
+    private protected virtual void ApplyFeatures(ulong accepted)
     {
-        ulong features = AcceptedFeatures;
+        ulong features = accepted;
         Call(VhostIoctls.SetFeatures, ref features);
     }
 
@@ -240,7 +241,9 @@ public abstract class VhostKernelBackend : IVhostBackend
     }
 
     /// <summary>Comes before the first ring is configured.</summary>
-    private protected virtual void Prepare()
+    /// <param name="features">What the driver has accepted; <see cref="ApplyFeatures"/> has succeeded with it.</param>
+    /// <param name="memory">The memory that was set last.</param>
+    private protected virtual void Prepare(ulong features, GuestMemory memory)
     {
     }
 

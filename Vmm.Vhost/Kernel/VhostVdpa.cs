@@ -29,6 +29,7 @@ public sealed class VhostVdpa : VhostKernelBackend
     private readonly VhostVdpaIovaRange _iovaRange;
     private bool _isMapped;
     private bool _isReset = true;
+    private bool _knowsFeatures;    // the device; until its next reset
 
     /// <summary>Opens the device node and resets the device. Raises the limit of locked memory (RLIMIT_MEMLOCK, getrlimit(2)) of the whole process as
     /// far as the process may: to no limit with CAP_SYS_RESOURCE, else to the hard limit. The kernel pins all memory of the device while it runs, and
@@ -115,10 +116,13 @@ public sealed class VhostVdpa : VhostKernelBackend
     }
 
     /// <summary>Reads the configuration space from its start.</summary>
+    /// <param name="target">Where to; empty for a device that has none.</param>
     /// <exception cref="VhostException">The device refused.</exception>
     public void ReadConfig(Span<byte> target)
     {
         ThrowIfDisposed();
+        if (target.IsEmpty)
+            return;     // the kernel refuses a read of nothing (EINVAL)
         byte[] argument = ConfigArgument(0, target.Length);
         Call(VhostIoctls.VdpaGetConfig, ref argument[0]);
         argument.AsSpan(Unsafe.SizeOf<VhostVdpaConfig>()).CopyTo(target);
@@ -156,20 +160,22 @@ public sealed class VhostVdpa : VhostKernelBackend
     }
 
     /// <inheritdoc/>
-    private protected override void ApplyFeatures()
+    private protected override void ApplyFeatures(ulong accepted)
     {
+        _knowsFeatures = false;
         SetStatus(0);
         _isReset = false;
         SetStatus(Acknowledge);
         SetStatus(Acknowledge | Driver);
         // The device works on mapped addresses, also for a driver that has not heard of that: to it they are physical ones.
-        ulong features = AcceptedFeatures | (OfferedFeatures & VirtioFeatures.AccessPlatform);
+        ulong features = accepted | (OfferedFeatures & VirtioFeatures.AccessPlatform);
         Call(VhostIoctls.SetFeatures, ref features);
         SetStatus(Acknowledge | Driver | FeaturesOk);
         byte status = 0;
         Call(VhostIoctls.VdpaGetStatus, ref status);
         if ((status & FeaturesOk) == 0)
             throw new VhostException($"{Name}: the device refuses the features 0x{features:x}");
+        _knowsFeatures = true;
     }
 
     /// <inheritdoc/>
@@ -179,14 +185,17 @@ public sealed class VhostVdpa : VhostKernelBackend
     }
 
     /// <inheritdoc/>
-    private protected override void Prepare()
+    private protected override void Prepare(ulong features, GuestMemory memory)
     {
-        if (_isMapped || Memory is null)
+        // The stop before was a reset, by which the device has forgotten them.
+        if (!_knowsFeatures)
+            ApplyFeatures(features);
+        if (_isMapped)
             return;
-        CheckRange(Memory);
+        CheckRange(memory);
         _isMapped = true;
         ulong total = 0;
-        foreach (ref readonly GuestRegion region in Memory.Regions)
+        foreach (ref readonly GuestRegion region in memory.Regions)
             total += region.Size;
         try
         {
@@ -198,8 +207,8 @@ public sealed class VhostVdpa : VhostKernelBackend
             // guest whose pages lie in more runs than that gets huge pages, as far as the host has them, and another try.
             Inform($"{Name}: the kernel did not take guest memory as it lies: it is gathered into huge pages");
             SendBatch(VhostIotlbMsg.Invalidate);
-            foreach (ref readonly GuestRegion region in Memory.Regions)
-                Memory.TryUseHugePages(region.Start, region.Size);
+            foreach (ref readonly GuestRegion region in memory.Regions)
+                memory.TryUseHugePages(region.Start, region.Size);
             SendBatch(VhostIotlbMsg.Update);
         }
     }
@@ -239,6 +248,7 @@ public sealed class VhostVdpa : VhostKernelBackend
         if (!CallOrWarn(VhostIoctls.VdpaSetStatus, ref reset))
             CloseByForce();
         _isReset = true;
+        _knowsFeatures = false;
         if (!_isMapped)
             return;
         _isMapped = false;

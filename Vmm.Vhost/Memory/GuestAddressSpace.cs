@@ -17,13 +17,13 @@ public sealed class GuestAddressSpace
     {
         _regions = regions.ToArray();
         Array.Sort(_regions, (left, right) => left.Start.CompareTo(right.Start));
-        ulong next = 0;
+        ulong? previous = null;     // the last address of the region before; the next one is none where that ends at 2^64
         foreach (GuestRegion region in _regions)
         {
             ulong last = unchecked(region.Start.Value + region.Size - 1);
-            if (region.Size == 0 || last < region.Start.Value || region.Start.Value < next)
+            if (region.Size == 0 || last < region.Start.Value || region.Start.Value <= previous)
                 throw new ArgumentException($"region {region.Start}+0x{region.Size:x} is empty, wraps or overlaps another", nameof(regions));
-            next = unchecked(last + 1);
+            previous = last;
         }
     }
 

@@ -154,6 +154,7 @@ public sealed class NetBackend : VhostUserDevice, IDisposable
         _events.Dispose();
         _look.Dispose();
         _port.Dispose();
+        _passt?.Dispose();      // it ends with the wire
     }
 
     // Queues that run notice it by themselves. The kernel would tell others by an rtnetlink socket, which tells a guest that breaks in all about the

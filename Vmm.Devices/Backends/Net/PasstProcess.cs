@@ -109,7 +109,7 @@ internal sealed class PasstProcess : IDisposable
     /// <inheritdoc/>
     public override string ToString() => $"the wire to passt (process {_process.Id})";
 
-    /// <summary>Ends it, if it has not ended with its wire. Not in a confined process, which may not signal others.</summary>
+    /// <summary>Ends it, if it has not ended with its wire; a confined process, which may not signal others, only waits a moment for that.</summary>
     public void Dispose()
     {
         _process.WaitForEnd(Moment);

@@ -114,6 +114,33 @@ public sealed class VhostUserServerTests : IDisposable
     }
 
     [Test]
+    public void Run_AgainWhereThereCanBeNoOtherFrontEnd_ReturnsAtOnce([Values] bool isInherited)
+    {
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using VhostUserServer server = isInherited
+            ? new VhostUserServer(VhostUserEndpoint.Inherit(Duplicate.Of(theirs)), _device)
+            : new VhostUserServer(theirs, _device);
+        if (isInherited)
+            theirs.Dispose();
+        using (var frontEnd = new FrontEndDriver(ours))
+        {
+            server.Start();
+            frontEnd.Get(Request.GetFeatures);
+        }
+        Eventually.True(() => _device.Events.Contains("gone"), () => "it is still served");
+        // The first serving may take a moment to its end.
+        Task? again = null;
+        Eventually.True(
+            () =>
+            {
+                again = Task.Run(server.Run);
+                return !SpinWait.SpinUntil(() => again.IsFaulted, 50) || again.Exception!.InnerException is not InvalidOperationException;
+            },
+            () => "it serves without end");
+        Assert.That(again!.Wait(TimeSpan.FromSeconds(5)), "there can be no other front-end");
+    }
+
+    [Test]
     public void Stop_WhileARingRuns_EndsSoon()
     {
         var server = new VhostUserServer(VhostUserEndpoint.ListenOn(_path), _device);

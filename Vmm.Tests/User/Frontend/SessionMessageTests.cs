@@ -168,6 +168,21 @@ public class SessionMessageTests
         Assert.That(peer.Receive(out _), Is.Empty);
     }
 
+    [TestCase(0, 128, "rings")]
+    [TestCase(-1, 128, "rings")]
+    [TestCase(65536, 128, "rings")]
+    [TestCase(2, 0, "size")]
+    [TestCase(2, -1, "size")]
+    [TestCase(2, 65536, "size")]
+    public void GetInflight_ImpossibleValue_IsRefusedBeforeAnythingIsSent(int rings, int size, string parameter)
+    {
+        using var peer = new SessionPeer(All);
+        Assert.That(
+            () => peer.Session.GetInflight(rings, size),
+            Throws.TypeOf<ArgumentOutOfRangeException>().With.Property(nameof(ArgumentException.ParamName)).EqualTo(parameter));
+        Assert.That(peer.Receive(out _), Is.Empty);
+    }
+
     [Test]
     public void Messages_AllNumbers_AreThere()
     {

@@ -35,7 +35,8 @@ public sealed class BackendRing
     /// <summary>Its number, from 0.</summary>
     public int Index { get; }
 
-    /// <summary>Descriptors in it; so many requests can be taken at most, and <see cref="DescriptorChain.Head"/> is less than this.</summary>
+    /// <summary>Descriptors in it; so many requests can be taken at most, and <see cref="DescriptorChain.Head"/> is less than this. A request can have more
+    /// buffers (<see cref="VirtQueue.MaxChainLength"/>).</summary>
     public int Size => _queue.Size;
 
     /// <summary>What the driver accepted.</summary>

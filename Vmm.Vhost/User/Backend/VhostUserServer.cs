@@ -14,7 +14,8 @@ public sealed class VhostUserServer : IDisposable
     private readonly VhostUserServerOptions _options;
     private readonly EventFd _stop;
     private readonly UnixListener? _listener;
-    private UnixSocket? _inherited;
+    private readonly bool _hasOneFrontEnd;  // over a socket that was connected already
+    private UnixSocket? _inherited;         // that socket, until the front-end is served
     private bool _isServing;
     private bool _isDisposed;
 
@@ -67,6 +68,7 @@ public sealed class VhostUserServer : IDisposable
                 _inherited = UnixSocket.Adopt(endpoint.Number);
             else
                 _inherited = socket;
+            _hasOneFrontEnd = _inherited is not null;
         }
         catch
         {
@@ -76,7 +78,7 @@ public sealed class VhostUserServer : IDisposable
     }
 
     /// <summary>Serves until <see cref="Stop"/>, or until the front-end has gone where there can be no other. Returns at once after
-    /// <see cref="Stop"/>.</summary>
+    /// <see cref="Stop"/>, and after the end of the only front-end that there can be.</summary>
     /// <exception cref="ErrnoException">There is no accepting or connecting any more.</exception>
     /// <exception cref="VhostException">The device has ended (<see cref="VhostUserDevice.End"/>).</exception>
     /// <exception cref="InvalidOperationException">It serves already.</exception>
@@ -199,7 +201,7 @@ public sealed class VhostUserServer : IDisposable
         while (Connect() is UnixSocket socket)
         {
             s_log.Info("{Device}: {Peer}: a front-end is connected", _device.ServedAs, _endpoint);
-            bool isLast = _inherited is not null || _options.ServesOnce;
+            bool isLast = _hasOneFrontEnd || _options.ServesOnce;
             _inherited = null;
             Serve(socket);
             if (isLast || Wait(null, _endpoint.Role == VhostUserSocketRole.Client ? _options.ReconnectInterval : TimeSpan.Zero))
@@ -225,7 +227,7 @@ public sealed class VhostUserServer : IDisposable
     // The next front-end; null when it is time to stop.
     private UnixSocket? Connect()
     {
-        if (_inherited is not null)
+        if (_hasOneFrontEnd)
             return _inherited;
         bool isSilent = false;
         while (true)

@@ -7,14 +7,19 @@ namespace Vmm.Vhost.User.Frontend;
 public sealed partial class VhostUserSession
 {
     /// <summary>GET_INFLIGHT_FD: has the back-end make that memory.</summary>
-    /// <param name="rings">How many rings it is for.</param>
-    /// <param name="size">Descriptors in a ring.</param>
+    /// <param name="rings">How many rings it is for, 1 to 65535.</param>
+    /// <param name="size">Descriptors in a ring, 1 to 65535.</param>
     /// <returns>The memory and its file, the caller's to close; no file if the back-end needs none.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">One of the values is not what is said here. Nothing was sent.</exception>
     public (InflightPayload Description, FileDescriptor? File) GetInflight(int rings, int size)
     {
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(rings);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(rings, ushort.MaxValue);
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(size);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(size, ushort.MaxValue);
         using VhostUserMessage reply = Ask(
             VhostUserRequest.GetInflightFd,
-            InflightBytes(new InflightPayload(0, 0, checked((ushort)rings), checked((ushort)size))),
+            InflightBytes(new InflightPayload(0, 0, (ushort)rings, (ushort)size)),
             InflightPayload.MinWireSize,
             InflightPayload.WireSize,
             maxDescriptors: 1);

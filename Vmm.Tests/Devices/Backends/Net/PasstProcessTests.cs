@@ -100,6 +100,18 @@ public sealed class PasstProcessTests
     }
 
     [Test]
+    public void Dispose_DeviceOnPasst_LeavesNoProcess()
+    {
+        RequirePasst();
+        string[] before = Children();
+        NetBackend device = NetBackend.OnPasst([], opensHost: false);
+        string[] started = [.. Children().Except(before)];
+        Assert.That(started, Is.Not.Empty);
+        device.Dispose();
+        Assert.That(Children().Intersect(started), Is.Empty);
+    }
+
+    [Test]
     public void Start_PortInUse_SaysWhich()
     {
         using var holder = new TcpListener(IPAddress.Loopback, 0);
@@ -121,6 +133,26 @@ public sealed class PasstProcessTests
     {
         if (!File.Exists("/usr/bin/passt") && !File.Exists("/usr/local/bin/passt"))
             Assert.Ignore("passt is not installed: scripts/setup test");
+    }
+
+    // Those of this process that are passt, also if they have ended and nobody has asked how.
+    private static string[] Children()
+    {
+        var found = new List<string>();
+        foreach (string process in Directory.GetDirectories("/proc").Where(name => char.IsAsciiDigit(name[^1])))
+        {
+            try
+            {
+                string stat = File.ReadAllText(process + "/stat");
+                if (stat.Contains("(passt") && stat.Split(") ")[1].Split(' ')[1] == $"{Environment.ProcessId}")
+                    found.Add(process);
+            }
+            catch (IOException)
+            {
+                // It has just ended.
+            }
+        }
+        return [.. found];
     }
 
     private static int FreePort()

@@ -20,6 +20,9 @@ internal sealed class VdpaSimulator : IDisposable
 
     public string Path { get; }
 
+    /// <summary>What vdpa(8) says of the device, the features that were agreed on among it.</summary>
+    public string Show() => HostCommand.Run("vdpa", "dev", "config", "show", _name);
+
     /// <summary>Loads the simulator's modules: the host's own, or those that firmware/kvm-host/build-vdpa has built for this kernel.</summary>
     /// <returns>Why that cannot be, or null.</returns>
     public static string? Load()

@@ -1,5 +1,8 @@
 using System.Globalization;
 using NUnit.Framework;
+using Vmm.Tests.Fakes;
+using Vmm.Vhost;
+using Vmm.Vhost.Kernel;
 
 namespace Vmm.Tests.Integration.Linux.Devices;
 
@@ -44,6 +47,33 @@ public class VdpaTests : DeviceTest
         Assert.That(ValueOf(result, "again"), Is.EqualTo(ValueOf(result, "sum")), result.Summary);
         // The simulator's network hands back what it gets.
         Assert.That(int.Parse(ValueOf(result, "received"), CultureInfo.InvariantCulture), Is.GreaterThanOrEqualTo(5), result.Summary);
+    }
+
+    // By the library: the VMM says the features before each start.
+    [Test]
+    public void Start_AfterAStop_TheDeviceKnowsTheFeaturesAgain()
+    {
+        VdpaSimulator disk = Keep(new VdpaSimulator("blk"));
+        using var vdpa = new VhostVdpa(disk.Path);
+        using var driver = new RingDriver();
+        vdpa.SetMemory(driver.Memory);
+        Assert.That(() => vdpa.Start([driver.Config]), Throws.TypeOf<VhostException>().With.Message.EqualTo($"{disk.Path}: has no features yet"));
+        vdpa.SetFeatures(VirtioFeatures.Version1);
+        for (int i = 0; i < 3; i++)
+        {
+            vdpa.Start([driver.Config]);
+            Assert.That(disk.Show(), Does.Match("negotiated_features .*VERSION_1"), $"start {i}");
+            vdpa.Stop(0);
+            if (i == 1)
+                vdpa.WriteConfig(32, [1]);      // the device is no longer as the reset left it, and still has no features
+        }
+    }
+
+    [Test]
+    public void ReadConfig_OfNothing_IsNoError()
+    {
+        using var vdpa = new VhostVdpa(Keep(new VdpaSimulator("blk")).Path);
+        Assert.That(() => vdpa.ReadConfig([]), Throws.Nothing);
     }
 
     [Test]
