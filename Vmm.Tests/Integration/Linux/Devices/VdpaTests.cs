@@ -49,23 +49,32 @@ public class VdpaTests : DeviceTest
         Assert.That(int.Parse(ValueOf(result, "received"), CultureInfo.InvariantCulture), Is.GreaterThanOrEqualTo(5), result.Summary);
     }
 
-    // By the library: the VMM says the features before each start.
+    // These three use the library: the VMM says the features before each start.
     [Test]
-    public void Start_AfterAStop_TheDeviceKnowsTheFeaturesAgain()
+    public void Start_WithoutFeatures_IsRefused()
     {
         VdpaSimulator disk = Keep(new VdpaSimulator("blk"));
         using var vdpa = new VhostVdpa(disk.Path);
         using var driver = new RingDriver();
         vdpa.SetMemory(driver.Memory);
         Assert.That(() => vdpa.Start([driver.Config]), Throws.TypeOf<VhostException>().With.Message.EqualTo($"{disk.Path}: has no features yet"));
+    }
+
+    [Test]
+    public void Start_AfterAStop_TheDeviceKnowsTheFeaturesAgain()
+    {
+        VdpaSimulator network = Keep(new VdpaSimulator("net"));   // vdpa(8) shows no other kind
+        using var vdpa = new VhostVdpa(network.Path);
+        using var driver = new RingDriver();
+        vdpa.SetMemory(driver.Memory);
         vdpa.SetFeatures(VirtioFeatures.Version1);
         for (int i = 0; i < 3; i++)
         {
             vdpa.Start([driver.Config]);
-            Assert.That(disk.Show(), Does.Match("negotiated_features .*VERSION_1"), $"start {i}");
+            Assert.That(network.Show(), Does.Match("negotiated_features .*VERSION_1"), $"start {i}");
             vdpa.Stop(0);
             if (i == 1)
-                vdpa.WriteConfig(32, [1]);      // the device is no longer as the reset left it, and still has no features
+                vdpa.WriteConfig(0, [2]);   // the device is no longer as the reset left it, and still has no features
         }
     }
 
