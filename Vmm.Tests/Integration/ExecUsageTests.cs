@@ -42,7 +42,7 @@ public sealed class ExecUsageTests : VmmTest
         Assert.That(status, Is.EqualTo(1), output);
         Assert.That(output, Does.Match(@"(?m)^FAIL  a\\u202egnp\.exe \(status 125\) ").And.Match(@"(?m)^a\\u202egnp\.exe     125 "));
         Assert.That(output, Does.Match(@"(?m)^-- +125 ").And.Not.Contains("\u202e"));
-        Assert.That(output, Does.Match(@"(?m)^FAIL  -- \(status 125\) in .*\nvmm: .*/vmm\.toml: kernel: cannot open .*/nothing"));
+        Assert.That(output, Does.Match(@"(?m)^FAIL  -- \(status 125\) in .*\nvmm: .*/vmm\.toml: line 1: kernel: cannot open .*/nothing"));
     }
 
     [Test]

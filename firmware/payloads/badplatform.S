@@ -93,7 +93,7 @@ out_each_width:
     je 4f
 2:  cmp $PVPANIC, %edx
     jne 3f
-    test $PVPANIC_PANICKED, %al
+    test $PVPANIC_PANICKED | PVPANIC_CRASH_LOADED, %al      # either is an end of its own
     jnz 4f
 3:  lea 3(%rdx), %ecx
     cmp $SLEEP_CONTROL, %ecx
