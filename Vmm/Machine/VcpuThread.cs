@@ -8,6 +8,7 @@ namespace Vmm.Machine;
 internal sealed class VcpuThread : IDisposable
 {
     private const int StackSize = 256 * 1024;
+    private const int LongPause = 1000;     // milliseconds, of which the guest's watchdogs are told; they wait for several seconds
 
     private readonly KvmVcpu _vcpu;
     private readonly IoBus _ports;
@@ -160,6 +161,15 @@ internal sealed class VcpuThread : IDisposable
             return;
         }
         _refusals = 0;
+        long left = Environment.TickCount64;
+        HandleExit();
+        // Whoever stops the process here, between two KVM_RUN, interrupts none.
+        if (Environment.TickCount64 - left >= LongPause)
+            _vcpu.TellOfPause();
+    }
+
+    private void HandleExit()
+    {
         ref KvmRun exit = ref _vcpu.State;
         switch (exit.ExitReason)
         {
