@@ -1,6 +1,8 @@
 using NUnit.Framework;
 using Vmm.Cli;
 using Vmm.Sandbox;
+using Vmm.Tests.Integration.Linux.Devices;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Tests.Cli;
 
@@ -53,6 +55,21 @@ public sealed class SandboxOptionTests
     [TestCase("a:b:c", "--user: 'a:b:c' is not USER or USER:GROUP")]
     public void Parse_UserThatIsNone_IsRefused(string text, string expected) =>
         Assert.That(() => Parse(user: text), Throws.InstanceOf<UsageException>().With.Message.EqualTo(expected));
+
+    [Test]
+    public void Parse_ChrootWhoseNameIsNotUtf8_IsThatDirectory()
+    {
+        string odd = Path.Combine(_root, "odd\udcff");
+        PrivateDirectory.Make(odd);
+        try
+        {
+            Assert.That(Parse(chroot: odd)!.Root, Is.EqualTo(odd));
+        }
+        finally
+        {
+            HostCommand.Run("find", _root, "-name", "odd*", "-delete");     // what .NET cannot
+        }
+    }
 
     [Test]
     public void Parse_Chroot_IsAnEmptyDirectory()

@@ -117,7 +117,7 @@ public sealed unsafe class UnixListener : FileDescriptor
     {
         if (!FileKind.IsSocket(path))
         {
-            if (Path.Exists(path))
+            if (FileKind.Identity(path) is not null)
                 throw new ErrnoException(operation, Errnos.Eexist, "something else has that name; give another path or remove it");
             return;
         }

@@ -73,14 +73,7 @@ internal static class RunCommand
 
     private static int Report(string whatTheGuestDid)
     {
-        try
-        {
-            StandardWriter.Error().WriteLine($"vmm: the guest {whatTheGuestDid}");
-        }
-        catch (ErrnoException)
-        {
-            // Standard error is gone; the exit status still tells.
-        }
+        StandardWriter.TryTell($"vmm: the guest {whatTheGuestDid}\n");
         return ExitCode.GuestPanic;
     }
 }

@@ -1,5 +1,7 @@
 using System.Globalization;
 using Vmm.Sandbox;
+using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.FileSystem;
 
 namespace Vmm.Cli;
 
@@ -47,18 +49,22 @@ internal static class SandboxOption
         if (text is null)
             return null;
         var value = new OptionValue("--chroot", null, text);
-        if (!Directory.Exists(text))
+        string path = RealPath.Absolute(text);
+        if (!FileKind.IsDirectory(path))
             throw value.Refuse("is no directory: make an empty one first");
         bool isEmpty;
         try
         {
-            isEmpty = !Directory.EnumerateFileSystemEntries(text).Any();
+            // By its descriptor: the runtime does not keep a name that is not UTF-8.
+            using FileDescriptor directory = FileTree.OpenDirectory(path);
+            using HeldDescriptor held = directory.Hold();
+            isEmpty = !Directory.EnumerateFileSystemEntries($"/proc/self/fd/{held.Number}").Any();
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             throw value.Refuse($"cannot be read: {e.Message}");
         }
-        return isEmpty ? Path.GetFullPath(text) : throw value.Refuse("is not empty: whoever takes the process over would have what is in it; give an empty directory");
+        return isEmpty ? path : throw value.Refuse("is not empty: whoever takes the process over would have what is in it; give an empty directory");
     }
 
     private static string[]? Find(string file, int field, string text)

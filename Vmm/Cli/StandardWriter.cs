@@ -18,6 +18,19 @@ internal sealed class StandardWriter : TextWriter
         _name = name;
     }
 
+    /// <summary>Writes to descriptor 2. Where that is closed or full, nobody is told, and the exit status has to do.</summary>
+    public static void TryTell(string text)
+    {
+        try
+        {
+            Error().Write(text);
+        }
+        catch (ErrnoException)
+        {
+            // Standard error is gone.
+        }
+    }
+
     /// <inheritdoc/>
     public override Encoding Encoding => Encoding.UTF8;
 

@@ -101,10 +101,7 @@ internal sealed class PasstProcess : IDisposable
 
     /// <summary>Logs what it has said.</summary>
     /// <returns>False at the end.</returns>
-    public bool TryLog()
-    {
-        return _lines.Read(Output, Say) == -Errnos.Eagain;
-    }
+    public bool TryLog() => _lines.Read(Output, Say) == -Errnos.Eagain;
 
     /// <inheritdoc/>
     public override string ToString() => $"the wire to passt (process {_process.Id})";

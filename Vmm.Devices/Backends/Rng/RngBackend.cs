@@ -20,7 +20,7 @@ public sealed class RngBackend : VhostUserDevice, IDisposable
     public RngBackend(string source, ulong? bytesPerSecond)
     {
         _path = source;
-        if (Directory.Exists(source))
+        if (FileKind.IsDirectory(source))
             throw new ErrnoException($"cannot use {source}", Errnos.Eisdir, "give a device or a file");
         _source = FileDescriptor.Open(source, OpenMode.ReadNonBlocking);
         _limit = bytesPerSecond is ulong limit ? new TokenBucket(limit) : null;

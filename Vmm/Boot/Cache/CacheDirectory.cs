@@ -23,7 +23,7 @@ internal sealed class CacheDirectory : IDisposable
     /// <exception cref="VmmException">It is not there, or not safe; one line.</exception>
     public static CacheDirectory Open(KernelCacheOptions options)
     {
-        string path = options.Directory is { } given ? Path.GetFullPath(given) : MakeOwn(ProcessText.Variable("XDG_CACHE_HOME"), ProcessText.Variable("HOME"));
+        string path = options.Directory is { } given ? RealPath.Absolute(given) : MakeOwn(ProcessText.Variable("XDG_CACHE_HOME"), ProcessText.Variable("HOME"));
         try
         {
             string name = Path.GetFileName(Path.TrimEndingDirectorySeparator(path));
@@ -138,7 +138,7 @@ internal sealed class CacheDirectory : IDisposable
             cache = Path.Combine(home, ".cache");
         }
         string path = Path.Combine(cache, "vmm");
-        if (FileKind.Identity(path) is null)
+        if (!FileKind.IsDirectory(path))
         {
             TryMake(cache);
             TryMake(path);

@@ -2,7 +2,6 @@ using System.Diagnostics;
 using System.Globalization;
 using System.Text;
 using Vmm.Guest;
-using Vmm.Vhost.Native;
 
 namespace Vmm.Cli.Exec;
 
@@ -20,17 +19,7 @@ internal sealed class ExecPhases
     /// <summary>Writes the table to standard error, for a run that ends now and had a command.</summary>
     /// <param name="guestStarted">When the guest executed its first instruction, a timestamp of <see cref="Stopwatch"/>.</param>
     /// <param name="times">What the session knows.</param>
-    public void Tell(long guestStarted, AgentTimes times)
-    {
-        try
-        {
-            StandardWriter.Error().Write(Text(guestStarted, times));
-        }
-        catch (ErrnoException)
-        {
-            // Standard error is gone.
-        }
-    }
+    public void Tell(long guestStarted, AgentTimes times) => StandardWriter.TryTell(Text(guestStarted, times));
 
     private string Text(long guestStarted, AgentTimes times)
     {

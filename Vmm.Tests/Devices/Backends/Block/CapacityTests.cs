@@ -25,10 +25,7 @@ public sealed class CapacityTests
         using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(device);
         using FrontEndRing ring = frontEnd.Start(
             BlockFeatures.Flush, protocolFeatures: VhostUserProtocolFeatures.Config | VhostUserProtocolFeatures.BackendReq);
-        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
-        using var requests = new VhostUserConnection(ours, "the back-end");
-        using (theirs)
-            Assert.That(frontEnd.Ask(VhostUserRequest.SetBackendReqFd, default, theirs), Is.Zero);
+        using VhostUserConnection requests = OpenChannel(frontEnd);
         image.Resize(grows ? 2 * Image.Size : Image.Size / 2);
         using VhostUserMessage? message = requests.Receive(TimeSpan.FromSeconds(60), TimeSpan.FromSeconds(60), null);
         Assert.That(message?.Header.Request, Is.EqualTo((uint)VhostUserBackendRequest.ConfigChange));
@@ -47,10 +44,7 @@ public sealed class CapacityTests
         using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(device);
         using FrontEndRing ring = frontEnd.Start(
             BlockFeatures.Flush, protocolFeatures: VhostUserProtocolFeatures.Config | VhostUserProtocolFeatures.BackendReq);
-        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
-        using var requests = new VhostUserConnection(ours, "the back-end");
-        using (theirs)
-            Assert.That(frontEnd.Ask(VhostUserRequest.SetBackendReqFd, default, theirs), Is.Zero);
+        using VhostUserConnection requests = OpenChannel(frontEnd);
         ring.Stop();
         image.Resize(2 * Image.Size);
         device.UpdateCapacity();
@@ -85,5 +79,14 @@ public sealed class CapacityTests
             Eventually.True(() => driver[Register.Config] == size / 512, () => $"the driver does not see {size} bytes");
         }
         Assert.That(driver[Register.InterruptStatus] & 2, Is.EqualTo(2), "a change of the configuration");
+    }
+
+    // What the back-end sends.
+    private static VhostUserConnection OpenChannel(FrontEndDriver frontEnd)
+    {
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using (theirs)
+            Assert.That(frontEnd.Ask(VhostUserRequest.SetBackendReqFd, default, theirs), Is.Zero);
+        return new VhostUserConnection(ours, "the back-end");
     }
 }

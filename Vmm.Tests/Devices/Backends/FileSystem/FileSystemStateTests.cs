@@ -243,10 +243,7 @@ public class FileSystemStateTests : FileSystemTest
         using var source = new Server(Shared);
         ulong file = U64(source.Demand(1, FuseGuest.Root, Name("file")), 0), replaced = U64(source.Demand(1, FuseGuest.Root, Name("replaced")), 0);
         byte[] state = source.Fuse.Save()!;
-        const int rootMount = 56, mountInSlot = 40;
-        BitConverter.TryWriteBytes(state.AsSpan(rootMount), U64(state, rootMount) + 1000);
-        for (int at = SessionTable.HeaderRoom + mountInSlot; at < state.Length; at += SessionTable.SlotSize)
-            BitConverter.TryWriteBytes(state.AsSpan(at), U64(state, at) + 1000);
+        GiveMountsOtherNumbers(state, root: 1000, files: 1000);
         File.WriteAllText(In("new"), "new");
         File.Move(In("new"), In("replaced"), overwrite: true);
         using var target = new Server(Shared);
@@ -360,10 +357,7 @@ public class FileSystemStateTests : FileSystemTest
         ulong file = U64(source.Demand(1, FuseGuest.Root, Name("file")), 0), replaced = U64(source.Demand(1, FuseGuest.Root, Name("replaced")), 0);
         ulong handle = U64(source.Demand(14, file, Bytes(2U, 0U)), 0), other = U64(source.Demand(14, replaced, Bytes(2U, 0U)), 0);
         byte[] state = source.Fuse.Save()!;
-        const int rootMount = 56, mountInSlot = 40;
-        BitConverter.TryWriteBytes(state.AsSpan(rootMount), U64(state, rootMount) + 1000);
-        for (int at = SessionTable.HeaderRoom + mountInSlot; at < state.Length; at += SessionTable.SlotSize)
-            BitConverter.TryWriteBytes(state.AsSpan(at), U64(state, at) + 2000);
+        GiveMountsOtherNumbers(state, root: 1000, files: 2000);
         File.WriteAllText(In("new"), "new");
         File.Move(In("new"), In("replaced"), overwrite: true);
         using var target = new Server(Shared);
@@ -427,6 +421,14 @@ public class FileSystemStateTests : FileSystemTest
             Directory.CreateDirectory(In(name));
         File.WriteAllText(In("a/file"), "text");
         HostCommand.Run("ln", In("a/file"), In("b/file"));
+    }
+
+    private static void GiveMountsOtherNumbers(byte[] state, ulong root, ulong files)
+    {
+        const int rootMount = 56, mountInSlot = 40;
+        BitConverter.TryWriteBytes(state.AsSpan(rootMount), U64(state, rootMount) + root);
+        for (int at = SessionTable.HeaderRoom + mountInSlot; at < state.Length; at += SessionTable.SlotSize)
+            BitConverter.TryWriteBytes(state.AsSpan(at), U64(state, at) + files);
     }
 
     private static FrontEndDriver Connect(Server server)
