@@ -2,7 +2,8 @@
  *   bench-peer tcp ADDRESS TRACING PID   measures against a server there, from the host
  *   bench-peer vsock CID TRACING PID     the same over a virtual socket
  * As the guest's init (with no such arguments) it loads the modules that /modules lists, sets up eth0 if there is one,
- * and serves both. TRACING is where tracefs is: tracing is on during the 500 counted round trips only.
+ * and serves both. At the end it powers the guest off, or resets it with the argument "reset". TRACING is where tracefs
+ * is: tracing is on during the 500 counted round trips only.
  * PID is the VMM. It prints, in this order: round trip p50 and p99 in us, MB/s to the guest, MB/s from it, connections a
  * second, and the microseconds of CPU time of the VMM's threads that are no vCPUs, during all of this. */
 #include "bench.h"
@@ -32,6 +33,7 @@ union address {
 };
 
 static char buffer[CHUNK];
+static int end = RB_POWER_OFF;
 
 static void set_up_network(void)
 {
@@ -109,7 +111,7 @@ static void serve(int listener)
                     fail("write");
             break;
         case 'q':
-            reboot(RB_POWER_OFF);
+            reboot(end);
         }
         close(fd);
     }
@@ -212,6 +214,8 @@ int main(int argc, char **argv)
         measure(argv[3], argv[4]);
         return 0;
     }
+    if (argc == 2 && !strcmp(argv[1], "reset"))
+        end = RB_AUTOBOOT;
     mount("dev", "/dev", "devtmpfs", 0, NULL);
     signal(SIGPIPE, SIG_IGN);
     load_modules();

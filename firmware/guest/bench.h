@@ -73,7 +73,7 @@ static inline double cpu_time(const char *pid)
         if (!file || !fgets(name, sizeof(name), file))
             fail(path);
         fclose(file);
-        if (!strncmp(name, "vcpu", 4) || !strncmp(name, "CPU ", 4))
+        if (!strncmp(name, "vcpu", 4) || !strncmp(name, "CPU ", 4) || !strncmp(name, "kvm-vcpu", 8))
             continue;
         snprintf(path, sizeof(path), "/proc/%s/task/%s/schedstat", pid, entry->d_name);
         file = fopen(path, "r");
