@@ -216,8 +216,9 @@ internal class BackendDaemon : IDisposable
         {
             if (process != _process)
                 return;
+            bool hasEnded = process.End is not null;    // first: what it has said before is all there then
             ReadOutput();
-            if (process.End is null)
+            if (!hasEnded)
                 return;
             _events.Remove(process.Output);
             _events.Remove(process.Ended);

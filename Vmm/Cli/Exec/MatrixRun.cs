@@ -14,7 +14,8 @@ internal sealed class MatrixRun : IDisposable
     private const int KeptOutput = 256 << 10;
 
     private readonly ByteQueue _output = new(KeptOutput);
-    private readonly ChildProcess _process;
+    private readonly IStartedProcess _process;
+    private readonly Action _terminate;
     private readonly long _start = Stopwatch.GetTimestamp();
 
     /// <summary>Starts it.</summary>
@@ -26,8 +27,12 @@ internal sealed class MatrixRun : IDisposable
     {
         (Variant, Memory) = (variant, memory);
         using FileDescriptor nothing = FileDescriptor.Open("/dev/null", OpenMode.ReadOnly);
-        _process = ChildProcess.Start(OwnProgram.Path, [.. OwnProgram.Arguments, "exec", $"--only={variant.Name}", $"--{ParentOption}", $"{Environment.ProcessId}", .. arguments], nothing);
+        var process = ChildProcess.Start(OwnProgram.Path, [.. OwnProgram.Arguments, "exec", $"--only={variant.Name}", $"--{ParentOption}", $"{Environment.ProcessId}", .. arguments], nothing);
+        (_process, _terminate) = (process, process.Terminate);
     }
+
+    /// <summary>The same for a process that a test has started.</summary>
+    internal MatrixRun(MatrixVariant variant, IStartedProcess process) => (Variant, _process, _terminate) = (variant, process, () => { });
 
     /// <summary>Which it is.</summary>
     public MatrixVariant Variant { get; }
@@ -50,11 +55,12 @@ internal sealed class MatrixRun : IDisposable
     /// <summary>Takes what it has written, and sees whether it has ended.</summary>
     public void Happened()
     {
+        string? end = _process.End;     // first: what it has written before is all there then
         Span<byte> buffer = stackalloc byte[4096];
         int count;
         while ((count = _process.Output.TryRead(buffer)) > 0)
             _output.AddLatest(buffer[..count]);
-        if (Status is not null || _process.End is not string end)
+        if (Status is not null || end is null)
             return;
         Time = Stopwatch.GetElapsedTime(_start);
         // "status N" or "signal N"
@@ -64,7 +70,7 @@ internal sealed class MatrixRun : IDisposable
     }
 
     /// <summary>Tells it to end.</summary>
-    public void Terminate() => _process.Terminate();
+    public void Terminate() => _terminate();
 
     /// <inheritdoc/>
     public void Dispose() => _process.Dispose();

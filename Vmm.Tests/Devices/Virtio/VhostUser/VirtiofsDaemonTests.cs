@@ -103,6 +103,18 @@ public sealed class VirtiofsDaemonTests
         Assert.That(Sockets, Is.Empty);
     }
 
+    [Test]
+    public void Output_ItSpeaksJustBeforeItIsSeenToHaveEnded_NothingIsLost()
+    {
+        string? said = null;
+        var program = new DaemonProgram("x", "/x", _ => []) { FirstLine = line => said = line };
+        using var daemon = new BackendDaemon("--fs tag=work", program, _events, new OneProcess(new LastWords("last words\n")));
+        daemon.Start();
+
+        Eventually.True(() => said is not null, () => "it is not heard");
+        Assert.That(said, Is.EqualTo("last words"));
+    }
+
     [TestCase(true, "[12.5] [ID: 1] fuse: something", "Warn")]
     [TestCase(false, "[2024-01-01T00:00:00Z WARN  virtiofsd::server] something", "Warn")]
     [TestCase(false, "[2024-01-01T00:00:00Z ERROR virtiofsd] something", "Error")]
