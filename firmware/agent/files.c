@@ -6,10 +6,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Opens a regular file, as open(2) does. Anything else is EINVAL: a FIFO that nobody else opens would hold the agent for ever. Returns -1 for an error. */
+/* Opens a regular file, as open(2) does. Anything else is EINVAL and is not opened: a FIFO that nobody else opens would hold the agent for ever, and a device may do something.
+   What takes the file's place meanwhile does not hold the agent either. Returns -1 for an error. */
 int open_regular(const char *path, int flags)
 {
     struct stat status;
+    if (stat(path, &status) == 0 && !S_ISREG(status.st_mode)) {
+        errno = EINVAL;
+        return -1;
+    }
     int fd = open(path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644);
     if (fd >= 0 && (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode))) {
         close(fd);
