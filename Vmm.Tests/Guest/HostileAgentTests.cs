@@ -101,7 +101,14 @@ public sealed class HostileAgentTests
     [Test]
     public void Exit_OfAnUnknownKind_IsRefused()
     {
-        Assert.That(Refusal(Started(Frame(AgentFrameType.Exit, 0, Numbers(4, 0, 0)))), Does.Contain("kind 4"));
+        Assert.That(Refusal(Started(Frame(AgentFrameType.Exit, 0, Numbers(5, 0, 0)))), Does.Contain("kind 5"));
+    }
+
+    [Test]
+    public void Exit_CommandThatWasKilledForMemory_IsToldApartFromOtherKills()
+    {
+        Assert.That(Run(Started(Frame(AgentFrameType.Exit, 0, Numbers(4, 9, 2))), end: false), Is.EqualTo(new CommandEnd(CommandEndKind.OutOfMemory, 9, "", 2)));
+        Assert.That(Run(Started(Frame(AgentFrameType.Exit, 0, Numbers(1, 9, 2))), end: false), Is.EqualTo(new CommandEnd(CommandEndKind.Killed, 9, "", 2)));
     }
 
     [Test]

@@ -25,7 +25,7 @@ internal readonly record struct AgentFrame(AgentFrameType Type, AgentStream Stre
     public const uint Magic = 0x414d4d56;
 
     /// <summary>The version that follows it.</summary>
-    public const uint Version = 4;
+    public const uint Version = 5;
 }
 
 /// <summary>What a frame says.</summary>

@@ -144,7 +144,7 @@ internal sealed class AgentSession : IDisposable
                     _end ??= new CommandEnd(_isLate ? CommandEndKind.TimedOut : CommandEndKind.Lost);
             }
             _takesSignals = false;
-            WriteTheRest(_end.Kind <= CommandEndKind.NotPrepared ? limit : Environment.TickCount64 + LastMoment);
+            WriteTheRest(_end.Kind <= CommandEndKind.OutOfMemory ? limit : Environment.TickCount64 + LastMoment);
             if (limit <= Environment.TickCount64 && _streams.HasWork)
                 return new CommandEnd(CommandEndKind.TimedOut);
             return _end.Kind is CommandEndKind.Exited or CommandEndKind.Killed && _streams.Failure is var (name, error)
@@ -301,7 +301,7 @@ internal sealed class AgentSession : IDisposable
     private static CommandEnd ReadEnd(ReadOnlySpan<byte> data)
     {
         uint kind = Number(data, 0);
-        return kind <= (uint)CommandEndKind.NotPrepared
+        return kind <= (uint)CommandEndKind.OutOfMemory
             ? new CommandEnd((CommandEndKind)kind, (int)(Number(data, 1) & 0xFF), Text(data[(3 * sizeof(uint))..]), Number(data, 2))
             : throw new VmmException($"the guest's agent tells of an end of kind {kind}, which there is not");
     }

@@ -4,7 +4,7 @@ namespace Vmm.Guest;
 /// <param name="Kind">Which.</param>
 /// <param name="Value">The exit status, the signal or the error number.</param>
 /// <param name="What">What could not be done.</param>
-/// <param name="OutOfMemoryKills">How many processes the guest's kernel has killed meanwhile for want of memory.</param>
+/// <param name="OutOfMemoryKills">How many processes, of whatever command, the guest's kernel has killed meanwhile because the guest as a whole was out of memory.</param>
 internal sealed record CommandEnd(CommandEndKind Kind, int Value = 0, string What = "", long OutOfMemoryKills = 0);
 
 /// <summary>The kinds of <see cref="CommandEnd"/>.</summary>
@@ -21,6 +21,9 @@ internal enum CommandEndKind
 
     /// <summary>What it needs before that could not be had: the user, the working directory.</summary>
     NotPrepared = 3,
+
+    /// <summary>The guest's kernel killed it because the guest as a whole was out of memory. The last kind that the agent tells of.</summary>
+    OutOfMemory = 4,
 
     /// <summary>It has ended, but a part of what it wrote could not be written here.</summary>
     OutputLost,

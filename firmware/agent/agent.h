@@ -22,8 +22,11 @@ extern struct times {
 } times;
 uint32_t microseconds(void);
 
-/* log.c: a line in the kernel's log, which the host's console shows. */
+/* log.c: a line in the kernel's log, which the host's console shows. Others are read, so many at once: whoever is root in the guest can write more and more. */
+#define MAX_RECORD 8192
+#define MAX_RECORDS 100000
 void log_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
+bool read_record(int log, char *record, size_t size);
 void show_kernel_log(void);
 
 /* description.c: the way to the host, a console such as hvc0 or, if that is empty, a vsock port; and the file in the initramfs that says what to do. */
@@ -107,6 +110,18 @@ bool parse_request(char *data, uint32_t length, struct request *request);
 bool start_command(const struct request *request, struct command *command, struct failure *failure);
 void kill_command(const struct command *command);
 void remove_cgroup(const struct command *command);
+
+/* memory.c */
+struct memory {
+    int log;                 /* the kernel's, from the start of the session on; -1 where it cannot be read */
+    unsigned long before;    /* what the kernel had killed before */
+    unsigned long told;      /* what it has told of since */
+    uint32_t kills;          /* of these, what it has killed because the guest as a whole was out of memory */
+    bool has_killed_command; /* one of them was the command itself */
+};
+
+void watch_memory(struct memory *memory);
+void find_kills(struct memory *memory, pid_t command);
 
 /* children.c */
 void adopt_descendants(void);

@@ -10,7 +10,6 @@
 
 #define SHOWN 20
 #define MAX_LINE 256
-#define MAX_RECORDS 100000
 
 void log_line(const char *format, ...)
 {
@@ -25,6 +24,17 @@ void log_line(const char *format, ...)
         return;
     (void)!write(fd, line, strlen(line));
     close(fd);
+}
+
+/* The next record of the kernel's log, as text. Returns false if there is none. */
+bool read_record(int log, char *record, size_t size)
+{
+    ssize_t length;
+    do
+        length = read(log, record, size - 1);
+    while (length < 0 && (errno == EINTR || errno == EPIPE)); /* EPIPE: the oldest were overwritten meanwhile */
+    record[length > 0 ? length : 0] = 0;
+    return length > 0;
 }
 
 /* Of a record such as "6,339,5140900,-;text" the line that a console would have. Returns its length. */
@@ -49,18 +59,12 @@ void show_kernel_log(void)
         int length;
         char text[MAX_LINE];
     } last[SHOWN];
-    char record[8192];
+    char record[MAX_RECORD];
     size_t count = 0;
     if (!is_guest)
         return;
     int from = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC), to = open("/dev/ttyS0", O_WRONLY | O_NOCTTY | O_CLOEXEC);
-    while (from >= 0 && to >= 0 && count < MAX_RECORDS) {
-        ssize_t length = read(from, record, sizeof record - 1);
-        if (length < 0 && errno == EPIPE) /* the oldest were overwritten meanwhile */
-            continue;
-        if (length <= 0)
-            break;
-        record[length] = 0;
+    while (from >= 0 && to >= 0 && count < MAX_RECORDS && read_record(from, record, sizeof record)) {
         last[count % SHOWN].length = console_line(record, last[count % SHOWN].text, MAX_LINE);
         count++;
     }

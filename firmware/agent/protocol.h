@@ -1,11 +1,11 @@
-/* The protocol between the agent and vmm, version 4 (docs/agent.md). Numbers are little-endian. */
+/* The protocol between the agent and vmm, version 5 (docs/agent.md). Numbers are little-endian. */
 #ifndef PROTOCOL_H
 #define PROTOCOL_H
 
 #include <stdint.h>
 
 #define PROTOCOL_MAGIC 0x414d4d56u /* "VMMA" */
-#define PROTOCOL_VERSION 4u
+#define PROTOCOL_VERSION 5u
 
 #define MAX_DATA (64u << 10)   /* bytes in a DATA frame */
 #define MAX_START (16u << 20)  /* bytes in a START frame */
@@ -49,6 +49,7 @@ enum exit_kind {
     EXIT_SIGNAL = 1,   /* value: the signal that killed it */
     EXIT_COMMAND = 2,  /* value: the error number with which the program could not be executed */
     EXIT_PREPARE = 3,  /* value: the error number of what failed before that, or 0 */
+    EXIT_MEMORY = 4,   /* value: SIGKILL, by which the kernel killed the command, as the guest was out of memory */
 };
 
 #endif

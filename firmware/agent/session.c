@@ -30,7 +30,7 @@ struct session {
     struct command command;
     int status; /* as waitpid has it */
     bool has_ended;
-    unsigned long oom_kills;
+    struct memory memory;
     struct output outputs[2];
     struct input input;
 };
@@ -87,20 +87,6 @@ static void receive_all(struct session *session, void *data, size_t length)
     }
 }
 
-/* How many processes the kernel has killed for want of memory. */
-static unsigned long count_oom_kills(void)
-{
-    char line[128];
-    unsigned long count = 0;
-    FILE *file = fopen("/proc/vmstat", "re");
-    while (file && fgets(line, sizeof line, file))
-        if (sscanf(line, "oom_kill %lu", &count) == 1)
-            break;
-    if (file)
-        fclose(file);
-    return count;
-}
-
 static void send_hello(struct session *session)
 {
     struct hello {
@@ -118,9 +104,9 @@ static void send_hello(struct session *session)
 static void send_exit(struct session *session, enum exit_kind kind, uint32_t value, const char *what)
 {
     struct {
-        uint32_t kind, value, oom_kills;
+        uint32_t kind, value, kills;
         char what[256];
-    } end = { .kind = kind, .value = value, .oom_kills = count_oom_kills() - session->oom_kills };
+    } end = { .kind = kind, .value = value, .kills = session->memory.kills };
     snprintf(end.what, sizeof end.what, "%s", what);
     send_frame(session, FRAME_EXIT, 0, &end, 3 * sizeof(uint32_t) + strlen(end.what));
 }
@@ -140,7 +126,7 @@ static bool begin(struct session *session)
     receive_all(session, data, frame.length);
     if (!parse_request(data, frame.length, &request))
         leave(session);
-    session->oom_kills = count_oom_kills();
+    watch_memory(&session->memory);
     bool is_started = start_command(&request, &session->command, &failure);
     free(request.arguments);
     free(request.environment);
@@ -379,6 +365,17 @@ static void wait_for_host(int connection)
         ;
 }
 
+static void send_end(struct session *session)
+{
+    find_kills(&session->memory, session->command.id);
+    if (!WIFSIGNALED(session->status))
+        send_exit(session, EXIT_STATUS, WEXITSTATUS(session->status), "");
+    else if (WTERMSIG(session->status) == SIGKILL && session->memory.has_killed_command)
+        send_exit(session, EXIT_MEMORY, SIGKILL, "");
+    else
+        send_exit(session, EXIT_SIGNAL, WTERMSIG(session->status), "");
+}
+
 void serve(int connection, bool is_main)
 {
     static struct session session;
@@ -405,9 +402,6 @@ void serve(int connection, bool is_main)
         reap_the_rest();
         make_quiet();
     }
-    if (WIFSIGNALED(session.status))
-        send_exit(&session, EXIT_SIGNAL, WTERMSIG(session.status), "");
-    else
-        send_exit(&session, EXIT_STATUS, WEXITSTATUS(session.status), "");
+    send_end(&session);
     wait_for_host(connection);
 }

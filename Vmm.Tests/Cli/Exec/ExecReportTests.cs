@@ -26,4 +26,19 @@ public sealed class ExecReportTests
 
         Assert.That(report.WhatHappened(new MachineEnd(panicked ? MachineEndKind.Panic : MachineEndKind.PowerOff), log), Is.EqualTo(expected));
     }
+
+    [TestCase(CommandEndKind.OutOfMemory, 9, 1, 125, "vmm: the guest ran out of memory, and its kernel killed the command: raise --memory\n")]
+    [TestCase(CommandEndKind.Killed, 9, 1, 137, "vmm: the guest ran out of memory, and its kernel killed a process: raise --memory\n")]
+    [TestCase(CommandEndKind.Killed, 15, 2, 143, "vmm: the guest ran out of memory, and its kernel killed 2 processes: raise --memory\n")]
+    [TestCase(CommandEndKind.Killed, 9, 0, 137, "")]
+    [TestCase(CommandEndKind.Exited, 3, 1, 3, "vmm: the guest ran out of memory, and its kernel killed a process: raise --memory\n")]
+    [TestCase(CommandEndKind.Exited, 0, 1, 0, "")]
+    public void Tell_GuestOutOfMemory_IsTheStatusOnlyWhereTheKernelKilledTheCommandItself(int kind, int value, int kills, int status, string errors)
+    {
+        using var written = new StringWriter();
+        var report = new ExecReport(new GuestCommand { Arguments = ["make"] }, false, null, null) { Errors = written };
+
+        Assert.That(report.Tell(null, new CommandEnd((CommandEndKind)kind, value, "", kills)), Is.EqualTo(status));
+        Assert.That(written.ToString(), Is.EqualTo(errors));
+    }
 }

@@ -430,6 +430,41 @@ public partial class ExecTests : LinuxTest
 
         Assert.That(result.ExitCode, Is.EqualTo(4), result.Summary);
         Assert.That(result.Output, Is.EqualTo("init cannot be killed\nthe overlay is full\nthere is room again\nkilled: 137\n"));
+    [Test]
+    public void Exec_OnlyAChildIsKilledForMemory_StatusIsTheCommands()
+    {
+        VmmResult result = Exec("", ["--memory", "192M"], "sh", "-c", "mkfifo /tmp/zeros; cat /dev/zero > /tmp/zeros & tail -c 1G /tmp/zeros; kill -9 $$");
+
+        Assert.That(result.ExitCode, Is.EqualTo(137), result.Summary);
+        Assert.That(result.Errors, Does.EndWith("vmm: the guest ran out of memory, and its kernel killed a process: raise --memory\n"));
+    }
+
+    // The guest has memory enough.
+    [Test]
+    public void Exec_CommandExceedsALimitOfItsOwn_IsKilledAsAShellTells()
+    {
+        VmmResult result = Exec("", [], "sh", "-c", """
+            mkfifo /tmp/zeros; cat /dev/zero > /tmp/zeros &
+            cd /sys/fs/cgroup && echo +memory > cgroup.subtree_control && mkdir small && echo 10M > small/memory.max && echo $$ > small/cgroup.procs && exec tail -c 1G /tmp/zeros
+            """);
+
+        Assert.That(result, Is.EqualTo(new VmmResult(137, "", "")));
+    }
+
+    [Test]
+    public void Exec_CommandOfAttachIsKilledForMemory_IsToldThereAndTheFirstHasItsStatus()
+    {
+        string name = $"test-{Guid.NewGuid():N}"[..20];
+        VmmProcess first = Start(["--memory", "192M", "--name", name], "sh", "-c", "echo ready; read -r line; kill -9 $$");
+        first.WaitForOutput("ready");
+        VmmProcess second = StartHere("exec", "--attach", name, "--", "sh", "-c", "mkfifo /tmp/zeros; cat /dev/zero > /tmp/zeros & exec tail -c 1G /tmp/zeros");
+        second.EndInput();
+
+        Assert.That(second.WaitForEnd(), Is.EqualTo(new VmmResult(125, "", "vmm: the guest ran out of memory, and its kernel killed the command: raise --memory\n")));
+        first.Send("go on\n"u8);
+        Assert.That(first.WaitForEnd(), Is.EqualTo(new VmmResult(137, "ready\n", "vmm: the guest ran out of memory, and its kernel killed a process: raise --memory\n")));
+    }
+
         Assert.That(result.Errors, Does.Contain("No space left on device")
             .And.Match("\nvmm: the guest ran out of memory, and its kernel killed (a process|[0-9]+ processes): raise --memory\n\\z"));
     }

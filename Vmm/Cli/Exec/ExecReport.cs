@@ -8,7 +8,6 @@ namespace Vmm.Cli.Exec;
 internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? timeout, KernelLog? log)
 {
     private const int ShownOfTrouble = 60;
-    private const int Kill = 9;
     private const string LostItsAgent = "lost its agent, which somebody in it has killed,";
 
     /// <summary>What to do if the guest could not be set up; null where nothing is known.</summary>
@@ -32,13 +31,14 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
         switch (end.Kind)
         {
             case CommandEndKind.Exited:
-                if (end.OutOfMemoryKills > 0)
-                    Say($"the guest ran out of memory, and its kernel killed {(end.OutOfMemoryKills == 1 ? "a process" : $"{end.OutOfMemoryKills} processes")}: raise --memory");
+                if (end.Value != 0)
+                    TellOfMemory(end);
                 return end.Value;
-            case CommandEndKind.Killed when end.Value == Kill && end.OutOfMemoryKills > 0:
+            case CommandEndKind.OutOfMemory:
                 Say("the guest ran out of memory, and its kernel killed the command: raise --memory");
                 return ExitCode.ExecFailure;
             case CommandEndKind.Killed:
+                TellOfMemory(end);
                 return ExitCode.OfKilled(end.Value);
             case CommandEndKind.NotExecuted:
                 Say($"cannot run {end.What}: {Errnos.Describe(end.Value)}");
@@ -82,6 +82,13 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
     }
 
     private string Name => command.Arguments.Count > 0 ? command.Arguments[0] : "the shell";
+
+    // Of a command that has failed: that may be the reason.
+    private void TellOfMemory(CommandEnd end)
+    {
+        if (end.OutOfMemoryKills > 0)
+            Say($"the guest ran out of memory, and its kernel killed {(end.OutOfMemoryKills == 1 ? "a process" : $"{end.OutOfMemoryKills} processes")}: raise --memory");
+    }
 
     private int TellOfMachine(MachineEnd? machine)
     {
