@@ -146,6 +146,15 @@ public sealed class AgentSessionTests
         Assert.That((result.End, result.Errors), Is.EqualTo((new CommandEnd(CommandEndKind.Exited, 7), "")));
     }
 
+    [TestCase("0077", UnixFileMode.GroupRead | UnixFileMode.GroupWrite | UnixFileMode.GroupExecute | UnixFileMode.OtherRead | UnixFileMode.OtherWrite | UnixFileMode.OtherExecute)]
+    [TestCase("0000", UnixFileMode.None)]
+    public void Run_Umask_IsTheCommands(string expected, UnixFileMode umask)
+    {
+        Result result = Run(new GuestCommand { Arguments = ["sh", "-c", "umask"], Umask = umask });
+
+        Assert.That(Encoding.UTF8.GetString(result.Output), Is.EqualTo($"{expected}\n"));
+    }
+
     [Test]
     public void Run_UserThatIsNotThere_IsTold()
     {

@@ -7,7 +7,7 @@ namespace Vmm.Guest;
 internal sealed record GuestCommand
 {
     private const uint TerminalFlag = 1, TerminalErrorFlag = 2, DirectoryOptionalFlag = 4, ErrorIsOutputFlag = 8, QuietFlag = 16;
-    private const int HeadSize = 16;
+    private const int HeadSize = 20;
 
     /// <summary>The program and its arguments; none for the user's shell.</summary>
     public IReadOnlyList<string> Arguments { get; init; } = [];
@@ -33,6 +33,9 @@ internal sealed record GuestCommand
     /// <summary>Whether its standard error is its standard output, so that what it writes to them stays in order. Not with a terminal.</summary>
     public bool IsErrorOutput { get; init; }
 
+    /// <summary>The rights that its new files do not get (umask(2)).</summary>
+    public UnixFileMode Umask { get; init; } = ProcessUmask.Usual;
+
     /// <summary>Whether the agent writes nothing of its own to standard error.</summary>
     public bool IsQuiet { get; init; }
 
@@ -50,6 +53,7 @@ internal sealed record GuestCommand
         BinaryPrimitives.WriteUInt16LittleEndian(head[6..], columns);
         BinaryPrimitives.WriteInt32LittleEndian(head[8..], Arguments.Count);
         BinaryPrimitives.WriteInt32LittleEndian(head[12..], Environment.Count);
+        BinaryPrimitives.WriteInt32LittleEndian(head[16..], (int)Umask);
         stream.Write(head);
         foreach (string text in (string[])[Directory, User, .. Arguments, .. Environment])
         {

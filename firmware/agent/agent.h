@@ -83,6 +83,7 @@ void serve(int connection, bool is_main);
 struct request {
     uint32_t flags;         /* START_ of protocol.h */
     uint16_t rows, columns; /* of the terminal, 0 where unknown */
+    mode_t umask;
     char *directory;
     char *user;
     char **arguments; /* ends with NULL; may be empty */

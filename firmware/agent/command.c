@@ -201,6 +201,7 @@ static void become(const struct request *request, const struct command *command,
     set_default("USER", user.name);
     set_default("LOGNAME", user.name);
     go_to_directory(request, reports);
+    umask(request->umask);
     setenv("PWD", getcwd((char[4096]){ 0 }, 4096) ? : "/", 1);
     sigset_t none;
     sigemptyset(&none);

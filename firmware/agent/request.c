@@ -33,7 +33,7 @@ bool parse_request(char *data, uint32_t length, struct request *request)
     struct {
         uint32_t flags;
         uint16_t rows, columns;
-        uint32_t arguments, variables;
+        uint32_t arguments, variables, umask;
     } start;
     if (length < sizeof start)
         return false;
@@ -44,7 +44,7 @@ bool parse_request(char *data, uint32_t length, struct request *request)
         start.flags &= ~START_TERMINAL_ERROR;
     else
         start.flags &= ~START_ERROR_IS_OUTPUT;
-    *request = (struct request){ .flags = start.flags, .rows = start.rows, .columns = start.columns };
+    *request = (struct request){ .flags = start.flags, .rows = start.rows, .columns = start.columns, .umask = start.umask & 0777 };
     return (request->directory = next_string(&next, end)) && (request->user = next_string(&next, end))
         && (request->arguments = next_strings(&next, end, start.arguments))
         && (request->environment = next_strings(&next, end, start.variables));

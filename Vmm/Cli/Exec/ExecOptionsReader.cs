@@ -48,6 +48,7 @@ internal static class ExecOptionsReader
             HasTerminalError = hasTerminal && (isTerminal.Error || options.Tty),
             IsErrorOutput = !hasTerminal && isErrorOutput,
             IsQuiet = options.Quiet,
+            Umask = ProcessUmask.Read(),
         };
     }
 
