@@ -13,12 +13,20 @@ internal sealed class VmmOnTerminal : IDisposable
 
     /// <summary>Starts vmm as the leader of a session of its own, which makes the first terminal it opens its controlling one.</summary>
     public VmmOnTerminal(params string[] arguments)
+        : this("2>&1", arguments)
+    {
+    }
+
+    private VmmOnTerminal(string redirection, string[] arguments)
     {
         _before = _terminal.Settings;
         _screen = new OutputCapture(_terminal.Read, start: true);
         _process = Process.Start("setsid",
-            ["sh", "-c", "exec \"$@\" < \"$0\" > \"$0\" 2>&1", _terminal.Path, .. VmmProcess.Command, .. arguments]);
+            ["sh", "-c", $"exec \"$@\" < \"$0\" > \"$0\" {redirection}", _terminal.Path, .. VmmProcess.Command, .. arguments]);
     }
+
+    /// <summary>The same, whose standard error is a file.</summary>
+    public static VmmOnTerminal WithErrorsIn(string file, params string[] arguments) => new($"2> '{file}'", arguments);
 
     /// <summary>Its process id.</summary>
     public int Id => _process.Id;

@@ -370,6 +370,39 @@ public partial class ExecTests : LinuxTest
     }
 
     [Test]
+    public void Exec_TtyAndErrorsToAFile_AreApartOnlyOnATerminal()
+    {
+        const string script = "test -t 1 && echo a terminal; test -t 2 || echo apart; echo trouble >&2; exit 3";
+        string errors = Path.Combine(Scratch, "errors");
+        using (VmmOnTerminal terminal = VmmOnTerminal.WithErrorsIn(errors, [.. s_kernel, "--tty", "--workdir", "/", "--", "sh", "-c", script]))
+        {
+            terminal.WaitForScreen("a terminal\r\napart\r\n");
+            terminal.WaitForEnd(3);
+        }
+        Assert.That(File.ReadAllText(errors), Is.EqualTo("trouble\n"));
+
+        Assert.That(Exec("", ["--tty"], "sh", "-c", script), Is.EqualTo(new VmmResult(3, "a terminal\r\ntrouble\r\n", "")));
+    }
+
+    [Test]
+    public void Exec_Umask_IsThatOfHereAlsoWithAttach()
+    {
+        string bound = Directory.CreateDirectory(Path.Combine(Scratch, "bound")).FullName, name = $"test-{Guid.NewGuid():N}"[..20];
+        VmmProcess first = Start(["--name", name, "--bind", bound], "sh", "-c", "echo ready; read -r line");
+        first.WaitForOutput("ready");
+        (int status, string output) = HostCommand.TryRun("sh",
+        [
+            "-c", "cd / && umask 077 && exec \"$@\"", "sh", .. VmmProcess.Command, "exec", "--attach", name, "--", "sh", "-c", $"umask; cd {bound} && echo secret > file && mkdir directory",
+        ]);
+        first.EndInput();
+        first.WaitForEnd();
+
+        Assert.That((status, output), Is.EqualTo((0, "0077\n")));
+        Assert.That(HostCommand.Run("sh", "-c", $"cd {bound} && stat -c '%n %a' directory file"), Is.EqualTo("directory 700\nfile 600\n"));
+        Assert.That(Shell("umask 027; exec \"$@\" -- sh -c umask"), Is.EqualTo(new VmmResult(0, "0027\n", "")));
+    }
+
+    [Test]
     public void Exec_CtrlBracketThreeTimes_LeavesTheCommandOfAttachAndThenTheGuest()
     {
         string name = $"test-{Guid.NewGuid():N}"[..20];
@@ -397,39 +430,6 @@ public partial class ExecTests : LinuxTest
         Assert.That(result, Is.EqualTo(new VmmResult(125, "", "vmm: the guest ran out of memory, and its kernel killed the command: raise --memory\n")));
     }
 
-    [Test]
-    public void Exec_PanicInAModule_IsTold()
-    {
-        string modules = LinuxGuest.Artifact("kernels", "cloud", "root", "lib", "modules", new LinuxGuest().Release, "kernel", "drivers", "watchdog");
-        // What lies below /tmp here is not in the guest.
-        VmmResult result = Exec("", ["--bind-ro", $"{modules}:/mnt"], "sh", "-c",
-            "PATH=$PATH:/sbin; cd /mnt && insmod watchdog.ko && insmod softdog.ko soft_margin=1 soft_panic=1 && echo x > /dev/watchdog && sleep 100");
-
-        Assert.That(result.ExitCode, Is.EqualTo(125), result.Summary);
-        Assert.That(result.Errors, Does.Contain("panicked before sh had ended: Kernel panic - not syncing: Software Watchdog Timer expired").And.Contain("softdog"));
-    }
-
-    [Test]
-    public void Exec_AgentIsKilled_IsTold()
-    {
-        VmmResult result = Exec("", ["--quiet"], "sh", "-c", "kill -9 -1; sleep 100");
-
-        Assert.That(result, Is.EqualTo(new VmmResult(125, "", "vmm: the guest lost its agent, which somebody in it has killed, before sh had ended\n")));
-    }
-
-    [Test]
-    public void Exec_GuestInTrouble_GoesOn()
-    {
-        VmmResult result = Exec("", ["--memory", "192M", "--overlay", "size=10M"], "sh", "-c", """
-            kill -9 1; sleep 0.5; echo init cannot be killed
-            head -c 20M /dev/zero > /var/full || echo the overlay is full
-            rm /var/full; echo there is room again > /var/note; cat /var/note
-            mkfifo /tmp/zeros; cat /dev/zero > /tmp/zeros & tail -c 1G /tmp/zeros; echo "killed: $?"
-            exit 4
-            """);
-
-        Assert.That(result.ExitCode, Is.EqualTo(4), result.Summary);
-        Assert.That(result.Output, Is.EqualTo("init cannot be killed\nthe overlay is full\nthere is room again\nkilled: 137\n"));
     [Test]
     public void Exec_OnlyAChildIsKilledForMemory_StatusIsTheCommands()
     {
@@ -465,6 +465,39 @@ public partial class ExecTests : LinuxTest
         Assert.That(first.WaitForEnd(), Is.EqualTo(new VmmResult(137, "ready\n", "vmm: the guest ran out of memory, and its kernel killed a process: raise --memory\n")));
     }
 
+    [Test]
+    public void Exec_PanicInAModule_IsTold()
+    {
+        string modules = LinuxGuest.Artifact("kernels", "cloud", "root", "lib", "modules", new LinuxGuest().Release, "kernel", "drivers", "watchdog");
+        // What lies below /tmp here is not in the guest.
+        VmmResult result = Exec("", ["--bind-ro", $"{modules}:/mnt"], "sh", "-c",
+            "PATH=$PATH:/sbin; cd /mnt && insmod watchdog.ko && insmod softdog.ko soft_margin=1 soft_panic=1 && echo x > /dev/watchdog && sleep 100");
+
+        Assert.That(result.ExitCode, Is.EqualTo(125), result.Summary);
+        Assert.That(result.Errors, Does.Contain("panicked before sh had ended: Kernel panic - not syncing: Software Watchdog Timer expired").And.Contain("softdog"));
+    }
+
+    [Test]
+    public void Exec_AgentIsKilled_IsTold()
+    {
+        VmmResult result = Exec("", ["--quiet"], "sh", "-c", "kill -9 -1; sleep 100");
+
+        Assert.That(result, Is.EqualTo(new VmmResult(125, "", "vmm: the guest lost its agent, which somebody in it has killed, before sh had ended\n")));
+    }
+
+    [Test]
+    public void Exec_GuestInTrouble_GoesOn()
+    {
+        VmmResult result = Exec("", ["--memory", "192M", "--overlay", "size=10M"], "sh", "-c", """
+            kill -9 1; sleep 0.5; echo init cannot be killed
+            head -c 20M /dev/zero > /var/full || echo the overlay is full
+            rm /var/full; echo there is room again > /var/note; cat /var/note
+            mkfifo /tmp/zeros; cat /dev/zero > /tmp/zeros & tail -c 1G /tmp/zeros; echo "killed: $?"
+            exit 4
+            """);
+
+        Assert.That(result.ExitCode, Is.EqualTo(4), result.Summary);
+        Assert.That(result.Output, Is.EqualTo("init cannot be killed\nthe overlay is full\nthere is room again\nkilled: 137\n"));
         Assert.That(result.Errors, Does.Contain("No space left on device")
             .And.Match("\nvmm: the guest ran out of memory, and its kernel killed (a process|[0-9]+ processes): raise --memory\n\\z"));
     }

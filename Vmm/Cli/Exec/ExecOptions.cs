@@ -51,7 +51,8 @@ internal sealed class ExecOptions : MachineOptions, ICommandOptions
     [Option("workdir", MetaValue = "DIR", HelpText = "Its working directory (default: that of here, where the guest has it, else /, but with --rw not /).")]
     public string? WorkDir { get; set; }
 
-    [Option("tty", HelpText = "The command has a terminal, also where there is none here.")]
+    [Option("tty", HelpText = "The command has a terminal, also where there is none here. Its standard error is that terminal, too, and comes on standard output, unless only standard output is a "
+        + "terminal here, and standard error is not (2>FILE).")]
     public bool Tty { get; set; }
 
     [Option("no-tty", HelpText = "The command has no terminal (default: it has one where standard input and output are one).")]

@@ -45,7 +45,8 @@ internal static class ExecOptionsReader
             IsDirectoryOptional = options.WorkDir is null,
             User = options.User ?? "",
             HasTerminal = hasTerminal,
-            HasTerminalError = hasTerminal && (isTerminal.Error || options.Tty),
+            // Apart where it is none here, as with 2>FILE; but where output is none here either, which takes --tty, all comes by the guest's terminal.
+            HasTerminalError = hasTerminal && (isTerminal.Error || !isTerminal.Output),
             IsErrorOutput = !hasTerminal && isErrorOutput,
             IsQuiet = options.Quiet,
             Umask = ProcessUmask.Read(),
