@@ -18,7 +18,7 @@ internal abstract class MachineOptions : IDirectOptions
         + "descriptors, or tap for one that is made; or socket=PATH for a vhost-user switch; then "
         + "[,mac=MAC][,queues=PAIRS][,queue_size=N][,mtu=N]; or user[,mac=MAC][,port=HOST:GUEST[+...]][,host=on] for this host's network by passt. "
         + "Repeatable.")]
-    public string? Net { get; set; }
+    public virtual string? Net { get; set; }
 
     [Option(FsOption.Option, MetaValue = "DEVICE", HelpText = "A directory for the guest: tag=NAME,source=DIR[,readonly=on] "
         + "[,cache=auto|always|metadata|never] [,xattr=off][,privileged=off][,locks=guest][,submounts=off] [,owner=root], or tag=NAME,source=DIR,daemon=PATH[,sandbox=namespace|chroot] for another virtio-fs "

@@ -4,6 +4,7 @@ using Vmm.Cli;
 using Vmm.Cli.Exec;
 using Vmm.Guest;
 using Vmm.Tests.Integration.Linux.Devices;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Tests.Cli.Exec;
 
@@ -43,6 +44,27 @@ public sealed class ExecOptionsTests
         Assert.That(ExecOptionsReader.ReadCommand(Parse("exec", "--", "x"), s_pipes).IsErrorOutput, Is.False);
         Assert.That(ExecOptionsReader.ReadCommand(Parse("exec", "--", "x"), s_terminal, isErrorOutput: true).IsErrorOutput, Is.False);
         Assert.That(ExecOptionsReader.ReadCommand(Parse("exec", "--", "x"), (false, true, true), isErrorOutput: true).IsErrorOutput, Is.True);
+    }
+
+    // Whoever writes 2>FILE wants the errors there.
+    [TestCase(true, true, true, ExpectedResult = true)]
+    [TestCase(true, true, false, ExpectedResult = false)]
+    [TestCase(false, true, false, ExpectedResult = false)]
+    [TestCase(true, false, true, ExpectedResult = true)]
+    [TestCase(true, false, false, ExpectedResult = true)]
+    [TestCase(false, false, false, ExpectedResult = true)]
+    public bool ReadCommand_Tty_ErrorIsTheTerminalUnlessOnlyOutputIsOneHere(bool input, bool output, bool error) => Command((input, output, error), "exec", "--tty", "--", "x").HasTerminalError;
+
+    [Test]
+    public void ReadCommand_Umask_IsThatOfHere() => Assert.That(Command(s_pipes, "exec", "--", "x").Umask, Is.EqualTo(ProcessUmask.Read()));
+
+    [Test]
+    public void Help_Net_HasTheKeysOfExec()
+    {
+        static string Help(string verb) => string.Join(' ', ((string)Verbs.Parse([verb, "--help"])).Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries));
+
+        Assert.That(Help("exec"), Does.Contain("[,ip=ADDRESS/PREFIX[,gateway=ADDRESS]]"));
+        Assert.That(Help("run"), Does.Not.Contain("ip=ADDRESS/PREFIX"));
     }
 
     [Test]

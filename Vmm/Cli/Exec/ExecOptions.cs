@@ -37,6 +37,12 @@ internal sealed class ExecOptions : MachineOptions, ICommandOptions
     [Option("bind-ro", MetaValue = "DIR[:GUESTDIR]", HelpText = "A directory that the guest may only read. Repeatable.")]
     public string? BindReadOnly { get; set; }
 
+    /// <inheritdoc/>
+    [Option(NetOption.Option, MetaValue = "DEVICE", HelpText = "A network device: user[,mac=MAC][,port=HOST:GUEST[+...]][,host=on] for this host's network by passt, with addresses and "
+        + "resolver; or tap=NAME, fd=N[:N...] for inherited tap or macvtap descriptors, tap for one that is made, or socket=PATH for a vhost-user switch; then "
+        + "[,ip=ADDRESS/PREFIX[,gateway=ADDRESS]] for the guest's interface, and [,mac=MAC][,queues=PAIRS][,queue_size=N][,mtu=N]. Repeatable.")]
+    public override string? Net { get; set; }
+
     [Option("port", MetaValue = "[udp:][ADDRESS:]HOST:GUEST", HelpText = "A port of this host, of 127.0.0.1 unless an address is given, that leads into the guest, by --net user. "
         + "Repeatable.")]
     public string? Port { get; set; }
@@ -64,7 +70,8 @@ internal sealed class ExecOptions : MachineOptions, ICommandOptions
     [Option("dmesg", MetaValue = "FILE|-", HelpText = "All that the kernel says goes to this file, or to standard error.")]
     public string? Dmesg { get; set; }
 
-    [Option("quiet", HelpText = "Of a guest that fails, only the one line that says so.")]
+    [Option("quiet", HelpText = "Of a guest that fails, only the one line that says so, without its kernel's. And no lines that only explain: that the guest lacks the working directory, or gets "
+        + "less than vmm.toml says.")]
     public bool Quiet { get; set; }
 
     [Option("verbose", HelpText = "As --dmesg - and --log-level info; and how long each part of the run took.")]
