@@ -54,14 +54,14 @@ public sealed class DisposeTests
         [typeof(VhostUserMessage)] = MakeMessage,
         [typeof(VhostUserConnection)] = () => new VhostUserConnection(Socket(), "peer"),
         [typeof(VhostUserSession)] = () => new VhostUserSession(Socket(), "peer"),
-        [typeof(Vhost.User.Frontend.VhostUserBackendChannel)] = () =>
+        [typeof(BackendRequestReceiver)] = () =>
         {
-            var channel = Vhost.User.Frontend.VhostUserBackendChannel.Create("peer", 0, new Requests(), out FileDescriptor theirs);
+            var channel = BackendRequestReceiver.Create("peer", 0, new Requests(), out FileDescriptor theirs);
             theirs.Dispose();
             return channel;
         },
-        [typeof(Vhost.User.Backend.VhostUserBackendChannel)] = () =>
-            new Vhost.User.Backend.VhostUserBackendChannel(new VhostUserConnection(Socket(), "peer"), VhostUserProtocolFeatures.Config, TimeSpan.FromSeconds(1)),
+        [typeof(BackendRequestSender)] = () =>
+            new BackendRequestSender(new VhostUserConnection(Socket(), "peer"), VhostUserProtocolFeatures.Config, TimeSpan.FromSeconds(1)),
         [typeof(VhostUserServer)] = MakeServer,
         [typeof(VhostUserFrontend)] = MakeFrontend,
     };
@@ -93,8 +93,7 @@ public sealed class DisposeTests
         [nameof(SplitVirtqueueDriver)] = () => new SplitVirtqueueDriver(s_memory!, new(0), 7),
         [nameof(VhostUserConnection)] = () => new VhostUserConnection(null!, "peer"),
         [nameof(VhostUserSession)] = () => new VhostUserSession(null!, "peer"),
-        ["Frontend." + nameof(Vhost.User.Frontend.VhostUserBackendChannel)] = () =>
-            Vhost.User.Frontend.VhostUserBackendChannel.Create("peer", 0, null!, out _),
+        [nameof(BackendRequestReceiver)] = () => BackendRequestReceiver.Create("peer", 0, null!, out _),
         [nameof(VhostUserServer)] = () => new VhostUserServer(VhostUserEndpoint.ListenOn("/no/such/directory/socket"), new EchoDevice()),
         ["VhostUserServer of a device"] = () => new VhostUserServer(VhostUserEndpoint.ListenOn(NewPath()), new EchoDevice { Queues = 0 }),
         [nameof(VhostUserFrontend)] = () => VhostUserFrontend.Open(FrontendOptions(NewPath()) with { ConnectTimeout = TimeSpan.FromMilliseconds(1) }),
@@ -150,11 +149,11 @@ public sealed class DisposeTests
     private static readonly Dictionary<Type, Action<IDisposable>> s_usesOfConnections = new()
     {
         [typeof(VhostUserSession)] = one => ((VhostUserSession)one).GetFeatures(),
-        [typeof(Vhost.User.Backend.VhostUserBackendChannel)] = one => ((Vhost.User.Backend.VhostUserBackendChannel)one).ConfigurationChanged(),
+        [typeof(BackendRequestSender)] = one => ((BackendRequestSender)one).ConfigurationChanged(),
     };
 
     // What needs nothing that it has given back: they do nothing, or say what they knew.
-    private static readonly Type[] s_useless = [typeof(ChildProcess), typeof(DirectoryLock), typeof(VhostUserMessage), typeof(Vhost.User.Frontend.VhostUserBackendChannel)];
+    private static readonly Type[] s_useless = [typeof(ChildProcess), typeof(DirectoryLock), typeof(VhostUserMessage), typeof(BackendRequestReceiver)];
 
     private static TempFile s_file = null!;
     private static GuestMemory s_memory = null!;

@@ -42,7 +42,7 @@ internal sealed class DaxWindow(ulong length)
     /// <param name="isWritable">Whether the guest may write there.</param>
     /// <returns>0, or a negated error number.</returns>
     /// <exception cref="VhostException">The front-end refused, or is gone.</exception>
-    public int Map(VhostUserBackendChannel frontEnd, ulong offset, ulong bytes, ulong inode, FileDescriptor file, ulong fileOffset, bool isWritable)
+    public int Map(BackendRequestSender frontEnd, ulong offset, ulong bytes, ulong inode, FileDescriptor file, ulong fileOffset, bool isWritable)
     {
         if (!IsRange(offset, bytes) || fileOffset % PageSize != 0 || fileOffset > long.MaxValue - bytes)
             return -Errnos.Einval;
@@ -60,7 +60,7 @@ internal sealed class DaxWindow(ulong length)
     }
 
     /// <summary>Takes away all mappings, as far as the front-end has them: it may have taken them away by itself, or be gone.</summary>
-    public void UnmapAll(VhostUserBackendChannel frontEnd)
+    public void UnmapAll(BackendRequestSender frontEnd)
     {
         lock (_lock)
         {
@@ -82,7 +82,7 @@ internal sealed class DaxWindow(ulong length)
     /// <summary>Takes away all mappings that a range touches.</summary>
     /// <returns>0, or a negated error number.</returns>
     /// <exception cref="VhostException">The front-end refused, or is gone.</exception>
-    public int Unmap(VhostUserBackendChannel frontEnd, ulong offset, ulong bytes)
+    public int Unmap(BackendRequestSender frontEnd, ulong offset, ulong bytes)
     {
         if (bytes == ulong.MaxValue)    // all
             (offset, bytes) = (0, Length);
@@ -102,7 +102,7 @@ internal sealed class DaxWindow(ulong length)
 
     private bool IsRange(ulong offset, ulong bytes) => bytes != 0 && (offset | bytes) % PageSize == 0 && offset <= Length && bytes <= Length - offset;
 
-    private void Remove(VhostUserBackendChannel frontEnd, ulong offset, ulong bytes)
+    private void Remove(BackendRequestSender frontEnd, ulong offset, ulong bytes)
     {
         for (int i = _mappings.Count - 1; i >= 0; i--)
         {

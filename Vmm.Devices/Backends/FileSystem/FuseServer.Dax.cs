@@ -16,7 +16,7 @@ internal sealed partial class FuseServer
     private bool _mayHaveMappings;      // of a process before this one, which only the front-end knows
 
     /// <summary>The way to the front-end, which maps; null as long as there is none.</summary>
-    public Func<VhostUserBackendChannel?> FrontEnd { get; init; } = static () => null;
+    public Func<BackendRequestSender?> FrontEnd { get; init; } = static () => null;
 
     // For a guest that leaves it to this side (dax=inode, the default of its kernel).
     private bool IsMapped(Inode inode) => Options.Dax switch

@@ -18,9 +18,9 @@ internal sealed partial class BackendSession
             {
                 throw new RefusedException(e.Message);
             }
-            var channel = new VhostUserBackendChannel(
+            var channel = new BackendRequestSender(
                 new VhostUserConnection(socket, $"{_connection.Peer} (back-end's channel)"), _protocolFeatures, _options.Deadline);
-            if (_device.FrontEnd is VhostUserBackendChannel earlier)
+            if (_device.FrontEnd is BackendRequestSender earlier)
                 channel.TakeOver(earlier);
             CloseChannel();
             _device.FrontEnd = channel;
@@ -30,7 +30,7 @@ internal sealed partial class BackendSession
     // Behind the answer to the message by which the first ring has started: a front-end that waits for that answer may not see to another message.
     private void ResumeChannel()
     {
-        if (_device.FrontEnd is not VhostUserBackendChannel channel || !RunsAny)
+        if (_device.FrontEnd is not BackendRequestSender channel || !RunsAny)
             return;
         try
         {
@@ -51,7 +51,7 @@ internal sealed partial class BackendSession
 
     private void CloseChannel()
     {
-        VhostUserBackendChannel? channel = _device.FrontEnd;
+        BackendRequestSender? channel = _device.FrontEnd;
         _device.FrontEnd = null;
         channel?.Dispose();
     }

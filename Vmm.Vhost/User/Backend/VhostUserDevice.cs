@@ -68,7 +68,7 @@ public abstract class VhostUserDevice
     internal string ServedAs { get; set; } = "device";
 
     /// <summary>The channel to the front-end; null as long as there is none.</summary>
-    public VhostUserBackendChannel? FrontEnd { get; internal set; }
+    public BackendRequestSender? FrontEnd { get; internal set; }
 
     /// <summary>Why the device can do nothing any more; null as long as it can.</summary>
     internal string? EndReason { get; private set; }

@@ -46,7 +46,7 @@ internal sealed class FrontendPeer : IDisposable
     /// <summary>Whether a ring of it may run: it was told so, and did not refuse.</summary>
     public bool MayRun { get; set; }
 
-    private VhostUserBackendChannel? Channel { get; set; }
+    private BackendRequestReceiver? Channel { get; set; }
 
     /// <summary>Negotiates.</summary>
     /// <param name="session">A new connection, closed if this fails.</param>
@@ -162,7 +162,7 @@ internal sealed class FrontendPeer : IDisposable
 
     private void OpenChannel(IVhostUserBackendRequests handler)
     {
-        Channel = VhostUserBackendChannel.Create(Session.Peer, Session.ProtocolFeatures, handler, out FileDescriptor theirs);
+        Channel = BackendRequestReceiver.Create(Session.Peer, Session.ProtocolFeatures, handler, out FileDescriptor theirs);
         using (theirs)
         {
             // Served from before the back-end knows of it: it may use it before it answers.

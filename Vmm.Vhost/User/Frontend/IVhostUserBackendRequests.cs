@@ -4,7 +4,7 @@ using Vmm.Vhost.User.Protocol;
 namespace Vmm.Vhost.User.Frontend;
 
 /// <summary>What a back-end may ask of its front-end (vhost-user.rst, "Back-end message types"). What is not implemented is refused.</summary>
-/// <remarks>Called on the thread that serves the <see cref="VhostUserBackendChannel"/>, while another may wait for this very back-end to
+/// <remarks>Called on the thread that serves the <see cref="BackendRequestReceiver"/>, while another may wait for this very back-end to
 /// answer: an implementation must not wait for that other one, nor for a lock that it holds. Descriptors are closed after the call;
 /// what is mapped stays mapped.</remarks>
 public interface IVhostUserBackendRequests

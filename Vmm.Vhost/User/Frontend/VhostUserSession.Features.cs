@@ -69,7 +69,7 @@ public sealed partial class VhostUserSession
     /// <summary>GET_QUEUE_NUM: how many queues the back-end has at most; rings, or pairs of them with most network back-ends.</summary>
     public ulong GetQueueNum() => AskNumber(VhostUserRequest.GetQueueNum);
 
-    /// <summary>SET_BACKEND_REQ_FD: gives the back-end a socket for its own requests; see <see cref="VhostUserBackendChannel"/>.</summary>
+    /// <summary>SET_BACKEND_REQ_FD: gives the back-end a socket for its own requests; see <see cref="BackendRequestReceiver"/>.</summary>
     /// <param name="socket">Its end; it stays the caller's, to be closed.</param>
     public void SetBackendRequestSocket(FileDescriptor socket) =>
         Tell(VhostUserRequest.SetBackendReqFd, default(ReadOnlySpan<byte>), socket);

@@ -1,9 +1,9 @@
 using Vmm.Devices.Backends.FileSystem;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User;
+using Vmm.Vhost.User.Backend;
 using Vmm.Vhost.User.Frontend;
 using Vmm.Vhost.User.Protocol;
-using BackendChannel = Vmm.Vhost.User.Backend.VhostUserBackendChannel;
 
 namespace Vmm.Tests.Devices.Backends.FileSystem;
 
@@ -15,7 +15,7 @@ internal sealed class FakeDaxFrontEnd : IVhostUserBackendRequests, IDisposable
         VhostUserProtocolFeatures.BackendReq | VhostUserProtocolFeatures.BackendSendFd | VhostUserProtocolFeatures.ReplyAck | VhostUserProtocolFeatures.Shmem;
 
     private readonly ulong _length;
-    private readonly VhostUserBackendChannel _served;
+    private readonly BackendRequestReceiver _served;
     private readonly EventFd _stop = new();
     private readonly Thread _thread;
     private readonly Lock _lock = new();
@@ -26,14 +26,14 @@ internal sealed class FakeDaxFrontEnd : IVhostUserBackendRequests, IDisposable
     public FakeDaxFrontEnd(ulong length)
     {
         _length = length;
-        _served = VhostUserBackendChannel.Create("the back-end", Agreed, this, out FileDescriptor theirs);
-        Channel = new BackendChannel(new VhostUserConnection((UnixSocket)theirs, "the front-end"), Agreed, TimeSpan.FromSeconds(20));
+        _served = BackendRequestReceiver.Create("the back-end", Agreed, this, out FileDescriptor theirs);
+        Channel = new BackendRequestSender(new VhostUserConnection((UnixSocket)theirs, "the front-end"), Agreed, TimeSpan.FromSeconds(20));
         _thread = new Thread(Serve) { IsBackground = true };
         _thread.Start();
     }
 
     /// <summary>The back-end's end.</summary>
-    public BackendChannel Channel { get; }
+    public BackendRequestSender Channel { get; }
 
     /// <summary>Who looks at each file that is mapped, and says whether it may be.</summary>
     public Func<FileDescriptor, bool> MayMap { get; init; } = static _ => true;

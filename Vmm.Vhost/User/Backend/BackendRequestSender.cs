@@ -6,7 +6,7 @@ namespace Vmm.Vhost.User.Backend;
 
 /// <summary>The channel by which a back-end asks something of its front-end (vhost-user.rst, "Back-end message types"). Any thread may use it,
 /// but the one that serves the connection must not wait for an answer: the front-end may be waiting for its own.</summary>
-public sealed class VhostUserBackendChannel : IDisposable
+public sealed class BackendRequestSender : IDisposable
 {
     private readonly Lock _lock = new();
     private readonly Lock _changeLock = new();  // taken behind the other one; who holds it waits for no answer
@@ -19,7 +19,7 @@ public sealed class VhostUserBackendChannel : IDisposable
     private bool _isSuspended = true;
     private bool _hasChanged;                   // the configuration, while the device was suspended
 
-    internal VhostUserBackendChannel(VhostUserConnection connection, VhostUserProtocolFeatures features, TimeSpan deadline)
+    internal BackendRequestSender(VhostUserConnection connection, VhostUserProtocolFeatures features, TimeSpan deadline)
     {
         _connection = connection;
         _features = features;
@@ -123,7 +123,7 @@ public sealed class VhostUserBackendChannel : IDisposable
     }
 
     /// <summary>Takes over what an earlier channel of the same front-end has kept.</summary>
-    internal void TakeOver(VhostUserBackendChannel earlier)
+    internal void TakeOver(BackendRequestSender earlier)
     {
         lock (earlier._changeLock)
             _hasChanged = earlier._hasChanged;

@@ -8,14 +8,14 @@ using Vmm.Vhost.User.Protocol;
 namespace Vmm.Tests.User.Frontend;
 
 /// <summary>Every request of a back-end as it is on the wire (vhost-user.rst, "Back-end message types"), and its answer.</summary>
-public class BackendChannelTests
+public class BackendRequestReceiverTests
 {
     private const VhostUserProtocolFeatures All = (VhostUserProtocolFeatures)0xFFFFFF;
     private const string Mapping = "0500000000000000 0010000000000000 0020000000000000 0030000000000000 0100000000000000";
 
     private static readonly FileDescriptor s_object = MemFd.Create("object", 4096);
 
-    private VhostUserBackendChannel? _channel;
+    private BackendRequestReceiver? _channel;
     private UnixSocket _socket = null!;
     private Handler _handler = null!;
 
@@ -158,7 +158,7 @@ public class BackendChannelTests
     [Test]
     public void Request_HandlerImplementsNothing_IsRefused()
     {
-        using VhostUserBackendChannel channel = VhostUserBackendChannel.Create("peer", All, new Nothing(), out FileDescriptor theirs);
+        using BackendRequestReceiver channel = BackendRequestReceiver.Create("peer", All, new Nothing(), out FileDescriptor theirs);
         using (_socket = (UnixSocket)theirs)
         {
             foreach (TestCaseData data in Requests())
@@ -188,7 +188,7 @@ public class BackendChannelTests
     private UnixSocket Open(bool isDone = true, VhostUserProtocolFeatures agreed = All)
     {
         _handler = new Handler(isDone);
-        _channel = VhostUserBackendChannel.Create("peer", agreed, _handler, out FileDescriptor theirs);
+        _channel = BackendRequestReceiver.Create("peer", agreed, _handler, out FileDescriptor theirs);
         return _socket = (UnixSocket)theirs;
     }
 

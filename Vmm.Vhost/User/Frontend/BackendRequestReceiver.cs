@@ -6,7 +6,7 @@ namespace Vmm.Vhost.User.Frontend;
 
 /// <summary>The channel on which a back-end makes requests of its own (<see cref="VhostUserSession.SetBackendRequestSocket"/>). Whoever has
 /// it waits for <see cref="Socket"/> to be readable and calls <see cref="Serve()"/>, on one thread.</summary>
-public sealed class VhostUserBackendChannel : IDisposable
+public sealed class BackendRequestReceiver : IDisposable
 {
     private static readonly BoundedLog s_log = new("Vmm.Vhost.User");
     private static readonly TimeSpan s_deadline = TimeSpan.FromSeconds(5);
@@ -18,7 +18,7 @@ public sealed class VhostUserBackendChannel : IDisposable
     private bool _serving;
     private bool _closed;
 
-    private VhostUserBackendChannel(
+    private BackendRequestReceiver(
         VhostUserConnection connection, VhostUserProtocolFeatures agreed, IVhostUserBackendRequests handler)
     {
         _connection = connection;
@@ -35,14 +35,14 @@ public sealed class VhostUserBackendChannel : IDisposable
     /// <param name="handler">What does as it is asked.</param>
     /// <param name="theirs">The back-end's end, the caller's to send and close.</param>
     /// <exception cref="ErrnoException">There are no sockets to be had.</exception>
-    public static VhostUserBackendChannel Create(
+    public static BackendRequestReceiver Create(
         string peer, VhostUserProtocolFeatures agreed, IVhostUserBackendRequests handler, out FileDescriptor theirs)
     {
         ArgumentNullException.ThrowIfNull(peer);
         ArgumentNullException.ThrowIfNull(handler);
         (UnixSocket ours, UnixSocket other) = UnixSocket.Pair();
         theirs = other;
-        return new VhostUserBackendChannel(new VhostUserConnection(ours, $"{peer} (its requests)"), agreed, handler);
+        return new BackendRequestReceiver(new VhostUserConnection(ours, $"{peer} (its requests)"), agreed, handler);
     }
 
     /// <summary>Receives a request, if one is there, has it done, and answers if it is to be answered.</summary>
