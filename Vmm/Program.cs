@@ -19,10 +19,10 @@ internal static class Program
     [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(RunOptions))]
     [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(CheckOptions))]
     [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(BackendIndex))]
-    [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(BlkOptions))]
+    [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(BlkBackendOptions))]
     [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(NetBackendOptions))]
-    [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(RngOptions))]
-    [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(ConsoleOptions))]
+    [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(RngBackendOptions))]
+    [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(ConsoleBackendOptions))]
     [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(VsockBackendOptions))]
     [DynamicDependency(DynamicallyAccessedMemberTypes.All, typeof(FsBackendOptions))]
     internal static int Main(string[] args)

@@ -19,7 +19,7 @@ public class DeviceOptionTests
     [Test]
     public void Net_AllKeys_AreRead()
     {
-        var net = (NetOptions)Devices("--net", "tap=vmtap0,mac=02:00:00:00:00:01,queues=4,queue_size=512,mtu=9000,vhost=on").Single();
+        var net = (NetDeviceOptions)Devices("--net", "tap=vmtap0,mac=02:00:00:00:00:01,queues=4,queue_size=512,mtu=9000,vhost=on").Single();
         Assert.That(net.Tap, Is.EqualTo("vmtap0"));
         Assert.That($"{net.Mac}", Is.EqualTo("02:00:00:00:00:01"));
         Assert.That((net.QueuePairs, net.QueueSize, net.Mtu), Is.EqualTo((4, 512, 9000)));
@@ -30,7 +30,7 @@ public class DeviceOptionTests
     [TestCase("queues=1")]
     public void Net_NoInterface_MakesOne(string text)
     {
-        var net = (NetOptions)Devices("--net", text).Single();
+        var net = (NetDeviceOptions)Devices("--net", text).Single();
         Assert.That(net.Tap, Is.Null);
         Assert.That(net.Fds, Is.Empty);
         Assert.That((net.QueuePairs, net.QueueSize, net.Mtu), Is.EqualTo((1, 256, (int?)null)));
@@ -39,7 +39,7 @@ public class DeviceOptionTests
     [Test]
     public void Net_Descriptors_AreAPairEach()
     {
-        var net = (NetOptions)Devices("--net=fd=3:7").Single();
+        var net = (NetDeviceOptions)Devices("--net=fd=3:7").Single();
         Assert.That(net.Fds, Is.EqualTo(new[] { 3, 7 }));
         Assert.That(net.QueuePairs, Is.EqualTo(2));
     }
@@ -68,7 +68,7 @@ public class DeviceOptionTests
     [TestCase("cid=3", 3U)]
     [TestCase("cid=0xFFFFFFFE", 0xFFFF_FFFEU)]
     public void Vsock_Cid_IsRead(string text, uint expected) =>
-        Assert.That(((VsockOptions)Devices("--vsock", text).Single()).Cid, Is.EqualTo(expected));
+        Assert.That(((VsockDeviceOptions)Devices("--vsock", text).Single()).Cid, Is.EqualTo(expected));
 
     [TestCase("cid=2")]
     [TestCase("cid=4294967295")]
@@ -79,7 +79,7 @@ public class DeviceOptionTests
     [Test]
     public void Scsi_Target_IsRead()
     {
-        var scsi = (ScsiOptions)Devices("--scsi", "wwpn=naa.5001405012345678,queues=2").Single();
+        var scsi = (ScsiDeviceOptions)Devices("--scsi", "wwpn=naa.5001405012345678,queues=2").Single();
         Assert.That((scsi.Wwpn, scsi.Queues, scsi.Tpgt), Is.EqualTo(("naa.5001405012345678", 2, (ushort)1)));
     }
 
@@ -93,7 +93,7 @@ public class DeviceOptionTests
     [Test]
     public void Vdpa_Path_IsRead()
     {
-        var vdpa = (VdpaOptions)Devices("--vdpa", "path=/dev/vhost-vdpa-0").Single();
+        var vdpa = (VdpaDeviceOptions)Devices("--vdpa", "path=/dev/vhost-vdpa-0").Single();
         Assert.That((vdpa.Path, vdpa.Queues), Is.EqualTo(("/dev/vhost-vdpa-0", (int?)null)));
     }
 
@@ -103,7 +103,7 @@ public class DeviceOptionTests
 
     [Test]
     public void Devices_SeveralOfAKind_KeepTheirOrder() => Assert.That(
-        Devices("--net", "tap=a", "--vsock", "cid=3", "--net=tap=b", "--cpus", "2", "--net", "tap=c").OfType<NetOptions>().Select(net => net.Tap),
+        Devices("--net", "tap=a", "--vsock", "cid=3", "--net=tap=b", "--cpus", "2", "--net", "tap=c").OfType<NetDeviceOptions>().Select(net => net.Tap),
         Is.EqualTo(new[] { "a", "b", "c" }));
 
     [Test]

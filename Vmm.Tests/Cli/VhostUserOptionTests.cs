@@ -17,7 +17,7 @@ public class VhostUserOptionTests
     [Test]
     public void Fs_SocketAlone_HasTheDefaults()
     {
-        var fs = Device<FsOptions>("--fs", "socket=/run/fs");
+        var fs = Device<FsDeviceOptions>("--fs", "socket=/run/fs");
         Assert.That((fs.Tag, fs.Source, fs.Queues, fs.Dax), Is.EqualTo(((string?)null, (FsSource?)null, 1, false)));
         Assert.That(fs.Peer, Is.EqualTo(new VhostUserPeer { Endpoint = VhostUserEndpoint.ConnectTo("/run/fs") }));
         Assert.That((fs.Peer.Reconnect, fs.Peer.Timeout, fs.Peer.QueueSize), Is.EqualTo((true, TimeSpan.FromSeconds(5), (int?)null)));
@@ -26,7 +26,7 @@ public class VhostUserOptionTests
     [Test]
     public void Fs_AllKeys_AreRead()
     {
-        var fs = Device<FsOptions>(
+        var fs = Device<FsDeviceOptions>(
             "--fs", "tag=work,socket=/run/fs,server=on,reconnect=off,timeout=250ms,queues=3,queue_size=512,dax=on");
         Assert.That((fs.Tag, fs.Queues, fs.Dax), Is.EqualTo(("work", 3, true)));
         Assert.That(fs.Peer, Is.EqualTo(new VhostUserPeer
@@ -42,7 +42,7 @@ public class VhostUserOptionTests
     [TestCase("tag=work,source=/srv,daemon=/d,sandbox=chroot", "chroot")]
     public void Fs_AnotherDaemon_HasASandbox(string text, string sandbox)
     {
-        var fs = Device<FsOptions>("--fs", text);
+        var fs = Device<FsDeviceOptions>("--fs", text);
         Assert.That(fs.Source, Is.EqualTo(new FsSource("/srv", sandbox, "/d")));
         Assert.That((fs.Peer.Endpoint, fs.Peer.Program, fs.Peer.Timeout), Is.EqualTo(((VhostUserEndpoint?)null, (DaemonProgram?)null, TimeSpan.FromSeconds(30))));
     }
@@ -57,7 +57,7 @@ public class VhostUserOptionTests
     [TestCase("tag=work,source=/s,dax=inode", "--shared-dir /s --queues 1 --dax-window 1G --dax inode")]
     public void Fs_Source_StartsOurBackEnd(string text, string expected)
     {
-        var fs = Device<FsOptions>("--fs", text);
+        var fs = Device<FsDeviceOptions>("--fs", text);
         Assert.That((fs.Source, fs.Peer.Endpoint, fs.Peer.Timeout), Is.EqualTo(((FsSource?)null, (VhostUserEndpoint?)null, TimeSpan.FromSeconds(30))));
         Assert.That(string.Join(' ', fs.Peer.Program!.Arguments(3)), Does.Contain("backend fs --fd 3 --once").And.EndsWith(expected));
     }
@@ -101,7 +101,7 @@ public class VhostUserOptionTests
     [TestCase("socket=/s,queues=2,readonly=on", 2, true)]
     public void Disk_Keys_AreRead(string text, int queues, bool isReadOnly)
     {
-        var disk = Device<BlockOptions>("--disk", text);
+        var disk = Device<BlockDeviceOptions>("--disk", text);
         Assert.That((disk.Queues, disk.IsReadOnly), Is.EqualTo((queues, isReadOnly)));
     }
 
@@ -112,7 +112,7 @@ public class VhostUserOptionTests
     [Test]
     public void Disk_Descriptor_IsNotReconnected()
     {
-        var disk = Device<BlockOptions>("--disk", "fd=5");
+        var disk = Device<BlockDeviceOptions>("--disk", "fd=5");
         Assert.That(disk.Peer.Endpoint, Is.EqualTo(VhostUserEndpoint.Inherit(5)));
         Assert.That(disk.Peer.Reconnect, Is.False);
     }
@@ -120,7 +120,7 @@ public class VhostUserOptionTests
     [Test]
     public void Net_Socket_IsASwitch()
     {
-        var net = Device<VhostUserNetOptions>("--net", "socket=/s,queues=2,mac=02:00:00:00:00:01,mtu=9000,queue_size=512,timeout=3");
+        var net = Device<VhostUserNetDeviceOptions>("--net", "socket=/s,queues=2,mac=02:00:00:00:00:01,mtu=9000,queue_size=512,timeout=3");
         Assert.That((net.QueuePairs, $"{net.Mac}", net.Mtu), Is.EqualTo((2, "02:00:00:00:00:01", (int?)9000)));
         Assert.That((net.Peer.QueueSize, net.Peer.Timeout), Is.EqualTo(((int?)512, TimeSpan.FromSeconds(3))));
     }
@@ -137,24 +137,24 @@ public class VhostUserOptionTests
     [TestCase("4", VirtioDeviceType.Rng)]
     [TestCase("0x30", (VirtioDeviceType)48)]
     public void VhostUser_Type_IsRead(string word, VirtioDeviceType type) =>
-        Assert.That(Device<GenericOptions>("--vhost-user", $"type={word},socket=/s").Kind.Type, Is.EqualTo(type));
+        Assert.That(Device<GenericDeviceOptions>("--vhost-user", $"type={word},socket=/s").Kind.Type, Is.EqualTo(type));
 
     [Test]
     public void VhostUser_TypesWithOptionsOfTheirOwn_HaveTheirKeys()
     {
-        Assert.That(Device<FsOptions>("--vhost-user", "type=fs,fd=3,tag=x").Tag, Is.EqualTo("x"));
-        Assert.That(Device<BlockOptions>("--vhost-user", "type=blk,fd=3,readonly=on").IsReadOnly);
-        Assert.That(Device<VhostUserNetOptions>("--vhost-user", "type=net,fd=3,mtu=1400").Mtu, Is.EqualTo(1400));
-        Assert.That(Device<BlockOptions>("--vhost-user", "type=2,socket=/s,config=00").Peer.Config?.Length, Is.EqualTo(1));
+        Assert.That(Device<FsDeviceOptions>("--vhost-user", "type=fs,fd=3,tag=x").Tag, Is.EqualTo("x"));
+        Assert.That(Device<BlockDeviceOptions>("--vhost-user", "type=blk,fd=3,readonly=on").IsReadOnly);
+        Assert.That(Device<VhostUserNetDeviceOptions>("--vhost-user", "type=net,fd=3,mtu=1400").Mtu, Is.EqualTo(1400));
+        Assert.That(Device<BlockDeviceOptions>("--vhost-user", "type=2,socket=/s,config=00").Peer.Config?.Length, Is.EqualTo(1));
     }
 
     [Test]
     public void VhostUser_AllKeys_AreRead()
     {
-        var device = Device<GenericOptions>("--vhost-user", "type=vsock,socket=/s,queues=2,queue_size=64,config=0300000000000000");
+        var device = Device<GenericDeviceOptions>("--vhost-user", "type=vsock,socket=/s,queues=2,queue_size=64,config=0300000000000000");
         Assert.That((device.Queues, device.Peer.QueueSize), Is.EqualTo(((int?)2, (int?)64)));
         Assert.That(device.Peer.Config!.Value.ToArray(), Is.EqualTo(new byte[] { 3, 0, 0, 0, 0, 0, 0, 0 }));
-        Assert.That(Device<GenericOptions>("--vhost-user", "type=99,socket=/s,config_size=24").ConfigSize, Is.EqualTo(24));
+        Assert.That(Device<GenericDeviceOptions>("--vhost-user", "type=99,socket=/s,config_size=24").ConfigSize, Is.EqualTo(24));
     }
 
     [TestCase("socket=/s", "--vhost-user: 'socket=/s' has no type: write type= and one of fs, blk, net, scsi, vsock, rng, console, gpio, i2c, "

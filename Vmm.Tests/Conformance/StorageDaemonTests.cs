@@ -234,7 +234,7 @@ public sealed class StorageDaemonTests : PeerTest
     public void Restart_WithALargerImage_IsAChangedCapacity()
     {
         using HostDaemon daemon = StartDaemon();
-        using var machine = new VhostUserMachine(null, new BlockOptions { Peer = VhostUserMachine.PeerAt(Socket), Queues = 2 });
+        using var machine = new VhostUserMachine(null, new BlockDeviceOptions { Peer = VhostUserMachine.PeerAt(Socket), Queues = 2 });
         machine.StartDriver(2);
         Assert.That(BitConverter.ToUInt64(machine.Config), Is.EqualTo(Sectors));
         daemon.Kill();

@@ -17,17 +17,17 @@ internal static class ConsoleOption
 
     /// <summary>The device that <paramref name="text"/> describes.</summary>
     /// <exception cref="UsageException">The value is malformed.</exception>
-    public static GenericOptions Parse(string text)
+    public static GenericDeviceOptions Parse(string text)
     {
         DaemonProgram program = text switch
         {
             "pty" => OwnBackend.Serve("console", text, ["--path", "pty"], Announce),
             _ when text.StartsWith(KeepPrefix, StringComparison.Ordinal) => OwnBackend.Serve(
-                "console", text, ["--path", "pty", "--keep", $"{ConsoleOptions.ParseKeep(new OptionValue(Name, "keep", text[KeepPrefix.Length..]))}"], Announce),
+                "console", text, ["--path", "pty", "--keep", $"{ConsoleBackendOptions.ParseKeep(new OptionValue(Name, "keep", text[KeepPrefix.Length..]))}"], Announce),
             _ when OutputFileValue.Fits(text) => IntoFile(text, OutputFileValue.Parse(Name, text)),
             _ => throw new OptionValue(Name, null, text).Refuse("is not allowed: choose one of pty, file=PATH"),
         };
-        return new GenericOptions { Kind = DeviceKind.Of(VirtioDeviceType.Console), Peer = new VhostUserPeer { Program = program } };
+        return new GenericDeviceOptions { Kind = DeviceKind.Of(VirtioDeviceType.Console), Peer = new VhostUserPeer { Program = program } };
     }
 
     // The back-end takes the word "pty" for a terminal.

@@ -1,4 +1,5 @@
 using Vmm.Cli.Backend;
+using Vmm.Devices.Backends.Block;
 using Vmm.Devices.Virtio.VhostUser;
 
 namespace Vmm.Cli;
@@ -24,7 +25,7 @@ internal static class DiskOption
     /// <param name="text">The option's value.</param>
     /// <param name="cpus">The guest's CPUs: a disk of our own has as many queues where nothing is said, up to 8.</param>
     /// <exception cref="UsageException">The value is malformed or contradicts itself.</exception>
-    public static BlockOptions Parse(string text, int cpus)
+    public static BlockDeviceOptions Parse(string text, int cpus)
     {
         KeyValueList list = KeyValueList.Parse(Name, text, [.. s_ownKeys, .. Keys]);
         if (list.Find("path") is { } path)
@@ -39,14 +40,14 @@ internal static class DiskOption
 
     /// <summary>The device that <paramref name="list"/>, with no more than <see cref="Keys"/>, describes.</summary>
     /// <exception cref="UsageException">A value is wrong.</exception>
-    public static BlockOptions Read(string option, string text, KeyValueList list) => new()
+    public static BlockDeviceOptions Read(string option, string text, KeyValueList list) => new()
     {
         Peer = VhostUserPeerKeys.Parse(option, text, list),
-        Queues = list.Find("queues") is { } queues ? (int)NumberValue.Parse(queues, 1, BlockOptions.MaxQueues) : 1,
+        Queues = list.Find("queues") is { } queues ? (int)NumberValue.Parse(queues, 1, BlockDeviceOptions.MaxQueues) : 1,
         IsReadOnly = list.Find("readonly") is { } readOnly && Choice.ParseSwitch(readOnly),
     };
 
-    private static BlockOptions ReadOwn(KeyValueList list, OptionValue path, int cpus)
+    private static BlockDeviceOptions ReadOwn(KeyValueList list, OptionValue path, int cpus)
     {
         foreach (string key in new[] { "socket", "fd", "server" })
         {
@@ -55,7 +56,7 @@ internal static class DiskOption
         }
         bool isReadOnly = list.Find("readonly") is { } readOnly && Choice.ParseSwitch(readOnly);
         int queues = list.Find("queues") is { } count
-            ? (int)NumberValue.Parse(count, 1, Devices.Backends.Block.BlockOptions.MaxQueues)
+            ? (int)NumberValue.Parse(count, 1, BlockOptions.MaxQueues)
             : Math.Min(cpus, MaxDefaultQueues);
         List<string> arguments = ["--path", path.Text, "--queues", $"{queues}"];
         if (isReadOnly)
@@ -63,15 +64,15 @@ internal static class DiskOption
         if (list.Find("direct") is { } direct && Choice.ParseSwitch(direct))
             arguments.Add("--direct");
         if (list.Find("logical_block_size") is { } blockSize)
-            arguments.AddRange(["--logical-block-size", $"{BlkOptions.ParseBlockSize(blockSize)}"]);
+            arguments.AddRange(["--logical-block-size", $"{BlkBackendOptions.ParseBlockSize(blockSize)}"]);
         foreach (string key in new[] { "lock", "discard" })
         {
             if (list.Find(key) is { } value && !Choice.ParseSwitch(value))
                 arguments.AddRange([$"--{key}", "off"]);
         }
         if (list.Find("serial") is { } serial)
-            arguments.AddRange(["--serial", BlkOptions.CheckSerial(serial)]);
-        return new BlockOptions
+            arguments.AddRange(["--serial", BlkBackendOptions.CheckSerial(serial)]);
+        return new BlockDeviceOptions
         {
             Peer = VhostUserPeerKeys.ParseRest(list) with { Program = OwnBackend.Serve("blk", $"path={path.Text}", arguments) },
             Queues = queues,

@@ -26,7 +26,7 @@ internal static class FsOption
 
     /// <summary>The device that <paramref name="text"/> describes.</summary>
     /// <exception cref="UsageException">The value is malformed or contradicts itself.</exception>
-    public static FsOptions Parse(string text)
+    public static FsDeviceOptions Parse(string text)
     {
         KeyValueList list = KeyValueList.Parse(Name, text, ["source", "daemon", "sandbox", .. s_ownKeys, .. Keys]);
         if (list.Find("source") is not { } source)
@@ -53,11 +53,11 @@ internal static class FsOption
         return list.Find("daemon") is { } daemon ? ReadOther(list, source, daemon) : ReadOwn(list, source);
     }
 
-    private static FsOptions ReadOwn(KeyValueList list, OptionValue source)
+    private static FsDeviceOptions ReadOwn(KeyValueList list, OptionValue source)
     {
         if (list.Find("sandbox") is { } sandbox)
             throw sandbox.Refuse("has no effect without daemon=: our own back-end is always confined to its directory");
-        FsOptions options = Read(list, VhostUserPeerKeys.ParseRest(list), isOurs: true);
+        FsDeviceOptions options = Read(list, VhostUserPeerKeys.ParseRest(list), isOurs: true);
         if (list.Find("queues") is { } queues)
             _ = NumberValue.Parse(queues, 1, FileSystemOptions.MaxQueues);
         List<string> arguments = ["--shared-dir", source.Text, "--queues", $"{options.Queues}"];
@@ -90,7 +90,7 @@ internal static class FsOption
         return options with { Peer = options.Peer with { Program = OwnBackend.Serve("fs", $"source={source.Text}", arguments) } };
     }
 
-    private static FsOptions ReadOther(KeyValueList list, OptionValue source, OptionValue daemon)
+    private static FsDeviceOptions ReadOther(KeyValueList list, OptionValue source, OptionValue daemon)
     {
         foreach (string key in s_ownKeys)
         {
@@ -131,14 +131,14 @@ internal static class FsOption
 
     /// <summary>The device that <paramref name="list"/>, with no more than <see cref="Keys"/>, describes.</summary>
     /// <exception cref="UsageException">A value is wrong.</exception>
-    public static FsOptions Read(string option, string text, KeyValueList list) =>
+    public static FsDeviceOptions Read(string option, string text, KeyValueList list) =>
         Read(list, VhostUserPeerKeys.Parse(option, text, list));
 
-    private static FsOptions Read(KeyValueList list, VhostUserPeer peer, bool isOurs = false) => new()
+    private static FsDeviceOptions Read(KeyValueList list, VhostUserPeer peer, bool isOurs = false) => new()
     {
         Tag = list.Find("tag") is { } tag ? ParseTag(tag) : null,
         Peer = peer,
-        Queues = list.Find("queues") is { } queues ? (int)NumberValue.Parse(queues, 1, FsOptions.MaxQueues) : 1,
+        Queues = list.Find("queues") is { } queues ? (int)NumberValue.Parse(queues, 1, FsDeviceOptions.MaxQueues) : 1,
         Dax = ReadDax(list, isOurs) != FileSystemDax.Never,
     };
 
@@ -156,7 +156,7 @@ internal static class FsOption
 
     private static bool IsOn(KeyValueList list, string key) => list.Find(key) is { } value && Choice.ParseSwitch(value);
 
-    private static string ParseTag(OptionValue value) => Encoding.UTF8.GetByteCount(value.Text) <= FsOptions.MaxTagBytes
+    private static string ParseTag(OptionValue value) => Encoding.UTF8.GetByteCount(value.Text) <= FsDeviceOptions.MaxTagBytes
         ? value.Text
-        : throw value.Refuse($"is too long: a tag has at most {FsOptions.MaxTagBytes} bytes");
+        : throw value.Refuse($"is too long: a tag has at most {FsDeviceOptions.MaxTagBytes} bytes");
 }

@@ -36,7 +36,7 @@ internal static class NetOption
     public static VirtioDeviceOptions Parse(string text)
     {
         if (text == "tap")
-            return new NetOptions();
+            return new NetDeviceOptions();
         if (IsUser(text))
             return ReadUser(text);
         if (text.StartsWith("tap,", StringComparison.Ordinal))
@@ -63,16 +63,16 @@ internal static class NetOption
 
     /// <summary>The device that <paramref name="list"/>, with no more than <see cref="SocketKeys"/>, describes.</summary>
     /// <exception cref="UsageException">A value is wrong.</exception>
-    public static VhostUserNetOptions ReadSocket(string option, string text, KeyValueList list) => new()
+    public static VhostUserNetDeviceOptions ReadSocket(string option, string text, KeyValueList list) => new()
     {
         Peer = VhostUserPeerKeys.Parse(option, text, list),
         Mac = list.Find("mac") is { } mac ? ParseMac(mac) : null,
-        QueuePairs = list.Find("queues") is { } queues ? (int)NumberValue.Parse(queues, 1, NetOptions.MaxQueuePairs) : 1,
+        QueuePairs = list.Find("queues") is { } queues ? (int)NumberValue.Parse(queues, 1, NetDeviceOptions.MaxQueuePairs) : 1,
         Mtu = list.Find("mtu") is { } mtu ? (int)NumberValue.Parse(mtu, MinMtu, MaxMtu) : null,
     };
 
     // The back-end starts passt.
-    private static VhostUserNetOptions ReadUser(string text)
+    private static VhostUserNetDeviceOptions ReadUser(string text)
     {
         KeyValueList? list = text == UserWord ? null : KeyValueList.Parse(Name, text[(UserWord.Length + 1)..], "mac", "port", "host");
         IReadOnlyList<ForwardedPort> ports = list?.Find("port") is { } port ? PortValue.ParseAll(port) : [];
@@ -80,7 +80,7 @@ internal static class NetOption
         if (!opensHost)
             PortValue.RefuseUdp(ports, Name, $"host=on ({Name} {UserWord},host=on)");
         string[] arguments = ["--user", .. ports.Count > 0 ? ["--port", string.Join('+', ports)] : Array.Empty<string>(), .. opensHost ? ["--host"] : Array.Empty<string>()];
-        return new VhostUserNetOptions
+        return new VhostUserNetDeviceOptions
         {
             Peer = new VhostUserPeer { Program = OwnBackend.Serve("net", text, arguments) },
             Mac = list?.Find("mac") is { } mac ? ParseMac(mac) : null,
@@ -88,7 +88,7 @@ internal static class NetOption
         };
     }
 
-    private static NetOptions ReadTap(KeyValueList list)
+    private static NetDeviceOptions ReadTap(KeyValueList list)
     {
         if (list.Find("vhost") is { } vhost && !Choice.ParseSwitch(vhost))
             throw vhost.Refuse("is not possible: packets are always the kernel's vhost-net's; leave it out");
@@ -98,11 +98,11 @@ internal static class NetOption
         int pairs = Math.Max(fds.Length, 1);
         if (list.Find("queues") is { } queues)
         {
-            pairs = (int)NumberValue.Parse(queues, 1, NetOptions.MaxQueuePairs);
+            pairs = (int)NumberValue.Parse(queues, 1, NetDeviceOptions.MaxQueuePairs);
             if (fds.Length > 0 && pairs != fds.Length)
                 throw queues.Refuse($"is not the number of descriptors, {fds.Length}: fd= wants one for each pair of queues");
         }
-        return new NetOptions
+        return new NetDeviceOptions
         {
             Tap = list.Find("tap") is { } tap ? ParseInterface(tap) : null,
             Fds = fds,
@@ -133,8 +133,8 @@ internal static class NetOption
     private static int[] ParseFds(OptionValue value)
     {
         string[] parts = value.Text.Split(':');
-        if (parts.Length > NetOptions.MaxQueuePairs)
-            throw value.Refuse($"has more than {NetOptions.MaxQueuePairs} descriptors");
+        if (parts.Length > NetDeviceOptions.MaxQueuePairs)
+            throw value.Refuse($"has more than {NetDeviceOptions.MaxQueuePairs} descriptors");
         int[] fds = Array.ConvertAll(parts, part => (int)NumberValue.Parse(value with { Text = part }, FirstFreeFd, int.MaxValue));
         return fds.Distinct().Count() == fds.Length ? fds : throw value.Refuse("names a descriptor twice");
     }

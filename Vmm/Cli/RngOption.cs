@@ -15,13 +15,13 @@ internal static class RngOption
 
     /// <summary>The device that <paramref name="text"/> describes.</summary>
     /// <exception cref="UsageException">The value is malformed.</exception>
-    public static GenericOptions Parse(string text)
+    public static GenericDeviceOptions Parse(string text)
     {
         KeyValueList list = KeyValueList.Parse(Name, text, "src", "max_bytes_per_second");
         OptionValue source = list.Find("src") ?? throw new UsageException($"{Name}: '{text}' has no source: write src=/dev/urandom");
         string[] limit = list.Find("max_bytes_per_second") is { } most
-            ? ["--max-bytes-per-second", $"{NumberValue.Parse(most, 1, RngOptions.MostBytesPerSecond)}"] : [];
-        return new GenericOptions
+            ? ["--max-bytes-per-second", $"{NumberValue.Parse(most, 1, RngBackendOptions.MostBytesPerSecond)}"] : [];
+        return new GenericDeviceOptions
         {
             Kind = DeviceKind.Of(VirtioDeviceType.Rng),
             Peer = new VhostUserPeer { Program = OwnBackend.Serve("rng", $"src={source.Text}", ["--source", source.Text, .. limit]) },

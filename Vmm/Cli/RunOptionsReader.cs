@@ -74,7 +74,7 @@ internal static class RunOptionsReader
             .. RepeatableOptions.Values(options.VhostUser).Select(VhostUserOption.Parse),
         ];
         // A guest can mount only one of them.
-        if (devices.OfType<FsOptions>().Where(fs => fs.Tag is not null).GroupBy(fs => fs.Tag).FirstOrDefault(same => same.Count() > 1) is { Key: string tag })
+        if (devices.OfType<FsDeviceOptions>().Where(fs => fs.Tag is not null).GroupBy(fs => fs.Tag).FirstOrDefault(same => same.Count() > 1) is { Key: string tag })
             throw new UsageException($"--fs: tag '{tag}' is given more than once: give each directory another tag");
         return devices.Length <= AddressMap.VirtioMmioSlots
             ? devices

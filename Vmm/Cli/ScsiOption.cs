@@ -16,7 +16,7 @@ internal static class ScsiOption
 
     /// <summary>The device that <paramref name="text"/> describes.</summary>
     /// <exception cref="UsageException">The value is malformed.</exception>
-    public static ScsiOptions Parse(string text)
+    public static ScsiDeviceOptions Parse(string text)
     {
         KeyValueList list = KeyValueList.Parse(Name, text, "wwpn", "queues");
         OptionValue wwpn = list.Find("wwpn") ?? throw new UsageException($"{Name}: '{text}' names no target: write wwpn=naa.HEX");
@@ -25,10 +25,10 @@ internal static class ScsiOption
         {
             throw wwpn.Refuse($"is not a port name: write {Prefix} and {Digits} hexadecimal digits, as in /sys/kernel/config/target/vhost");
         }
-        return new ScsiOptions
+        return new ScsiDeviceOptions
         {
             Wwpn = wwpn.Text,
-            Queues = list.Find("queues") is { } queues ? (int)NumberValue.Parse(queues, 1, ScsiOptions.MaxQueues) : 1,
+            Queues = list.Find("queues") is { } queues ? (int)NumberValue.Parse(queues, 1, ScsiDeviceOptions.MaxQueues) : 1,
         };
     }
 }

@@ -15,11 +15,11 @@ internal static class VdpaOption
 
     /// <summary>The device that <paramref name="text"/> describes.</summary>
     /// <exception cref="UsageException">The value is malformed.</exception>
-    public static VdpaOptions Parse(string text)
+    public static VdpaDeviceOptions Parse(string text)
     {
         KeyValueList list = KeyValueList.Parse(Name, text, "path", "queues");
         OptionValue path = list.Find("path") ?? throw new UsageException($"{Name}: '{text}' names no device: write path=/dev/vhost-vdpa-N");
-        return new VdpaOptions
+        return new VdpaDeviceOptions
         {
             Path = path.Text,
             Queues = list.Find("queues") is { } queues ? (int)NumberValue.Parse(queues, 1, MaxQueues) : null,

@@ -18,7 +18,7 @@ internal static class Verbs
     /// <summary>The devices of <c>vmm backend</c>, in the same way.</summary>
     public static readonly (string Name, Type Options)[] Backends =
     [
-        ("blk", typeof(BlkOptions)), ("net", typeof(NetBackendOptions)), ("rng", typeof(RngOptions)), ("console", typeof(ConsoleOptions)),
+        ("blk", typeof(BlkBackendOptions)), ("net", typeof(NetBackendOptions)), ("rng", typeof(RngBackendOptions)), ("console", typeof(ConsoleBackendOptions)),
         ("vsock", typeof(VsockBackendOptions)), ("fs", typeof(FsBackendOptions)),
     ];
 

@@ -36,11 +36,11 @@ internal static class VhostUserOption
         {
             case VirtioDeviceType.FileSystem:
                 list.AllowOnly([.. s_common, .. FsOption.Keys]);
-                FsOptions fs = FsOption.Read(Name, text, list);
+                FsDeviceOptions fs = FsOption.Read(Name, text, list);
                 return fs with { Peer = fs.Peer with { Config = config } };
             case VirtioDeviceType.Block:
                 list.AllowOnly([.. s_common, .. DiskOption.Keys]);
-                BlockOptions disk = DiskOption.Read(Name, text, list);
+                BlockDeviceOptions disk = DiskOption.Read(Name, text, list);
                 return disk with { Peer = disk.Peer with { Config = config } };
             case VirtioDeviceType.Net:
                 list.AllowOnly(["type", .. NetOption.SocketKeys]);   // its configuration is all the VMM's
@@ -63,12 +63,12 @@ internal static class VhostUserOption
         return (list, ParseType(type));
     }
 
-    private static GenericOptions ReadGeneric(string text, KeyValueList list, DeviceKind kind, ReadOnlyMemory<byte>? config)
+    private static GenericDeviceOptions ReadGeneric(string text, KeyValueList list, DeviceKind kind, ReadOnlyMemory<byte>? config)
     {
         int? size = list.Find("config_size") is { } value ? (int)NumberValue.Parse(value, 0, ConfigHeader.MaxConfigSize) : null;
         if (config is not null && list.Find("config_size") is { } both)
             throw both.Refuse("cannot stand beside config=, which has its own size");
-        return new GenericOptions
+        return new GenericDeviceOptions
         {
             Kind = kind,
             Peer = VhostUserPeerKeys.Parse(Name, text, list) with { Config = config },

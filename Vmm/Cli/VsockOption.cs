@@ -24,7 +24,7 @@ internal static class VsockOption
         uint number = (uint)NumberValue.Parse(cid, VhostVsock.MinCid, VhostVsock.MaxCid);
         OptionValue? connections = list.Find("guest_connections");
         if (list.Find("socket") is not { } socket)
-            return connections is null ? new VsockOptions { Cid = number } : throw connections.Value.Refuse("has no effect without socket=PATH");
+            return connections is null ? new VsockDeviceOptions { Cid = number } : throw connections.Value.Refuse("has no effect without socket=PATH");
         VsockBackendOptions.CheckPath(socket, connects: connections is null || VsockBackendOptions.ParseConnects(connections.Value));
         string label = $"cid={number},socket={socket.Text}";
         string[] arguments =
@@ -32,7 +32,7 @@ internal static class VsockOption
             "--uds-path", socket.Text, "--guest-cid", $"{number}",
             .. connections is null ? Array.Empty<string>() : [VsockBackendOptions.GuestConnectionsName, connections.Value.Text],
         ];
-        return new GenericOptions
+        return new GenericDeviceOptions
         {
             Kind = DeviceKind.Of(VirtioDeviceType.Vsock),
             Peer = new VhostUserPeer

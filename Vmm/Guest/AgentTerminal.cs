@@ -20,7 +20,7 @@ internal sealed class AgentTerminal
     /// <summary>The same machine, whose console tells this object of its terminal and not the user.</summary>
     public MachineConfig Attach(MachineConfig config) => config with
     {
-        Devices = [.. config.Devices.Select(device => device is GenericOptions { Kind.Type: VirtioDeviceType.Console, Peer.Program: { } program } console
+        Devices = [.. config.Devices.Select(device => device is GenericDeviceOptions { Kind.Type: VirtioDeviceType.Console, Peer.Program: { } program } console
             ? console with { Peer = console.Peer with { Program = program with { FirstLine = Announce } } }
             : device)],
     };

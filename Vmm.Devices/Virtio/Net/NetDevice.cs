@@ -27,7 +27,7 @@ internal sealed class NetDevice : VirtioDevice, INetControl
     private const ulong Control = NetFeatures.CtrlVq | NetFeatures.CtrlRx | NetFeatures.CtrlVlan | NetFeatures.CtrlMacAddr
         | NetFeatures.CtrlGuestOffloads | NetFeatures.GuestAnnounce;
 
-    private readonly NetOptions _options;
+    private readonly NetDeviceOptions _options;
     private readonly EventLoop _events;
     private readonly Tap _tap = null!;
     private readonly VhostNet[] _pairs;
@@ -45,7 +45,7 @@ internal sealed class NetDevice : VirtioDevice, INetControl
 
     /// <summary>Opens the interface and vhost-net.</summary>
     /// <exception cref="VhostException">One of them cannot be had.</exception>
-    public NetDevice(NetOptions options, EventLoop events)
+    public NetDevice(NetDeviceOptions options, EventLoop events)
     {
         _options = options;
         _events = events;

@@ -10,14 +10,14 @@ internal sealed class ScsiDevice : KernelVhostDevice
     private const ulong Hotplug = 1UL << 1;     // VIRTIO_SCSI_F_HOTPLUG
     private const int QueueSize = 128;
 
-    private readonly ScsiOptions _options;
+    private readonly ScsiDeviceOptions _options;
 
     /// <summary>Opens vhost-scsi and looks for the target.</summary>
     /// <exception cref="VhostException">One of them cannot be had.</exception>
-    public ScsiDevice(ScsiOptions options, EventLoop events)
+    public ScsiDevice(ScsiDeviceOptions options, EventLoop events)
         : base($"--scsi wwpn={options.Wwpn}", () => OpenTarget(options), events) => _options = options;
 
-    private static VhostScsi OpenTarget(ScsiOptions options)
+    private static VhostScsi OpenTarget(ScsiDeviceOptions options)
     {
         try
         {

@@ -22,7 +22,7 @@ internal sealed class VdpaDevice : KernelVhostDevice
 
     /// <summary>Opens the device node.</summary>
     /// <exception cref="VhostException">It cannot be had, or it has fewer queues than asked for.</exception>
-    public VdpaDevice(VdpaOptions options, EventLoop events)
+    public VdpaDevice(VdpaDeviceOptions options, EventLoop events)
         : base($"--vdpa path={options.Path}", () => new VhostVdpa(options.Path), events)
     {
         _events = events;

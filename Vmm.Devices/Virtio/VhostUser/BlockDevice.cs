@@ -17,11 +17,11 @@ internal sealed class BlockDevice : VhostUserFrontendDevice
     private const int NumQueuesOffset = 34;
     private const int CapacitySize = 8;             // at offset 0
 
-    private readonly BlockOptions _options;
+    private readonly BlockDeviceOptions _options;
 
     /// <summary>Connects to the back-end.</summary>
     /// <exception cref="VhostException">There is none, or it has no such disk.</exception>
-    public BlockDevice(BlockOptions options, EventLoop events, CancellationToken cancellation)
+    public BlockDevice(BlockDeviceOptions options, EventLoop events, CancellationToken cancellation)
         : base($"--disk {options.Peer.Place}", options.Peer, events)
     {
         _options = options;

@@ -11,18 +11,18 @@ internal sealed class FsDevice : VhostUserFrontendDevice
 {
     private const ulong Notification = 1UL << 0;    // VIRTIO_FS_F_NOTIFICATION: one more queue, and one more field
     private const int DefaultFsQueueSize = 1024;    // what the daemons have room for
-    private const int SpaceSize = FsOptions.MaxTagBytes + sizeof(uint);
+    private const int SpaceSize = FsDeviceOptions.MaxTagBytes + sizeof(uint);
     private const byte CacheRegion = 0;             // VIRTIO_FS_SHMCAP_ID_CACHE, the only one (VIRTIO 1.2 §5.11.5)
     private const ulong PageSize = 4096;
 
     private static readonly BoundedLog s_log = new("Vmm.Devices.VhostUser");
 
-    private readonly FsOptions _options;
+    private readonly FsDeviceOptions _options;
     private readonly SharedMemoryWindow? _window;
 
     /// <summary>Connects to the daemon, or starts one.</summary>
     /// <exception cref="VhostException">There is none, or it cannot be started.</exception>
-    public FsDevice(FsOptions options, EventLoop events, CancellationToken cancellation)
+    public FsDevice(FsDeviceOptions options, EventLoop events, CancellationToken cancellation)
         : base(NameOf(options), PeerOf(options), events)
     {
         _options = options;
@@ -34,7 +34,7 @@ internal sealed class FsDevice : VhostUserFrontendDevice
                 NeedsConfig = options.Tag is null,
                 UsesSharedMemory = options.Dax,
                 // The number of queues is ours, and so is the tag if there is one.
-                ChangeableConfig = [(options.Tag is null ? FsOptions.MaxTagBytes : 0)..SpaceSize],
+                ChangeableConfig = [(options.Tag is null ? FsDeviceOptions.MaxTagBytes : 0)..SpaceSize],
             };
             Connect(shape, cancellation);
             if (options.Dax)
@@ -64,10 +64,10 @@ internal sealed class FsDevice : VhostUserFrontendDevice
             return;
         if (_options.Tag is not null)
         {
-            config[..FsOptions.MaxTagBytes].Clear();
+            config[..FsDeviceOptions.MaxTagBytes].Clear();
             Encoding.UTF8.GetBytes(_options.Tag, config);
         }
-        BinaryPrimitives.WriteUInt32LittleEndian(config[FsOptions.MaxTagBytes..], (uint)_options.Queues);
+        BinaryPrimitives.WriteUInt32LittleEndian(config[FsDeviceOptions.MaxTagBytes..], (uint)_options.Queues);
     }
 
     /// <inheritdoc/>
@@ -110,13 +110,13 @@ internal sealed class FsDevice : VhostUserFrontendDevice
         _window?.Dispose();
     }
 
-    private static string NameOf(FsOptions options) => options switch
+    private static string NameOf(FsDeviceOptions options) => options switch
     {
         { Tag: not null } => $"--fs tag={options.Tag}",
         _ => $"--fs {options.Peer.Place}",
     };
 
-    private static VhostUserPeer PeerOf(FsOptions options) => options.Source is { } source
+    private static VhostUserPeer PeerOf(FsDeviceOptions options) => options.Source is { } source
         ? options.Peer with { Program = VirtiofsProgram.For(NameOf(options), source) }
         : options.Peer;
 

@@ -17,7 +17,7 @@ internal sealed class GenericDevice : VhostUserFrontendDevice
 
     /// <summary>Connects to the back-end.</summary>
     /// <exception cref="VhostException">There is none, or it has no such device.</exception>
-    public GenericDevice(GenericOptions options, EventLoop events, CancellationToken cancellation)
+    public GenericDevice(GenericDeviceOptions options, EventLoop events, CancellationToken cancellation)
         : base(options.Peer.Program is null ? $"--vhost-user type={options.Kind.Word},{options.Peer.Place}" : $"--{options.Kind.Word} {options.Peer.Place}", options.Peer, events)
     {
         _kind = options.Kind;

@@ -24,7 +24,7 @@ internal sealed class VhostUserNetDevice : VhostUserFrontendDevice, INetControl
 
     private static readonly BoundedLog s_log = new("Vmm.Devices.VhostUser");
 
-    private readonly VhostUserNetOptions _options;
+    private readonly VhostUserNetDeviceOptions _options;
     private readonly NetControlPort _control;
     private readonly MacAddress _ownMac;
     private readonly VringConfig?[] _rings;
@@ -36,7 +36,7 @@ internal sealed class VhostUserNetDevice : VhostUserFrontendDevice, INetControl
 
     /// <summary>Connects to the switch.</summary>
     /// <exception cref="VhostException">There is none, or it has fewer queues.</exception>
-    public VhostUserNetDevice(VhostUserNetOptions options, EventLoop events, CancellationToken cancellation)
+    public VhostUserNetDevice(VhostUserNetDeviceOptions options, EventLoop events, CancellationToken cancellation)
         : base($"--net {options.Peer.Place}", options.Peer, events)
     {
         _options = options;

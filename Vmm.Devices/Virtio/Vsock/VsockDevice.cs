@@ -7,7 +7,7 @@ namespace Vmm.Devices.Virtio.Vsock;
 
 /// <summary>A socket device (VIRTIO 1.2 §5.10). The kernel works the receive and transmit queues. The event queue, after them, is the
 /// VMM's: its only event tells that all connections are gone because the guest was moved, so the driver's buffers wait in it.</summary>
-internal sealed class VsockDevice(VsockOptions options, EventLoop events)
+internal sealed class VsockDevice(VsockDeviceOptions options, EventLoop events)
     : KernelVhostDevice($"--vsock cid={options.Cid}", () => new VhostVsock(options.Cid), events)
 {
     private const int ReceiveQueue = 0;

@@ -118,10 +118,10 @@ public class BackendOptionsTests
     {
         string path = new('p', UnixSocket.MaxPathBytes - 10);
         Assert.That(Run(["backend", "vsock", Socket, "s", "--uds-path", path]).Error, Does.Contain("is too long: with a port behind it"));
-        Assert.That(() => Device<GenericOptions>("--vsock", $"cid=3,socket={path}"), Throws.TypeOf<UsageException>());
-        Assert.That(() => Device<GenericOptions>("--vsock", $"cid=3,socket={path},guest_connections=accept"), Throws.Nothing, "there is no port behind it");
+        Assert.That(() => Device<GenericDeviceOptions>("--vsock", $"cid=3,socket={path}"), Throws.TypeOf<UsageException>());
+        Assert.That(() => Device<GenericDeviceOptions>("--vsock", $"cid=3,socket={path},guest_connections=accept"), Throws.Nothing, "there is no port behind it");
         Assert.That(
-            () => Device<GenericOptions>("--vsock", $"cid=3,socket={path}{path},guest_connections=accept"),
+            () => Device<GenericDeviceOptions>("--vsock", $"cid=3,socket={path}{path},guest_connections=accept"),
             Throws.TypeOf<UsageException>().With.Message.EndsWith("is too long: a socket's path has at most 107 bytes"));
     }
 
@@ -131,18 +131,18 @@ public class BackendOptionsTests
     [TestCase("4", "path=/d,queues=2", 2)]
     [TestCase("4", "socket=/s", 1)]
     public void Disk_NoQueuesSaid_HasOneForEachCpu(string cpus, string text, int queues) => Assert.That(
-        ((BlockOptions)RunOptionsReader.Read((RunOptions)Verbs.Parse(["run", "--kernel", "k", "--cpus", cpus, "--disk", text])).Devices.Single()).Queues,
+        ((BlockDeviceOptions)RunOptionsReader.Read((RunOptions)Verbs.Parse(["run", "--kernel", "k", "--cpus", cpus, "--disk", text])).Devices.Single()).Queues,
         Is.EqualTo(queues));
 
     [Test]
     public void Disk_LockAndDiscardOff_AreTheBackEnds() => Assert.That(
-        Device<BlockOptions>("--disk", "path=/d,lock=off,discard=off,logical_block_size=4096").Peer.Program!.Arguments(3), Is.SupersetOf(
+        Device<BlockDeviceOptions>("--disk", "path=/d,lock=off,discard=off,logical_block_size=4096").Peer.Program!.Arguments(3), Is.SupersetOf(
             new[] { "--lock", "off", "--discard", "off", "--logical-block-size", "4096" }));
 
     [Test]
     public void Disk_Path_StartsOurBackEnd()
     {
-        var disk = Device<BlockOptions>("--disk", "path=/d,readonly=on,direct=on,queues=4,queue_size=128,serial=abc");
+        var disk = Device<BlockDeviceOptions>("--disk", "path=/d,readonly=on,direct=on,queues=4,queue_size=128,serial=abc");
         Assert.That((disk.Queues, disk.IsReadOnly, disk.Peer.QueueSize, disk.Peer.Place), Is.EqualTo((4, true, (int?)128, "path=/d")));
         Assert.That(disk.Peer.Program!.Arguments(3), Is.SupersetOf(
             new[] { "backend", "blk", "--fd", "3", "--once", "--path", "/d", "--queues", "4", "--readonly", "--direct", "--serial", "abc" }));
@@ -151,7 +151,7 @@ public class BackendOptionsTests
     [Test]
     public void Rng_SourceAndLimit_AreHandedOn()
     {
-        var rng = Device<GenericOptions>("--rng", "src=/dev/hwrng,max_bytes_per_second=1000");
+        var rng = Device<GenericDeviceOptions>("--rng", "src=/dev/hwrng,max_bytes_per_second=1000");
         Assert.That(rng.Kind.Type, Is.EqualTo(VirtioDeviceType.Rng));
         Assert.That(rng.Peer.Program!.Arguments(3), Is.SupersetOf(
             new[] { "backend", "rng", "--source", "/dev/hwrng", "--max-bytes-per-second", "1000" }));
@@ -160,29 +160,29 @@ public class BackendOptionsTests
     [TestCase("pty", "pty")]
     [TestCase("file=\"/c,d\"", "/c,d")]
     public void Console_Where_IsHandedOn(string text, string path) => Assert.That(
-        Device<GenericOptions>("--console", text).Peer.Program!.Arguments(3), Is.SupersetOf(new[] { "backend", "console", "--path", path }));
+        Device<GenericDeviceOptions>("--console", text).Peer.Program!.Arguments(3), Is.SupersetOf(new[] { "backend", "console", "--path", path }));
 
     [Test]
     public void Console_Keep_IsHandedOn() => Assert.That(
-        Device<GenericOptions>("--console", "pty,keep=8M").Peer.Program!.Arguments(3), Is.SupersetOf(new[] { "--path", "pty", "--keep", "8388608" }));
+        Device<GenericDeviceOptions>("--console", "pty,keep=8M").Peer.Program!.Arguments(3), Is.SupersetOf(new[] { "--path", "pty", "--keep", "8388608" }));
 
     [TestCase("pty,keep=5000")]
     [TestCase("pty,keep=2K")]
     [TestCase("pty,keep=128M")]
     public void Console_KeepThatCannotBe_IsRefused(string text) => Assert.That(
-        () => Device<GenericOptions>("--console", text), Throws.TypeOf<UsageException>().With.Message.StartsWith("--console: keep=").And.Message.Contains("power of two from 4K to 64M"));
+        () => Device<GenericDeviceOptions>("--console", text), Throws.TypeOf<UsageException>().With.Message.StartsWith("--console: keep=").And.Message.Contains("power of two from 4K to 64M"));
 
     [Test]
     public void Vsock_Socket_StartsOurBackEnd()
     {
-        var vsock = Device<GenericOptions>("--vsock", "cid=9,socket=/v");
+        var vsock = Device<GenericDeviceOptions>("--vsock", "cid=9,socket=/v");
         Assert.That(vsock.Kind.Type, Is.EqualTo(VirtioDeviceType.Vsock));
         Assert.That(vsock.Peer.Program!.Arguments(3), Is.SupersetOf(new[] { "backend", "vsock", "--uds-path", "/v", "--guest-cid", "9" }));
     }
 
     [Test]
     public void Vsock_GuestConnections_AreHandedOn() => Assert.That(
-        Device<GenericOptions>("--vsock", "cid=9,socket=/v,guest_connections=accept").Peer.Program!.Arguments(3),
+        Device<GenericDeviceOptions>("--vsock", "cid=9,socket=/v,guest_connections=accept").Peer.Program!.Arguments(3),
         Is.SupersetOf(new[] { "--uds-path", "/v", "--guest-connections", "accept" }));
 
     [TestCase("--disk", "path=/d,socket=/s", "--disk: socket='/s' cannot stand beside path=: either there is a back-end, or one is started")]

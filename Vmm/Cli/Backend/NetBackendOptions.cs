@@ -38,7 +38,7 @@ internal sealed class NetBackendOptions : BackendOptions
     /// <inheritdoc/>
     public override Func<ServedDevice> Read()
     {
-        int pairs = Queues is string queues ? (int)NumberValue.Parse(new OptionValue("--queues", null, queues), 1, NetOptions.MaxQueuePairs) : 1;
+        int pairs = Queues is string queues ? (int)NumberValue.Parse(new OptionValue("--queues", null, queues), 1, NetDeviceOptions.MaxQueuePairs) : 1;
         int? mtu = Mtu is string text ? (int)NumberValue.Parse(new OptionValue("--mtu", null, text), NetOption.MinMtu, NetOption.MaxMtu) : null;
         string[] wires = [.. new[] { (Tap is not null, "--tap"), (SocketUdp is not null, "--socket-udp"), (Stream is not null, "--stream"), (User, "--user") }
             .Where(wire => wire.Item1).Select(wire => wire.Item2)];

@@ -25,7 +25,7 @@ internal static class KernelHoles
     public static IEnumerable<Finding> Run(HostView host)
     {
         const string topic = "known holes in vhost and vsock";
-        if (KernelRelease.Read(host) is not (Version kernel, bool hasOthers))
+        if (StableRelease.Read(host) is not (Version kernel, bool hasOthers))
         {
             return [Finding.MissingOptional(
                 topic, "cannot tell: this kernel does not say which stable release of Linux it has the fixes of; its distribution's security tracker does")];

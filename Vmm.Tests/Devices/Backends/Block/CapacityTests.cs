@@ -2,6 +2,7 @@ using System.Buffers.Binary;
 using NUnit.Framework;
 using Vmm.Devices.Backends.Block;
 using Vmm.Devices.Virtio;
+using Vmm.Devices.Virtio.VhostUser;
 using Vmm.Tests.Devices.Virtio.VhostUser;
 using Vmm.Tests.Fakes;
 using Vmm.Vhost;
@@ -66,7 +67,7 @@ public sealed class CapacityTests
         server.Start();
         using var events = new EventLoop();
         using GuestMemory memory = GuestMemory.Create([(new(0), 1 << 20)]);
-        VirtioDevice device = new Vmm.Devices.Virtio.VhostUser.BlockOptions { Peer = VhostUserMachine.PeerAt(path) }.Open(events);
+        VirtioDevice device = new BlockDeviceOptions { Peer = VhostUserMachine.PeerAt(path) }.Open(events);
         using var transport = new VirtioMmioTransport(device, memory);
         var driver = new VirtioDriver(transport);
         driver.Negotiate(VirtioFeatures.Version1);

@@ -21,9 +21,9 @@ public sealed class BlockDeviceTests
 
     private FakeBackend Backend(ulong features = Features) => new(_path) { Features = features, Config = [.. Enumerable.Range(1, 96).Select(i => (byte)i)] };
 
-    private VhostUserMachine Machine(Func<BlockOptions, BlockOptions>? change = null, FakeBackend? backend = null)
+    private VhostUserMachine Machine(Func<BlockDeviceOptions, BlockDeviceOptions>? change = null, FakeBackend? backend = null)
     {
-        var options = new BlockOptions { Peer = VhostUserMachine.PeerAt(_path) };
+        var options = new BlockDeviceOptions { Peer = VhostUserMachine.PeerAt(_path) };
         return new VhostUserMachine(backend ?? Backend(), change?.Invoke(options) ?? options);
     }
 

@@ -20,10 +20,10 @@ public sealed class FsDeviceTests
 
     private readonly string _path = FakeBackend.NewPath();
 
-    private FsOptions Options => new() { Peer = VhostUserMachine.PeerAt(_path), Tag = "work" };
+    private FsDeviceOptions Options => new() { Peer = VhostUserMachine.PeerAt(_path), Tag = "work" };
 
     private static byte[] SpaceOf(string tag, byte queues) =>
-        [.. Encoding.UTF8.GetBytes(tag), .. new byte[FsOptions.MaxTagBytes - Encoding.UTF8.GetByteCount(tag)], queues, 0, 0, 0];
+        [.. Encoding.UTF8.GetBytes(tag), .. new byte[FsDeviceOptions.MaxTagBytes - Encoding.UTF8.GetByteCount(tag)], queues, 0, 0, 0];
 
     [Test]
     public void Config_DaemonWithout_IsOurs()

@@ -14,7 +14,7 @@ public sealed class GenericDeviceTests
 
     private FakeBackend Backend => new(_path) { Config = [.. Enumerable.Range(1, 200).Select(i => (byte)i)] };
 
-    private GenericOptions Options(VirtioDeviceType type) =>
+    private GenericDeviceOptions Options(VirtioDeviceType type) =>
         new() { Kind = DeviceKind.Of(type), Peer = VhostUserMachine.PeerAt(_path) };
 
     // VIRTIO 1.2 §5: type, queues, those of them that the back-end works, bytes of configuration.
@@ -44,7 +44,7 @@ public sealed class GenericDeviceTests
     [Test]
     public void Config_GivenByTheUser_IsInPlaceOfTheBackends()
     {
-        GenericOptions options = Options(VirtioDeviceType.Vsock);
+        GenericDeviceOptions options = Options(VirtioDeviceType.Vsock);
         using var machine = new VhostUserMachine(Backend, options with { Peer = options.Peer with { Config = new byte[] { 9, 0, 0, 0, 0, 0, 0, 0 } } });
         Assert.That(machine.Config, Is.EqualTo(new byte[] { 9, 0, 0, 0, 0, 0, 0, 0 }));
         Assert.That(machine.Backend.Names(1), Does.Not.Contain(VhostUserRequest.GetConfig));
@@ -99,7 +99,7 @@ public sealed class GenericDeviceTests
     [TestCase(false, true)]
     public void Vsock_BackendGone_TellsTheDriverThatTheTransportWasReset(bool reconnect, bool hasBuffer)
     {
-        GenericOptions options = Options(VirtioDeviceType.Vsock);
+        GenericDeviceOptions options = Options(VirtioDeviceType.Vsock);
         FakeBackend backend = Backend;
         using var machine = new VhostUserMachine(backend, options with { Peer = options.Peer with { Reconnect = reconnect } });
         machine.StartDriver(3);
@@ -132,7 +132,7 @@ public sealed class GenericDeviceTests
     [Test]
     public void QueueSize_OfTheUser_IsShown()
     {
-        GenericOptions options = Options(VirtioDeviceType.Rng);
+        GenericDeviceOptions options = Options(VirtioDeviceType.Rng);
         using var machine = new VhostUserMachine(Backend, options with { Peer = options.Peer with { QueueSize = 512 } });
         Assert.That(machine.Driver[Register.QueueNumMax], Is.EqualTo(512));
     }

@@ -15,7 +15,7 @@ public sealed class VhostUserNetDeviceTests
 
     private readonly string _path = FakeBackend.NewPath();
 
-    private VhostUserMachine Machine(int pairs, FakeBackend? backend = null, bool reconnect = true, bool own = false) => new(own ? null : backend ?? new FakeBackend(_path), new VhostUserNetOptions
+    private VhostUserMachine Machine(int pairs, FakeBackend? backend = null, bool reconnect = true, bool own = false) => new(own ? null : backend ?? new FakeBackend(_path), new VhostUserNetDeviceOptions
     {
         Peer = VhostUserMachine.PeerAt(_path) with { Reconnect = reconnect },
         QueuePairs = pairs,

@@ -19,7 +19,7 @@ public sealed class VirtiofsDaemonTests
 
     private const string Virtiofsd = "/usr/lib/qemu/virtiofsd";
 
-    private static FsOptions Options(string source, string sandbox = "chroot") =>
+    private static FsDeviceOptions Options(string source, string sandbox = "chroot") =>
         new() { Tag = "work", Source = new FsSource(source, sandbox, Virtiofsd), Peer = new VhostUserPeer() };
 
     [SetUp]

@@ -4,7 +4,7 @@ using Vmm.Vhost.Native;
 namespace Vmm.Devices.Virtio.Scsi;
 
 /// <summary>A SCSI host whose LUNs are a target's in the kernel, worked by vhost-scsi.</summary>
-public sealed record ScsiOptions : VirtioDeviceOptions
+public sealed record ScsiDeviceOptions : VirtioDeviceOptions
 {
     /// <summary>The largest <see cref="Queues"/>.</summary>
     public const int MaxQueues = VhostScsi.MaxRequestRings;

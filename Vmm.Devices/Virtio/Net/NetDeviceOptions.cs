@@ -3,7 +3,7 @@ using Vmm.Vhost.Native;
 namespace Vmm.Devices.Virtio.Net;
 
 /// <summary>A network device on a tap or macvtap interface, its packets moved by the kernel's vhost-net.</summary>
-public sealed record NetOptions : VirtioDeviceOptions
+public sealed record NetDeviceOptions : VirtioDeviceOptions
 {
     /// <summary>The largest <see cref="QueuePairs"/>: with the control queue, no device has more queues than 256.</summary>
     public const int MaxQueuePairs = 127;

@@ -6,7 +6,7 @@ namespace Vmm.Cli.Backend;
 
 /// <summary>The options of <c>vmm backend rng</c>.</summary>
 [Verb("rng", HelpText = "Random numbers.")]
-internal sealed class RngOptions : BackendOptions
+internal sealed class RngBackendOptions : BackendOptions
 {
     /// <summary>The largest limit.</summary>
     public const ulong MostBytesPerSecond = 1UL << 40;

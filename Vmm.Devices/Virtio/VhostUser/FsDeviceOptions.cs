@@ -4,7 +4,7 @@ using Vmm.Vhost.Native;
 namespace Vmm.Devices.Virtio.VhostUser;
 
 /// <summary>A file system of the host's, by a virtio-fs daemon.</summary>
-public sealed record FsOptions : VirtioDeviceOptions
+public sealed record FsDeviceOptions : VirtioDeviceOptions
 {
     /// <summary>The largest <see cref="Queues"/>: no device has more queues than 256.</summary>
     public const int MaxQueues = 255;

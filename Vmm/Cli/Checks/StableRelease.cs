@@ -3,7 +3,7 @@ using System.Globalization;
 namespace Vmm.Cli.Checks;
 
 /// <summary>The stable release of Linux, such as 6.1.117, on which the host's kernel is based.</summary>
-internal static class KernelRelease
+internal static class StableRelease
 {
     /// <summary>Reads it. Distributions that keep the third number at 0 tell the real one elsewhere, or not at all.</summary>
     /// <returns>The release, and whether the kernel's maker may have put other fixes into it; null where the kernel does not tell.</returns>

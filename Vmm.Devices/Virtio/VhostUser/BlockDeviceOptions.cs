@@ -4,7 +4,7 @@ using Vmm.Vhost.Native;
 namespace Vmm.Devices.Virtio.VhostUser;
 
 /// <summary>A disk, by a vhost-user-blk back-end.</summary>
-public sealed record BlockOptions : VirtioDeviceOptions
+public sealed record BlockDeviceOptions : VirtioDeviceOptions
 {
     /// <summary>The largest <see cref="Queues"/>.</summary>
     public const int MaxQueues = 256;

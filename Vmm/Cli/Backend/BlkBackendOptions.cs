@@ -6,7 +6,7 @@ namespace Vmm.Cli.Backend;
 
 /// <summary>The options of <c>vmm backend blk</c>.</summary>
 [Verb("blk", HelpText = "A disk.")]
-internal sealed class BlkOptions : BackendOptions
+internal sealed class BlkBackendOptions : BackendOptions
 {
     [Option("path", MetaValue = "FILE", HelpText = "A raw image or a block device.")]
     public string? Path { get; set; }

@@ -5,7 +5,7 @@ using Vmm.Vhost.Native;
 namespace Vmm.Devices.Virtio.VhostUser;
 
 /// <summary>A network device, its packets moved by a vhost-user back-end: a switch.</summary>
-public sealed record VhostUserNetOptions : VirtioDeviceOptions
+public sealed record VhostUserNetDeviceOptions : VirtioDeviceOptions
 {
     /// <summary>The back-end.</summary>
     public required VhostUserPeer Peer { get; init; }
@@ -13,7 +13,7 @@ public sealed record VhostUserNetOptions : VirtioDeviceOptions
     /// <summary>The guest's address; null for a random one.</summary>
     public MacAddress? Mac { get; init; }
 
-    /// <summary>Pairs of a receive and a transmit queue, 1 to <see cref="NetOptions.MaxQueuePairs"/>.</summary>
+    /// <summary>Pairs of a receive and a transmit queue, 1 to <see cref="NetDeviceOptions.MaxQueuePairs"/>.</summary>
     public int QueuePairs { get; init; } = 1;
 
     /// <summary>The largest packet without Ethernet's header, told to the guest and to the back-end; null to leave both alone.</summary>

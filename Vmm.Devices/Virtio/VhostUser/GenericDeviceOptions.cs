@@ -4,7 +4,7 @@ using Vmm.Vhost.Native;
 namespace Vmm.Devices.Virtio.VhostUser;
 
 /// <summary>A device of whatever type, by a vhost-user back-end that knows the type.</summary>
-public sealed record GenericOptions : VirtioDeviceOptions
+public sealed record GenericDeviceOptions : VirtioDeviceOptions
 {
     /// <summary>The device's type.</summary>
     public required DeviceKind Kind { get; init; }

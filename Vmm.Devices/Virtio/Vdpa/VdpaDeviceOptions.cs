@@ -3,7 +3,7 @@ using Vmm.Vhost.Native;
 namespace Vmm.Devices.Virtio.Vdpa;
 
 /// <summary>A vDPA device of the host, whatever its type, worked by vhost-vdpa.</summary>
-public sealed record VdpaOptions : VirtioDeviceOptions
+public sealed record VdpaDeviceOptions : VirtioDeviceOptions
 {
     /// <summary>The device node, such as /dev/vhost-vdpa-0.</summary>
     public required string Path { get; init; }

@@ -7,7 +7,7 @@ namespace Vmm.Cli.Backend;
 
 /// <summary>The options of <c>vmm backend console</c>.</summary>
 [Verb("console", HelpText = "A console: hvc0 of Linux guests.")]
-internal sealed class ConsoleOptions : BackendOptions
+internal sealed class ConsoleBackendOptions : BackendOptions
 {
     [Option("path", MetaValue = "PATH|pty", HelpText = "A file that takes the output, or pty for a new pseudo-terminal, whose path is printed.")]
     public string? Path { get; set; }
