@@ -113,9 +113,9 @@ public sealed class GuestMemory : IDisposable
             ulong offset = start.Value - region.Start.Value;
             if (offset >= region.Size || length > region.Size - offset)
                 continue;
-            ulong first = AlignDown(offset);
+            ulong first = Align.Down(offset, HugePageSize);
             bool complete = true;
-            ulong last = Math.Min(AlignDown(offset + length + HugePageSize - 1), AlignDown(region.Size));
+            ulong last = Math.Min(Align.Up(offset + length, HugePageSize), Align.Down(region.Size, HugePageSize));
             for (ulong page = region.FileOffset + first; page < region.FileOffset + last; page += HugePageSize)
             {
                 // A huge page is gathered from what is there, and where nothing is there is nothing to gather: touch one page.
@@ -129,8 +129,6 @@ public sealed class GuestMemory : IDisposable
             return complete;
         }
         throw GuestAddressSpace.OutOfRange(start, length);
-
-        static ulong AlignDown(ulong value) => value & ~(HugePageSize - 1);
     }
 
     /// <summary>Zeroes all of it: what a guest finds after a cold start. Huge pages are reserved again, and with

@@ -1,6 +1,7 @@
 using System.Numerics;
 using System.Runtime.InteropServices;
 using Tmds.Linux;
+using Vmm.Vhost.Memory;
 
 namespace Vmm.Vhost.Native;
 
@@ -157,8 +158,8 @@ public sealed unsafe partial class DiskFile : FileDescriptor
     /// <returns>0, or the negated error number.</returns>
     public int Discard(ulong offset, ulong length)
     {
-        ulong mask = (ulong)LogicalBlockSize - 1;
-        ulong start = (offset + mask) & ~mask, end = (offset + length) & ~mask;
+        ulong sector = (ulong)LogicalBlockSize;
+        ulong start = Align.Up(offset, sector), end = Align.Down(offset + length, sector);
         if (start >= end)
             return 0;
         ulong* range = stackalloc ulong[] { start, end - start };

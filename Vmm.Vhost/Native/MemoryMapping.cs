@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Tmds.Linux;
+using Vmm.Vhost.Memory;
 
 namespace Vmm.Vhost.Native;
 
@@ -51,7 +52,7 @@ public sealed unsafe class MemoryMapping : SafeHandle
         // SAFETY: the room is reserved first, the file is mapped over a part of it, and the rest is given back: only addresses
         // that belong to this call are touched.
         byte* reserved = (byte*)Map(null, room, MappingAccess.Reserved, null, LibC.MAP_ANONYMOUS, 0);
-        byte* aligned = (byte*)(((ulong)reserved + alignment - 1) & ~(alignment - 1));
+        byte* aligned = (byte*)Align.Up((ulong)reserved, alignment);
         try
         {
             Map(aligned, length, access, fd, LibC.MAP_FIXED, 0);

@@ -1,4 +1,5 @@
 using Tmds.Linux;
+using Vmm.Vhost.Memory;
 
 namespace Vmm.Vhost.Native;
 
@@ -265,9 +266,7 @@ public sealed unsafe class UnixSocket : FileDescriptor
     }
 
     // The macros of cmsg(3), which align to the size of size_t.
-    private static int CMSG_SPACE(int length) => Align(sizeof(cmsghdr)) + Align(length);
+    private static int CMSG_SPACE(int length) => Align.Up(sizeof(cmsghdr), sizeof(nint)) + Align.Up(length, sizeof(nint));
 
-    private static int CMSG_LEN(int length) => Align(sizeof(cmsghdr)) + length;
-
-    private static int Align(int length) => (length + sizeof(nint) - 1) & ~(sizeof(nint) - 1);
+    private static int CMSG_LEN(int length) => Align.Up(sizeof(cmsghdr), sizeof(nint)) + length;
 }

@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Vhost.Virtqueue;
@@ -30,7 +31,7 @@ internal sealed unsafe class PackedInflight
     }
 
     /// <summary>Bytes for a ring of <paramref name="capacity"/> descriptors, in whole cache lines.</summary>
-    public static ulong SizeOf(int capacity) => ((ulong)(sizeof(Header) + capacity * sizeof(Entry)) + 63) & ~63UL;
+    public static ulong SizeOf(int capacity) => Align.Up((ulong)(sizeof(Header) + capacity * sizeof(Entry)), 64UL);
 
     /// <summary>Whether nothing is in flight by a back-end's log, which that back-end may be writing to. The file is read and not mapped: a peer
     /// may make it shorter.</summary>

@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Vmm.Vhost.Memory;
 
 namespace Vmm.Vhost.Virtqueue;
 
@@ -13,7 +14,7 @@ internal sealed unsafe class SplitInflight(byte* area, int capacity)
     private ulong _counter;
 
     /// <summary>Bytes for a ring of <paramref name="capacity"/> descriptors, in whole cache lines.</summary>
-    public static ulong SizeOf(int capacity) => ((ulong)(sizeof(Header) + capacity * sizeof(Entry)) + 63) & ~63UL;
+    public static ulong SizeOf(int capacity) => Align.Up((ulong)(sizeof(Header) + capacity * sizeof(Entry)), 64UL);
 
     private Header* TheHeader => (Header*)area;
 

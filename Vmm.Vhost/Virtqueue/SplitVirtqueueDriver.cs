@@ -239,7 +239,7 @@ public sealed class SplitVirtqueueDriver : IDisposable
             throw new ArgumentOutOfRangeException(nameof(size), size, $"size must be a power of two, 1 to {RingLayout.MaxSize}");
     }
 
-    private static ulong AvailableSize(int size) => (ulong)((RingOffset + 2 * size + 2 + 3) & ~3);
+    private static ulong AvailableSize(int size) => (ulong)Align.Up(RingOffset + 2 * size + 2, 4);
 
     // With an event index the device calls for one used buffer alone, that with the index used_event (VIRTIO 1.2 §2.7.7.1): here the next one. The field
     // is there in any case, and without that feature nobody reads it. Returns whether something was given back meanwhile, for which the device

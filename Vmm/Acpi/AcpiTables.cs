@@ -19,12 +19,12 @@ internal static class AcpiTables
         Span<byte> area = memory.Slice(rsdp, (int)(AddressMap.AcpiTablesEnd - AddressMap.AcpiTablesStart));
 
         // A table is placed before those that point to it, and all after the RSDP, which has the first place.
-        int next = Align(Rsdp.Size);
+        int next = Align.Up(Rsdp.Size, Alignment);
         GuestAddress dsdt = Place(area, ref next, Dsdt.Build(config), config);
         GuestAddress facs = default;
         if (config.HasPcInterruptControllers)
         {
-            next = Align(next, Facs.Alignment);
+            next = Align.Up(next, Facs.Alignment);
             facs = Place(area, ref next, Facs.Build(), config);
         }
         GuestAddress fadt = Place(area, ref next, Fadt.Build(config, dsdt, facs), config);
@@ -40,11 +40,9 @@ internal static class AcpiTables
             throw TooMany(config);
         table.Written.CopyTo(area[next..]);
         var address = new GuestAddress(AddressMap.AcpiTablesStart + (ulong)next);
-        next = Align(next + table.Length);
+        next = Align.Up(next + table.Length, Alignment);
         return address;
     }
-
-    private static int Align(int offset, int alignment = Alignment) => (offset + alignment - 1) & ~(alignment - 1);
 
     private static void Check(AcpiConfig config)
     {

@@ -65,6 +65,6 @@ internal static class BzImage
         if (!ulong.IsPow2(alignment))
             throw file.Error($"kernel_alignment is 0x{alignment:x}: not a power of two");
         ulong wanted = Math.Clamp(preferred, BootLayout.KernelStart, AddressMap.LowRamEnd);
-        return (wanted + alignment - 1) & ~(alignment - 1);
+        return Align.Up(wanted, alignment);
     }
 }

@@ -24,10 +24,10 @@ internal static class EarlyMemory
         foreach (GuestRegion region in regions)
             size += region.Size;
         // Linux goes upwards through its descriptors: from their other end one stays ahead of it.
-        ulong end = last.End.Value / HugePageSize * HugePageSize;
-        ulong start = AlignUp(Math.Max(last.End.Value - Math.Min((size / PageSize * DescriptorSize) + Besides, last.Size), LowEnd));
-        ulong later = AlignUp(Math.Max(last.Start.Value, LowEnd));
-        ulong laterEnd = Math.Min(later + AlignUp(Math.Min(Later, size / 8)), start);
+        ulong end = Align.Down(last.End.Value, HugePageSize);
+        ulong start = Align.Up(Math.Max(last.End.Value - Math.Min((size / PageSize * DescriptorSize) + Besides, last.Size), LowEnd), HugePageSize);
+        ulong later = Align.Up(Math.Max(last.Start.Value, LowEnd), HugePageSize);
+        ulong laterEnd = Math.Min(later + Align.Up(Math.Min(Later, size / 8), HugePageSize), start);
         return Range(start, end, later, laterEnd);
     }
 
@@ -38,6 +38,4 @@ internal static class EarlyMemory
         for (ulong address = later; address + HugePageSize <= laterEnd; address += HugePageSize)
             yield return new GuestAddress(address);
     }
-
-    private static ulong AlignUp(ulong value) => (value + HugePageSize - 1) & ~(HugePageSize - 1);
 }

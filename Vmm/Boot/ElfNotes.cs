@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using Vmm.Vhost.Memory;
 
 namespace Vmm.Boot;
 
@@ -44,7 +45,7 @@ internal static class ElfNotes
             ulong size = BinaryPrimitives.ReadUInt32LittleEndian(header[4..]);
             uint type = BinaryPrimitives.ReadUInt32LittleEndian(header[8..]);
             ulong name = position + HeaderSize;
-            ulong content = AlignUp(name + nameSize, alignment);
+            ulong content = Align.Up(name + nameSize, (ulong)alignment);
             if (content > (ulong)notes.Length || size > (ulong)notes.Length - content)
                 throw file.Error($"ELF note at 0x{position:x}: n_namesz 0x{nameSize:x} and n_descsz 0x{size:x} reach beyond the notes");
 
@@ -58,10 +59,8 @@ internal static class ElfNotes
                     _ => throw file.Error($"PVH note: n_descsz is {size} instead of 4 or 8"),
                 };
             }
-            position = AlignUp(content + size, alignment);
+            position = Align.Up(content + size, (ulong)alignment);
         }
         return null;
     }
-
-    private static ulong AlignUp(ulong value, int alignment) => (value + (ulong)alignment - 1) & ~((ulong)alignment - 1);
 }

@@ -6,7 +6,7 @@ namespace Vmm.Boot;
 /// Documentation/arch/x86/boot.rst, "Loading The Rest of The Kernel"); where it does not fit, and the kernel can take it from there, above 4 GiB.</summary>
 internal static class Initramfs
 {
-    private const ulong PageMask = 4095;
+    private const ulong PageSize = 4096;
     private const ulong MiB = 1 << 20;
     private const ulong Piece = 1 << 30;   // a span has less than 2 GiB
 
@@ -36,16 +36,16 @@ internal static class Initramfs
     /// <exception cref="VmmException">Nowhere; the message says how much memory the guest needs.</exception>
     internal static ulong Place(ImageFile file, ulong size, in LoadedKernel kernel, ulong lowEnd, ulong highSize)
     {
-        ulong bottom = (kernel.End + PageMask) & ~PageMask;
+        ulong bottom = Align.Up(kernel.End, PageSize);
         bool isAnywhere = kernel.Mode == BootMode.Long64 && kernel.Header.TakesAddressesAbove4G;
         // A kernel that takes any address names 2 GiB here for the sake of boot loaders that know no others.
         ulong limit = isAnywhere ? AddressMap.LowRamEnd : Math.Min((ulong)kernel.Header.InitrdLimit + 1, AddressMap.LowRamEnd);
         if (FitsBelow(Math.Min(lowEnd, (ulong)kernel.Header.InitrdLimit + 1)))
-            return (Math.Min(lowEnd, (ulong)kernel.Header.InitrdLimit + 1) - size) & ~PageMask;
+            return Align.Down(Math.Min(lowEnd, (ulong)kernel.Header.InitrdLimit + 1) - size, PageSize);
         if (FitsBelow(Math.Min(lowEnd, limit)))
-            return (Math.Min(lowEnd, limit) - size) & ~PageMask;
+            return Align.Down(Math.Min(lowEnd, limit) - size, PageSize);
         if (isAnywhere && size <= highSize)
-            return (AddressMap.HighRamStart + highSize - size) & ~PageMask;
+            return Align.Down(AddressMap.HighRamStart + highSize - size, PageSize);
         if (FitsBelow(limit))
             throw file.Error($"needs at least {ToMiB(bottom + size)} MiB of guest memory, but the guest has {ToMiB(lowEnd + highSize)} MiB: raise --memory");
         if (isAnywhere)

@@ -11,7 +11,7 @@ internal static class UnpackedKernel
 {
     private static readonly BoundedLog Log = new("Vmm.Boot");
 
-    private const ulong PageMask = 4095;
+    private const ulong PageSize = 4096;
 
     /// <summary>Loads <paramref name="payload"/>, to a random place where the kernel can run at any and nothing says no.</summary>
     /// <param name="memory">Guest memory, zero where the kernel goes to.</param>
@@ -64,7 +64,7 @@ internal static class UnpackedKernel
     {
         ulong end = Math.Max(elf.End, elf.Segments[0].Address + header.InitSize);
         ulong room = Math.Min(ram.End, (ulong)header.InitrdLimit + 1);   // the initramfs goes to its end
-        ulong taken = (initramfsSize + PageMask) & ~PageMask;
+        ulong taken = Align.Up(initramfsSize, PageSize);
         // A kernel that is told which memory to use does not use what the VMM knows of.
         bool mayMove = taken < room && !KernelParameters.LimitsMemory(options.CommandLine);
         return KernelShift.Choose(header, elf, end, mayMove ? room - taken : 0, SystemRandom.NextUInt64);

@@ -1,4 +1,5 @@
 using Vmm.Kvm;
+using Vmm.Vhost.Memory;
 
 namespace Vmm.Cpu;
 
@@ -85,7 +86,7 @@ internal static class ExtendedState
         {
             if ((entry.Ecx & IsSupervisor) == 0)
                 standard = Math.Max(standard, entry.Ebx + entry.Eax);
-            compacted = ((entry.Ecx & IsAligned) != 0 ? (compacted + 63) & ~63u : compacted) + entry.Eax;
+            compacted = ((entry.Ecx & IsAligned) != 0 ? Align.Up(compacted, 64u) : compacted) + entry.Eax;
         }
         return (standard, compacted);
     }

@@ -128,7 +128,7 @@ internal sealed class VirtioSlots : IDisposable
         {
             foreach (SharedMemoryWindow window in transport.SharedMemory)
             {
-                next = (next + AddressMap.SharedMemoryAlignment - 1) & ~(AddressMap.SharedMemoryAlignment - 1);
+                next = Align.Up(next, AddressMap.SharedMemoryAlignment);
                 if (next > addressEnd || window.Length > addressEnd - next)
                 {
                     throw new VhostException($"{transport.Name}: its shared memory of {window.Length >> 20} MiB is more than a guest can "

@@ -1,3 +1,5 @@
+using Vmm.Vhost.Memory;
+
 namespace Vmm.Devices.Backends.Block;
 
 /// <summary>Keeps changes of the same blocks of an image apart: while one is under way, nobody begins another. It is there for changes that begin or
@@ -52,11 +54,7 @@ internal sealed class RangeLock(int unit)
         }
     }
 
-    private (ulong Start, ulong End) Round(ulong offset, ulong length)
-    {
-        ulong mask = (ulong)unit - 1;
-        return (offset & ~mask, (offset + length + mask) & ~mask);
-    }
+    private (ulong Start, ulong End) Round(ulong offset, ulong length) => (Align.Down(offset, (ulong)unit), Align.Up(offset + length, (ulong)unit));
 
     private bool IsFree(ulong start, ulong end)
     {

@@ -1,3 +1,4 @@
+using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Virtqueue;
 
@@ -45,7 +46,7 @@ internal sealed class UnalignedIo
         NativeBuffer buffer = Take();
         try
         {
-            long read = Transfer(buffer, 0, start, (int)(RoundUp(end) - start), isWrite: false);
+            long read = Transfer(buffer, 0, start, (int)(Align.Up(end, _unit) - start), isWrite: false);
             if (read < 0)
                 return read;
             int count = (int)Math.Min(read, (long)(end - start)) - skip;
@@ -96,7 +97,7 @@ internal sealed class UnalignedIo
             end = Math.Min(end, (ulong)size);
             if (offset >= end)
                 return 0;
-            ulong whole = (ulong)size & ~(_unit - 1);
+            ulong whole = Align.Down((ulong)size, _unit);
             if (offset >= whole)
                 return WriteCached(cached, buffer, vectors, offset, (int)(end - offset));
             end = Math.Min(end, whole);
@@ -106,13 +107,13 @@ internal sealed class UnalignedIo
 
     private long WriteWhole(NativeBuffer buffer, ReadOnlySpan<IoVector> vectors, ulong offset, ulong start, ulong end)
     {
-        int size = (int)(RoundUp(end) - start);
+        int size = (int)(Align.Up(end, _unit) - start);
         int skip = (int)(offset - start);
         int last = size - (int)_unit;
         long error = 0;
-        if (skip > 0 || (last == 0 && end < RoundUp(end)))
+        if (skip > 0 || (last == 0 && end < Align.Up(end, _unit)))
             error = Fill(buffer, 0, start);
-        if (error == 0 && last > 0 && end < RoundUp(end))
+        if (error == 0 && last > 0 && end < Align.Up(end, _unit))
             error = Fill(buffer, last, start + (ulong)last);
         if (error < 0)
             return error;
@@ -162,13 +163,11 @@ internal sealed class UnalignedIo
     // The blocks of a piece: from the beginning of the first one, and no more of them than a buffer holds.
     private (ulong Start, ulong End) Piece(ReadOnlySpan<IoVector> vectors, ulong offset)
     {
-        ulong start = offset & ~(_unit - 1), end = offset;
+        ulong start = Align.Down(offset, _unit), end = offset;
         foreach (IoVector vector in vectors)
             end += vector.Length;
         return (start, Math.Min(end, start + BufferSize));
     }
-
-    private ulong RoundUp(ulong offset) => (offset + _unit - 1) & ~(_unit - 1);
 
     private static NativeBuffer Take()
     {

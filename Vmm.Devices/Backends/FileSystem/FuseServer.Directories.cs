@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Native.FileSystem;
 
@@ -65,7 +66,7 @@ internal sealed partial class FuseServer
     {
         ReadOnlySpan<byte> name = entry.Name[..^1];
         int start = withAttributes ? FuseEntry.WireSize : 0;
-        int length = (start + FuseDirectoryEntry.WireSize + name.Length + 7) & ~7;
+        int length = Align.Up(start + FuseDirectoryEntry.WireSize + name.Length, 8);
         if (length > reply.Length)
             return 0;
         reply[..length].Clear();

@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Native.FileSystem;
 
@@ -55,7 +56,7 @@ internal sealed partial class FuseServer
                 error = -Errnos.Eperm;
             if (error < 0 || (size > 0 && (error = ExtendedAttributes.Set(in file, hostName, rest.Slice(end + 1, (int)size), 0)) < 0))
                 return error;
-            int length = (8 + end + 1 + (int)size + 7) & ~7;
+            int length = Align.Up(8 + end + 1 + (int)size, 8);
             contexts = contexts[Math.Min(length, contexts.Length)..];
         }
         return 0;
@@ -75,7 +76,7 @@ internal sealed partial class FuseServer
                 count = extension.Type;
                 return extensions[FuseExtension.WireSize..(int)extension.Size];
             }
-            extensions = extensions[(int)Math.Min(((ulong)extension.Size + 7) & ~7UL, (ulong)extensions.Length)..];
+            extensions = extensions[(int)Math.Min(Align.Up((ulong)extension.Size, 8UL), (ulong)extensions.Length)..];
         }
         count = 0;
         return default;

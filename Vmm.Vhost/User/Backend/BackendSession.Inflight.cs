@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Protocol;
 using Vmm.Vhost.Virtqueue;
@@ -16,8 +17,7 @@ internal sealed partial class BackendSession
         InflightPayload wanted = ReadInflight(message);
         // A size of 0 says that there is none; the front-end goes on without.
         var reply = new InflightPayload(0, 0, wanted.RingCount, wanted.QueueSize);
-        ulong page = (ulong)Environment.SystemPageSize;
-        ulong size = (InflightMemory.SizeOf(wanted.RingCount, wanted.QueueSize) + (ulong)_device.KeptMemorySize + page - 1) & ~(page - 1);
+        ulong size = Align.Up(InflightMemory.SizeOf(wanted.RingCount, wanted.QueueSize) + (ulong)_device.KeptMemorySize, (ulong)Environment.SystemPageSize);
         FileDescriptor? file = null;
         try
         {

@@ -1,3 +1,4 @@
+using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Vhost.User.Backend;
@@ -26,8 +27,8 @@ internal readonly record struct SharedFile(MemoryMapping Mapping, ulong Start)
         ulong smallest = (ulong)Environment.SystemPageSize;
         if (page < smallest || page > LargestPage || (page & (page - 1)) != 0)
             page = smallest;
-        ulong first = offset & ~(page - 1);
-        ulong length = (offset - first + size + page - 1) & ~(page - 1);
+        ulong first = Align.Down(offset, page);
+        ulong length = Align.Up(offset - first + size, page);
         try
         {
             MemoryMapping mapping = MemoryMapping.Map(file, length, MappingAccess.SharedReadWriteLazy, first);
