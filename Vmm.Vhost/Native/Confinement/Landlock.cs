@@ -11,8 +11,6 @@ public static unsafe partial class Landlock
     private const int CreateRuleset = 444, AddRule = 445, RestrictSelf = 446;   // the same on every architecture
     private const uint VersionFlag = 1;
     private const int PathBeneath = 1;
-    private const int OpenPath = 0x200000;          // O_PATH
-    private const int CloseOnExec = 0x80000;        // O_CLOEXEC
 
     // Rights by the version of the interface that brought them (landlock.rst, "Previous limitations").
     private const ulong FileSystem1 = (1UL << 13) - 1;
@@ -122,7 +120,7 @@ public static unsafe partial class Landlock
         fixed (byte* name = FileDescriptor.NullTerminated(path))
         {
             // SAFETY: the name is null-terminated and pinned.
-            int number = Open(name, OpenPath | CloseOnExec);
+            int number = Open(name, FileTree.PathOnly | FileTree.CloseOnExec);
             place = number >= 0 ? new FileDescriptor(number) : throw new ErrnoException($"cannot open {path}", Marshal.GetLastPInvokeError());
         }
         using (place)

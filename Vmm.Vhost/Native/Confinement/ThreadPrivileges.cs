@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Vmm.Vhost.Native.FileSystem;
 
 namespace Vmm.Vhost.Native.Confinement;
 
@@ -6,7 +7,6 @@ namespace Vmm.Vhost.Native.Confinement;
 public static unsafe partial class ThreadPrivileges
 {
     private const int SetGroups = 116, SetResUid = 117, SetResGid = 119;    // of x86-64 (asm/unistd_64.h)
-    private const int OpenPath = 0x200000, CloseOnExec = 0x80000;   // O_PATH and O_CLOEXEC
     private const int PrSetNoNewPrivs = 38;         // linux/prctl.h
     private const uint CapabilityVersion3 = 0x20080522;     // linux/capability.h
     private const int CapabilityWords = 3;          // of each of the two struct __user_cap_data_struct: effective, permitted, inheritable
@@ -57,7 +57,7 @@ public static unsafe partial class ThreadPrivileges
         fixed (byte* here = ".\0"u8)
         {
             // SAFETY: the path is null-terminated and pinned.
-            int before = Open(here, OpenPath | CloseOnExec);
+            int before = Open(here, FileTree.PathOnly | FileTree.CloseOnExec);
             if (before < 0)
                 throw ErrnoException.FromLastError("cannot open the current directory");
             using var current = new FileDescriptor(before);

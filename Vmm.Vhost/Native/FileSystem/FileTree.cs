@@ -11,10 +11,10 @@ public static unsafe class FileTree
 {
     /// <summary>Flags of open(2) (asm-generic/fcntl.h, x86-64).</summary>
     public const int WriteOnly = 1, ReadWrite = 2, AccessMask = 3, Create = 0x40, Exclusive = 0x80, Truncate = 0x200, Append = 0x400, NonBlocking = 0x800,
-        DataSynchronous = 0x1000, Direct = 0x4000, DirectoryOnly = 0x10000, NoFollow = 0x20000, NoAccessTime = 0x40000, Synchronous = 0x101000,
-        PathOnly = 0x200000, Temporary = 0x410000;
+        DataSynchronous = 0x1000, Direct = 0x4000, DirectoryOnly = 0x10000, NoFollow = 0x20000, NoAccessTime = 0x40000, CloseOnExec = 0x80000,
+        Synchronous = 0x101000, PathOnly = 0x200000, Temporary = 0x410000;
 
-    private const int CloseOnExec = 0x80000, NoTerminal = 0x100, LargeFile = 0x8000;
+    private const int NoTerminal = 0x100, LargeFile = 0x8000;
     private const int EmptyPath = 0x1000, SymlinkNoFollow = 0x100, SymlinkFollow = 0x400, NoAutomount = 0x800, RemoveDirectoryFlag = 0x200;
     private const int EffectiveIds = 0x200;         // AT_EACCESS
     private const long TmpfsMagic = 0x01021994, RamfsMagic = 0x858458F6;
