@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using Tmds.Linux;
+using static Vmm.Vhost.Native.BpfInstruction;
 
 namespace Vmm.Vhost.Native;
 
@@ -53,19 +54,19 @@ public sealed unsafe class NetworkSocket : FileDescriptor
     // there (struct nlmsghdr), and the filter reads them in that of the network.
     private static void PassLinkChangesOnly(int socket, uint port)
     {
-        Instruction* program = stackalloc Instruction[]
+        BpfInstruction* program = stackalloc BpfInstruction[]
         {
-            new(0x28, 0, 0, 4),                                                         // the message's type
-            new(0x15, 1, 0, BinaryPrimitives.ReverseEndianness(NewLink)),
-            new(0x15, 0, 2, BinaryPrimitives.ReverseEndianness(DelLink)),
-            new(0x20, 0, 0, 12),                                                        // its port
-            new(0x15, 0, 1, BinaryPrimitives.ReverseEndianness(port)),
-            new(0x06, 0, 0, 0),                                                         // drop it
-            new(0x06, 0, 0, uint.MaxValue),                                             // pass it
+            new(LoadHalfWord, 0, 0, 4),                                             // the message's type
+            new(JumpEqual, 1, 0, BinaryPrimitives.ReverseEndianness(NewLink)),
+            new(JumpEqual, 0, 2, BinaryPrimitives.ReverseEndianness(DelLink)),
+            new(LoadWord, 0, 0, 12),                                                // its port
+            new(JumpEqual, 0, 1, BinaryPrimitives.ReverseEndianness(port)),
+            new(Return, 0, 0, 0),                                                   // drop it
+            new(Return, 0, 0, uint.MaxValue),                                       // pass it
         };
-        var header = new Program { Length = 7, Instructions = program };
+        var header = new BpfProgram { Length = 7, Instructions = program };
         // SAFETY: both are on the stack; the kernel copies them.
-        if (LibC.setsockopt(socket, LibC.SOL_SOCKET, AttachFilter, &header, (uint)sizeof(Program)) < 0)
+        if (LibC.setsockopt(socket, LibC.SOL_SOCKET, AttachFilter, &header, (uint)sizeof(BpfProgram)) < 0)
             throw ErrnoException.FromLastError("setsockopt(SO_ATTACH_FILTER)");
     }
 
@@ -88,14 +89,5 @@ public sealed unsafe class NetworkSocket : FileDescriptor
         public ushort Padding;
         public uint Port;
         public uint Groups;
-    }
-
-    // struct sock_filter and sock_fprog of linux/filter.h.
-    private readonly record struct Instruction(ushort Code, byte IfTrue, byte IfFalse, uint Operand);
-
-    private struct Program
-    {
-        public ushort Length;
-        public Instruction* Instructions;
     }
 }

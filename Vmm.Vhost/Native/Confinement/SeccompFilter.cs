@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using static Vmm.Vhost.Native.BpfInstruction;
 
 namespace Vmm.Vhost.Native.Confinement;
 
@@ -13,8 +14,6 @@ public sealed unsafe partial class SeccompFilter
 
     private const uint ReturnAllow = 0x7FFF0000, ReturnErrno = 0x00050000, ReturnKill = 0x80000000;   // linux/seccomp.h
 
-    private const ushort LoadWord = 0x20, JumpEqual = 0x15, JumpGreaterEqual = 0x35, And = 0x54, Return = 0x06;   // linux/bpf_common.h
-
     private const int NumberOffset = 0, ArchitectureOffset = 4, ArgumentsOffset = 16;   // struct seccomp_data
     private const int MaxBody = 250;                                                    // jumps have 8 bits
     private const int MaxInstructions = 4096;                                           // BPF_MAXINSNS
@@ -23,17 +22,17 @@ public sealed unsafe partial class SeccompFilter
 
     private const uint SetModeFilter = 1, GetActionAvailable = 2, FlagAllThreads = 1;   // SECCOMP_FILTER_FLAG_TSYNC
 
-    private readonly List<Instruction> _program = [];
+    private readonly List<BpfInstruction> _program = [];
 
     /// <summary>A list that allows nothing yet.</summary>
     public SeccompFilter()
     {
         _program.Add(Load(ArchitectureOffset));
-        _program.Add(new Instruction(JumpEqual, 1, 0, Architecture));
-        _program.Add(new Instruction(Return, 0, 0, ReturnKill));
+        _program.Add(new BpfInstruction(JumpEqual, 1, 0, Architecture));
+        _program.Add(new BpfInstruction(Return, 0, 0, ReturnKill));
         _program.Add(Load(NumberOffset));
-        _program.Add(new Instruction(JumpGreaterEqual, 0, 1, X32Bit));
-        _program.Add(new Instruction(Return, 0, 0, ReturnKill));
+        _program.Add(new BpfInstruction(JumpGreaterEqual, 0, 1, X32Bit));
+        _program.Add(new BpfInstruction(Return, 0, 0, ReturnKill));
     }
 
     /// <summary>Says 0 if the kernel has such filters, or the error number with which it refuses them.</summary>
@@ -63,7 +62,7 @@ public sealed unsafe partial class SeccompFilter
     /// <summary>Lets clone3(2) fail with ENOSYS: its arguments are in memory, out of sight. The C library goes back to clone(2).</summary>
     public SeccompFilter HideClone3()
     {
-        AddRule(SystemCallNumber.Clone3, [new Instruction(Return, 0, 0, ReturnErrno | Enosys)]);
+        AddRule(SystemCallNumber.Clone3, [new BpfInstruction(Return, 0, 0, ReturnErrno | Enosys)]);
         return this;
     }
 
@@ -71,7 +70,7 @@ public sealed unsafe partial class SeccompFilter
     public SeccompFilter Kill(params IEnumerable<SystemCallNumber> calls)
     {
         foreach (SystemCallNumber call in calls)
-            AddRule(call, [new Instruction(Return, 0, 0, ReturnKill)]);
+            AddRule(call, [new BpfInstruction(Return, 0, 0, ReturnKill)]);
         return this;
     }
 
@@ -80,11 +79,11 @@ public sealed unsafe partial class SeccompFilter
     /// <exception cref="ErrnoException">The kernel refused: nothing changed.</exception>
     public void Install(bool allThreads)
     {
-        Instruction[] program = [.. _program, new Instruction(Return, 0, 0, ReturnErrno | Errnos.Eperm)];
+        BpfInstruction[] program = [.. _program, new BpfInstruction(Return, 0, 0, ReturnErrno | Errnos.Eperm)];
         ArgumentOutOfRangeException.ThrowIfGreaterThan(program.Length, MaxInstructions, nameof(program));
-        fixed (Instruction* instructions = program)
+        fixed (BpfInstruction* instructions = program)
         {
-            var header = new ProgramHeader { Length = (ushort)program.Length, Instructions = instructions };
+            var header = new BpfProgram { Length = (ushort)program.Length, Instructions = instructions };
             // SAFETY: the header is on the stack and the program pinned; the kernel copies both.
             nint result = SystemCall((nint)SystemCallNumber.Seccomp, SetModeFilter, allThreads ? FlagAllThreads : 0, &header);
             if (result < 0)
@@ -95,28 +94,28 @@ public sealed unsafe partial class SeccompFilter
     }
 
     // Returns if all conditions hold; else it goes to its end, where the call's number is loaded again for the next rule.
-    private static List<Instruction> Body(SystemCallRule rule, uint result)
+    private static List<BpfInstruction> Body(SystemCallRule rule, uint result)
     {
         int end = 1 + rule.Conditions.Sum(condition => 1 + (condition.Mask == uint.MaxValue ? 0 : 1) + condition.Values.Count + (condition.IsWhole ? 2 : 0));
-        var body = new List<Instruction>();
+        var body = new List<BpfInstruction>();
         foreach (ArgumentCondition condition in rule.Conditions)
         {
             int offset = ArgumentsOffset + 8 * condition.Index;
             body.Add(Load(offset));
             if (condition.Mask != uint.MaxValue)
-                body.Add(new Instruction(And, 0, 0, condition.Mask));
+                body.Add(new BpfInstruction(And, 0, 0, condition.Mask));
             for (int left = condition.Values.Count - 1; left >= 0; left--)
             {
                 // The one that is equal goes on behind those that are left; the last one that is not goes to the end.
-                body.Add(new Instruction(JumpEqual, (byte)left, left == 0 ? ToEnd() : (byte)0, condition.Values[^(left + 1)]));
+                body.Add(new BpfInstruction(JumpEqual, (byte)left, left == 0 ? ToEnd() : (byte)0, condition.Values[^(left + 1)]));
             }
             if (condition.IsWhole)
             {
                 body.Add(Load(offset + 4));
-                body.Add(new Instruction(JumpEqual, 0, ToEnd(), 0));
+                body.Add(new BpfInstruction(JumpEqual, 0, ToEnd(), 0));
             }
         }
-        body.Add(new Instruction(Return, 0, 0, result));
+        body.Add(new BpfInstruction(Return, 0, 0, result));
         if (rule.Conditions.Count > 0)
             body.Add(Load(NumberOffset));
         return body;
@@ -124,25 +123,16 @@ public sealed unsafe partial class SeccompFilter
         byte ToEnd() => checked((byte)(end - body.Count - 1));
     }
 
-    private void AddRule(SystemCallNumber call, ReadOnlySpan<Instruction> body)
+    private void AddRule(SystemCallNumber call, ReadOnlySpan<BpfInstruction> body)
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThan(body.Length, MaxBody, nameof(body));
         // Every body ends with a return, or with the call's number loaded for the next rule.
-        _program.Add(new Instruction(JumpEqual, 0, (byte)body.Length, (uint)call));
+        _program.Add(new BpfInstruction(JumpEqual, 0, (byte)body.Length, (uint)call));
         _program.AddRange(body);
     }
 
-    private static Instruction Load(int offset) => new(LoadWord, 0, 0, (uint)offset);
+    private static BpfInstruction Load(int offset) => new(LoadWord, 0, 0, (uint)offset);
 
     [LibraryImport("libc", EntryPoint = "syscall", SetLastError = true)]
     private static partial nint SystemCall(nint number, uint operation, uint flags, void* argument);
-
-    // struct sock_filter and sock_fprog of linux/filter.h.
-    private readonly record struct Instruction(ushort Code, byte IfTrue, byte IfFalse, uint Operand);
-
-    private struct ProgramHeader
-    {
-        public ushort Length;
-        public Instruction* Instructions;
-    }
 }
