@@ -19,7 +19,7 @@ internal static class KernelParameters
         string.Join(' ', s_defaults.Where(word => !HasStart(commandLine, word[..(word.IndexOf('=', StringComparison.Ordinal) + 1)])));
 
     /// <summary>A word of <paramref name="commandLine"/> with which Linux needs the interrupt controllers and the timer of a PC; null without one.</summary>
-    public static string? NeedsPc(string commandLine) => Array.Find(s_needPc, word => Has(commandLine, word) || (word == NoAcpi && HasInList(commandLine, "pci=", "noacpi")));
+    public static string? NeedsPc(string commandLine) => Array.Find(s_needPc, word => Has(commandLine, word) || (word == NoAcpi && ListOf(commandLine, "pci=").Contains("noacpi")));
 
     /// <summary>Whether nothing of the kernel may be placed at random.</summary>
     public static bool HasNoKaslr(string commandLine) => Has(commandLine, "nokaslr");
@@ -37,36 +37,22 @@ internal static class KernelParameters
             ? $"tsc_early_khz={tscKilohertz}"
             : null;
 
+    /// <summary>What a parameter says whose value is a list with commas: the parts of all lists that <paramref name="commandLine"/> has for it.</summary>
+    /// <param name="commandLine">The command line.</param>
+    /// <param name="name">The parameter with its equals sign, without - and _.</param>
+    public static IEnumerable<string> ListOf(string commandLine, string name) =>
+        Words(commandLine).Where(word => word.StartsWith(name, StringComparison.Ordinal)).SelectMany(word => word[name.Length..].Split(','));
+
     private static bool Has(string commandLine, string word) => HasAny(commandLine, word, isStart: false);
 
     private static bool HasStart(string commandLine, string start) => HasAny(commandLine, start, isStart: true);
 
-    // Whether a parameter, whose value is a list with commas, has this word in it.
-    private static bool HasInList(string commandLine, string name, string word)
-    {
-        foreach (string candidate in commandLine.Split([' ', '\t', '\n']))
-        {
-            if (candidate == "--")
-                return false;
-            if (candidate.StartsWith(name, StringComparison.Ordinal) && candidate[name.Length..].Split(',').Contains(word))
-                return true;
-        }
-        return false;
-    }
+    private static bool HasAny(string commandLine, string wanted, bool isStart) =>
+        Words(commandLine).Any(word => AreEqual(isStart ? word.AsSpan(0, Math.Min(word.Length, wanted.Length)) : word, wanted));
 
     // What follows "--" is for init.
-    private static bool HasAny(string commandLine, string word, bool isStart)
-    {
-        foreach (Range range in commandLine.AsSpan().SplitAny(' ', '\t', '\n'))
-        {
-            ReadOnlySpan<char> candidate = commandLine.AsSpan(range);
-            if (candidate is "--")
-                return false;
-            if (AreEqual(isStart ? candidate[..Math.Min(candidate.Length, word.Length)] : candidate, word))
-                return true;
-        }
-        return false;
-    }
+    private static IEnumerable<string> Words(string commandLine) =>
+        commandLine.Split([' ', '\t', '\n'], StringSplitOptions.RemoveEmptyEntries).TakeWhile(word => word != "--");
 
     // To Linux '-' and '_' are the same in the name of a parameter (parameq of kernel/params.c).
     private static bool AreEqual(ReadOnlySpan<char> one, ReadOnlySpan<char> other)

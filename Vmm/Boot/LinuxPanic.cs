@@ -13,23 +13,8 @@ internal static class LinuxPanic
 
     /// <summary>Whether <paramref name="commandLine"/> leaves a panic apart from a reboot: it asks neither for warm reboots nor for another kind of
     /// reset at a panic.</summary>
-    public static bool CanBeTold(string commandLine)
-    {
-        const string reboot = "reboot=";
-        foreach (string word in commandLine.Split([' ', '\t', '\n'], StringSplitOptions.RemoveEmptyEntries))
-        {
-            if (word == "--")
-                break;   // the rest is for the guest's init
-            if (!word.StartsWith(reboot, StringComparison.Ordinal))
-                continue;
-            foreach (string value in word[reboot.Length..].Split(','))
-            {
-                if (value.StartsWith('w') || value.StartsWith("panic_", StringComparison.Ordinal))
-                    return false;
-            }
-        }
-        return true;
-    }
+    public static bool CanBeTold(string commandLine) =>
+        !KernelParameters.ListOf(commandLine, "reboot=").Any(value => value.StartsWith('w') || value.StartsWith("panic_", StringComparison.Ordinal));
 
     /// <summary>Whether the guest, which has just reset and was started with <see cref="Parameters"/>, did so for a panic.</summary>
     public static bool IsToldIn(GuestMemory memory) => memory.Read<ushort>(new(BootLayout.ResetFlag)) == WarmStart;
