@@ -13,9 +13,6 @@ public sealed unsafe partial class ChildProcess : IStartedProcess
 
     private const int PidfdOpen = 434;          // __NR_pidfd_open, the same on all architectures; Linux 5.3
     private const int NoHang = 1;               // WNOHANG
-    private const int SigPipe = 13;
-    private const int SigKill = 9;
-    private const int SigTerm = 15;
     private const short SetGroup = 0x02;        // POSIX_SPAWN_SETPGROUP (spawn.h)
     private const short SetDefaults = 0x04;     // POSIX_SPAWN_SETSIGDEF
     private const short SetMask = 0x08;         // POSIX_SPAWN_SETSIGMASK
@@ -90,7 +87,7 @@ public sealed unsafe partial class ChildProcess : IStartedProcess
             if (ended >= 0)
                 return new ChildProcess(id, output, new FileDescriptor(ended));
             var error = new ErrnoException("pidfd_open", Marshal.GetLastPInvokeError());
-            _ = SendSignal(id, SigKill);
+            _ = SendSignal(id, SignalNumber.Kill);
             _ = WaitPid(id, null, 0);
             throw error;
         }
@@ -112,7 +109,7 @@ public sealed unsafe partial class ChildProcess : IStartedProcess
     public void Terminate()
     {
         if (End is null)
-            _ = SendSignal(_id, SigTerm);
+            _ = SendSignal(_id, SignalNumber.Terminate);
     }
 
     /// <inheritdoc/>
@@ -120,7 +117,7 @@ public sealed unsafe partial class ChildProcess : IStartedProcess
     {
         if (End is not null)
             return true;
-        _ = SendSignal(_id, SigKill);   // still ours, even as a zombie: the number is not anybody else's
+        _ = SendSignal(_id, SignalNumber.Kill);   // still ours, even as a zombie: the number is not anybody else's
         return WaitForEnd(milliseconds);
     }
 
@@ -157,7 +154,7 @@ public sealed unsafe partial class ChildProcess : IStartedProcess
             Check(AddCloseFrom(actions, InheritedNumber + 1), "posix_spawn_file_actions_addclosefrom_np");
             // Nothing of what this process does with signals: all unblocked, and SIGPIPE, which the runtime ignores, as usual.
             Check(SetSignalMask(attributes, signals), "posix_spawnattr_setsigmask");
-            signals[(SigPipe - 1) / 8] = 1 << ((SigPipe - 1) % 8);
+            signals[(SignalNumber.Pipe - 1) / 8] = 1 << ((SignalNumber.Pipe - 1) % 8);
             Check(SetSignalDefaults(attributes, signals), "posix_spawnattr_setsigdefault");
             Check(SetProcessGroup(attributes, 0), "posix_spawnattr_setpgroup");
             Check(SetFlags(attributes, SetGroup | SetDefaults | SetMask), "posix_spawnattr_setflags");

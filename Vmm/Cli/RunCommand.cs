@@ -9,8 +9,6 @@ namespace Vmm.Cli;
 /// <summary><c>vmm run</c>.</summary>
 internal static class RunCommand
 {
-    private const int Continue = 18, PowerFailure = 30;   // SIGCONT, SIGPWR (signal(7))
-
     /// <summary>Runs the guest that <paramref name="options"/> describe.</summary>
     /// <returns>The exit status; see <see cref="ExitCode"/>.</returns>
     /// <exception cref="UsageException">An option's value is wrong.</exception>
@@ -44,13 +42,13 @@ internal static class RunCommand
         VirtualMachine? running = null;
         using var process = new MachineProcess(jail, hasDevices: config.Devices.Count > 0);
         StopSignals signals = process.Signals;
-        signals.Handle(PowerFailure, () => Volatile.Read(ref running)?.PressPowerButton());
+        signals.Handle(SignalNumber.PowerFailure, () => Volatile.Read(ref running)?.PressPowerButton());
         try
         {
             using var machine = new VirtualMachine(config, process.Sandbox, signals.Token);
             signals.Attach(machine.Signal);
             signals.Handle(ProcessStop.Number, machine.Suspend);
-            signals.Handle(Continue, machine.Resume);
+            signals.Handle(SignalNumber.Continue, machine.Resume);
             Volatile.Write(ref running, machine);
             MachineEnd end = machine.Run();
             Volatile.Write(ref running, null);

@@ -7,8 +7,6 @@ namespace Vmm.Cli;
 /// <summary><c>vmm spawner</c>, which no user gives: what <c>vmm run</c> and <c>vmm exec</c> start to do for it what it must not do itself.</summary>
 internal static class SpawnerCommand
 {
-    private const int BackgroundWrite = 22;     // SIGTTOU (signal(7))
-
     /// <summary>Serves the process that has started this one, until its end.</summary>
     /// <returns>The exit status; see <see cref="ExitCode"/>.</returns>
     public static int Run()
@@ -18,7 +16,7 @@ internal static class SpawnerCommand
             // What ends all processes of a service or a session comes here, too (systemd.kill(5)): the VMM may need this one until its own end.
             using var signals = new StopSignals();
             // It is no part of the terminal's job. Where the terminal stops such processes that write to it (stty tostop), it writes all the same.
-            SignalDisposition.Ignore(BackgroundWrite);
+            SignalDisposition.Ignore(SignalNumber.BackgroundWrite);
             using ProcessDescriptor? parent = ProcessDescriptor.TryOpenParent();
             using var server = new SpawnerServer(UnixSocket.Adopt(ChildProcess.InheritedNumber), parent);
             server.Run();

@@ -12,7 +12,7 @@ internal sealed class StopSignals : IDisposable
 {
     // Their numbers on Linux (signal(7)), which the runtime takes, too: HUP, INT, QUIT, ABRT, USR2, ALRM, TERM, STKFLT, XCPU, VTALRM, PROF, IO.
     private static readonly int[] s_ending = [1, 2, 3, 6, 12, 14, 15, 16, 24, 26, 27, 29];
-    private static readonly int[] s_without = [10, 25];   // USR1, XFSZ
+    private static readonly int[] s_without = [SignalNumber.User1, SignalNumber.FileSize];
 
     // Those of the signals that do nothing stay when an object is gone. The runtime hears of a signal on a thread of its own, perhaps late, and
     // what nobody handles then ends the process.

@@ -10,7 +10,6 @@ namespace Vmm.Guest;
 /// it says how the command ended (docs/agent.md). One thread waits for everything; it never waits for one of them alone.</summary>
 internal sealed class AgentSession : IDisposable
 {
-    private const int WindowChange = 28;    // SIGWINCH, signal(7)
     private const int Alarm = 1000;     // milliseconds between looks at a terminal that is in the background
     private const int Interval = 50;    // milliseconds between attempts to reach a back-end that is gone
     private const int LogPatience = 2000;   // milliseconds for the agent to show the kernel's log
@@ -84,7 +83,7 @@ internal sealed class AgentSession : IDisposable
         if (Command.HasTerminal)
             Resize();
         else
-            Request(() => SendIfStarted(AgentFrameType.Signal, WindowChange));
+            Request(() => SendIfStarted(AgentFrameType.Signal, SignalNumber.WindowChange));
     }
 
     /// <summary>This process was stopped and goes on; from any thread.</summary>

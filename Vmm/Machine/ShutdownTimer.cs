@@ -1,3 +1,5 @@
+using Vmm.Vhost.Native;
+
 namespace Vmm.Machine;
 
 /// <summary>The time that a guest has to power itself off after a signal: the first SIGTERM or SIGINT begins it, and when it is over, or with the
@@ -6,8 +8,6 @@ namespace Vmm.Machine;
 /// <param name="stop">Switches the machine off; called from another thread when the time is over.</param>
 internal sealed class ShutdownTimer(TimeSpan timeout, Action<MachineEnd> stop) : IDisposable
 {
-    private const int Interrupt = 2, Terminate = 15;   // SIGINT, SIGTERM (signal(7))
-
     private readonly Lock _lock = new();
     private Timer? _timer;
     private bool _isDisposed;
@@ -21,7 +21,7 @@ internal sealed class ShutdownTimer(TimeSpan timeout, Action<MachineEnd> stop) :
     {
         lock (_lock)
         {
-            if (timeout == TimeSpan.Zero || signal is not (Interrupt or Terminate) || Begun is not null || _isDisposed)
+            if (timeout == TimeSpan.Zero || signal is not (SignalNumber.Interrupt or SignalNumber.Terminate) || Begun is not null || _isDisposed)
                 return false;
             MachineEnd end = Begun = new MachineEnd(MachineEndKind.Signal, signal);
             _timer = new Timer(_ => stop(end), null, timeout, Timeout.InfiniteTimeSpan);
