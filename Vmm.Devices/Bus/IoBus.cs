@@ -1,10 +1,9 @@
 using Vmm.Vhost;
 
-
 namespace Vmm.Devices.Bus;
 
-/// <summary>An address space of device registers (ports, or MMIO). An access where there is no device reads as all ones, is
-/// counted, and is logged once per address at Debug.</summary>
+/// <summary>An address space of device registers (ports, or MMIO). An access where there is no device reads as all ones, and
+/// is logged once per address at Debug.</summary>
 public sealed class IoBus(string name)
 {
     private const int MaxLoggedAddresses = 1024;   // bounds what a guest that probes every address can make us remember
@@ -13,13 +12,9 @@ public sealed class IoBus(string name)
 
     private readonly HashSet<ulong> _logged = [];
     private Range[] _ranges = [];
-    private long _unclaimed;
 
     /// <summary>What the bus is called in messages.</summary>
     public string Name { get; } = name;
-
-    /// <summary>Accesses so far that no device claimed.</summary>
-    public long UnclaimedAccesses => Interlocked.Read(ref _unclaimed);
 
     /// <summary>Gives <paramref name="device"/> the addresses from <paramref name="start"/>, <paramref name="length"/> of them.
     /// Before the first vCPU runs.</summary>
@@ -79,7 +74,6 @@ public sealed class IoBus(string name)
 
     private void Unclaimed(string verb, ulong address, int length)
     {
-        Interlocked.Increment(ref _unclaimed);
         if (!s_log.IsDebugEnabled)
             return;
         lock (_logged)

@@ -27,15 +27,13 @@ public sealed class InitramfsWriterTests : IDisposable
     }
 
     [Test]
-    public void Write_AllKinds_AreWhatCpioUnpacks()
+    public void Write_Files_AreWhatCpioUnpacks()
     {
         byte[] content = new byte[70_001];
         new Random(3).NextBytes(content);
         byte[] archive = Write(writer =>
         {
             writer.AddFile("/lib/modules/a/b.ko", content);
-            writer.AddDirectory("/proc", 0x16D);
-            writer.AddSymbolicLink("/bin", "usr/bin");
             writer.AddFile("/lib/empty", []);
             writer.AddFile("/ä b", "x"u8);
         });
@@ -45,26 +43,19 @@ public sealed class InitramfsWriterTests : IDisposable
         Assert.That(File.ReadAllBytes(_host.In("lib/modules/a/b.ko")), Is.EqualTo(content));
         Assert.That((int)File.GetUnixFileMode(_host.In("lib/modules/a/b.ko")), Is.EqualTo(0x1A4));
         Assert.That((int)File.GetUnixFileMode(_host.In("lib/modules")), Is.EqualTo(0x1ED));
-        Assert.That((int)File.GetUnixFileMode(_host.In("proc")), Is.EqualTo(0x16D));
-        Assert.That(new FileInfo(_host.In("bin")).LinkTarget, Is.EqualTo("usr/bin"));
         Assert.That(File.ReadAllText(_host.In("ä b")), Is.EqualTo("x"));
         Assert.That(new FileInfo(_host.In("lib/empty")).Length, Is.Zero);
     }
 
     [Test]
-    public void Write_Devices_AreWhatCpioLists()
+    public void Write_Device_IsWhatCpioLists()
     {
-        byte[] archive = Write(writer =>
-        {
-            writer.AddCharacterDevice("/dev/console", 5, 1);
-            writer.AddBlockDevice("/dev/vda", 254, 300, 0x1B0);
-        });
+        byte[] archive = Write(writer => writer.AddCharacterDevice("/dev/console", 5, 1));
 
         string list = Unpack(archive, "cpio -tvn --quiet");
 
         Assert.That(list, Does.Match(@"(?m)^drwxr-xr-x +2 0 +0 +0 .* dev$"));
         Assert.That(list, Does.Match(@"(?m)^crw------- +1 0 +0 +5, +1 .* dev/console$"));
-        Assert.That(list, Does.Match(@"(?m)^brw-rw---- +1 0 +0 +254, *300 .* dev/vda$"));
     }
 
     [Test]
@@ -77,11 +68,11 @@ public sealed class InitramfsWriterTests : IDisposable
     }
 
     [Test]
-    public void Add_DirectoryThatAFileHasMade_IsRefused() =>
+    public void Add_NameOfADirectoryThatAFileHasMade_IsRefused() =>
         Assert.That(() => Write(writer =>
         {
             writer.AddFile("/a/b", []);
-            writer.AddDirectory("/a");
+            writer.AddFile("/a", []);
         }), Throws.ArgumentException);
 
     [TestCase("init")]
@@ -106,7 +97,6 @@ public sealed class InitramfsWriterTests : IDisposable
     private static void Fill(InitramfsWriter writer)
     {
         writer.AddFile("/x/y", "1"u8);
-        writer.AddSymbolicLink("/l", "x");
         writer.AddCharacterDevice("/dev/null", 1, 3);
     }
 
@@ -116,7 +106,6 @@ public sealed class InitramfsWriterTests : IDisposable
         var writer = new InitramfsWriter(stream);
         fill(writer);
         writer.End();
-        Assert.That(writer.Length, Is.EqualTo(stream.Length));
         Assert.That(stream.Length % 4, Is.Zero);
         return stream.ToArray();
     }

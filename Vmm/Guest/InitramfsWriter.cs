@@ -8,7 +8,7 @@ namespace Vmm.Guest;
 /// <remarks>Names are absolute paths of the guest. The directories above a name come before it, with mode 0755, unless they were added before.</remarks>
 internal sealed class InitramfsWriter
 {
-    private const uint Directory = 0x4000, CharacterDevice = 0x2000, BlockDevice = 0x6000, Regular = 0x8000, SymbolicLink = 0xA000;   // S_IFMT
+    private const uint Directory = 0x4000, CharacterDevice = 0x2000, Regular = 0x8000;   // S_IFMT
     private const uint PermissionMask = 0xFFF;
     private const int MaxName = 4095;           // PATH_MAX of Linux without the terminating zero
     private const string Trailer = "TRAILER!!!";
@@ -22,33 +22,12 @@ internal sealed class InitramfsWriter
     /// <summary>Writes to <paramref name="target"/>, which remains the caller's. Nothing is sought: a pipe will do.</summary>
     public InitramfsWriter(Stream target) => _target = target;
 
-    /// <summary>Bytes written.</summary>
-    public long Length => _length;
-
-    /// <summary>Adds a directory.</summary>
-    /// <param name="path">Its absolute path.</param>
-    /// <param name="mode">Its permissions.</param>
-    /// <exception cref="ArgumentException">The path is not one of a new entry.</exception>
-    public void AddDirectory(string path, int mode = 0x1ED /* 0755 */) => Add(path, Directory, mode, []);
-
     /// <summary>Adds a file.</summary>
     /// <param name="path">Its absolute path.</param>
     /// <param name="content">Its bytes.</param>
     /// <param name="mode">Its permissions.</param>
     /// <exception cref="ArgumentException">The path is not one of a new entry.</exception>
     public void AddFile(string path, ReadOnlySpan<byte> content, int mode = 0x1A4 /* 0644 */) => Add(path, Regular, mode, content);
-
-    /// <summary>Adds a symbolic link.</summary>
-    /// <param name="path">Its absolute path.</param>
-    /// <param name="target">What it says, 1 to 4095 bytes of UTF-8.</param>
-    /// <exception cref="ArgumentException">The path is not one of a new entry, or the target is empty or too long.</exception>
-    public void AddSymbolicLink(string path, string target)
-    {
-        byte[] content = Encoding.UTF8.GetBytes(target);
-        if (content.Length is 0 or > MaxName || content.AsSpan().Contains((byte)0))
-            throw new ArgumentException($"'{target}' cannot be what a symbolic link says", nameof(target));
-        Add(path, SymbolicLink, 0x1FF, content);
-    }
 
     /// <summary>Adds a character device.</summary>
     /// <param name="path">Its absolute path.</param>
@@ -58,11 +37,6 @@ internal sealed class InitramfsWriter
     /// <exception cref="ArgumentException">The path is not one of a new entry.</exception>
     public void AddCharacterDevice(string path, uint major, uint minor, int mode = 0x180 /* 0600 */) =>
         Add(path, CharacterDevice, mode, [], major, minor);
-
-    /// <summary>Adds a block device; see <see cref="AddCharacterDevice"/>.</summary>
-    /// <exception cref="ArgumentException">The path is not one of a new entry.</exception>
-    public void AddBlockDevice(string path, uint major, uint minor, int mode = 0x180 /* 0600 */) =>
-        Add(path, BlockDevice, mode, [], major, minor);
 
     /// <summary>Ends the archive. Nothing can be added any more.</summary>
     public void End()

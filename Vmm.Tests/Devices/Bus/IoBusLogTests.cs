@@ -37,7 +37,6 @@ public sealed class IoBusLogTests : IDisposable
             bus.Read(0x3F6, new byte[1]);
         bus.Write(0x3F6, new byte[2]);
         Assert.That(_log.Logs, Is.EqualTo(new[] { "Vmm.Devices.Bus Debug port: read of 1 bytes at 0x3f6: no device" }));
-        Assert.That(bus.UnclaimedAccesses, Is.EqualTo(4));
     }
 
     [Test]
@@ -47,6 +46,5 @@ public sealed class IoBusLogTests : IDisposable
         for (ulong address = 0; address < 5000; address++)
             bus.Read(address, new byte[1]);
         Assert.That(_log.Logs, Has.Count.EqualTo(1024));
-        Assert.That(bus.UnclaimedAccesses, Is.EqualTo(5000));
     }
 }

@@ -50,7 +50,6 @@ public class IoBusTests
         Assert.That(low.Log, Is.EqualTo(new[] { "read 4+4" }));
         Assert.That(high.Log, Is.EqualTo(new[] { "write 3+1" }));
         Assert.That(data, Is.All.EqualTo(0x5A));
-        Assert.That(_bus.UnclaimedAccesses, Is.Zero);
     }
 
     [TestCase(0x0FFUL, 1)]
@@ -59,7 +58,7 @@ public class IoBusTests
     [TestCase(0x101UL, 8, Description = "crosses its end")]
     [TestCase(0x108UL, 1)]
     [TestCase(ulong.MaxValue, 8, Description = "would wrap")]
-    public void Access_NotInsideOneDevice_IsAllOnesAndCounted(ulong address, int width)
+    public void Access_NotInsideOneDevice_ReadsAsAllOnes(ulong address, int width)
     {
         var device = new Recorder();
         _bus.Attach(0x100, 8, device);
@@ -68,7 +67,6 @@ public class IoBusTests
         _bus.Write(address, data);
         Assert.That(data, Is.All.EqualTo(0xFF));
         Assert.That(device.Log, Is.Empty);
-        Assert.That(_bus.UnclaimedAccesses, Is.EqualTo(2));
     }
 
     [Test]
