@@ -1,12 +1,18 @@
+using System.Numerics;
 using System.Text;
 
 namespace Vmm.Devices.Backends;
 
 /// <summary>Bytes that wait, in the order in which they came. Takes memory as it needs it, up to a limit. Not thread-safe.</summary>
 /// <param name="capacity">The most bytes it holds; a power of two from 4096 on.</param>
+/// <exception cref="ArgumentOutOfRangeException">The capacity is another number.</exception>
 public sealed class ByteQueue(int capacity)
 {
     private const int FirstSize = 4096;
+
+    private readonly int _capacity = capacity >= FirstSize && BitOperations.IsPow2(capacity)
+        ? capacity
+        : throw new ArgumentOutOfRangeException(nameof(capacity), capacity, $"capacity must be a power of two from {FirstSize} on");
 
     private byte[] _buffer = [];
     private int _start;
@@ -15,7 +21,7 @@ public sealed class ByteQueue(int capacity)
     public int Count { get; private set; }
 
     /// <summary>How many more there is room for.</summary>
-    public int Room => capacity - Count;
+    public int Room => _capacity - Count;
 
     /// <summary>The bytes that have waited longest; all of them, or those up to the end of the buffer.</summary>
     public ReadOnlySpan<byte> First => _buffer.AsSpan(_start, Math.Min(Count, _buffer.Length - _start));
@@ -39,8 +45,8 @@ public sealed class ByteQueue(int capacity)
     /// <summary>Adds <paramref name="data"/>, of which there may be any amount, and drops what has waited longest to make room.</summary>
     public void AddLatest(ReadOnlySpan<byte> data)
     {
-        if (data.Length > capacity)
-            data = data[^capacity..];
+        if (data.Length > _capacity)
+            data = data[^_capacity..];
         Remove(Math.Max(0, data.Length - Room));
         Add(data);
     }

@@ -24,6 +24,14 @@ public class ByteQueueTests
         }
     }
 
+    [TestCase(0)]
+    [TestCase(2048)]
+    [TestCase(5000)]
+    [TestCase(-4096)]
+    [TestCase(int.MinValue)]
+    public void New_CapacityThatIsNoPowerOfTwoFrom4096On_Throws(int capacity) =>
+        Assert.That(() => new ByteQueue(capacity), Throws.TypeOf<ArgumentOutOfRangeException>());
+
     [Test]
     public void Add_MoreThanThereIsRoomFor_Throws()
     {
