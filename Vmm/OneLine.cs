@@ -1,7 +1,7 @@
 using System.Globalization;
 using System.Text;
 
-namespace Vmm.Cli;
+namespace Vmm;
 
 /// <summary>Keeps messages on one line, and keeps what a terminal obeys, or shows as something else, in file names or values from reaching it: control characters, those of format (that
 /// turn the direction of writing, or are not seen), separators of lines, and bytes that are no text.</summary>

@@ -1,5 +1,4 @@
 using System.Text;
-using Vmm.Cli;
 using Vmm.Devices.Backends;
 using Vmm.Vhost.Native;
 
