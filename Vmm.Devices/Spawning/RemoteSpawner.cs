@@ -154,8 +154,8 @@ public sealed class RemoteSpawner : ISpawner
         }
     }
 
-    // Sends a request and waits for its answer. An answer that came too late is dropped with its descriptors, and until it has come nothing more is asked: a
-    // spawner that is held up would do all of it at once later. Nobody waits for it twice.
+    // Sends a request and waits for its answer. If the spawner did not answer the request before, nothing more is sent until that answer is there: a spawner
+    // that is held up would do all requests at once later. The late answer is dropped with its descriptors, and not waited for again.
     private SpawnerMessage Exchange(SpawnerRequest request, int number, string text)
     {
         if (_answered != _asked)

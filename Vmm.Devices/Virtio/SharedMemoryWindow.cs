@@ -133,7 +133,7 @@ public sealed class SharedMemoryWindow : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
-        // Its addresses may be somebody else's from here on, and a back-end may be about to map.
+        // From here on the addresses may belong to another mapping. The lock and the flag keep a back-end's late request away from them.
         lock (_lock)
         {
             _isDisposed = true;

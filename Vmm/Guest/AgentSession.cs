@@ -46,19 +46,19 @@ internal sealed class AgentSession : IDisposable
     /// <summary>When that time is over, as <see cref="Environment.TickCount64"/> counts.</summary>
     public long? Deadline { get; }
 
-    /// <summary>Whether the agent is told, when the time is over, to show what the kernel has said last: one that was booted with <c>quiet</c> has kept most of it to itself.</summary>
+    /// <summary>Whether the agent shows the last lines of the kernel's log when the time is over. A kernel that was booted with <c>quiet</c> has not shown most of them.</summary>
     public bool AsksForKernelLog { get; init; }
 
     /// <summary>Whether this process's standard input is a terminal.</summary>
     public bool HasTerminal => _streams.HasTerminal;
 
-    /// <summary>The agent has this to say of itself: the release of the guest's kernel.</summary>
+    /// <summary>The release of the guest's kernel, as the agent tells it; empty before that.</summary>
     public string Release { get; private set; } = "";
 
     /// <summary>Whether the command has run.</summary>
     public bool HasStarted => _isStarted;
 
-    /// <summary>When what happened.</summary>
+    /// <summary>When each step of the session happened.</summary>
     public AgentTimes Times { get; private set; }
 
     /// <summary>Sends the command a signal; from any thread.</summary>

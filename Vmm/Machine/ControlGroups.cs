@@ -72,6 +72,6 @@ internal static class ControlGroups
         }
     }
 
-    // Of a group: what it may have, what it has, and the fields of its memory.stat with what it has and the kernel could take away.
+    // The files of a group: with its limits, with its usage, and the fields of its memory.stat that count usage which the kernel could take away.
     private sealed record Files(string[] Limits, string Usage, params string[] Reclaimable);
 }

@@ -205,7 +205,7 @@ internal sealed class BlockRing : IRingHandler
             }
             if (!Continue(ring, request))
                 continue;
-            // What is left of it the next one does, who finds it in the in-flight log and does all of it once more.
+            // The request is done in part. The next back-end finds it in the in-flight log and does all of it once more.
             if (_isLeaving)
                 Release(request);
             else
@@ -214,8 +214,8 @@ internal sealed class BlockRing : IRingHandler
         return done;
     }
 
-    // What nobody has begun goes back into the ring, as far as nothing that was taken later was begun; else a disk that is slow holds up
-    // the end of the ring by as many requests as the guest likes.
+    // Puts requests that were not begun back into the ring, the latest first, up to one that was begun. Without this a guest with many
+    // requests on a slow disk could delay the stop of the ring as long as it likes.
     private void CancelWaiting(BackendRing ring)
     {
         _isCanceling = true;
@@ -223,7 +223,7 @@ internal sealed class BlockRing : IRingHandler
         Reap(ring);
         _isCanceling = false;
         Span<BlockRequest> canceled = _canceled.AsSpan(0, _canceledCount);
-        // Of what a predecessor left only the in-flight log knows: without it that is done here.
+        // A request that a predecessor left is in the in-flight log only. Without a next back-end that reads the log, it is done here.
         for (int i = IndexOfLatest(canceled); i >= 0 && (_isLeaving || !ring.IsLatestLeft); i = IndexOfLatest(canceled))
         {
             BlockRequest request = canceled[i];

@@ -36,7 +36,7 @@ internal readonly ref struct Caller
         if (user == 0 && group == 0)
             return new Caller(isOther: false, hasGroup: more is not null);
         var caller = new Caller(isOther: true, hasGroup: more is not null);
-        // The guest's kernel has checked what he may do: it knows his groups and capabilities, and where it lets him in by an ACL.
+        // The guest's kernel has checked what the user may do: it knows his groups, his capabilities and the ACLs.
         bool isRoot = header.User == 0;
         if (ThreadIdentity.TrySet(user, group) && (user == 0 || (isAsked && !isRoot) || server.TryKeepRights(isRoot)))
             return caller;
@@ -48,7 +48,7 @@ internal readonly ref struct Caller
     /// <summary>The thread is itself again.</summary>
     public void Dispose()
     {
-        // A thread that stays another would do what it may not, or could not do what it must: the process has to end.
+        // A thread that is stuck with the wrong user id is unsafe: end the process.
         if (_isOther && !ThreadIdentity.TrySet(0, 0))
             Environment.FailFast("a thread cannot take its identity back");
         if (_hasGroup && ThreadIdentity.SetGroup(null) < 0)

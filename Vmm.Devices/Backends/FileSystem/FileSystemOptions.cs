@@ -53,7 +53,8 @@ public sealed record FileSystemOptions
     /// <see cref="FileSystemCache.Never"/>. What they map so is in the guest's cache. Not where the host writes, too. It needs Linux 6.6 in the guest.</summary>
     public bool AllowMmap { get; init; }
 
-    /// <summary>For how long the guest keeps names and attributes; null for what <see cref="Cache"/> says.</summary>
+    /// <summary>For how long the guest keeps names and attributes, 0 to 4294967295 seconds; parts of a second count. Null, the default, for what
+    /// <see cref="Cache"/> says: 1 s, a day, or 0.</summary>
     public TimeSpan? KeepTime { get; init; }
 
     /// <summary>Whether directories are read together with the attributes of what is in them, where the guest's kernel finds that worth it.</summary>
@@ -78,13 +79,14 @@ public sealed record FileSystemOptions
     /// <summary>Capabilities that the process gives up though serving needs them, as bits of <see cref="ThreadPrivileges"/>: what they are needed for fails then.</summary>
     public ulong GivenUpCapabilities { get; init; }
 
-    /// <summary>Threads for requests that would hold up others; 0 for none.</summary>
+    /// <summary>Threads for requests that would hold up others, 0 (none) to <see cref="MaxPoolSize"/>; 4 by default.</summary>
     public int PoolSize { get; init; } = 4;
 
     /// <summary>Request queues, 1 to <see cref="MaxQueues"/>; there is one more for what must not wait.</summary>
     public int Queues { get; init; } = 1;
 
-    /// <summary>Bytes of the window into which files are mapped for the guest (DAX); 0 for none.</summary>
+    /// <summary>Bytes of the window into which files are mapped for the guest (DAX): a multiple of 2 MiB, which Linux maps at a time, up to 64 GiB.
+    /// 0, the default, for none.</summary>
     public ulong DaxWindow { get; init; }
 
     /// <summary>Which files are mapped, with a <see cref="DaxWindow"/>, where the guest leaves that to this side: with the mount option dax=inode, its default.</summary>

@@ -66,10 +66,10 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool, int pr
         foreach (FuseRequest request in server.GiveUpWaiting(this))
         {
             End(request);
-            // Left to the log of what is in flight, it waits again when the ring goes on.
+            // With a log of what is in flight, the request is left to that log, and waits again when the ring goes on.
             if (!ring.MayLeave)
             {
-                // Not EINTR, of which Linux makes an error that no program knows where there is no signal.
+                // Not EINTR: where no signal is pending, Linux makes an error of it that no program knows.
                 request.Result = -Errnos.Enolck;
                 Complete(ring, request);
             }
@@ -93,7 +93,7 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool, int pr
     {
         FuseRequest request = Take();
         long result = request.Load(in chain);
-        // What a process before this one may have done already: to forget a file once too often is worse than not to forget it, and who hears of an error can look what is so.
+        // The process before this one may have done the request already. To forget a file twice is unsafe. An error is safe: the guest can look at what was done.
         bool isLeft = ring.IsLatestLeft;
         if (result == 0 && isLeft && server.IsForOnce(request))
             result = -Errnos.Eio;
@@ -123,7 +123,7 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool, int pr
             return 0;
         lock (_lock)
         {
-            // Readable as long as something is there, and no longer: both change together.
+            // The eventfd is readable exactly as long as a request is in the list: both change under the lock.
             _hasDone = false;
             _ready.Drain();
             if (_taken.Length < _done.Count)

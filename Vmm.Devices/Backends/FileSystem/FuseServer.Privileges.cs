@@ -27,10 +27,10 @@ internal sealed partial class FuseServer
     // The host's name of the guest's file capabilities, with a null byte; null where it is the same, or there is none.
     private readonly byte[]? _renamedCapabilities;
 
-    // The mode that a file gets of one that the guest wants. The bits mean something else for a directory: what is made there belongs to its group.
+    // The part of a wanted mode that a new file gets. A directory keeps the bits: they give no rights there, only its group to the files in it.
     private uint AllowedMode(uint mode, bool isDirectory) => Options.PrivilegedFiles || isDirectory ? mode : mode & ~SetIdBits;
 
-    // A character device with number 0 is none: overlayfs marks with it what is not there.
+    // A character device with number 0 gives no rights: overlayfs uses it as the mark of a removed file.
     private bool IsAllowedNode(uint type, uint device) =>
         Options.PrivilegedFiles || type is not (CharacterDevice or BlockDevice) || (type == CharacterDevice && device == 0);
 
@@ -46,13 +46,13 @@ internal sealed partial class FuseServer
         return name.SequenceEqual(FileCapabilities) ? null : name.ToArray();
     }
 
-    // Before the guest changes what is in a file, or whose it is: the kernel takes file capabilities away then (file_remove_privs of fs/inode.c, chown_common of fs/open.c), but does not
+    // Called before the guest changes a file's content or owner. The kernel then takes file capabilities away (file_remove_privs of fs/inode.c, chown_common of fs/open.c), but does not
     // know them by another name (CVE-2021-20263).
     private int TakeCapabilitiesAway(Inode inode, in HeldDescriptor file)
     {
         if (_renamedCapabilities is null || !inode.IsRegular)
             return 0;
-        // Most files have none. To look costs less than to remove what is not there, which begins a transaction on the disk.
+        // Most files have none. A look costs less than the removal of an attribute that is not there, which begins a transaction on the disk.
         int error = ExtendedAttributes.Get(in file, _renamedCapabilities, default);
         if (error is not (-Errnos.Enodata or -Errnos.Eopnotsupp))
             error = ExtendedAttributes.Remove(in file, _renamedCapabilities);

@@ -20,8 +20,8 @@ internal sealed partial class InodeTable
         }
     }
 
-    /// <summary>Writes all files down for a process that may have a copy of the directory. There a name leads to what was seen under it last. So a file that is open and has lost its name
-    /// is written without one: nobody is to take what has the name now for it. No request is under way.</summary>
+    /// <summary>Writes all files down for a process that may have a copy of the directory. That process finds a file by the name under which it was seen last. An open file whose name
+    /// is gone is saved without a name, so that the new file of that name is not mistaken for it. No request is under way.</summary>
     public void WriteState(SessionTable state)
     {
         HashSet<Inode> nameless = FindNameless();
@@ -89,7 +89,8 @@ internal sealed partial class InodeTable
         }
     }
 
-    // What its path leads to becomes the file, else nothing leads to it: in a copy what is of the same kind, and where only its mount has another number now the very file.
+    // Binds the inode to the file at its saved path. In a copy of the directory a file of the same kind fits; where only the number of the mount has changed, it must be the very
+    // same file. If none fits, no file is entered for the inode, and it is stale.
     private void Adopt(Inode inode, bool isElsewhere)
     {
         if (OpenByName(inode, isFromRoot: true, out FileDescriptor? opened) < 0)
@@ -107,7 +108,7 @@ internal sealed partial class InodeTable
         }
     }
 
-    // The host is asked only for what is open: it has replaced or renamed it, perhaps, and the guest does not know. Of what is not open the path is all that the guest knows.
+    // Only open files are looked for by their names: the host may have replaced or renamed one, and the guest does not know. A file that is not open has nothing but its path.
     private HashSet<Inode> FindNameless()
     {
         Inode[] candidates;

@@ -106,7 +106,7 @@ public sealed class XattrMap
         {
             if (rule.Scope == XattrScope.Client || !name.StartsWith(rule.Prepend))
                 continue;
-            // What a prefix rule has made is what stands behind the prefix, if that begins as the guest's names do.
+            // A prefix rule has put its prefix before the guest's name. What follows the prefix is the guest's name if it begins with the rule's key.
             if (rule.Kind == XattrRuleKind.Prefix)
             {
                 if (name[rule.Prepend.Length..].StartsWith(rule.Key))

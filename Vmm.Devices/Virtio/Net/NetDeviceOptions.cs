@@ -23,7 +23,8 @@ public sealed record NetDeviceOptions : VirtioDeviceOptions
     /// <summary>Descriptors in each queue at most: a power of two up to 32768.</summary>
     public int QueueSize { get; init; } = 256;
 
-    /// <summary>The largest packet without Ethernet's header, told to the guest and set on the interface; null to leave both alone.</summary>
+    /// <summary>The largest packet without Ethernet's header, in bytes, 68 to 65535 (VIRTIO 1.2 §5.1.4.1). It is told to the guest and set on the
+    /// interface; null to leave both alone.</summary>
     public int? Mtu { get; init; }
 
     /// <inheritdoc/>

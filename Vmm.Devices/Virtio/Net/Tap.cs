@@ -37,8 +37,8 @@ internal sealed class Tap : IDisposable
     /// <summary>The queues, all in use at first.</summary>
     public IReadOnlyList<FileDescriptor> Queues => _queues;
 
-    /// <summary>Whether the interface is set up: what its administrator wants, whatever hangs on it. One that is out of sight, in another
-    /// network namespace, counts as up.</summary>
+    /// <summary>Whether the administrator has set the interface up (IFF_UP), with or without a carrier. An interface in another network namespace
+    /// cannot be asked, and counts as up.</summary>
     public bool IsUp
     {
         get

@@ -13,12 +13,12 @@ namespace Vmm.Devices.Virtio.VhostUser;
 /// thread of the vCPU that kicks it; of the configuration nothing is the switch's.</summary>
 internal sealed class VhostUserNetDevice : VhostUserFrontendDevice, INetControl
 {
-    // What the switch does: how packets look.
+    // Features that are the switch's: those of rings, and of the form of packets.
     private const ulong Offered = VirtioFeatures.Version1 | VirtioFeatures.IndirectDescriptors | VirtioFeatures.EventIndex | VirtioFeatures.InOrder
         | VirtioFeatures.OrderPlatform | NetFeatures.MrgRxbuf | NetFeatures.Csum | NetFeatures.HostTso4 | NetFeatures.HostTso6 | NetFeatures.HostEcn
         | NetFeatures.HostUfo | NetFeatures.GuestOffloads;
 
-    // What is done here. There is no filter: a switch gives a port what is the port's.
+    // Features of the control queue and of the configuration, which this class serves itself. It sets no filter of addresses: a switch sends a port only the port's packets.
     private const ulong Control = NetFeatures.Mac | NetFeatures.Status | NetFeatures.CtrlVq | NetFeatures.CtrlRx | NetFeatures.CtrlVlan
         | NetFeatures.CtrlMacAddr | NetFeatures.GuestAnnounce;
 
@@ -120,7 +120,7 @@ internal sealed class VhostUserNetDevice : VhostUserFrontendDevice, INetControl
     public override void Disconnected(string reason) => Host.ConfigChanged();   // a link that is down
 
     /// <inheritdoc/>
-    // A DPDK switch reads the MTU when the last ring of a pair starts, and never again.
+    // Before the rings: a DPDK switch reads the MTU when the last ring of a pair starts, and never again.
     public override void Starting(VhostUserSession session, bool isAgain)
     {
         if (_options.Mtu is { } mtu && (_features & NetFeatures.Mtu) != 0)
@@ -208,7 +208,7 @@ internal sealed class VhostUserNetDevice : VhostUserFrontendDevice, INetControl
         return BinaryPrimitives.ReadUInt64LittleEndian(bytes);
     }
 
-    // A switch that refuses it works all the same.
+    // A switch that refuses the message is used all the same.
     private void Tell(VhostUserSession session, VhostUserProtocolFeatures needed, Action message)
     {
         if ((session.ProtocolFeatures & needed) == 0)

@@ -16,7 +16,8 @@ public sealed record VhostUserNetDeviceOptions : VirtioDeviceOptions
     /// <summary>Pairs of a receive and a transmit queue, 1 to <see cref="NetDeviceOptions.MaxQueuePairs"/>.</summary>
     public int QueuePairs { get; init; } = 1;
 
-    /// <summary>The largest packet without Ethernet's header, told to the guest and to the back-end; null to leave both alone.</summary>
+    /// <summary>The largest packet without Ethernet's header, in bytes, 68 to 65535 (VIRTIO 1.2 §5.1.4.1). It is told to the guest and to the
+    /// back-end; null to leave both alone.</summary>
     public int? Mtu { get; init; }
 
     /// <inheritdoc/>

@@ -107,11 +107,13 @@ public abstract class VhostUserDevice
     {
     }
 
-    /// <summary>The guest has moved to this host: its network is to be told by a RARP of this MAC address.</summary>
+    /// <summary>The guest has moved to this host: its network is to be told by a RARP (vhost-user.rst, "VHOST_USER_SEND_RARP").</summary>
+    /// <param name="mac">The guest's MAC address, 6 bytes.</param>
     /// <returns>Whether that was done.</returns>
     public virtual bool SendRarp(ReadOnlySpan<byte> mac) => false;
 
-    /// <summary>The driver's MTU.</summary>
+    /// <summary>The MTU that the front-end has told the driver (vhost-user.rst, "VHOST_USER_NET_SET_MTU").</summary>
+    /// <param name="mtu">The largest packet without Ethernet's header, in bytes; whatever the front-end sends, 0 to 65535.</param>
     /// <returns>Whether it can be used.</returns>
     public virtual bool SetMtu(int mtu) => false;
 

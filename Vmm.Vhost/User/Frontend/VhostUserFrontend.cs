@@ -31,15 +31,15 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
         SystemCallNumber.PidfdOpen,
     ];
 
-    // Bits that a driver must not see: vhost's own meanings, and what only legacy devices have.
+    // Bits that a driver must not see: those with a meaning of vhost's own, and those that only legacy devices have.
     private const ulong HiddenFeatures = VirtioFeatures.NotifyOnEmpty | VirtioFeatures.LogAll | VirtioFeatures.AnyLayout
         | VirtioFeatures.VhostUserProtocolFeatures | VirtioFeatures.AccessPlatform;
 
-    // Added to guest-physical addresses it gives those of the protocol, which name memory and say nothing about where it is in this
-    // process. No guest-physical address reaches so high.
+    // The protocol's "user address" is the guest-physical address plus this number. It names memory; it is no address of this process. No
+    // guest-physical address reaches so high.
     private const ulong UserAddressBase = 1UL << 56;
 
-    // What is left for the agreement with a back-end that connected at the last moment.
+    // The least time for the agreement with a back-end, also with one that connected at the last moment.
     private static readonly TimeSpan s_leastTime = TimeSpan.FromMilliseconds(100);
 
     // The device status (VIRTIO 1.2 §2.1): ACKNOWLEDGE and DRIVER with FEATURES_OK, and with DRIVER_OK.

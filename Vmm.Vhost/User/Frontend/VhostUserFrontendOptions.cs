@@ -69,8 +69,8 @@ public sealed record VhostUserFrontendOptions
         init => field = value == TimeSpan.Zero ? value : TimeLimit.Checked(value, nameof(ConnectTimeout), mayBeInfinite: true);
     } = TimeSpan.FromSeconds(5);
 
-    /// <summary>How long the back-end may take to answer a question, such as for its configuration, outside of what has <see cref="ConnectTimeout"/>, unless that is
-    /// infinite, or <see cref="StartTimeout"/>.</summary>
+    /// <summary>How long the back-end may take to answer a question, such as for its configuration. Within <see cref="VhostUserFrontend.Open"/> the
+    /// <see cref="ConnectTimeout"/> counts instead, unless it is infinite, and during a start the <see cref="StartTimeout"/>.</summary>
     /// <exception cref="ArgumentOutOfRangeException">It is 0 or less, or more than 24 days.</exception>
     public TimeSpan ReplyTimeout { get; init => field = TimeLimit.Checked(value, nameof(ReplyTimeout)); } = TimeSpan.FromSeconds(5);
 
@@ -86,8 +86,8 @@ public sealed record VhostUserFrontendOptions
     public TimeSpan StopTimeout { get; init => field = TimeLimit.Checked(value, nameof(StopTimeout)); } = TimeSpan.FromSeconds(5);
 
     /// <summary>Whether every request that a driver makes is completed by itself, as a disk's are and the buffers for a network's packets are not.
-    /// Then a stop lets the back-end complete them before it is told to stop, for most of <see cref="StopTimeout"/>.
-    /// And the end of the process of one that did not stop says nothing of its direct reads.</summary>
+    /// Then a stop lets the back-end complete them before it is told to stop, for most of <see cref="StopTimeout"/>. If a back-end did not
+    /// stop, the end of its process does not prove that its direct reads are over.</summary>
     public bool CompletesRequests { get; init; }
 
     /// <summary>Gives the process id of the back-end where the owner knows it better than the socket, as of a process that it has started itself
@@ -109,9 +109,10 @@ public sealed record VhostUserFrontendOptions
     public Lock Sync { get; init => field = NotNull(value, nameof(Sync)); } = new();
 
     /// <summary>Called without <see cref="Sync"/> before each attempt to connect again, up to 40 times a second: to start the
-    /// daemon if it does not run. An <see cref="IOException"/> from it is warned of, and it is tried again, but for one whose inner exception is an
-    /// <see cref="ErrnoException"/> with EPIPE: nobody is left who can start it, and the device is lost
-    /// (<see cref="IVhostUserFrontendEvents.Lost"/>). Any other exception ends the device.</summary>
+    /// daemon if it does not run.</summary>
+    /// <remarks>If it throws an <see cref="IOException"/>, that is logged as a warning, and it is called again before the next attempt. If it throws an
+    /// <see cref="IOException"/> whose inner exception is an <see cref="ErrnoException"/> with EPIPE, nobody is left who can start the daemon: the
+    /// device is lost (<see cref="IVhostUserFrontendEvents.Lost"/>). Any other exception ends the device, too.</remarks>
     public Action? Respawn { get; init; }
 
     /// <summary>Connects to a socket: for a process that may not do so by itself.</summary>

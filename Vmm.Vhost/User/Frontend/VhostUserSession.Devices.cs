@@ -20,7 +20,7 @@ public sealed partial class VhostUserSession
     }
 
     /// <summary>SEND_RARP: a network back-end announces the guest's address, after a migration.</summary>
-    /// <param name="mac">The address's six bytes, the first in the lowest bits.</param>
+    /// <param name="mac">The address's 6 bytes, the first in the lowest bits; bits 63:48 are 0.</param>
     public void SendRarp(ulong mac) => Tell(VhostUserRequest.SendRarp, mac);
 
     /// <summary>NET_SET_MTU: the largest packet that the driver was told of, in bytes; 0 to 65535.</summary>
