@@ -103,8 +103,8 @@ public sealed class ConsoleBackend : VhostUserDevice, IDisposable
     /// <inheritdoc/>
     public void Dispose() => _output.Dispose();
 
-    // Whoever sits at the terminal may have changed its size. The kernel tells the program on the terminal, not us: so it is looked at
-    // when something is typed.
+    // The user may have changed the size of the terminal. The kernel tells that to the program on the terminal, not to us: so we look
+    // when the user types something.
     private void UpdateSize()
     {
         (ushort, ushort) size = _terminal!.Size;

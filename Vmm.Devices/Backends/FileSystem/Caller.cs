@@ -5,8 +5,8 @@ using Vmm.Vhost.Native.FileSystem;
 
 namespace Vmm.Devices.Backends.FileSystem;
 
-/// <summary>Makes files belong to the user of the guest who makes them: as long as this is not disposed, the calling thread makes files as that user. What a
-/// process that is not root makes belongs to its own user.</summary>
+/// <summary>Makes files belong to the user of the guest who makes them: as long as this is not disposed, the calling thread makes files as that user. The files of a
+/// process that is not root belong to its own user.</summary>
 internal readonly ref struct Caller
 {
     private readonly bool _isOther;

@@ -4,8 +4,8 @@ using Vmm.Vhost.User.Backend;
 
 namespace Vmm.Devices.Backends.FileSystem;
 
-/// <summary>The window of the guest's addresses into which its front-end maps files (DAX): what is mapped where, as far as this side has asked for it. This process
-/// never looks at a mapped file, so nobody who makes one shorter can end it.</summary>
+/// <summary>The window of the guest's addresses into which its front-end maps files (DAX). It knows the mappings that this side has asked for. This process
+/// never reads a mapped file, so nobody can end it by making one shorter.</summary>
 /// <param name="length">Bytes of the window.</param>
 internal sealed class DaxWindow(ulong length)
 {
@@ -49,7 +49,7 @@ internal sealed class DaxWindow(ulong length)
         lock (_lock)
         {
             var mapping = new Mapping(bytes, inode, fileOffset, isWritable);
-            // The guest asks once more to be able to write: it is able to. To take the mapping away for a moment would take the memory from under its feet.
+            // The mapping is there already, with at least the rights that the guest asks for. To map it anew would take the memory away for a moment while the guest uses it.
             if (_mappings.TryGetValue(offset, out Mapping same) && (same == mapping || (same with { IsWritable = false }) == mapping))
                 return 0;
             Remove(frontEnd, offset, bytes);

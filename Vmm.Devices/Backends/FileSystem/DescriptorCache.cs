@@ -49,7 +49,7 @@ internal sealed class DescriptorCache(int most)
         return _open.Count < before;
     }
 
-    // What was used since the last time is spared once; what is pinned, always.
+    // Spares a file once if it was used since the last round, and always if it is pinned.
     private void Evict(int target)
     {
         for (int looked = 2 * _open.Count; looked > 0 && _open.Count > target; looked--)

@@ -61,7 +61,7 @@ internal sealed class DirectoryStream(DirectoryBuffers buffers)
         return 1;
     }
 
-    /// <summary>Ends a read: what is left is kept for the next, if others have not kept too much.</summary>
+    /// <summary>Ends a read. The entries that are left are kept for the next read, unless other streams keep too many already.</summary>
     public void Rest()
     {
         if (_buffer is null)

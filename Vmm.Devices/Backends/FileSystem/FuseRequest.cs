@@ -12,7 +12,7 @@ internal sealed class FuseRequest
     /// <summary>The most bytes of arguments that any request but a write may have: a value of an extended attribute, and names.</summary>
     public const int MaxArguments = 128 * 1024;
 
-    /// <summary>The most bytes that a reply may have which is put together here; what is read from a file goes straight to the guest.</summary>
+    /// <summary>The most bytes of a reply that is put together in memory of this process. Data of files goes straight to the guest and does not count.</summary>
     public const int MaxReply = 128 * 1024;
 
     private const int UsualSize = 1024;

@@ -200,7 +200,7 @@ internal sealed partial class FuseServer
         foreach (Inode each in _inodes.FileSystemRoots())
         {
             long error = SynchronizeFileSystemOf(each);
-            // What is mounted no more, or cannot be opened, has nothing of the guest's.
+            // A file system that is mounted no more, or that cannot be opened, holds no data of the guest's.
             if (result == 0 && (each == _inodes.Root || error is not (-Errnos.Estale or -Errnos.Eacces)))
                 result = error;
         }

@@ -62,7 +62,8 @@ internal sealed partial class FuseServer
         using HeldDescriptor path = _inodes.Hold(inode, out int error);
         if (error < 0)
             return error;
-        // Writable wherever the file can be written to: the guest's kernel may ask for that later, and must not lose the mapping meanwhile. Who may write is its business.
+        // Maps the file writable if it can be, also where the guest asks for reading only. Its kernel may ask for writing later, and a new mapping would take the old one away for a moment.
+        // That kernel checks which of its users may write.
         bool isWritable = !Options.IsReadOnly;
         error = isWritable ? Reopen(in path, FileTree.ReadWrite | FileTree.NonBlocking, out FileDescriptor? file) : Reopen(in path, FileTree.NonBlocking, out file);
         if (error < 0 && isWritable && (arguments.Flags & FuseSetupMapping.Writable) == 0)

@@ -73,7 +73,7 @@ internal sealed partial class FuseServer
         // An entry without a number is one whose attributes are not known: the guest asks for them.
         if (withAttributes && !entry.IsDot && FileTree.GetStatus(in directory, entry.Name, out FileStatus status) == 0)
             MemoryMarshal.Write(reply, Entry(parent, entry.Name, in status));
-        // What is above the root is nobody's business.
+        // The root's own number stands for its parent, too: the guest learns nothing of the directory above the root.
         ulong number = parent == _inodes.Root && entry.IsDot ? parent.Identity.Number : entry.Inode;
         MemoryMarshal.Write(reply[start..], new FuseDirectoryEntry(number, (ulong)entry.Next, (uint)name.Length, entry.Type));
         name.CopyTo(reply[(start + FuseDirectoryEntry.WireSize)..]);

@@ -49,8 +49,8 @@ internal sealed partial class FuseServer
         }, 0);
     }
 
-    // What is opened here with what the guest asks for: never more than reading and writing of what is there. O_APPEND is not among it: a page that the guest's cache
-    // writes back belongs where it was, so each write says for itself whether it appends.
+    // The flags with which the host's file is opened, for those that the guest asks for: at most reading and writing of a file that exists. O_APPEND is left out: a page that the
+    // guest's cache writes back belongs to its old place, so each write says for itself whether it appends.
     private int HostFlags(uint wanted, out int flags)
     {
         flags = (int)wanted & (KeptFlags | (Options.AllowDirectIo ? FileTree.Direct : 0) | (Options.PreserveNoAccessTime ? FileTree.NoAccessTime : 0));
@@ -76,7 +76,7 @@ internal sealed partial class FuseServer
         return error == -Errnos.Eperm && (wanted & FileTree.Append) != 0 && !Has(FuseFlags.WritebackCache) ? Reopen(in path, flags |= FileTree.Append, out file) : error;
     }
 
-    // Opens by /proc/self/fd what is open by O_PATH. Where no descriptor is to be had, those of files that can be found again are given up.
+    // Opens a file, which is open by O_PATH, once more by /proc/self/fd. If the process has no descriptor left, it closes those of files that it can find again.
     private int Reopen(in HeldDescriptor path, int flags, out FileDescriptor? file)
     {
         using HeldDescriptor links = _links.Hold();
@@ -389,7 +389,7 @@ internal sealed partial class FuseServer
         return result < 0 ? result : request.Reply(new FuseWriteReply((uint)result, 0));
     }
 
-    // What chattr(1) and lsattr(1) ask for. Nothing else is passed on: what a request means is the driver's, and the file's owner on the host has not agreed.
+    // Passes on only the requests of chattr(1) and lsattr(1). Any other could mean anything to the file's driver on the host, and the file's owner there has not agreed to it.
     private long Ioctl(FuseRequest request)
     {
         if (!request.TryTake(out FuseIoctl arguments))

@@ -27,7 +27,7 @@ internal sealed partial class FuseServer
     /// <returns>The requests that waited.</returns>
     public IReadOnlyList<FuseRequest> GiveUpWaiting(FileSystemRing ring) => _waiters.Remove(ring);
 
-    // Who may change nothing may hold up nobody either: the guest's kernel keeps locks to itself then.
+    // A guest that may change nothing must not block others by locks either: its kernel keeps its locks to itself then.
     private bool HasHostLocks => Options.HostLocks && !Options.IsReadOnly;
 
     private long GetLock(FuseRequest request, Inode inode)

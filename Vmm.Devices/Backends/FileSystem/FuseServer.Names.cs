@@ -49,8 +49,8 @@ internal sealed partial class FuseServer
         };
     }
 
-    // With POSIX ACLs the guest's kernel leaves the umask to this side (FUSE_DONT_MASK): it counts only where the directory has no default ACL. Where it takes nothing
-    // away, nobody need look.
+    // With POSIX ACLs the guest's kernel leaves the umask to this side (FUSE_DONT_MASK): it counts only where the directory has no default ACL. An umask that
+    // takes nothing away needs no look at the directory.
     private uint NewMode(in HeldDescriptor directory, uint mode, uint mask) =>
         (mode & mask & 0x1FF) != 0 && Has(FuseFlags.DontMask) && ExtendedAttributes.Get(in directory, DefaultAcl, default) <= 0 ? mode & ~(mask & 0x1FF) : mode;
 
@@ -179,7 +179,7 @@ internal sealed partial class FuseServer
         bool isExchange = (flags & RenameExchange) != 0;
         if ((error = _inodes.Pin(newParent, in newDirectory, newName)) < 0 && !isExchange)
             return error;
-        // What is renamed is open until its new name is known: another queue may open it, or what is below it, meanwhile. It loses nothing where it cannot be.
+        // The file stays open until its new name is known: another queue may use it, or a file below it, meanwhile. If it cannot be opened, nothing is lost.
         _inodes.Pin(parent, in directory, name);
         error = FileTree.Rename(in directory, name, in newDirectory, newName, flags);
         if (error < 0)

@@ -72,7 +72,7 @@ internal sealed partial class FuseServer
     // While the guest changes what is in a file. The host's users may have made it privileged since the guest has opened it.
     private WithoutSetId BeginChange(bool isWanted) => WithoutSetId.Begin(this, isWanted || !Options.PrivilegedFiles);
 
-    // Who changes a file's ACL and is not in its group takes its set-group-id bit away. The kernel does so for a process that is not in the group; this one may be.
+    // Takes the set-group-id bit away when a user who is not in the file's group changes its ACL. The host's kernel would do it for such a process, but this process may be in the group.
     private int TakeSetGroupAway(in HeldDescriptor path)
     {
         const uint setGroup = 0x400;    // S_ISGID
@@ -83,7 +83,7 @@ internal sealed partial class FuseServer
         return FileTree.ChangeMode(in links, in path, status.Mode & 0xFFFu & ~setGroup);
     }
 
-    // What the guest's kernel leaves to this side: whether the caller is the file's owner, as the guest sees it, or the guest's root.
+    // The guest's kernel leaves this check to this side: the caller must be the file's owner, as the guest sees it, or the guest's root.
     private int CheckOwner(FuseRequest request, in HeldDescriptor file)
     {
         uint user = request.Header.User;

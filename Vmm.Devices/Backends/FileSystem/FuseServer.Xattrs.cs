@@ -15,8 +15,8 @@ internal sealed partial class FuseServer
 
     private XattrMap Map => Options.XattrMap ?? XattrMap.Default;
 
-    // The host's name of what the guest names next in its request, with a null byte. What only the file's owner and root may change is said where the guest's kernel leaves it to the file
-    // system: xattr_permission of Linux's fs/xattr.c lets everybody set system.*. ACLs it checks by itself.
+    // Takes the next name from the request and makes the host's name of it, with a null byte. isOwners says that only the file's owner and root may change the attribute, and that this
+    // side has to check it: for system.* the guest's kernel lets everybody (xattr_permission of Linux's fs/xattr.c). It checks ACLs itself.
     private int TakeXattrName(FuseRequest request, Span<byte> hostName, out bool isOwners)
     {
         isOwners = false;

@@ -7,8 +7,8 @@ using Vmm.Vhost.Native.FileSystem;
 namespace Vmm.Devices.Backends.FileSystem;
 
 /// <summary>Does what a guest asks for by FUSE (linux/fuse.h), in one directory of the host's. Any thread may call it, for different requests.</summary>
-/// <remarks>Nothing leads out of the directory: a name is one component and never a link that is followed, and what is opened is a file that was found so before, if it is
-/// a regular file or a directory. Who may do what is checked by the guest's kernel (as with every virtio-fs daemon), and by the host's for the user of this process.</remarks>
+/// <remarks>Nothing leads out of the directory: a name is one component, no link is followed, and only a file that was found so before is opened, if it is
+/// a regular file or a directory. The guest's kernel checks the rights of its users (as with every virtio-fs daemon); the host's kernel checks those of this process's user.</remarks>
 internal sealed partial class FuseServer : IDisposable
 {
     /// <summary>What <see cref="Execute"/> returns for a request that would hold up others: it is to be given to a thread that may wait.</summary>
@@ -190,7 +190,7 @@ internal sealed partial class FuseServer : IDisposable
     private static bool MayWait(FuseOpcode opcode) => opcode is FuseOpcode.Fsync or FuseOpcode.FsyncDirectory or FuseOpcode.SyncFs or FuseOpcode.Allocate
         or FuseOpcode.CopyFileRange or FuseOpcode.SetupMapping or FuseOpcode.RemoveMapping;
 
-    // What a server is asked, which may not answer for long. Those with long replies are not among it: a ring has memory for one of these at a time.
+    // Requests that a network file system passes to its server, which may not answer for long. Those with long replies are left out: a ring has memory for one of these at a time.
     private static bool AsksServer(FuseOpcode opcode) => opcode is FuseOpcode.Lookup or FuseOpcode.GetAttributes or FuseOpcode.SetAttributes or FuseOpcode.Statx
         or FuseOpcode.SymbolicLink or FuseOpcode.MakeNode or FuseOpcode.MakeDirectory or FuseOpcode.Unlink or FuseOpcode.RemoveDirectory or FuseOpcode.Rename
         or FuseOpcode.Rename2 or FuseOpcode.Link or FuseOpcode.Access or FuseOpcode.StatFs or FuseOpcode.Open or FuseOpcode.Create or FuseOpcode.TemporaryFile

@@ -84,7 +84,7 @@ internal sealed class HandleTable(InodeTable inodes)
             return _files.GetValueOrDefault(handle);
     }
 
-    /// <summary>Ends an opening. What works with it goes on until it is done.</summary>
+    /// <summary>Ends an opening. Requests that work with it already are finished.</summary>
     /// <returns>Whether there was one.</returns>
     public bool Remove(ulong handle)
     {

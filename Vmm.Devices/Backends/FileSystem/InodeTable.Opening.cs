@@ -18,7 +18,7 @@ internal sealed partial class InodeTable
     /// <summary>A descriptor of a file, open by O_PATH until the result is disposed.</summary>
     /// <param name="inode">The file.</param>
     /// <param name="error">0, or a negated error number: the result then holds nothing. EACCES where the file is the kernel's own (<see cref="FileTree.IsOfKernel"/>) and the
-    /// shared directory is not: what a guest could do by /proc or /sys, to this process first of all, is not what a directory is shared for.</param>
+    /// shared directory is not: by /proc or /sys a guest could harm the host, and this process first of all.</param>
     public HeldDescriptor Hold(Inode inode, out int error)
     {
         HeldDescriptor held = HoldForStatus(inode, out error);
@@ -116,7 +116,7 @@ internal sealed partial class InodeTable
         return error;
     }
 
-    // Outside of the lock, because the host is asked. What another thread has done to the names meanwhile counts.
+    // Called outside of the lock, because it asks the host. If another thread has changed the names meanwhile, its change counts.
     private void UseOtherName(Inode inode, Inode parent, ReadOnlySpan<byte> name, Inode otherParent, byte[] otherName)
     {
         using HeldDescriptor directory = HoldForStatus(otherParent, out int error);

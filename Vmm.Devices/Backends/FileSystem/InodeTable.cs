@@ -4,8 +4,8 @@ using Vmm.Vhost.Native.FileSystem;
 namespace Vmm.Devices.Backends.FileSystem;
 
 /// <summary>The files that the guest knows, by the numbers that it was given. Thread-safe.</summary>
-/// <remarks>A million files need no million descriptors: what has a name is opened when it is needed, and closed when too many are open. A name
-/// that meanwhile leads to another file, because the host has renamed or replaced it, gives ESTALE: the guest's kernel looks the path up again.</remarks>
+/// <remarks>A million files need no million descriptors: a file that has a name is opened when it is needed, and closed when too many are open. If the
+/// host has renamed or replaced the file meanwhile, its name leads to another one. That gives ESTALE, and the guest's kernel looks the path up again.</remarks>
 internal sealed partial class InodeTable : IDisposable
 {
     /// <summary>FUSE_ROOT_ID.</summary>

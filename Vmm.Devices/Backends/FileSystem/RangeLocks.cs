@@ -135,7 +135,7 @@ internal sealed class RangeLocks
     // Whether giving a range up makes two of one.
     private static bool Splits(List<LockedRange> held, LockedRange range) => held.Exists(each => each.Start < range.Start && each.End > range.End);
 
-    // As the kernel does it: what an owner had of the range is something else now, and neighbours of one kind are one.
+    // As the kernel does it: the new range replaces the parts of the owner's old ranges that it covers, and joins neighbours of the same kind.
     private static void Note(List<LockedRange> held, ref readonly RangeLockRequest range)
     {
         LockedRange added = LockedRange.Of(in range);

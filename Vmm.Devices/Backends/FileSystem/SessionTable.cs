@@ -4,8 +4,8 @@ using Vmm.Vhost.Native.FileSystem;
 
 namespace Vmm.Devices.Backends.FileSystem;
 
-/// <summary>What a guest knows of a directory, in memory that outlives the process: its files and where they were seen, and its openings. Whatever the instant
-/// at which the process is killed, the next one finds each record whole or not at all: a record counts from the last word on that is written. Thread-safe.</summary>
+/// <summary>The files of a directory that a guest knows, with the places where they were seen, and its openings, in memory that outlives the process. The process may be
+/// killed at any instant: the next one finds each record whole or not at all, since the word that makes a record valid is written last. Thread-safe.</summary>
 /// <param name="memory">The memory.</param>
 /// <remarks>A header, then slots of 128 bytes. A name that is longer than its slot has room for goes on in others.</remarks>
 internal sealed class SessionTable(Func<Span<byte>> memory)
@@ -45,10 +45,10 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
     /// <summary>Whether a session is in the table: the guest has mounted.</summary>
     public bool HasSession => Head.IsReady != 0;
 
-    /// <summary>Whether there was no room for a record: what the table holds is not all.</summary>
+    /// <summary>Whether a record found no room, so that the table is not complete.</summary>
     public bool IsFull => _isFull;
 
-    /// <summary>The mount of the directory as it was seen by who wrote the table: the number of a mount is another after each boot, and in each namespace.</summary>
+    /// <summary>The mount of the directory as the writer of the table saw it. After a boot, and in another namespace, a mount has another number.</summary>
     public ulong RootMount => Head.RootMount;
 
     /// <summary>What was agreed on by FUSE_INIT; null where no session is in the table, one of another directory's, or one whose numbers make no sense.</summary>

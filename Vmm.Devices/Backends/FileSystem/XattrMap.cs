@@ -22,7 +22,7 @@ public sealed class XattrMap
         new XattrRule(XattrRuleKind.Bad, XattrScope.Server, "", "trusted."),
         new XattrRule(XattrRuleKind.Ok, XattrScope.All, "", ""));
 
-    /// <summary>Whether POSIX ACLs have the same names on both sides. Where they have not, the host's kernel neither checks them nor lets a new file inherit the default one of its
+    /// <summary>Whether POSIX ACLs have the same names on both sides. With other names the host's kernel does not check them, and a new file does not inherit the default ACL of its
     /// directory.</summary>
     public bool KeepsAcls => Keeps("system.posix_acl_access"u8) && Keeps("system.posix_acl_default"u8);
 

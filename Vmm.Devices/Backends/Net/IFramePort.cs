@@ -14,7 +14,7 @@ internal interface IFramePort : IDisposable
     /// <summary>The offloads that it can take over or hand on.</summary>
     ulong Features { get; }
 
-    /// <summary>What became of the wire when nothing comes or goes any more, and nothing brings it back ("was deleted"); null while it is there.</summary>
+    /// <summary>Why the wire is gone for good, as the end of a sentence ("was deleted"); null while it is there.</summary>
     string? Fate { get; }
 
     /// <summary>Whether it may ever have a <see cref="Fate"/>.</summary>

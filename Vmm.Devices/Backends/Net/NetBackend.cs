@@ -40,7 +40,7 @@ public sealed class NetBackend : VhostUserDevice, IDisposable
     /// <inheritdoc/>
     public override string Name => "net";
 
-    /// <summary>What the wire can do, and what a front-end offers its driver only if the back-end does too: a new MTU, announcements by the
+    /// <summary>The features of the wire, and those that a front-end offers its driver only if the back-end offers them, too: the MTU, announcements by the
     /// driver after a migration, and several pairs.</summary>
     public override ulong Features => _port.Features | NetFeatures.MrgRxbuf | NetFeatures.Mtu | NetFeatures.GuestAnnounce
         | (_pairs > 1 ? NetFeatures.Mq : 0);
@@ -174,6 +174,6 @@ public sealed class NetBackend : VhostUserDevice, IDisposable
             _events.Remove(_passt.Output);
     }
 
-    // What a ring cannot get over: that the wire is no more.
+    // Ends the device: a ring cannot go on without the wire.
     private void WireFailed(string reason) => End(_port.Fate is string fate ? $"{_port} {fate}" : $"{_port}: {reason}");
 }

@@ -81,7 +81,7 @@ internal sealed class NetReceiveRing : IRingHandler
     /// <inheritdoc/>
     public void Drain(BackendRing ring)
     {
-        // What is not a whole frame yet is taken back: the frame is placed anew.
+        // Puts the buffers of a frame back that is not whole yet: the next start places the frame anew.
         while (_count > 0)
             ring.PutBack(_parts[--_count].Head);
         _placed = 0;

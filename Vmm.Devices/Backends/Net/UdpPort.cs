@@ -64,8 +64,8 @@ internal sealed class UdpPort : IFramePort
     public int TrySend(int pair, ReadOnlySpan<IoVector> vectors)
     {
         int sent = VectoredIo.TryWrite(_sockets[pair], vectors[1..]);
-        // What the network says of a datagram sent before (nobody listens, a firewall is in the way) comes with the next call, which has
-        // done nothing yet. It says it once.
+        // The network's error about an earlier datagram (nobody listens, a firewall is in the way) fails the next call, which sends nothing
+        // then. The error comes once, so the datagram is sent again.
         return sent < 0 && sent != -Errnos.Eagain ? VectoredIo.TryWrite(_sockets[pair], vectors[1..]) : sent;
     }
 

@@ -76,8 +76,8 @@ public sealed class VsockBackend : VhostUserDevice, IDisposable
         _receiveRing.Clear();
     }
 
-    /// <summary>Who comes next may be another guest, and must not get at this one's connections. Host programs have a second to take what this one has
-    /// sent.</summary>
+    /// <summary>The next front-end may be that of another guest, which must not get this one's connections. Host programs have a second to take the data that
+    /// this one has sent.</summary>
     public override void FrontEndGone()
     {
         _switch.Flush(LastMoment);

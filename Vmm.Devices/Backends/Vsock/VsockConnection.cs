@@ -202,7 +202,7 @@ internal sealed class VsockConnection : IDisposable
         return true;
     }
 
-    /// <summary>Ends it without a word to the guest, which has not answered for too long. What it has sent before is still given to the host.</summary>
+    /// <summary>Ends it without a word to the guest, which has not answered for too long. The host still gets the data that the guest sent before.</summary>
     public void GiveUpOnGuest() => Forget();
 
     /// <summary>Ends it: the guest will be told, if it knows of it, and the rest of what it sent is given to the host.</summary>
@@ -264,7 +264,7 @@ internal sealed class VsockConnection : IDisposable
             return true;
         }
         _isReadable = false;
-        // The end. Whoever has closed his socket altogether, and not only its sending side, takes nothing more either.
+        // The end of the host's data. A program that has closed its socket altogether, and not only its sending side, takes no data either.
         Span<PollEntry> entries = [new PollEntry(Socket, PollEvents.None)];
         Poll.Wait(entries, 0);
         _ours |= count < 0 || (entries[0].Happened & (PollEvents.HangUp | PollEvents.Error)) != 0 ? VsockShutdown.Both : VsockShutdown.Send;
@@ -297,7 +297,7 @@ internal sealed class VsockConnection : IDisposable
         EndIfForgotten();
     }
 
-    // What a host program that is gone does not take counts as taken.
+    // If the host's program is gone, the data for it counts as taken.
     private int TrySend(ReadOnlySpan<byte> data)
     {
         int sent = data.IsEmpty ? 0 : Socket.TrySend(data, []);

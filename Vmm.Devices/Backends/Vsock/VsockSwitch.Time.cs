@@ -85,7 +85,7 @@ internal sealed partial class VsockSwitch
 
     private void FailToConnect(in VsockHeader request, int error)
     {
-        // That nobody listens is the guest's business, all else the host's.
+        // Without a listener the guest has the wrong port, which is its own mistake. Any other error is the host's, and a warning.
         bool isOurs = error is not (Errnos.Enoent or Errnos.Econnrefused);
         string message = _connects
             ? UnixSocket.CannotConnect($"{_path}_{request.DestinationPort}", error).Message

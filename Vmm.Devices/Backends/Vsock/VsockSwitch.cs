@@ -299,7 +299,7 @@ internal sealed partial class VsockSwitch : IDisposable
                 _wake.Signal();
         }
         PollEvents? wanted = connection.Wanted;
-        // What is known already must not wake the ring again and again while the guest does not take it.
+        // The guest does not take data at the moment: a socket that is known to be readable must not wake the ring again and again.
         if (_isStalled && connection.IsReadable && wanted is PollEvents events && (events & PollEvents.Readable) != 0)
             wanted = events == PollEvents.Readable ? null : events & ~PollEvents.Readable;
         if (wanted == connection.Watched)
@@ -362,7 +362,7 @@ internal sealed partial class VsockSwitch : IDisposable
         }
         catch (ErrnoException e)
         {
-            // No descriptors left, or no memory. Who waits is heard when a connection has ended, or after a while.
+            // No descriptors or no memory are left. Programs that connect now are accepted when a connection has ended, or after a while.
             if (!_isDeaf)
                 _epoll.Forget(_listener);
             _isDeaf = true;

@@ -46,7 +46,7 @@ internal sealed class VsockTransmitRing(VsockSwitch sockets) : IRingHandler
             return;
         }
         Span<byte> data = _data.AsSpan(0, (int)Math.Min(header.Length, (uint)_data.Length));
-        // What other packets than those with data carry is not looked at.
+        // Only packets of data have a payload: that of any other packet is ignored.
         if (header.Operation != VsockOperation.ReadWrite)
             data = [];
         chain.Read(VsockHeader.WireSize, data);

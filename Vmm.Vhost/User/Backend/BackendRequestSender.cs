@@ -39,7 +39,7 @@ public sealed class BackendRequestSender : IDisposable
         {
             if (_isLost)
                 throw _connection.Lost("is gone");
-            // Who suspends the device waits for the message that is on its way, and nothing is sent afterwards.
+            // Under this lock Suspend waits for a message that is on its way, and nothing is sent after it.
             lock (_changeLock)
             {
                 if (_isSuspended)

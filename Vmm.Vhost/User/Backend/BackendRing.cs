@@ -119,8 +119,8 @@ public sealed class BackendRing
         }
     }
 
-    /// <summary>Whether what was taken last, and not put back, is a request that a process before this one left. Who puts it back and stops the ring leaves it to
-    /// the in-flight log; without a log nobody finds it.</summary>
+    /// <summary>Whether the latest request that was taken, and not put back, was left by a process before this one. A handler that puts it back before a stop leaves
+    /// it to the in-flight log; without a log nobody finds it again.</summary>
     public bool IsLatestLeft => _queue.IsLatestLeft;
 
     /// <summary>Undoes the latest <see cref="TryTake"/>: nothing was there to fill the request with, and it is the next again. Then the one that

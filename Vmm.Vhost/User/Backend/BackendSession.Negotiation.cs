@@ -125,7 +125,7 @@ internal sealed partial class BackendSession
     {
         if (status > byte.MaxValue)
             throw new RefusedException($"0x{status:x} is no device status");
-        // QEMU also says 0 when a VM only pauses. Whoever has RESET_DEVICE says that when the driver resets the device.
+        // QEMU also sends 0 when a VM only pauses. A front-end with RESET_DEVICE sends that when the driver resets the device.
         if (status == 0 && Has(VhostUserProtocolFeatures.ResetDevice))
             ResetRings();
         else if (status == 0)
@@ -138,7 +138,7 @@ internal sealed partial class BackendSession
         ResetRings();
         foreach (RingSetup ring in _rings)
         {
-            // Where a ring begins again is the driver's to say, and not the log's; what was left on purpose is not forgotten.
+            // The driver says where a ring begins again, not the log. A log with requests that were left on purpose is kept.
             if (!ring.HasLeft)
                 _inflight?.Forget(ring.Index, IsPacked);
         }

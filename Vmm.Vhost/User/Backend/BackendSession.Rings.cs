@@ -90,8 +90,8 @@ internal sealed partial class BackendSession
     {
         RingSetup ring = RingAt(state.Index);
         Stop(ring, mayLeave);
-        // With nothing left, there is nothing to remember: the ring begins where it is told to, which after a reset is somewhere else. What a predecessor has left
-        // in a ring that never ran here is for the next.
+        // If no request is left, the log of the ring is emptied: the ring may begin somewhere else next time, as after a reset. A ring that never ran here keeps its log: its
+        // requests are a predecessor's, and for the next back-end.
         if (!ring.HasLeft && ring.StoppedAt is not null)
             _inflight?.Forget(ring.Index, IsPacked);
         ring.IsStarted = ring.IsToBePolled = false;
@@ -111,7 +111,7 @@ internal sealed partial class BackendSession
             TryStart(ring);
             return;
         }
-        // What was kicked by the old one may not have been seen.
+        // A kick by the old descriptor may not have been seen.
         ring.Loop!.Invoke(() =>
         {
             runner.IsPolled = IsPolled(ring);
@@ -127,7 +127,7 @@ internal sealed partial class BackendSession
         TryStart(ring);
         if (ring.Runner is not RingRunner runner)
             return;
-        // Whoever asks for a reply waits until it has been seen to (vhost-user.rst, "In-band notifications").
+        // Waits for the work: a front-end that asks for a reply gets it after that (vhost-user.rst, "In-band notifications").
         ring.Loop!.Invoke(() =>
         {
             runner.Kicked();
@@ -241,7 +241,7 @@ internal sealed partial class BackendSession
         SuspendChannel();
     }
 
-    // What a predecessor left and nobody has taken again is behind the base, too, and only the in-flight log has it.
+    // A predecessor's requests that were not taken again count as left, too: they are behind the base, and only the in-flight log has them.
     private static void NoteStop(RingSetup ring, RingRunner runner)
     {
         VirtQueue queue = runner.Ring.Queue;
@@ -265,7 +265,7 @@ internal sealed partial class BackendSession
         DisableRings();
     }
 
-    // Who does not know of SET_VRING_ENABLE could not enable them again.
+    // Not for a front-end without SET_VRING_ENABLE, which could not enable them again.
     private void DisableRings()
     {
         if ((_features & VirtioFeatures.VhostUserProtocolFeatures) == 0)
@@ -277,8 +277,8 @@ internal sealed partial class BackendSession
         }
     }
 
-    // Starts what was set up before, and could not run until now. One that cannot run now either waits on for what the front-end has yet to say. What the
-    // device refuses the front-end has to know: nothing that it says later starts the ring.
+    // Starts the rings that were set up before and could not run until now. A ring for which the front-end has yet to say something waits on. If the device refuses a
+    // ring, the front-end is told by an error: nothing that it says later would start the ring.
     private void StartAll()
     {
         foreach (RingSetup ring in _rings)

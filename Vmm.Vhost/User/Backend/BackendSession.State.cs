@@ -44,7 +44,7 @@ internal sealed partial class BackendSession
     {
         byte[] reply = new byte[PayloadSize.ShmemConfig];
         Span<ulong> fields = MemoryMarshal.Cast<byte, ulong>(reply.AsSpan());
-        // Who means crosvm's feature has other messages for what is mapped.
+        // Not for a front-end that means crosvm's feature by this bit: it has other messages for shared memory.
         IReadOnlyList<ulong> sizes = Has(VhostUserProtocolFeatures.Shmem) ? _device.SharedMemorySizes : [];
         for (int i = 0; i < Math.Min(sizes.Count, 256); i++)
             fields[1 + i] = sizes[i];

@@ -129,7 +129,7 @@ internal sealed partial class BackendSession : IDisposable
         {
             throw new ViolationException($"{request}: {e.Message}");
         }
-        // What is agreed on by this very message counts.
+        // Looks only now, since this very message may have agreed on REPLY_ACK.
         if (needsReply && Has(VhostUserProtocolFeatures.ReplyAck) && !_hasReplied)
             Reply(request, 0UL);
     }

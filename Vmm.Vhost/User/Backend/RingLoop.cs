@@ -2,8 +2,8 @@ using Vmm.Vhost.Native;
 
 namespace Vmm.Vhost.User.Backend;
 
-/// <summary>A thread that works rings: waits for their kicks and for what their handlers wait for, and has the handlers work. What another
-/// thread wants of a ring is done here too, between two turns (<see cref="Invoke"/>).</summary>
+/// <summary>A thread that works rings: it waits for their kicks and for the descriptors of their handlers, and calls the handlers. Another
+/// thread has a ring's work done here, too, between two turns (<see cref="Invoke"/>).</summary>
 internal sealed class RingLoop : IDisposable
 {
     private static readonly BoundedLog s_log = new("Vmm.Vhost.User.Backend");

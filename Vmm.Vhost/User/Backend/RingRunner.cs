@@ -148,8 +148,8 @@ internal sealed class RingRunner(BackendRing ring, IRingHandler handler)
         ring.End();
     }
 
-    // What a predecessor left in flight is behind the ring's base: a successor without the in-flight log, as after a migration, would never find it. It is taken
-    // before anything else; a handler that takes nothing more has nothing to fill it with.
+    // Does the requests that a predecessor left in flight, before any other. They are behind the ring's base, so a successor without the in-flight log, as after a migration,
+    // would never find them. A handler that takes no more of them, such as one without data for the guest, ends this.
     private void FinishPredecessors()
     {
         for (int left = int.MaxValue; !ring.HasFailed && ring.Queue.Left is > 0 and var now && now < left; left = now)
@@ -159,7 +159,7 @@ internal sealed class RingRunner(BackendRing ring, IRingHandler handler)
         }
     }
 
-    // Nobody asks the handler to work any more. What it has taken must end all the same: other rings may wait for it.
+    // The handler of a failed ring does not work any more. It must still end the requests that it has taken: other rings may wait for them.
     private void DrainFailed()
     {
         if (_isDrained)

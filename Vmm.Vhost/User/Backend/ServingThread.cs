@@ -1,6 +1,6 @@
 namespace Vmm.Vhost.User.Backend;
 
-/// <summary>Marks the threads on which a device is called back. Who ends a server there cannot wait for its end: the end waits for the
+/// <summary>Marks the threads on which a device is called back. A call-back that ends its server must not wait for the end: the end waits for the
 /// call-back.</summary>
 internal static class ServingThread
 {

@@ -13,8 +13,8 @@ internal readonly record struct SharedFile(MemoryMapping Mapping, ulong Start)
     /// <summary>Maps <paramref name="size"/> bytes at <paramref name="offset"/> of <paramref name="file"/>, which stays the caller's.</summary>
     /// <exception cref="ViolationException">The part is empty or wraps.</exception>
     /// <exception cref="RefusedException">It is no file, is too short, or cannot be mapped.</exception>
-    /// <remarks>A front-end that truncates its file later makes this process die of SIGBUS when the memory is touched: whoever serves
-    /// front-ends that it does not trust runs a process for each.</remarks>
+    /// <remarks>A front-end that truncates its file later makes this process die of SIGBUS when the memory is touched: a server of
+    /// front-ends that it does not trust needs a process for each.</remarks>
     public static SharedFile Map(FileDescriptor file, ulong offset, ulong size, string name)
     {
         if (size == 0 || offset + size < offset)

@@ -69,8 +69,8 @@ internal sealed class StateTransfer : IDisposable
         }
         finally
         {
-            // The end of the pipe is the end of the state. Where it is one of a pair of sockets, the front-end may still have a descriptor of this end (cloud-hypervisor),
-            // and would wait for its closing.
+            // The end of the pipe is the end of the state. The pipe may be a pair of sockets of which the front-end has kept this end open (cloud-hypervisor): so the end is
+            // sent, as closing alone would not show it.
             _pipe.EndSending();
             _pipe.Dispose();
             Interlocked.Decrement(ref s_running);

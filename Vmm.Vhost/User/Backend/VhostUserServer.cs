@@ -219,7 +219,7 @@ public sealed class VhostUserServer : IDisposable
         }
         catch (Exception e)
         {
-            // What the device throws when it is asked for its queues, or as they end.
+            // The device threw, when it was asked for its queues or when they ended.
             s_log.Error(e, "{Device}: {Peer}: {Reason}: the connection is closed", _device.ServedAs, _endpoint, e.Message);
         }
     }

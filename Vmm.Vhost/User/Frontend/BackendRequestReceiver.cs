@@ -184,7 +184,7 @@ public sealed class BackendRequestReceiver : IDisposable
             : throw _connection.Lost($"sends {request.WireName()} for ring {state.Index}");
     }
 
-    // What wraps or has reserved bits set is no mapping, whatever it is to be done with it.
+    // A range that wraps, and flags with reserved bits, break the protocol in both requests.
     private ShmemMapPayload Mapping(VhostUserMessage message, VhostUserBackendRequest request)
     {
         ShmemMapPayload mapping = message.Read<ShmemMapPayload>();

@@ -155,7 +155,7 @@ internal sealed class FrontendPeer : IDisposable
     private void CheckMemorySlots()
     {
         ulong slots = Session.GetMaxMemorySlots();
-        // What comes in one table counts, too.
+        // The limit holds for regions that come in one table, too.
         if (slots < Memory.GuestMemory.MaxRegions)
             s_log.Debug("{Peer}: takes only {Slots} memory regions", Session.Peer, slots);
     }

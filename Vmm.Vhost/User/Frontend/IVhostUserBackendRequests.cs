@@ -3,10 +3,10 @@ using Vmm.Vhost.User.Protocol;
 
 namespace Vmm.Vhost.User.Frontend;
 
-/// <summary>What a back-end may ask of its front-end (vhost-user.rst, "Back-end message types"). What is not implemented is refused.</summary>
-/// <remarks>Called on the thread that serves the <see cref="BackendRequestReceiver"/>, while another may wait for this very back-end to
-/// answer: an implementation must not wait for that other one, nor for a lock that it holds. Descriptors are closed after the call;
-/// what is mapped stays mapped.</remarks>
+/// <summary>The requests that a back-end may make to its front-end (vhost-user.rst, "Back-end message types"). A request that is not implemented is refused.</summary>
+/// <remarks>Called on the thread that serves the <see cref="BackendRequestReceiver"/>, while another thread may wait for this very back-end
+/// to answer: an implementation must not wait for that thread, nor for a lock that it holds. Descriptors are closed after the call;
+/// mappings stay.</remarks>
 public interface IVhostUserBackendRequests
 {
     /// <summary>The requests that follow come from a back-end that has just been connected to: it does not know what an earlier one asked for.</summary>

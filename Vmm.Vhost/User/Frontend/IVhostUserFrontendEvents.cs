@@ -30,8 +30,8 @@ public interface IVhostUserFrontendEvents
     {
     }
 
-    /// <summary>The driver's features are agreed on, and no ring runs on this connection yet. What the device's type has to tell its back-end
-    /// before the first ring (NET_SET_MTU, for example) is told here, on every connection.</summary>
+    /// <summary>The driver's features are agreed on, and no ring runs on this connection yet. If the type of device needs a message
+    /// before the first ring (NET_SET_MTU, for example), it is sent here, on every connection.</summary>
     /// <param name="session">The connection.</param>
     /// <param name="isAgain">Whether an earlier back-end has worked the rings that are about to start.</param>
     void Starting(VhostUserSession session, bool isAgain)

@@ -67,7 +67,7 @@ public sealed partial class VhostUserFrontend
         _written = new bool[_config.Length];
     }
 
-    // A back-end that comes back with another configuration, where only bytes differ that may. What the driver wrote stays.
+    // Takes the configuration of a back-end that came back, where only bytes differ that may. The bytes that the driver wrote stay.
     // Returns whether anything differs.
     private bool TakeChangedConfig(FrontendPeer peer)
     {
@@ -151,7 +151,7 @@ public sealed partial class VhostUserFrontend
             byte[]? before = _original;
             bool[] written = _written;
             TakeConfig(peer);
-            // What the driver wrote is still its doing: a back-end that begins anew does not have it.
+            // The bytes that the driver wrote stay marked as its own: a back-end that begins anew does not have them.
             for (int i = 0; i < written.Length; i++)
             {
                 if (written[i])

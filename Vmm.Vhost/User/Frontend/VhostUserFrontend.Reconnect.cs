@@ -394,8 +394,8 @@ public sealed partial class VhostUserFrontend
         return HasOtherConfig(peer) ? "its configuration space differs" : null;
     }
 
-    // A back-end that did not come back. If this process has run out of something, that says nothing about the back-end. What the back-end refuses it may take a
-    // moment later. All else stays as it is: it is none for this device, or nobody is left to start it and to connect to it.
+    // A back-end did not come back. It is tried again if this process has run out of something, which says nothing about the back-end, and a few times if the back-end
+    // refused something, which it may take a moment later. Any other error is for good: it is no back-end for this device, or nobody is left who can start it or connect to it.
     private void TurnAway(VhostException e)
     {
         bool isOfTheMoment = e.InnerException is ErrnoException { IsShortage: true } || (e is VhostUserException && ++_refusals < RefusalLimit);

@@ -5,8 +5,8 @@ using Vmm.Vhost.Virtqueue;
 
 namespace Vmm.Vhost.User.Frontend;
 
-// The end of rings. That they have ended is not believed where it can be seen: some back-ends answer GET_VRING_BASE while requests are in
-// flight, and write to guest memory long after that (docs/adr/0006-memory-is-quiet-when-it-can-be-seen-to-be.md).
+// The end of rings. Where memory shows whether a ring has ended, the back-end's word is not enough: some back-ends answer GET_VRING_BASE while
+// requests are in flight, and write to guest memory long after that (docs/adr/0006-memory-is-quiet-when-it-can-be-seen-to-be.md).
 public sealed partial class VhostUserFrontend
 {
     private const int MaxWriters = 16;      // bounds the descriptors that a back-end which leaves again and again makes us keep
@@ -60,8 +60,8 @@ public sealed partial class VhostUserFrontend
     }
 
     // The driver makes no more requests, and those that it has made are all completed soon. qemu-storage-daemon 7.2 no longer reports completions once
-    // it was told to stop, so we wait for them first. What cannot be awaited has the rest of the time. Of a ring that the back-end cannot go on with
-    // nothing more is completed: a hostile driver would have the device's lock held for all that time.
+    // it was told to stop, so we wait for them first, but not for all of the time. We do not wait for a ring with which the back-end cannot go
+    // on: nothing more is completed there, and a hostile driver could hold the device's lock for all that time.
     private void WaitUntilIdle(FrontendPeer peer, List<Ring> rings, Deadline deadline)
     {
         IEnumerable<EventFd> errors = rings.Select(ring => ring.Config.Error).OfType<EventFd>().Distinct();
@@ -133,8 +133,8 @@ public sealed partial class VhostUserFrontend
         }
     }
 
-    // Of a split ring, memory tells how many were given back; of a packed one the in-flight log does, or else the back-end's own word. That has
-    // where it takes and where it gives back in its two halves; DPDK leaves the second one out, as both are the same when it has stopped.
+    // Whether the back-end has given all requests back. For a split ring, memory tells it. For a packed ring, the in-flight log does, or else the base
+    // that the back-end says: one half is where it takes, the other where it gives back. DPDK leaves the second one out, as both are the same then.
     private bool IsDrained(Ring ring)
     {
         if (!IsPacked)
@@ -151,7 +151,7 @@ public sealed partial class VhostUserFrontend
     // Whether it is of use to look again.
     private bool CanDrain(Ring ring) => IsPacked ? _inflightFile is not null : ring.Base <= ushort.MaxValue;
 
-    // What a back-end has given back is done; what it has taken and not given back is taken again by the next.
+    // Where the next back-end begins: requests that were given back are done, and those that were taken only are taken again.
     private uint UsedIndex(Ring ring) => IsPacked ? ring.Base : ReadIndex(ring.Config.DeviceArea) ?? ring.Base;
 
     // The index of an available or used ring (VIRTIO 1.2 §2.7.6, §2.7.8).

@@ -101,8 +101,8 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
     /// <inheritdoc/>
     public string Name { get; }
 
-    /// <summary>What it has to say by itself; null: to nobody. Whoever sets it after the end of the device is told of that. What it throws
-    /// ends the device.</summary>
+    /// <summary>The receiver of its events; null for none. If the device has ended before this is set, the receiver is told of that end at once. An
+    /// exception of the receiver's ends the device.</summary>
     public IVhostUserFrontendEvents? Events
     {
         get;
@@ -165,7 +165,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
                 throw new VhostException($"{Name}: does not have the features 0x{features & ~Features:x}");
             if ((features & VirtioFeatures.Version1) == 0)
                 throw new VhostException($"{Name}: the driver is one for legacy devices (no VIRTIO_F_VERSION_1), which are not supported");
-            // A new driver: what the last one had in flight is none of its.
+            // A new driver: the requests that the last one had in flight are not this one's.
             ForgetInflight();
             _accepted = features;
             Do(peer => ApplyFeatures(peer, features), _options.StartTimeout);
@@ -245,7 +245,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
                 return;
             StopAll();
             _disposed = true;
-            // Whoever is about to connect again must not wait for a back-end that is wanted no more.
+            // The thread that connects again must not wait for a back-end that nobody wants any more.
             _connecting?.Abort($"{Name}: the device is gone");
             Free();
         }
@@ -353,7 +353,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
             throw new VhostException($"{Name}: the back-end refuses the features 0x{features:x} (its status has no FEATURES_OK)");
     }
 
-    // What the type of the device has to say comes between the features and the first ring.
+    // The owner tells the back-end what its type of device needs, between the features and the first ring.
     private void Prepare(FrontendPeer peer, bool isAgain)
     {
         if (peer.IsPrepared)
