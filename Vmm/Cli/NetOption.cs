@@ -1,6 +1,7 @@
 using System.Text;
 using Vmm.Cli.Backend;
 using Vmm.Devices.Backends.Net;
+using Vmm.Devices.Net;
 using Vmm.Devices.Virtio;
 using Vmm.Devices.Virtio.Net;
 using Vmm.Devices.Virtio.VhostUser;

@@ -1,4 +1,5 @@
-using Vmm.Devices.Virtio.Net;
+using Vmm.Devices.Net;
+
 
 namespace Vmm.Devices.Backends.Net;
 

@@ -1,5 +1,5 @@
 using System.Net;
-using Vmm.Devices.Virtio.Net;
+using Vmm.Devices.Net;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Native.Confinement;

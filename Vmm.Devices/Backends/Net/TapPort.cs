@@ -1,4 +1,4 @@
-using Vmm.Devices.Virtio.Net;
+using Vmm.Devices.Net;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
 

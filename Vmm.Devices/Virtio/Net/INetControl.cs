@@ -1,3 +1,5 @@
+using Vmm.Devices.Net;
+
 namespace Vmm.Devices.Virtio.Net;
 
 /// <summary>What a driver can ask for by a network device's control queue (VIRTIO 1.2 §5.1.6.5).</summary>

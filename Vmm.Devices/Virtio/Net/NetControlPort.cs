@@ -1,3 +1,4 @@
+using Vmm.Devices.Net;
 using Vmm.Vhost;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;

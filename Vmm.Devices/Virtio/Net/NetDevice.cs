@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Vmm.Devices.Net;
 using Vmm.Vhost;
 using Vmm.Vhost.Kernel;
 using Vmm.Vhost.Memory;

@@ -1,3 +1,4 @@
+using Vmm.Devices.Net;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Devices.Virtio.Net;

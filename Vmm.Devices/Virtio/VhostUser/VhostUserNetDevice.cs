@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using Vmm.Devices.Net;
 using Vmm.Devices.Virtio.Net;
 using Vmm.Vhost;
 using Vmm.Vhost.Memory;

@@ -1,3 +1,4 @@
+using Vmm.Devices.Net;
 using Vmm.Devices.Spawning;
 using Vmm.Devices.Virtio.Net;
 using Vmm.Vhost.Native;

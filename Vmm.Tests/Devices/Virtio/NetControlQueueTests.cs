@@ -1,4 +1,5 @@
 using NUnit.Framework;
+using Vmm.Devices.Net;
 using Vmm.Devices.Virtio.Net;
 using Vmm.Tests.Fakes;
 using Vmm.Vhost;

@@ -1,5 +1,5 @@
 using NUnit.Framework;
-using Vmm.Devices.Virtio.Net;
+using Vmm.Devices.Net;
 using Vmm.Tests.Fakes;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;

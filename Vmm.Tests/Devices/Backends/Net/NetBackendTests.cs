@@ -3,7 +3,7 @@ using System.Net;
 using System.Net.Sockets;
 using NUnit.Framework;
 using Vmm.Devices.Backends.Net;
-using Vmm.Devices.Virtio.Net;
+using Vmm.Devices.Net;
 using Vmm.Tests.Fakes;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;

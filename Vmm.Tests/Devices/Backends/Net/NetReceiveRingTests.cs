@@ -1,6 +1,6 @@
 using NUnit.Framework;
 using Vmm.Devices.Backends.Net;
-using Vmm.Devices.Virtio.Net;
+using Vmm.Devices.Net;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Backend;

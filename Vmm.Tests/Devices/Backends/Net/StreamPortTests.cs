@@ -2,7 +2,7 @@ using System.Buffers.Binary;
 using System.Net.Sockets;
 using NUnit.Framework;
 using Vmm.Devices.Backends.Net;
-using Vmm.Devices.Virtio.Net;
+using Vmm.Devices.Net;
 using Vmm.Tests.Fakes;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;

@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using NUnit.Framework;
+using Vmm.Devices.Net;
 using Vmm.Devices.Virtio;
 using Vmm.Devices.Virtio.Net;
 using Vmm.Devices.Virtio.VhostUser;

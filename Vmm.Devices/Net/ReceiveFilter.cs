@@ -1,4 +1,4 @@
-namespace Vmm.Devices.Virtio.Net;
+namespace Vmm.Devices.Net;
 
 /// <summary>What a driver wants to receive (VIRTIO 1.2 §5.1.6.5.1 and §5.1.6.5.2): everything until it says otherwise.</summary>
 internal sealed record ReceiveFilter

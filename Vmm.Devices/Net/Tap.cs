@@ -2,7 +2,7 @@ using System.Buffers.Binary;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
 
-namespace Vmm.Devices.Virtio.Net;
+namespace Vmm.Devices.Net;
 
 /// <summary>The host's end of a network device: the queues of a tap or macvtap interface (Linux Documentation/networking/tuntap.rst),
 /// each packet with a virtio_net_hdr of 12 bytes before it.</summary>

@@ -1,6 +1,6 @@
 using System.Globalization;
 
-namespace Vmm.Devices.Virtio.Net;
+namespace Vmm.Devices.Net;
 
 /// <summary>An Ethernet address, 6 bytes.</summary>
 public readonly record struct MacAddress

@@ -3,7 +3,7 @@ using System.Runtime.InteropServices;
 using System.Text;
 using Vmm.Vhost.Native;
 
-namespace Vmm.Devices.Virtio.Net;
+namespace Vmm.Devices.Net;
 
 /// <summary>struct ifreq of linux/if.h, with the members of its union that are used here.</summary>
 [StructLayout(LayoutKind.Explicit, Size = 40)]

@@ -1,4 +1,4 @@
-namespace Vmm.Devices.Virtio.Net;
+namespace Vmm.Devices.Net;
 
 /// <summary>Feature bits of network devices (VIRTIO 1.2 §5.1.3).</summary>
 public static class NetFeatures

@@ -1,10 +1,10 @@
 using System.Runtime.CompilerServices;
 using System.Text;
 using NUnit.Framework;
-using Vmm.Devices.Virtio.Net;
+using Vmm.Devices.Net;
 using Vmm.Tests.Fakes;
 
-namespace Vmm.Tests.Devices.Virtio;
+namespace Vmm.Tests.Devices.Net;
 
 /// <summary>Compares TunAbi with the kernel's headers, by compiling C assertions.</summary>
 public class TunAbiTests

@@ -1,7 +1,7 @@
 using NUnit.Framework;
-using Vmm.Devices.Virtio.Net;
+using Vmm.Devices.Net;
 
-namespace Vmm.Tests.Devices.Virtio;
+namespace Vmm.Tests.Devices.Net;
 
 public class MacAddressTests
 {
