@@ -3,14 +3,13 @@ using Vmm.Guest;
 using Vmm.Machine;
 using Vmm.Sandbox;
 using Vmm.Vhost.Native;
+using static Vmm.Vhost.Native.SignalNumber;
 
 namespace Vmm.Cli.Exec;
 
 /// <summary><c>vmm exec --attach</c>: one more command in a guest that runs.</summary>
 internal static class AttachCommand
 {
-    private const int User1 = 10, WindowChange = 28, Continue = 18;     // signal(7)
-
     /// <summary>Runs the command of <paramref name="session"/> in the guest called <paramref name="name"/>. Once it is connected, this process is confined as a
     /// back-end is: the guest is at the other end.</summary>
     /// <param name="name">The guest's name.</param>

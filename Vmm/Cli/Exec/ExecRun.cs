@@ -1,6 +1,7 @@
 using Vmm.Guest;
 using Vmm.Machine;
 using Vmm.Vhost.Native;
+using static Vmm.Vhost.Native.SignalNumber;
 
 namespace Vmm.Cli.Exec;
 
@@ -12,8 +13,6 @@ namespace Vmm.Cli.Exec;
 /// <param name="terminal">The terminal by which the guest's agent speaks without vsock; null if it connects by vsock.</param>
 internal sealed class ExecRun(MachineConfig config, MachineProcess process, AgentSession session, GuestDirectory directory, AgentTerminal? terminal)
 {
-    private const int Hangup = 1, Interrupt = 2, Quit = 3, User1 = 10, User2 = 12, Terminate = 15, Continue = 18, WindowChange = 28;   // signal(7)
-
     private static readonly int[] s_forwarded = [Hangup, Interrupt, Quit, User1, User2, Terminate];
 
     // A guest that powers off resets its devices first: the connection with its agent ends before the machine does.
