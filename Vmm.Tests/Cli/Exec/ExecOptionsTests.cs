@@ -291,7 +291,7 @@ public sealed class ExecOptionsTests
     [TestCase("tap=a,gateway=10.0.0.1")]
     [TestCase("tap=a,ip=10.0.0.2/24,gateway=here")]
     public void Net_WithAWrongAddress_IsRefused(string value) =>
-        Assert.That(() => GuestAddress.Parse(value), Throws.TypeOf<UsageException>().With.Message.StartsWith("--net: "));
+        Assert.That(() => GuestNetwork.Parse(value), Throws.TypeOf<UsageException>().With.Message.StartsWith("--net: "));
 
     [TestCase("/no/such", "names no directory")]
     [TestCase("/etc:mnt", "no absolute path")]

@@ -10,7 +10,7 @@ internal static class ExecNetwork
 
     /// <summary>The devices, with the guest's addresses, in the order of their interfaces.</summary>
     /// <exception cref="UsageException">A value is wrong.</exception>
-    public static IReadOnlyList<GuestAddress> Devices(ExecOptions options)
+    public static IReadOnlyList<GuestNetwork> Devices(ExecOptions options)
     {
         string[] devices = RepeatableOptions.Values(options.Net);
         string[] ports = RepeatableOptions.Values(options.Port);
@@ -28,6 +28,6 @@ internal static class ExecNetwork
             else
                 devices[user] += $",port={list}";
         }
-        return [.. devices.Select(GuestAddress.Parse)];
+        return [.. devices.Select(GuestNetwork.Parse)];
     }
 }

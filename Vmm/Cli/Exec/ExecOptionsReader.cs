@@ -125,7 +125,7 @@ internal static class ExecOptionsReader
         // One that lies in another comes after it, or would be covered.
         foreach ((string tag, _, string target, bool isReadOnly, _) in Binds(options).OrderBy(bind => bind.Target.Count(character => character == '/')))
             description.Bind(tag, target, isReadOnly);
-        IReadOnlyList<GuestAddress> addresses = ExecNetwork.Devices(options);
+        IReadOnlyList<GuestNetwork> addresses = ExecNetwork.Devices(options);
         for (int i = 0; i < addresses.Count; i++)
         {
             // The kernel counts the interfaces in the order of their slots.

@@ -11,13 +11,13 @@ namespace Vmm.Cli.Exec;
 /// <param name="Address">The address with its prefix; null for none.</param>
 /// <param name="Gateway">The gateway; empty for none.</param>
 /// <param name="Resolver">What resolves names; null for what the root's files say.</param>
-internal sealed record GuestAddress(string Device, string? Address, string Gateway, string? Resolver = null)
+internal sealed record GuestNetwork(string Device, string? Address, string Gateway, string? Resolver = null)
 {
     private const int MaxPrefix = 32;
 
     /// <summary>Takes <paramref name="text"/>, a value of <c>--net</c>, apart.</summary>
     /// <exception cref="UsageException">An address is none.</exception>
-    public static GuestAddress Parse(string text)
+    public static GuestNetwork Parse(string text)
     {
         var device = new StringBuilder();
         string? address = null, gateway = null;
@@ -33,9 +33,9 @@ internal sealed record GuestAddress(string Device, string? Address, string Gatew
         if (gateway is not null && address is null)
             throw new OptionValue(NetOption.Name, "gateway", gateway).Refuse("has no effect without ip=ADDRESS/PREFIX");
         if (!NetOption.IsUser(device.ToString()))
-            return new GuestAddress(device.ToString(), address, gateway ?? "");
+            return new GuestNetwork(device.ToString(), address, gateway ?? "");
         return address is null
-            ? new GuestAddress(text, $"{UserNetwork.Address}/{UserNetwork.PrefixLength}", UserNetwork.Gateway, UserNetwork.Resolver)
+            ? new GuestNetwork(text, $"{UserNetwork.Address}/{UserNetwork.PrefixLength}", UserNetwork.Gateway, UserNetwork.Resolver)
             : throw new OptionValue(NetOption.Name, "ip", address).Refuse($"is not possible beside user: the guest is {UserNetwork.Address} there");
     }
 
