@@ -60,7 +60,7 @@ public sealed partial class VhostUserFrontend
     }
 
     // The driver makes no more requests, and those that it has made are all completed soon. qemu-storage-daemon 7.2 no longer reports completions once
-    // it was told to stop, so we wait for them first, but not for all of the time. We do not wait for a ring with which the back-end cannot go
+    // it was told to stop, so we wait for them first, for three quarters of the time. We do not wait for a ring with which the back-end cannot go
     // on: nothing more is completed there, and a hostile driver could hold the device's lock for all that time.
     private void WaitUntilIdle(FrontendPeer peer, List<Ring> rings, Deadline deadline)
     {
