@@ -91,6 +91,9 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     /// <summary>Whether a write is only done when it is on the disk (VIRTIO 1.2 §5.2.6.2).</summary>
     internal bool IsWriteThrough => _cache.IsWriteThrough;
 
+    /// <summary>What its process still needs.</summary>
+    public Confinement Confinement => new() { Calls = [.. SystemCalls, .. KickGathering.CallsOn(_processors)] };
+
     /// <inheritdoc/>
     public override void ReadConfig(Span<byte> config)
     {

@@ -32,6 +32,7 @@ internal sealed class BlockRing : IRingHandler
     private readonly BlockEngine? _engine;      // none without a file
     private readonly ImmediateIo _immediate;
     private readonly BusyPoll _poll;
+    private readonly KickGathering _gathering;
     private readonly BounceBuffers _bounces = new();
     private NativeBuffer? _zeros;
     private int _freeCount;
@@ -57,6 +58,7 @@ internal sealed class BlockRing : IRingHandler
     public BlockRing(BlockBackend backend, BlockImage image, int size, ulong features, int processors)
     {
         _poll = new BusyPoll(processors);
+        _gathering = new KickGathering(processors);
         _backend = backend;
         _image = image;
         _features = features;
@@ -93,6 +95,8 @@ internal sealed class BlockRing : IRingHandler
         while (true)
         {
             int done = Work(ring);
+            if (done > 0)
+                _gathering.Count(done);
             if (ring.IsTurnOver)
                 return;
             if (done > 0)

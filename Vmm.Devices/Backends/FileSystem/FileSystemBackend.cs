@@ -76,7 +76,7 @@ public sealed class FileSystemBackend : VhostUserDevice, IDisposable
     /// <summary>What its process still needs.</summary>
     public Confinement Confinement => new()
     {
-        Calls = [.. SystemCalls, .. _options.IsReadOnly ? [] : ChangingCalls, .. NodeRules, .. _server.ActsForUsers ? IdentityCalls : []],
+        Calls = [.. SystemCalls, .. _options.IsReadOnly ? [] : ChangingCalls, .. NodeRules, .. _server.ActsForUsers ? IdentityCalls : [], .. KickGathering.CallsOn(_processors)],
         Tree = _server.Root,
         IsTreeReadOnly = _options.IsReadOnly,
         Root = _server.IsMounted ? _server.Root : null,

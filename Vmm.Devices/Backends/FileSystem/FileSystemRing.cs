@@ -16,6 +16,7 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool, int pr
     private readonly Stack<FuseRequest> _free = [];
     private readonly LargeBuffers _large = new();
     private readonly BusyPoll _poll = new(processors);
+    private readonly KickGathering _gathering = new(processors);
     private FuseRequest[] _taken = [];
     private int _takenCount;
     private volatile bool _hasDone;
@@ -50,6 +51,8 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool, int pr
         while (true)
         {
             int done = Work(ring);
+            if (done > 0)
+                _gathering.Count(done);
             if (ring.IsTurnOver)
                 return;
             if (done > 0)

@@ -22,6 +22,7 @@ public partial class ConfinementTableTests
         ("all", Confinement.Common),
         ("all but net on UDP", Confinement.Sending),
         ("vsock that connects, and `--client`", Confinement.Connecting),
+        ("blk and fs on a machine with one processor", KickGathering.SystemCalls),
         ("blk", BlockBackend.SystemCalls),
         ("net on a tap", NetBackend.TapCalls),
         ("console on a terminal", ConsoleBackend.TerminalCalls),

@@ -72,6 +72,7 @@ public enum SystemCallNumber
     Sigaltstack = 131,
     Fstatfs = 138,
     SchedGetparam = 143,
+    SchedSetscheduler = 144,
     SchedGetscheduler = 145,
     Prctl = 157,
     Mount = 165,

@@ -1,5 +1,4 @@
 using CommandLine;
-using Vmm.Devices.Backends;
 using Vmm.Devices.Backends.Block;
 
 namespace Vmm.Cli.Backend;
@@ -69,7 +68,7 @@ internal sealed class BlkBackendOptions : BackendOptions
         return Opened(Path is null ? "--blk-file" : "--path", () =>
         {
             var device = new BlockBackend(options);
-            return new ServedDevice(device, new Confinement { Calls = BlockBackend.SystemCalls }, Refresh: device.Refresh);
+            return new ServedDevice(device, device.Confinement, Refresh: device.Refresh);
         });
     }
 
