@@ -1,5 +1,6 @@
 using NUnit.Framework;
 using Tmds.Linux;
+using Vmm.Tests.Integration.Linux;
 using Vmm.Tests.Integration.Linux.Devices;
 
 namespace Vmm.Tests.Integration;
@@ -73,5 +74,46 @@ public sealed class ExecUsageTests : VmmTest
         VmmResult result = StartVmm("exec", "--attach", "it", "--dry-run", "--", "true").WaitForEnd();
 
         Assert.That(result, Is.EqualTo(new VmmResult(125, "", "vmm: --attach and --dry-run cannot stand together: the guest runs already\n")));
+    }
+
+    [Test]
+    public void DryRun_KernelThatIsThere_PrintsTheMachineAndTheInitramfs()
+    {
+        string kernel = Kernel("vmlinuz"), modules = Kernel("root");
+
+        VmmResult result = StartVmm("exec", "--no-config", "--dry-run", "--kernel", kernel, "--modules", modules, "--memory", "1G", "--workdir", "/", "--", "echo", "a b").WaitForEnd();
+
+        Assert.That((result.ExitCode, result.Errors), Is.EqualTo((0, "")), result.Summary);
+        string[] lines = result.Output.Split('\n');
+        Assert.That(lines[0], Does.StartWith($"vmm run --kernel {kernel} --initramfs INITRAMFS --cmdline 'console=ttyS0 quiet' ")
+            .And.Contain(" --memory 1G ").And.Contain(" --fs tag=root,source=/,readonly=on").And.Contain(" --vsock cid=3,socket=VSOCK,"));
+        Assert.That(lines, Does.Contain("In the initramfs:").And.Contain("  run echo 'a b' in /"));
+        Assert.That(lines, Has.Some.Match("^  /init \\([0-9]+ bytes\\)$").And.Some.Match("^  /modules/[0-9]{3}-virtiofs\\.ko \\([0-9]+ bytes\\)$"));
+    }
+
+    // As Ubuntu has them. The search is tested by files of our own, but not where root runs the tests.
+    [Test]
+    public void KernelThatOnlyRootReads_OfAnOrdinaryUser_SaysWhatToDo()
+    {
+        if (!Environment.IsPrivilegedProcess || !VmmProcess.IsNative)
+            Assert.Ignore("needs root, to become another user, and the binary: VMM_BINARY");
+        string binary = Path.Combine(Scratch, "vmm"), image = Path.Combine(Scratch, "vmlinuz");
+        File.Copy(VmmProcess.Command[0], binary);
+        File.Copy(Kernel("vmlinuz"), image);
+        HostCommand.Run("chmod", "755", Scratch, binary);
+        HostCommand.Run("chmod", "600", image);
+
+        (int status, string output) = HostCommand.TryRun("setpriv",
+            "--reuid", "1234", "--regid", "1234", "--clear-groups", "env", "-C", "/", binary, "exec", "--no-config", "--kernel", image, "--", "true");
+
+        Assert.That((status, output), Is.EqualTo((125, $"vmm: kernel {image} is not yours to read: run sudo chmod 0644 {image}\n")));
+    }
+
+    private static string Kernel(string name)
+    {
+        string path = LinuxGuest.Artifact("kernels", "cloud", name);
+        if (!Path.Exists(path))
+            Assert.Ignore($"{path} is missing: scripts/setup test");
+        return path;
     }
 }
