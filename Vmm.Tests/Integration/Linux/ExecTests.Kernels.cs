@@ -10,24 +10,29 @@ public partial class ExecTests
     [Test]
     public void Exec_WithoutAKernel_TakesTheRunningOne()
     {
-        string release = HostCommand.Run("uname", "-r").Trim(), image = $"/boot/vmlinuz-{release}";
-        bool isOurs = !File.Exists(image);
-        if (isOurs && !LinuxHost.IsEmulated)
-            Assert.Ignore($"{image} is missing, and this host's /boot is not to be changed");
-        if (isOurs)
-            File.Copy(LinuxGuest.Artifact("kernels", "cloud", "vmlinuz"), image);
-        try
-        {
-            VmmProcess process = StartHere("exec", "--cmdline", LinuxHost.GuestOptions, "--", "sh", "-c", "uname -r; modprobe -n virtio_rng && echo modules");
-            process.EndInput();
+        RequireRunningKernel();
+        VmmProcess process = StartHere("exec", "--cmdline", LinuxHost.GuestOptions, "--", "sh", "-c", "uname -r; modprobe -n virtio_rng && echo modules");
+        process.EndInput();
 
-            Assert.That(process.WaitForEnd(), Is.EqualTo(new VmmResult(0, $"{release}\nmodules\n", "")));
-        }
-        finally
-        {
-            if (isOurs)
-                File.Delete(image);
-        }
+        Assert.That(process.WaitForEnd(), Is.EqualTo(new VmmResult(0, $"{RunningRelease}\nmodules\n", "")));
+    }
+
+    // Without the processor's random numbers, which this kernel would trust, it has only those that vmm gives it.
+    [Test]
+    public void Exec_ReleaseAndVerbose_IsThatKernelWhichIsHeardAndHasTimeAndRandomNumbers()
+    {
+        RequireRunningKernel();
+        VmmProcess process = StartHere("exec", "--kernel", RunningRelease, "--verbose", "--cmdline", $"{LinuxHost.GuestOptions} random.trust_cpu=off", "--", "sh", "-c",
+            "dmesg | grep -c 'random: crng init done'; uname -r; date +%s; read -r line");
+        process.WaitForOutput("\n", times: 3);
+        DateTimeOffset now = DateTimeOffset.UtcNow;
+        process.EndInput();
+        VmmResult result = process.WaitForEnd();
+
+        string[] lines = result.Output.Split('\n');
+        Assert.That(lines[..2], Is.EqualTo(new[] { "1", RunningRelease }), result.Summary);
+        Assert.That(DateTimeOffset.FromUnixTimeSeconds(long.Parse(lines[2], null)), Is.EqualTo(now).Within(TimeSpan.FromSeconds(5)));
+        Assert.That(result.Errors, Does.Contain($"Linux version {RunningRelease} ").And.Match("(?m)^vmm: modules +[0-9.]+ ms$").And.Match("(?m)^vmm: command +[0-9.]+ ms$"));
     }
 
     // As make leaves one, without depmod.

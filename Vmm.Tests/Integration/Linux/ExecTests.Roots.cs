@@ -1,5 +1,7 @@
+using System.Diagnostics;
 using System.Security.Cryptography;
 using NUnit.Framework;
+using Vmm.Tests.Fakes;
 using Vmm.Tests.Integration.Linux.Devices;
 
 namespace Vmm.Tests.Integration.Linux;
@@ -132,6 +134,62 @@ public partial class ExecTests
         result = Exec("", ["--root", image, "--rw", "--workdir", "/"], "/busybox", "sh", "-c", "echo x > /written");
         Assert.That(result, Is.EqualTo(new VmmResult(0, "", "")));
         Assert.That(HostCommand.Run("sh", "-c", $"PATH=$PATH:/sbin:/usr/sbin; e2fsck -fn {image} >&2 && debugfs -R 'cat /written' {image}"), Does.Contain("x\n"));
+    }
+
+    // mkfs.erofs and the like are seldom installed: the image is made here.
+    [Test]
+    public void Exec_ImageWithAnotherFileSystem_IsARoot()
+    {
+        string image = Path.Combine(Scratch, "root.img");
+        File.WriteAllBytes(image, ErofsImage.WithOneFile("busybox", File.ReadAllBytes("/bin/busybox")));
+
+        VmmResult result = Exec("", ["--root", image, "--workdir", "/"], "/busybox", "sh", "-c",
+            "echo x > /written; /busybox cat /written; /busybox grep -o erofs /proc/filesystems");
+
+        Assert.That(result, Is.EqualTo(new VmmResult(0, "x\nerofs\n", "")));
+    }
+
+    // As mmdebstrap makes one for a user. Its recipe has unshare, and that newuidmap, a set-user-id program that may not be installed: here root gives the namespace its users.
+    [Test]
+    public void Exec_TreeOfSubordinateUsersInAUserNamespace_IsARoot()
+    {
+        const string user = "1234", map = "0 200000 65536\\n65536 1234 1\\n";
+        LinuxHost.GiveKvmToItsGroup();
+        string tree = Path.Combine(Scratch, "tree"), shadow = Path.Combine(tree, "etc", "shadow"), bound = Path.Combine(Scratch, "bound");
+        HostCommand.Run("sh", "-c", $"""
+            set -e
+            mkdir -p {tree}/etc {tree}/home {bound}
+            cp /bin/busybox {tree}
+            echo secret > {shadow}
+            chown -R 200000:200000 {tree}
+            chown 201000:201000 {tree}/home
+            chmod 0755 {Scratch}
+            chmod 0700 {tree} {tree}/home
+            chmod 0600 {shadow}
+            chown {user}:{user} {Temporary} {bound}
+            """);
+
+        using Process process = HostCommand.Start("setpriv",
+        [
+            "--reuid", user, "--regid", user, "--groups", HostCommand.Run("stat", "-c", "%g", "/dev/kvm").Trim(),
+            "unshare", "--user", "--keep-caps", "sh", "-c", "read -r go; exec setpriv --reuid 0 --keep-groups env -C / \"$@\"", "sh", $"TMPDIR={Temporary}", $"XDG_RUNTIME_DIR={Temporary}",
+            .. VmmProcess.Command, .. s_kernel, "--root", tree, "--bind", $"{bound}:/mnt", "--workdir", "/", "--", "/busybox", "sh", "-c", """
+            /busybox cat etc/shadow; echo x > home/new; /busybox chown 5:6 home/new
+            echo x > mnt/roots; echo x > mnt/callers; /busybox chown 65536:65536 mnt/callers
+            /busybox stat -c '%u:%g %n' etc/shadow home home/new mnt
+            """,
+        ]);
+        string Namespace(string id) => File.ResolveLinkTarget($"/proc/{id}/ns/user", returnFinalTarget: false)!.Name;
+        Eventually.True(() => Namespace($"{process.Id}") != Namespace("self"), () => "no user namespace");
+        HostCommand.Run("sh", "-c", $"printf '{map}' > /proc/{process.Id}/uid_map && printf '{map}' > /proc/{process.Id}/gid_map");
+        process.StandardInput.Write("go\n");
+        process.StandardInput.Close();
+        Task<string> output = process.StandardOutput.ReadToEndAsync(), errors = process.StandardError.ReadToEndAsync();
+        Assert.That(process.WaitForExit(VmmProcess.Deadline), Is.True);
+
+        Assert.That((process.ExitCode, output.Result, errors.Result), Is.EqualTo((0, "secret\n0:0 etc/shadow\n1000:1000 home\n5:6 home/new\n65536:65536 mnt\n", "")));
+        Assert.That(Directory.GetFileSystemEntries(Path.Combine(tree, "home")), Is.Empty);
+        Assert.That(HostCommand.Run("sh", "-c", $"cd {bound} && stat -c '%u:%g %n' *"), Is.EqualTo($"{user}:{user} callers\n200000:200000 roots\n"));
     }
 
     [Category("Full")]

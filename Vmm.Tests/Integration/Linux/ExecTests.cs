@@ -345,13 +345,19 @@ public partial class ExecTests : LinuxTest
         Assert.That(result, Is.EqualTo(new VmmResult(124, "hanging\n", "vmm: sh took longer than 30 s (--timeout)\n")));
     }
 
-    // It was booted with quiet.
+    // It was booted with quiet. The command waits in the kernel, where no signal reaches it (state D), for a file system that nobody thaws.
     [Test]
-    public void Exec_CommandThatTakesTooLong_ShowsWhatTheKernelHasSaidLast()
+    public void Exec_CommandThatHangsInTheKernel_TimesOutAndShowsWhatThatHasSaidLast()
     {
-        VmmResult result = Exec("", ["--timeout", "40s"], "sh", "-c", "echo '<6>said last' > /dev/kmsg; echo running; exec sleep 1000");
+        string image = Path.Combine(Scratch, "scratch.img");
+        HostCommand.Run("sh", "-c", $"truncate -s 64M {image} && PATH=$PATH:/sbin:/usr/sbin mkfs.ext4 -q {image}");
 
-        Assert.That((result.ExitCode, result.Output), Is.EqualTo((124, "running\n")), result.Summary);
+        VmmResult result = Exec("", ["--timeout", "40s", "--disk", $"path={image}"], "sh", "-c", """
+            mount -t ext4 /dev/vda /mnt && fsfreeze -f /mnt && echo '<6>said last' > /dev/kmsg
+            (until cut -d' ' -f2-3 /proc/$$/stat | grep '(dd) D'; do sleep 0.1; done) & exec dd if=/dev/zero of=/mnt/file count=1
+            """);
+
+        Assert.That((result.ExitCode, result.Output), Is.EqualTo((124, "(dd) D\n")), result.Summary);
         Assert.That(result.Errors, Does.Match("\\Avmm: sh took longer than 40 s \\(--timeout\\)\n(\\[ *[0-9]+\\.[0-9]{6}\\] [^\n]*\n)+\\[ *[0-9]+\\.[0-9]{6}\\] said last\n\\z"));
     }
 
@@ -559,14 +565,21 @@ public partial class ExecTests : LinuxTest
     }
 
     [Test]
-    public void Exec_FourAtATime_LeaveNothing()
+    public void Exec_FourAtATime_DifferAndLeaveNothing()
     {
-        VmmProcess[] all = [.. Enumerable.Range(1, 4).Select(number => Start(["--memory", "256M", "--bind", Scratch], "sh", "-c", $"echo number {number}; exit {number}"))];
+        VmmProcess[] all = [.. Enumerable.Range(1, 4).Select(number => Start(
+            ["--memory", "256M", "--bind", Scratch, "--cmdline", $"{LinuxHost.GuestOptions} random.trust_cpu=off"], "sh", "-c", $"echo number {number}; cat /proc/sys/kernel/random/uuid; exit {number}"))];
         foreach (VmmProcess process in all)
             process.EndInput();
 
+        HashSet<string> random = [];
         for (int i = 0; i < all.Length; i++)
-            Assert.That(all[i].WaitForEnd(), Is.EqualTo(new VmmResult(i + 1, $"number {i + 1}\n", "")));
+        {
+            VmmResult result = all[i].WaitForEnd();
+            Assert.That((result.ExitCode, result.Errors), Is.EqualTo((i + 1, "")));
+            Assert.That(result.Output, Does.StartWith($"number {i + 1}\n"));
+            Assert.That(random.Add(result.Output.Split('\n')[1]), Is.True, "random numbers");
+        }
         Assert.That(ProcFs.ProcessesWithEnvironment(VmmProcess.Mark), Is.Empty, "processes are left");
         Assert.That(Directory.GetFileSystemEntries(Temporary), Is.Empty, "files are left");
     }
