@@ -23,7 +23,8 @@ internal sealed partial class FuseServer
             return error;
         var opened = new OpenFile(_handles.Next(), inode, directory!, FileTree.DirectoryOnly) { Directory = new DirectoryStream(_directoryBuffers) };
         _handles.Add(opened);
-        uint flags = Options.Cache == FileSystemCache.Always ? FuseOpenReply.KeepCache | FuseOpenReply.CacheDirectory : 0;
+        // A directory's entries are names, not data.
+        uint flags = Options.Cache is FileSystemCache.Always or FileSystemCache.Metadata ? FuseOpenReply.KeepCache | FuseOpenReply.CacheDirectory : 0;
         return request.Reply(new FuseOpenReply(opened.Handle, flags, 0));
     }
 

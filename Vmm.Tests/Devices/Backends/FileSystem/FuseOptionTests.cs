@@ -49,6 +49,17 @@ public class FuseOptionTests : FileSystemTest
         }
     }
 
+    // FOPEN_KEEP_CACHE and FOPEN_CACHE_DIR, as virtiofsd has them.
+    [TestCase(0U)]
+    [TestCase(0U, "--cache=never")]
+    [TestCase(10U, "--cache=metadata")]
+    [TestCase(10U, "--cache=always")]
+    public void OpenDirectory_Cache_IsWhetherTheGuestKeepsEntries(uint expected, params string[] options)
+    {
+        byte[] reply = Begin(options).Demand(27, FuseGuest.Root, Bytes(0U, 0U), 16);
+        Assert.That(U32(reply, 8), Is.EqualTo(expected));
+    }
+
     [TestCase(true, "--allow-mmap", "--cache=never")]
     [TestCase(false, "--cache=never")]
     public void Init_AllowMmap_IsOfferedIfAskedFor(bool expected, params string[] options)
