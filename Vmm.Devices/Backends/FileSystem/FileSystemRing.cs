@@ -69,17 +69,7 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool, int pr
         foreach (FuseRequest request in server.GiveUpWaiting(this))
         {
             End(request);
-            // With a log of what is in flight, the request is left to that log, and waits again when the ring goes on.
-            if (!ring.MayLeave)
-            {
-                // Not EINTR: where no signal is pending, Linux makes an error of it that no program knows.
-                request.Result = -Errnos.Enolck;
-                Complete(ring, request);
-            }
-            else
-            {
-                Free(request);
-            }
+            GiveUp(ring, request);
         }
         while (_pending > 0)
         {
@@ -138,10 +128,27 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool, int pr
         for (int i = 0; i < _takenCount; i++)
         {
             End(_taken[i]);
-            Complete(ring, _taken[i]);
+            if (_taken[i].Result == FuseServer.Waits)
+                GiveUp(ring, _taken[i]);
+            else
+                Complete(ring, _taken[i]);
         }
         Array.Clear(_taken, 0, _takenCount);
         return _takenCount;
+    }
+
+    // A request that has waited for a lock, when the ring is to stop.
+    private void GiveUp(BackendRing ring, FuseRequest request)
+    {
+        // With a log of what is in flight, the request is left to that log, and waits again when the ring goes on.
+        if (ring.MayLeave)
+        {
+            Free(request);
+            return;
+        }
+        // Not EINTR: where no signal is pending, Linux makes an error of it that no program knows.
+        request.Result = -Errnos.Enolck;
+        Complete(ring, request);
     }
 
     private void Complete(BackendRing ring, FuseRequest request)

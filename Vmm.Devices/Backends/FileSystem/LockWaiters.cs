@@ -13,6 +13,7 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
 
     private readonly object _lock = new();
     private readonly List<Waiter> _waiting = [];
+    private readonly List<Waiter> _tried = [];      // the thread's
     private Thread? _thread;
     private bool _isStopping;
     private bool _hasNews;
@@ -50,7 +51,7 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
         }
     }
 
-    /// <summary>A lock was given up: somebody may have it now.</summary>
+    /// <summary>A lock was given up: somebody may have it now. Does not wait for a try that is under way.</summary>
     public void LookNow()
     {
         lock (_lock)
@@ -71,6 +72,8 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
             int index = _waiting.FindIndex(waiter => waiter.Request.Header.Unique == unique);
             if (index < 0)
                 return;
+            if (!TryTakeAway(_waiting[index], -Errnos.Eintr))
+                return;
             found = _waiting[index].Request;
             _waiting.RemoveAt(index);
         }
@@ -78,26 +81,19 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
         found.Ring!.Done(found);
     }
 
-    /// <summary>Takes away all requests of a ring.</summary>
+    /// <summary>Takes away all requests of a ring. One for which the lock is being asked for comes back by itself, with <see cref="FuseServer.Waits"/> if somebody else still has it.</summary>
     public IReadOnlyList<FuseRequest> Remove(FileSystemRing ring)
     {
         lock (_lock)
-        {
-            FuseRequest[] removed = [.. _waiting.Select(waiter => waiter.Request).Where(request => request.Ring == ring)];
-            _waiting.RemoveAll(waiter => waiter.Request.Ring == ring);
-            return removed;
-        }
+            return TakeAway(waiter => waiter.Request.Ring == ring, FuseServer.Waits);
     }
 
     /// <summary>All requests end with ENOLCK: what they wait for is gone.</summary>
     public void Clear()
     {
-        FuseRequest[] all;
+        List<FuseRequest> all;
         lock (_lock)
-        {
-            all = [.. _waiting.Select(waiter => waiter.Request)];
-            _waiting.Clear();
-        }
+            all = TakeAway(_ => true, -Errnos.Enolck);
         foreach (FuseRequest request in all)
         {
             request.Result = -Errnos.Enolck;
@@ -141,25 +137,59 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
     private bool TryAll()
     {
         bool isAnyDone = false;
-        for (int i = 0; ; i++)
+        lock (_lock)
+            _tried.AddRange(_waiting);
+        foreach (Waiter waiter in _tried)
         {
-            FuseRequest request;
+            FuseRequest request = waiter.Request;
             lock (_lock)
             {
-                if (i >= _waiting.Count)
-                    return isAnyDone;
-                request = _waiting[i].Request;
-                // Under the lock: a request that is taken away meanwhile must not get its lock. No try waits.
-                long result = server.TryLockAgain(request);
-                if (result == -Errnos.Eagain)
+                if (waiter.IsAway)
                     continue;
-                request.Result = result;
-                _waiting.RemoveAt(i--);
+                waiter.IsTried = true;
+            }
+            // Without the lock: no try waits for who has it, but the server of a file may not answer for long.
+            long result = server.TryLockAgain(request);
+            lock (_lock)
+            {
+                waiter.IsTried = false;
+                if (result == -Errnos.Eagain && waiter.End is null)
+                    continue;
+                request.Result = result == -Errnos.Eagain ? waiter.End!.Value : result;
+                waiter.IsAway = true;
+                _waiting.Remove(waiter);
             }
             request.Ring!.Done(request);
             isAnyDone = true;
         }
+        _tried.Clear();
+        return isAnyDone;
     }
+
+    // Under the lock. False where the thread is trying at this moment: it notes how the request ends if it does not get its lock.
+    private static bool TryTakeAway(Waiter waiter, long end)
+    {
+        if (waiter.IsTried)
+        {
+            waiter.End = end;
+            return false;
+        }
+        waiter.IsAway = true;
+        return true;
+    }
+
+    private List<FuseRequest> TakeAway(Func<Waiter, bool> isMeant, long end)
+    {
+        var taken = new List<FuseRequest>();
+        foreach (Waiter waiter in _waiting.Where(isMeant))
+        {
+            if (TryTakeAway(waiter, end))
+                taken.Add(waiter.Request);
+        }
+        _waiting.RemoveAll(waiter => waiter.IsAway);
+        return taken;
+    }
+
     // Under the lock. Whether those who have the lock wait, for one another or at once, for who asks: none of them would ever go on (EDEADLK of fcntl(2)). Programs of the host's are not
     // known here, nor are locks of whole files, for which the kernel does not look either.
     private bool IsDeadlock(Waiter asker)
@@ -205,5 +235,14 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
         public ulong Owner { get; }
 
         public bool IsOfRange { get; }
+
+        // Whether the thread asks for its lock at this moment.
+        public bool IsTried { get; set; }
+
+        // Whether it waits no more.
+        public bool IsAway { get; set; }
+
+        // How it ends if the try does not give it its lock; null where it waits on.
+        public long? End { get; set; }
     }
 }

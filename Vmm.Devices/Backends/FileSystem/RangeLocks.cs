@@ -9,7 +9,8 @@ internal sealed class RangeLocks
 {
     private const int MostRanges = 4096;    // of an owner: a guest is not to fill the host's memory with them
 
-    private readonly Lock _lock = new();
+    private readonly Lock _order = new();       // of calls that change locks, while the host is asked: one whose server does not answer holds up others of this file only
+    private readonly Lock _lock = new();        // of what is noted here
     private readonly Dictionary<ulong, Owner> _owners = [];
 
     /// <summary>Whether an owner has an opening.</summary>
@@ -61,15 +62,21 @@ internal sealed class RangeLocks
     public int Get(ulong owner, ref RangeLockRequest range, out uint process)
     {
         process = 0;
+        Owner? asker;
+        HeldDescriptor held;
         lock (_lock)
         {
-            if (!_owners.TryGetValue(owner, out Owner? asker))
+            if (!_owners.TryGetValue(owner, out asker))
                 return -Errnos.Ebadf;
-            using HeldDescriptor file = asker.File.Hold();
-            int error = OpenFileIo.GetLock(in file, ref range);
-            if (error < 0 || range.Type == OpenFileIo.Unlock)
-                return error;
-            LockedRange found = LockedRange.Of(in range);
+            held = asker.File.Hold();
+        }
+        using HeldDescriptor file = held;
+        int error = OpenFileIo.GetLock(in file, ref range);
+        if (error < 0 || range.Type == OpenFileIo.Unlock)
+            return error;
+        LockedRange found = LockedRange.Of(in range);
+        lock (_lock)
+        {
             foreach ((ulong other, Owner holder) in _owners)
             {
                 if (other != owner && holder.Held.Contains(found))
@@ -86,18 +93,27 @@ internal sealed class RangeLocks
     /// <returns>0, or a negated error number.</returns>
     public int Set(ulong owner, uint process, in RangeLockRequest range)
     {
-        lock (_lock)
+        lock (_order)
         {
-            if (!_owners.TryGetValue(owner, out Owner? setter))
-                return range.Type == OpenFileIo.Unlock ? 0 : -Errnos.Ebadf;
-            if (setter.Held.Count >= MostRanges && (range.Type != OpenFileIo.Unlock || Splits(setter.Held, LockedRange.Of(in range))))
-                return -Errnos.Enolck;
-            using HeldDescriptor file = setter.File.Hold();
+            Owner? setter;
+            HeldDescriptor held;
+            lock (_lock)
+            {
+                if (!_owners.TryGetValue(owner, out setter))
+                    return range.Type == OpenFileIo.Unlock ? 0 : -Errnos.Ebadf;
+                if (setter.Held.Count >= MostRanges && (range.Type != OpenFileIo.Unlock || Splits(setter.Held, LockedRange.Of(in range))))
+                    return -Errnos.Enolck;
+                held = setter.File.Hold();
+            }
+            using HeldDescriptor file = held;
             int error = OpenFileIo.SetLock(in file, in range);
             if (error < 0)
                 return error;
-            setter.Process = process;
-            Note(setter.Held, in range);
+            lock (_lock)
+            {
+                setter.Process = process;
+                Note(setter.Held, in range);
+            }
             return 0;
         }
     }

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Runtime.Versioning;
 using NUnit.Framework;
 using Vmm.Devices.Backends.FileSystem;
@@ -51,6 +52,24 @@ public class FuseOpeningTests : FileSystemTest
         {
             HostCommand.TryRun("chattr", "-a", In("log"));
         }
+    }
+
+    [Test]
+    public void Close_WhileAServerIsAskedForALock_DoesNotWait()
+    {
+        Directory.CreateDirectory(In("mounted"));
+        using var host = new TroubledFileSystem(In("mounted"));
+        FuseGuest guest = Begin();
+        (ulong local, ulong localHandle) = guest.Create(FuseGuest.Root, "local");
+        ulong node = guest.Node("mounted/locked"), handle = (ulong)guest.Open(node);
+        var waiting = new PendingRequest(guest, 33, node, FuseGuest.LockArguments(handle, owner: 1, type: 1));
+        Thread.Sleep(TroubledFileSystem.Delay / 6);
+        var clock = Stopwatch.StartNew();
+        guest.Fuse.Release(local, localHandle);
+        Assert.That(clock.Elapsed, Is.LessThan(TroubledFileSystem.Delay / 2));
+        Assert.That(waiting.HasEnded, Is.False);
+        guest.Peer.Pause();
+        Assert.That(waiting.Await(), Is.EqualTo(-37), "a pause ends the wait once the server has answered: ENOLCK");
     }
 
     [Test]

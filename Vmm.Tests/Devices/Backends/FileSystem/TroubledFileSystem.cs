@@ -6,7 +6,7 @@ namespace Vmm.Tests.Devices.Backends.FileSystem;
 /// <summary>A file system that a server keeps, which does not always answer soon: a few files, by FUSE. Gone when disposed, with the requests that it has not answered.</summary>
 /// <remarks>
 /// <c>full</c>: closing it gives EDQUOT, as NFS says then what a write could not say. <c>slow</c>: each write takes <see cref="Delay"/>. <c>hidden</c>: to look it up
-/// takes as long. <c>old</c>: once it is renamed to <c>new</c>, to look that up takes as long.
+/// takes as long. <c>old</c>: once it is renamed to <c>new</c>, to look that up takes as long. <c>locked</c>: the first lock is refused at once, the second after that time, and others are had.
 /// </remarks>
 internal sealed class TroubledFileSystem : IDisposable
 {
@@ -20,16 +20,18 @@ internal sealed class TroubledFileSystem : IDisposable
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.mount(b'troubled', where.encode(), b'fuse', 0, b'fd=%d,rootmode=40000,user_id=0,group_id=0' % fd) != 0:
             sys.exit(os.strerror(ctypes.get_errno()))
-        nodes = {name: number for number, name in enumerate([b'full', b'slow', b'hidden', b'old'], 2)}
+        nodes = {name: number for number, name in enumerate([b'full', b'slow', b'hidden', b'old', b'locked'], 2)}
         late = []
+        locks = 0
 
         def attributes(node):
             return struct.pack('<6Q10I', node, 0, 0, 0, 0, 0, 0, 0, 0, 0o40755 if node == 1 else 0o100644, 1, 0, 0, 0, 4096, 0)
 
         # What to say, and how much later.
         def answer(code, node, data):
+            global locks
             if code == 26:
-                return struct.pack('<4IHHIIHHII', 7, 31, 0, 0, 16, 12, 65536, 1, 0, 0, 0, 0) + bytes(24), 0
+                return struct.pack('<4IHHIIHHII', 7, 31, 0, 2, 16, 12, 65536, 1, 0, 0, 0, 0) + bytes(24), 0
             if code == 1:
                 name = data.split(b'\0')[0]
                 if name not in nodes:
@@ -49,7 +51,10 @@ internal sealed class TroubledFileSystem : IDisposable
                 return b'', 0
             if code == 17:
                 return struct.pack('<5Q4I', 0, 0, 0, 0, 0, 4096, 255, 4096, 0) + bytes(24), 0
-            if code in (18, 20, 29, 34):
+            if code == 32 and node == nodes[b'locked'] and struct.unpack_from('<I', data, 32)[0] != 2:
+                locks += 1
+                return -errno.EAGAIN if locks <= 2 else b'', delay if locks == 2 else 0
+            if code in (18, 20, 29, 32, 34):
                 return b'', 0
             return -errno.ENOSYS, 0
 
