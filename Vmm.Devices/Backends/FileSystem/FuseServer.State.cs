@@ -21,9 +21,56 @@ internal sealed partial class FuseServer
         }
         var table = new SessionTable(() => memory.Bytes);
         if (!_isReady && table.Session(_inodes.Root.Identity, isElsewhere: false) is { } flags && (flags & ~Offered) == 0)
+        {
             Restore(table, flags, isKept: true);
-        else
-            WriteTo(table);
+            return;
+        }
+        if (!_isReady && table.IsTable && table.HasSession)
+            SayWhyLost(table);
+        WriteTo(table);
+    }
+
+    // The guest has mounted, and this process cannot go on with that.
+    private void SayWhyLost(SessionTable table)
+    {
+        if (!table.IsOf(_inodes.Root.Identity))
+        {
+            s_log.Warn("{Directory}: a process before this one served another directory, so the guest gets EIO: unmount and mount again there", Options.Directory);
+            return;
+        }
+        FuseFlags missing = (table.Session(_inodes.Root.Identity, isElsewhere: false) ?? 0) & ~Offered;
+        if (missing == 0)
+        {
+            s_log.Warn("{Directory}: what a process before this one has written down makes no sense, so the guest gets EIO: unmount and mount again there", Options.Directory);
+            return;
+        }
+        s_log.Warn("{Directory}: the guest has mounted it with what this process does not offer ({Options}), so it gets EIO: unmount and mount again there. A daemon that is started again needs the options that it had",
+            Options.Directory, string.Join("; ", OptionsBehind(missing)));
+    }
+
+    private static IEnumerable<string> OptionsBehind(FuseFlags flags)
+    {
+        (FuseFlags Flags, string Options)[] all =
+        [
+            (FuseFlags.PosixLocks | FuseFlags.FlockLocks, "locks on the host: not with --no-host-locks or --readonly"),
+            (FuseFlags.AutoInvalidateData, "--cache auto"),
+            (FuseFlags.ReadDirectoryPlus | FuseFlags.ReadDirectoryPlusAuto, "READDIRPLUS: not with --no-readdirplus"),
+            (FuseFlags.DirectIoAllowMmap, "--allow-mmap"),
+            (FuseFlags.WritebackCache, "--writeback"),
+            (FuseFlags.Submounts, "file systems below: not with --no-announce-submounts"),
+            (FuseFlags.MapAlignment | FuseFlags.InodeDax, "--dax-window"),
+            (FuseFlags.HandleKillPrivileges2, "set-user-id bits that the host takes away: not with --no-killpriv-v2 or DAX"),
+            (FuseFlags.SecurityContext, "--security-label"),
+            (FuseFlags.PosixAcl | FuseFlags.DontMask, "POSIX ACLs: not with --no-posix-acl, --no-xattr, or an --xattrmap that renames them"),
+        ];
+        foreach ((FuseFlags each, string options) in all)
+        {
+            if ((flags & each) != 0)
+                yield return options;
+            flags &= ~each;
+        }
+        if (flags != 0)
+            yield return $"FUSE flags 0x{(ulong)flags:X}, which this version does not know";
     }
 
     /// <summary>The session as bytes; null where it cannot be saved, which the log explains: the guest knows more files than a state has room for, or has files mapped

@@ -317,6 +317,31 @@ public class FileSystemStateTests : FileSystemTest
         again.Stop();
     }
 
+    [Test]
+    public void Killed_ThenStartedWithOtherOptions_SaysWhatTheGuestMisses()
+    {
+        VmmProcess process = Serve("--writeback");
+        using var guest = new FuseGuest(SocketPath);
+        process = Restart(process, guest, 1);
+        process.WaitForErrors("does not offer (--writeback), so it gets EIO: unmount and mount again there");
+        Assert.That(guest.TryAttributes(FuseGuest.Root), Is.EqualTo(-Eio));
+        guest.Begin(FuseGuest.AllFlags);
+        Assert.That(guest.TryAttributes(FuseGuest.Root), Is.Zero);
+    }
+
+    [Test]
+    public void Killed_ThenStartedWithAnotherDirectory_SaysSo()
+    {
+        VmmProcess process = Serve();
+        using var guest = new FuseGuest(SocketPath);
+        process.Signal(LibC.SIGKILL);
+        process.WaitForEnd();
+        process = StartBackend("fs", "--shared-dir", Directory.CreateDirectory(Path.Combine(Scratch, "another")).FullName);
+        guest.Peer.WaitUntilRestored(1);
+        process.WaitForErrors("served another directory, so the guest gets EIO: unmount and mount again there");
+        Assert.That(guest.TryAttributes(FuseGuest.Root), Is.EqualTo(-Eio));
+    }
+
     // In a copy the name leads to what has it now.
     [TestCase("renamed over")]
     [TestCase("removed")]
