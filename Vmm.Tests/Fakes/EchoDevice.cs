@@ -38,6 +38,11 @@ internal sealed class EchoDevice : VhostUserDevice
 
     public override IReadOnlyList<ulong> SharedMemorySizes => [0, 0x10000];
 
+    public override int KeptMemorySize => Kept;
+
+    /// <summary>Bytes of its own that its front-end keeps. It leaves them alone.</summary>
+    public int Kept { get; init; }
+
     public int Queues { get; init; } = 2;
 
     public byte[] Config { get; init; } = [1, 2, 3, 4, 5, 6, 7, 8];

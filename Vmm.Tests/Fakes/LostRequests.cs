@@ -25,8 +25,10 @@ internal sealed class LostRequests : IDisposable
     /// <param name="protocolFeatures">The front-end's.</param>
     /// <param name="size">The ring's size.</param>
     /// <param name="add">Adds a request to the ring: the number of the request, by default as its only byte, with room for one.</param>
-    public LostRequests(int count, ulong features, Feature protocolFeatures, int size = 16, Func<FrontEndRing, int, ushort>? add = null)
+    /// <param name="kept">Bytes of the next back-end's own behind the log.</param>
+    public LostRequests(int count, ulong features, Feature protocolFeatures, int size = 16, Func<FrontEndRing, int, ushort>? add = null, int kept = 0)
     {
+        Device = new EchoDevice { Holds = true, Leaves = true, Kept = kept };
         (_features, _protocolFeatures) = (features, protocolFeatures);
         _first = FrontEndDriver.ConnectedTo(Device);
         _first.Negotiate(features, protocolFeatures);
@@ -45,15 +47,16 @@ internal sealed class LostRequests : IDisposable
     }
 
     /// <summary>The back-end that took them.</summary>
-    public EchoDevice Device { get; } = new() { Holds = true, Leaves = true };
+    public EchoDevice Device { get; }
 
     /// <summary>The requests, oldest first.</summary>
     public ushort[] Ids { get; }
 
     /// <summary>Gives the memory, the log and the ring to <paramref name="next"/>. The ring is set up at the base of its first start, since nobody has
-    /// said another, and not enabled.</summary>
+    /// said another, and not enabled. Whoever had them before is left.</summary>
     public FrontEndRing GiveTo(VhostUserDevice next)
     {
+        _second?.Leave();
         _second = FrontEndDriver.ConnectedTo(next, memory: _first.Memory);
         _second.Negotiate(_features, _protocolFeatures);
         _second.ShareMemory();

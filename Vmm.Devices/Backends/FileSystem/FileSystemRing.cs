@@ -88,6 +88,8 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool, int pr
         long result = request.Load(in chain);
         // The process before this one may have done the request already. To forget a file twice is unsafe. An error is safe: the guest can look at what was done.
         bool isLeft = ring.IsLatestLeft;
+        if (result == 0 && isLeft)
+            server.TakeBack(request);
         if (result == 0 && isLeft && server.IsForOnce(request))
             result = -Errnos.Eio;
         if (result == 0 && (FuseServer.HasReply(request.Header.Opcode) || !isLeft))

@@ -21,7 +21,7 @@ internal sealed partial class FuseServer
         using HeldDescriptor path = _inodes.Hold(inode, out int error);
         if (error < 0 || (error = Reopen(in path, FileTree.DirectoryOnly, out FileDescriptor? directory)) < 0)
             return error;
-        var opened = new OpenFile(_handles.Next(), inode, directory!, FileTree.DirectoryOnly) { Directory = new DirectoryStream(_directoryBuffers) };
+        var opened = new OpenFile(_handles.Next(), inode, directory!, FileTree.DirectoryOnly) { Request = request.Header.Unique, Directory = new DirectoryStream(_directoryBuffers) };
         _handles.Add(opened);
         // A directory's entries are names, not data.
         uint flags = Options.Cache is FileSystemCache.Always or FileSystemCache.Metadata ? FuseOpenReply.KeepCache | FuseOpenReply.CacheDirectory : 0;
@@ -47,7 +47,7 @@ internal sealed partial class FuseServer
                     return result;
                 while ((result = stream.Peek(in directory, out DirectoryEntry entry)) > 0)
                 {
-                    int written = WriteEntry(reply[length..], inode, in directory, in entry, withAttributes);
+                    int written = WriteEntry(request, reply[length..], inode, in directory, in entry, withAttributes);
                     if (written == 0)
                         return length > 0 ? length : -Errnos.Einval;    // not even one has room
                     stream.Take(in entry);
@@ -63,7 +63,7 @@ internal sealed partial class FuseServer
     }
 
     // 0 where there is no room.
-    private int WriteEntry(Span<byte> reply, Inode parent, in HeldDescriptor directory, in DirectoryEntry entry, bool withAttributes)
+    private int WriteEntry(FuseRequest request, Span<byte> reply, Inode parent, in HeldDescriptor directory, in DirectoryEntry entry, bool withAttributes)
     {
         ReadOnlySpan<byte> name = entry.Name[..^1];
         int start = withAttributes ? FuseEntry.WireSize : 0;
@@ -73,7 +73,7 @@ internal sealed partial class FuseServer
         reply[..length].Clear();
         // An entry without a number is one whose attributes are not known: the guest asks for them.
         if (withAttributes && !entry.IsDot && FileTree.GetStatus(in directory, entry.Name, out FileStatus status) == 0)
-            MemoryMarshal.Write(reply, Entry(parent, entry.Name, in status));
+            MemoryMarshal.Write(reply, Entry(request, parent, entry.Name, in status));
         // The root's own number stands for its parent, too: the guest learns nothing of the directory above the root.
         ulong number = parent == _inodes.Root && entry.IsDot ? parent.Identity.Number : entry.Inode;
         MemoryMarshal.Write(reply[start..], new FuseDirectoryEntry(number, (ulong)entry.Next, (uint)name.Length, entry.Type));

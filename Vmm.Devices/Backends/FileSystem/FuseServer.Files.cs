@@ -31,15 +31,15 @@ internal sealed partial class FuseServer
         {
             error = ReopenFor(inode, in path, arguments.Flags, ref flags, out file);
         }
-        return error < 0 ? error : request.Reply(Opened(inode, file!, flags));
+        return error < 0 ? error : request.Reply(Opened(request, inode, file!, flags));
     }
 
     // The opening that a request means, which is of the file that the request is about.
     private OpenFile? Opening(FuseRequest request, ulong handle) => _handles.Find(handle) is { } opened && opened.Inode.Id == request.Header.Node ? opened : null;
 
-    private FuseOpenReply Opened(Inode inode, FileDescriptor file, int flags)
+    private FuseOpenReply Opened(FuseRequest request, Inode inode, FileDescriptor file, int flags)
     {
-        var opened = new OpenFile(_handles.Next(), inode, file, flags);
+        var opened = new OpenFile(_handles.Next(), inode, file, flags) { Request = request.Header.Unique };
         _handles.Add(opened);
         return new FuseOpenReply(opened.Handle, Options.Cache switch
         {
@@ -116,7 +116,7 @@ internal sealed partial class FuseServer
             file.Dispose();
             return error;
         }
-        return ReplyCreated(request, Entry(parent, name, in status), file, flags);
+        return ReplyCreated(request, Entry(request, parent, name, in status), file, flags);
     }
 
     private int MakeFile(FuseRequest request, in HeldDescriptor directory, ReadOnlySpan<byte> name, int flags, in FuseCreate arguments)
@@ -136,11 +136,11 @@ internal sealed partial class FuseServer
             return error;
         if (!status.IsRegular)
             return status.IsDirectory ? -Errnos.Eisdir : -Errnos.Enxio;
-        FuseEntry entry = Entry(parent, name, in status);
+        FuseEntry entry = Entry(request, parent, name, in status);
         error = OpenEntered(entry.Node, ref flags, in arguments, out FileDescriptor? file);
         if (error == 0)
             return ReplyCreated(request, entry, file!, flags);
-        _inodes.Forget(entry.Node, 1);  // the guest does not hear of it
+        _inodes.TakeBack(entry.Node, request.Header.Unique);
         return error;
     }
 
@@ -165,7 +165,7 @@ internal sealed partial class FuseServer
             return -Errnos.Estale;
         }
         request.Reply(in entry);
-        return request.Reply(Opened(inode, file, flags), FuseEntry.WireSize);
+        return request.Reply(Opened(request, inode, file, flags), FuseEntry.WireSize);
     }
 
     private long MakeTemporaryFile(FuseRequest request, Inode parent)
@@ -193,7 +193,7 @@ internal sealed partial class FuseServer
             file.Dispose();
             return path < 0 ? path : error;
         }
-        return ReplyCreated(request, Entry(parent, _inodes.EnterNameless(new FileDescriptor(path), in status), in status), file, flags);
+        return ReplyCreated(request, Entry(parent, _inodes.EnterNameless(new FileDescriptor(path), in status, request.Header.Unique), in status), file, flags);
     }
 
     private long Read(FuseRequest request, bool mayWait)

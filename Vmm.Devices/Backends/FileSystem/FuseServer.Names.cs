@@ -27,10 +27,11 @@ internal sealed partial class FuseServer
         if (request.Room < FuseEntry.WireSize)
             return -Errnos.Einval;
         int error = FileTree.GetStatus(in directory, name, out FileStatus status);
-        return error < 0 ? error : request.Reply(Entry(parent, name, in status));
+        return error < 0 ? error : request.Reply(Entry(request, parent, name, in status));
     }
 
-    private FuseEntry Entry(Inode parent, ReadOnlySpan<byte> name, in FileStatus status) => Entry(parent, _inodes.Enter(parent, name, in status), in status);
+    private FuseEntry Entry(FuseRequest request, Inode parent, ReadOnlySpan<byte> name, in FileStatus status) =>
+        Entry(parent, _inodes.Enter(parent, name, in status, request.Header.Unique), in status);
 
     private FuseEntry Entry(Inode parent, Inode inode, in FileStatus status)
     {

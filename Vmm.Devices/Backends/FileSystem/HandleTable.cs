@@ -5,6 +5,7 @@ internal sealed class HandleTable(InodeTable inodes)
 {
     private readonly Lock _lock = new();
     private readonly Dictionary<ulong, OpenFile> _files = [];
+    private readonly Dictionary<ulong, ulong> _restored = [];       // by the request by which they were opened
     private ulong _last;
 
     /// <summary>How many there are.</summary>
@@ -58,6 +59,9 @@ internal sealed class HandleTable(InodeTable inodes)
             lock (_lock)
             {
                 _files[file.Handle] = file;
+                // 0 where a version before this one has written it.
+                if (file.Request != 0)
+                    _restored[file.Request] = file.Handle;
                 _last = Math.Max(_last, file.Handle);
             }
         }
@@ -99,6 +103,18 @@ internal sealed class HandleTable(InodeTable inodes)
         return true;
     }
 
+    /// <summary>The guest has not heard of the opening that a process before this one made by a request.</summary>
+    public void TakeBack(ulong request)
+    {
+        ulong handle;
+        lock (_lock)
+        {
+            if (!_restored.Remove(request, out handle))
+                return;
+        }
+        Remove(handle);
+    }
+
     /// <summary>Ends all of them.</summary>
     public void Clear()
     {
@@ -107,6 +123,7 @@ internal sealed class HandleTable(InodeTable inodes)
         {
             files = [.. _files.Values];
             _files.Clear();
+            _restored.Clear();
         }
         foreach (OpenFile file in files)
             End(file);

@@ -17,6 +17,11 @@ internal sealed partial class InodeTable
                 if (inode != Root)
                     inode.Slot = session?.Add(inode) ?? -1;
             }
+            foreach (Inode inode in _byId.Values)
+            {
+                if (inode.FirstOpen is not null)
+                    WriteWay(inode);
+            }
         }
     }
 

@@ -60,7 +60,8 @@ internal sealed partial class InodeTable : IDisposable
     /// <param name="parent">The directory in which it was seen.</param>
     /// <param name="name">Its name there, with a null byte.</param>
     /// <param name="status">What statx(2) says of it.</param>
-    public Inode Enter(Inode parent, ReadOnlySpan<byte> name, in FileStatus status)
+    /// <param name="request">The number of the request that tells it.</param>
+    public Inode Enter(Inode parent, ReadOnlySpan<byte> name, in FileStatus status, ulong request)
     {
         InodeIdentity identity = InodeIdentity.Of(in status);
         lock (_lock)
@@ -75,10 +76,14 @@ internal sealed partial class InodeTable : IDisposable
             if (inode == Root)
                 return inode;
             inode.IsPinned = false;     // a name leads to it
+            // One for which there was no room may have it now.
             if (!inode.IsNamed(parent, name))
                 Move(inode, parent, name, keepsName: HasOtherNames(in status));
+            else if (inode.Slot < 0)
+                Write(inode);
             else
                 Session?.SetLookups(inode);
+            Session?.Tell(request, inode.Id);
             NoteFileSystem(inode);
             return inode;
         }
@@ -87,7 +92,8 @@ internal sealed partial class InodeTable : IDisposable
     /// <summary>The same for a file without a name.</summary>
     /// <param name="path">The file, open by O_PATH; the table's from now on.</param>
     /// <param name="status">What statx(2) says of it.</param>
-    public Inode EnterNameless(FileDescriptor path, in FileStatus status)
+    /// <param name="request">The number of the request that tells it.</param>
+    public Inode EnterNameless(FileDescriptor path, in FileStatus status, ulong request)
     {
         var identity = InodeIdentity.Of(in status);
         lock (_lock)
@@ -97,6 +103,7 @@ internal sealed partial class InodeTable : IDisposable
             _byIdentity[identity] = inode;
             _open.Add(inode, path);
             inode.Slot = Session?.Add(inode) ?? -1;
+            Session?.Tell(request, inode.Id);
             return inode;
         }
     }
@@ -104,25 +111,27 @@ internal sealed partial class InodeTable : IDisposable
     /// <summary>The guest takes back <paramref name="lookups"/> times that it was told of a file.</summary>
     public void Forget(ulong id, ulong lookups)
     {
-        if (id == RootId)
-            return;
+        lock (_lock)
+            CountBack(id, lookups);
+    }
+
+    /// <summary>The guest does not hear of a file of which a request was to tell it: the request fails.</summary>
+    public void TakeBack(ulong id, ulong request)
+    {
         lock (_lock)
         {
-            if (!_byId.TryGetValue(id, out Inode? inode))
-                return;
-            inode.Lookups -= Math.Min(lookups, inode.Lookups);
-            if (inode.Lookups > 0)
-            {
-                Session?.SetLookups(inode);
-                return;
-            }
-            Session?.Remove(inode.Slot);
-            _byId.Remove(id);
-            if (_byIdentity.GetValueOrDefault(inode.Identity) == inode)
-                _byIdentity.Remove(inode.Identity);
-            inode.Parent?.LinkedFiles?.Remove(inode);
-            Release(inode);
-            LeaveToOtherNames(inode);
+            Session?.TakeTold(request);
+            CountBack(id, 1);
+        }
+    }
+
+    /// <summary>The guest has not heard of the files of which a process before this one was to tell it by a request.</summary>
+    public void TakeBack(ulong request)
+    {
+        lock (_lock)
+        {
+            foreach (ulong id in Session?.TakeTold(request) ?? [])
+                CountBack(id, 1);
         }
     }
 
@@ -153,6 +162,7 @@ internal sealed partial class InodeTable : IDisposable
         {
             file.NextOfInode = inode.FirstOpen;
             inode.FirstOpen = file;
+            WriteWay(inode);
         }
     }
 
@@ -229,8 +239,8 @@ internal sealed partial class InodeTable : IDisposable
             return false;   // closed just now
         }
         inode.Born = status.Born;
-        if (inode != Root && Session is { } session)
-            inode.Slot = session.Move(inode);
+        if (inode != Root)
+            Write(inode);
         return true;
     }
 
@@ -259,8 +269,50 @@ internal sealed partial class InodeTable : IDisposable
         (inode.Parent, inode.Name) = (parent, name);
         if (inode.OtherParent is not null)
             (parent.LinkedFiles ??= []).Add(inode);
-        if (Session is { } session)
-            inode.Slot = session.Move(inode);
+        Write(inode);
+    }
+
+    // Writes down where it is now. What is written down is of no use without the directories above.
+    private void Write(Inode inode)
+    {
+        if (Session is not { } session)
+            return;
+        inode.Slot = session.Move(inode);
+        if (inode.Slot >= 0 && inode.Parent is { } parent)
+            WriteWay(parent);
+    }
+
+    // Writes a file and all directories above it down, where there was no room for that: an opening leads there, and there is more room for these.
+    private void WriteWay(Inode inode)
+    {
+        if (Session is not { IsFull: true } session)
+            return;
+        int depth = 0;
+        for (Inode? each = inode; each is not null && each != Root && depth < MaxDepth; each = each.Parent, depth++)
+        {
+            // One that the guest has forgotten is no file of a process after this one.
+            if (each.Slot < 0 && each.Lookups > 0)
+                each.Slot = session.AddForOpening(each);
+        }
+    }
+
+    private void CountBack(ulong id, ulong lookups)
+    {
+        if (id == RootId || !_byId.TryGetValue(id, out Inode? inode))
+            return;
+        inode.Lookups -= Math.Min(lookups, inode.Lookups);
+        if (inode.Lookups > 0)
+        {
+            Session?.SetLookups(inode);
+            return;
+        }
+        Session?.Remove(inode.Slot);
+        _byId.Remove(id);
+        if (_byIdentity.GetValueOrDefault(inode.Identity) == inode)
+            _byIdentity.Remove(inode.Identity);
+        inode.Parent?.LinkedFiles?.Remove(inode);
+        Release(inode);
+        LeaveToOtherNames(inode);
     }
 
     // The guest has forgotten a directory. Nobody follows it from now on, and a process after this one will not know it: a file that was seen there is found by its other name.

@@ -26,6 +26,9 @@ internal sealed class OpenFile(ulong handle, Inode inode, FileDescriptor descrip
     /// <summary>Whether it cannot say so, either, but no read waits: it is in memory.</summary>
     public bool NeverWaits { get; set; }
 
+    /// <summary>The number of the request by which it was opened.</summary>
+    public ulong Request { get; init; }
+
     /// <summary>Where it is in the <see cref="SessionTable"/>; -1 if it is not.</summary>
     public int Slot { get; set; } = -1;
 

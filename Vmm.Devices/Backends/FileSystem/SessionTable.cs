@@ -7,8 +7,10 @@ namespace Vmm.Devices.Backends.FileSystem;
 /// <summary>The files of a directory that a guest knows, with the places where they were seen, and its openings, in memory that outlives the process. The process may be
 /// killed at any instant: the next one finds each record whole or not at all, since the word that makes a record valid is written last. Thread-safe.</summary>
 /// <param name="memory">The memory.</param>
-/// <remarks>A header, then slots of 128 bytes. A name that is longer than its slot has room for goes on in others.</remarks>
-internal sealed class SessionTable(Func<Span<byte>> memory)
+/// <param name="isKept">Whether it is memory that a front-end keeps, which is written while requests are under way; else it is a state that is saved.</param>
+/// <remarks>A header, then slots of 128 bytes. A name that is longer than its slot has room for goes on in others. At the end of kept memory stands by which requests the guest was told of
+/// files lately: if such a request is left to the next process, the guest has not heard of it. That is a ring, whose oldest entries are written over.</remarks>
+internal sealed class SessionTable(Func<Span<byte>> memory, bool isKept = false)
 {
     private const ulong Magic = 0x3130_3046_4D56_6D76;     // "vmVMF001"
 
@@ -22,8 +24,12 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
     /// <summary>Bytes of a slot.</summary>
     public const int SlotSize = 128;
 
+    private const int ToldPart = 256, ToldSize = 16;    // of the kept memory's bytes: 16,384 entries of 64 MiB
+    private const int PartForOpenings = 4;              // of the kept memory's slots: what only openings, their files and the directories above may have
+
     private readonly Lock _lock = new();
     private readonly Stack<int> _free = [];
+    private int _toldCount;
     private int _used;
     private bool _isFull;
 
@@ -35,7 +41,9 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
         RestOfName,
     }
 
-    private int Slots => (memory().Length - HeaderRoom) / SlotSize;
+    private int Slots => (memory().Length - HeaderRoom - _toldCount * ToldSize) / SlotSize;
+
+    private int MostTold => isKept ? memory().Length / ToldPart / ToldSize : 0;
 
     private ref Header Head => ref MemoryMarshal.AsRef<Header>(memory());
 
@@ -89,7 +97,16 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
             };
             for (int i = 0; i < count; i++)
                 MemoryMarshal.AsRef<Slot>(slots[(i * SlotSize)..]).Kind = SlotKind.Free;
-            Head = new Header { Magic = Magic };
+            _toldCount = MostTold;
+            int told = Head.Magic switch
+            {
+                0 => 0,
+                Magic when Head.ToldCount == _toldCount => (int)Math.Min(Head.Told, (ulong)_toldCount),
+                _ => _toldCount,
+            };
+            for (int i = 0; i < told; i++)
+                ToldAt(i) = default;
+            Head = new Header { Magic = Magic, ToldCount = _toldCount };
             _free.Clear();
             _used = 0;
             _isFull = false;
@@ -113,11 +130,15 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
 
     /// <summary>Writes a file that is not in the table.</summary>
     /// <returns>Its slot; -1 where there is no room.</returns>
-    public int Add(Inode inode) => Add(inode, inode.Parent, inode.Name);
+    public int Add(Inode inode) => Add(inode, inode.Parent, inode.Name, isForOpening: false);
+
+    /// <summary>Writes one that is open, or leads to one that is: there is more room for those.</summary>
+    /// <returns>Its slot; -1 where there is no room.</returns>
+    public int AddForOpening(Inode inode) => Add(inode, inode.Parent, inode.Name, isForOpening: true);
 
     /// <summary>The same without the name by which the file was seen last, which does not lead to it any more.</summary>
     /// <returns>Its slot; -1 where there is no room.</returns>
-    public int AddNameless(Inode inode) => Add(inode, null, []);
+    public int AddNameless(Inode inode) => Add(inode, null, [], isForOpening: false);
 
     /// <summary>Writes how often the guest was told of a file.</summary>
     public void SetLookups(Inode inode)
@@ -133,12 +154,48 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
         lock (_lock)
         {
             if (inode.Slot < 0)
-                return Write(inode, inode.Parent, inode.Name, version: 0);
+                return Write(inode, inode.Parent, inode.Name, version: 0, isForOpening: false);
             int old = inode.Slot;
             // For a moment there are two: the later version counts.
-            int slot = Write(inode, inode.Parent, inode.Name, At(old).Version + 1);
+            int slot = Write(inode, inode.Parent, inode.Name, At(old).Version + 1, isForOpening: true);
             Free(old);
             return slot;
+        }
+    }
+
+    /// <summary>Notes that a request tells the guest of a file, which is counted already.</summary>
+    /// <param name="request">The request's number.</param>
+    /// <param name="file">The file's.</param>
+    public void Tell(ulong request, ulong file)
+    {
+        lock (_lock)
+        {
+            if (_toldCount == 0)
+                return;
+            // Whatever the instant at which the process is killed: what stands there was counted.
+            ref Told entry = ref ToldAt((int)(Head.Told % (uint)_toldCount));
+            Volatile.Write(ref entry.Request, 0);
+            Volatile.Write(ref entry.File, file);
+            Volatile.Write(ref entry.Request, request);
+            Head.Told++;
+        }
+    }
+
+    /// <summary>The files of which a request told the guest, each as often as it did. They are noted no more, and are to be counted back now.</summary>
+    public List<ulong> TakeTold(ulong request)
+    {
+        lock (_lock)
+        {
+            var files = new List<ulong>();
+            for (int i = 0; request != 0 && i < _toldCount; i++)
+            {
+                ref Told entry = ref ToldAt(i);
+                if (entry.Request != request)
+                    continue;
+                files.Add(entry.File);
+                Volatile.Write(ref entry.Request, 0);
+            }
+            return files;
         }
     }
 
@@ -150,11 +207,11 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
         {
             // Also of one without a slot: a successor must not give its number to another.
             Head.LastOpening = Math.Max(Head.LastOpening, file.Handle);
-            int index = Take();
+            int index = Take(isForOpening: true);
             if (index < 0)
                 return index;
             ref Slot slot = ref At(index);
-            slot = new Slot { Id = file.Handle, Parent = file.Inode.Id, Lookups = (uint)file.Flags, Type = file.Directory is null ? 0U : 1 };
+            slot = new Slot { Id = file.Handle, Parent = file.Inode.Id, Number = file.Request, Lookups = (uint)file.Flags, Type = file.Directory is null ? 0U : 1 };
             Volatile.Write(ref Unsafe.As<SlotKind, uint>(ref slot.Kind), (uint)SlotKind.Opening);
             return index;
         }
@@ -177,6 +234,8 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
             var files = new Dictionary<ulong, FileRecord>();
             var openings = new Dictionary<ulong, OpeningRecord>();
             var isUsed = new HashSet<int>();
+            // One of a version before this one says nothing of requests, and has slots in their place.
+            _toldCount = Head.ToldCount == MostTold ? MostTold : 0;
             _used = (int)Math.Min(Head.MostUsed, (uint)Slots);
             for (int i = 0; i < _used; i++)
             {
@@ -184,7 +243,7 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
                 if (slot.Id > MaxId)
                     continue;
                 if (slot.Kind == SlotKind.Opening)
-                    openings.TryAdd(slot.Id, new OpeningRecord(slot.Id, slot.Parent, (int)slot.Lookups, slot.Type == 1, i));
+                    openings.TryAdd(slot.Id, new OpeningRecord(slot.Id, slot.Parent, (int)slot.Lookups, slot.Type == 1, slot.Number, i));
                 if (slot.Kind != SlotKind.File || slot.Id <= InodeTable.RootId || ReadName(i, in slot) is not { } name)
                     continue;
                 if (files.TryGetValue(slot.Id, out FileRecord? other) && other.Version >= slot.Version)
@@ -213,35 +272,42 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
 
     private ref Slot At(int index) => ref MemoryMarshal.AsRef<Slot>(memory().Slice(HeaderRoom + index * SlotSize, SlotSize));
 
-    private int Take()
+    private ref Told ToldAt(int index)
     {
-        if (_free.TryPop(out int index))
-            return index;
-        if (_used >= Slots)
+        Span<byte> all = memory();
+        return ref MemoryMarshal.AsRef<Told>(all.Slice(all.Length - (index + 1) * ToldSize, ToldSize));
+    }
+
+    private int Take(bool isForOpening)
+    {
+        int slots = Slots, left = _free.Count + slots - _used;
+        if (left <= (isKept && !isForOpening ? slots / PartForOpenings : 0))
         {
             if (!_isFull)
-                s_log.Warn("the guest knows more files than {Count}: it loses the others, should this process be killed", Slots);
+                s_log.Warn("the guest knows more files than there is room for ({Used} of {Count} records): should this process be killed, it loses those that are not open", slots - left, slots);
             _isFull = true;
             return -1;
         }
+        if (_free.TryPop(out int index))
+            return index;
         Head.MostUsed = (uint)_used + 1;
         return _used++;
     }
 
-    private int Add(Inode inode, Inode? parent, byte[] name)
+    private int Add(Inode inode, Inode? parent, byte[] name, bool isForOpening)
     {
         lock (_lock)
-            return Write(inode, parent, name, version: 0);
+            return Write(inode, parent, name, version: 0, isForOpening);
     }
 
-    private int Write(Inode inode, Inode? parent, byte[] name, uint version)
+    private int Write(Inode inode, Inode? parent, byte[] name, uint version, bool isForOpening)
     {
         // Also of one without a slot: a successor must not give its number to another.
         Head.LastFile = Math.Max(Head.LastFile, inode.Id);
-        int index = Take();
+        int index = Take(isForOpening);
         if (index < 0)
             return index;
-        int next = WriteRest(name.AsSpan(Math.Min(NameInSlot, name.Length)));
+        int next = WriteRest(name.AsSpan(Math.Min(NameInSlot, name.Length)), isForOpening);
         ref Slot slot = ref At(index);
         slot = new Slot
         {
@@ -264,14 +330,14 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
     }
 
     // The rest of a name; -1 for none, or where there is no room: then the record makes no sense to who reads it.
-    private int WriteRest(ReadOnlySpan<byte> rest)
+    private int WriteRest(ReadOnlySpan<byte> rest, bool isForOpening)
     {
         if (rest.IsEmpty)
             return -1;
-        int index = Take();
+        int index = Take(isForOpening);
         if (index < 0)
             return -1;
-        int next = WriteRest(rest[Math.Min(NameInRest, rest.Length)..]);
+        int next = WriteRest(rest[Math.Min(NameInRest, rest.Length)..], isForOpening);
         At(index) = new Slot { Kind = SlotKind.RestOfName };
         MemoryMarshal.Write(Bytes(index)[4..], in next);
         rest[..Math.Min(NameInRest, rest.Length)].CopyTo(Bytes(index)[(SlotSize - NameInRest)..]);
@@ -343,6 +409,14 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
         public ulong RootMount;
         public long RootBornSeconds;
         public uint RootBornNanoseconds;
+        public int ToldCount;
+        public ulong Told;      // how often the guest was told of a file: where the next entry comes
+    }
+
+    private struct Told
+    {
+        public ulong Request;       // 0 for none; written last
+        public ulong File;
     }
 
     [StructLayout(LayoutKind.Sequential, Size = SlotSize)]
@@ -353,7 +427,7 @@ internal sealed class SessionTable(Func<Span<byte>> memory)
         public ulong Id;
         public ulong Parent;
         public ulong Device;
-        public ulong Number;
+        public ulong Number;        // of an opening: that of the request by which it was opened
         public ulong Mount;
         public long BornSeconds;
         public ulong Lookups;
@@ -369,4 +443,4 @@ internal sealed record FileRecord(
     ulong Id, ulong Parent, InodeIdentity Identity, FileTime Born, uint Type, ulong Lookups, byte[] Name, int Slot, uint Version);
 
 /// <summary>An opening in a <see cref="SessionTable"/>.</summary>
-internal sealed record OpeningRecord(ulong Handle, ulong File, int Flags, bool IsDirectory, int Slot);
+internal sealed record OpeningRecord(ulong Handle, ulong File, int Flags, bool IsDirectory, ulong Request, int Slot);

@@ -317,6 +317,87 @@ public class FileSystemStateTests : FileSystemTest
         again.Stop();
     }
 
+    // It was killed when it had done them, and had not said so.
+    [Test]
+    public void Killed_WhatARequestHasGivenOutThatIsDoneAgain_IsTakenBack()
+    {
+        foreach (string name in new[] { "file", "other" })
+            File.WriteAllText(In(name), "");
+        using var before = new Server(Shared);
+        ulong file = U64(before.Demand(1, FuseGuest.Root, Name("file")), 0), listing = U64(before.Demand(27, FuseGuest.Root, Bytes(0U, 0U)), 0);
+        byte[][] requests =
+        [
+            Server.Request(14, file, Bytes(0U, 0U), unique: 100),
+            Server.Request(27, FuseGuest.Root, Bytes(0U, 0U), unique: 102),
+            Server.Request(1, FuseGuest.Root, Name("file"), unique: 104),
+            Server.Request(1, FuseGuest.Root, Name("other"), unique: 106),
+            Server.Request(35, FuseGuest.Root, [.. Bytes(0x42U, 0x81A4U, 0U, 0U), .. Name("made")], unique: 108),
+            Server.Request(45, FuseGuest.Root, [.. Bytes(FuseGuest.Root), .. Bytes(1U, 0U), .. Name("file"), .. Name("other")], unique: 110),
+            Server.Request(44, FuseGuest.Root, Transfer(listing, 4000), unique: 112),
+        ];
+        using var lost = new LostRequests(
+            requests.Length, 0, VhostUserProtocolFeatures.InflightShmFd, add: (ring, i) => ring.Add(requests[i], 0x700), kept: FuseServer.KeptSize);
+        using FrontEndRing first = lost.GiveTo(before);
+        foreach (byte[] request in requests)
+            before.Ask(request);
+        Assert.That((before.Fuse.Count.Files, before.Fuse.Count.Handles), Is.EqualTo((4, 4)));
+
+        using var after = new Server(Shared, hasBegun: false);
+        using FrontEndRing again = lost.GiveTo(after);
+        Assert.That(after.Fuse.Count.Handles, Is.EqualTo(4), "as the process before it had them");
+        again.Enable(true);
+        byte[][] replies = [.. requests.Select(_ => again.Take().Bytes)];
+        Assert.That(replies.Select(reply => MemoryMarshal.Read<int>(reply.AsSpan(4))), Is.EqualTo(new[] { 0, 0, 0, 0, 0, -17, 0 }), "EEXIST is the only error");
+        Assert.That(after.Fuse.Count.Handles, Is.EqualTo(4), "the guest knows no others");
+        Assert.That(after.Try(15, file, Transfer(U64(replies[0], 16), 10)), Is.Zero);
+        Assert.That(U64(replies[2], 16), Is.EqualTo(file));
+        // As often as the guest was told: once before, and by each answer.
+        after.Forget(file, 3);
+        after.Forget(U64(replies[3], 16), 2);
+        Assert.That(after.Fuse.Count.Files, Is.EqualTo(2), "what was made is left");
+        after.Forget(U64(replies[4], 16), 1);
+        Assert.That(after.Fuse.Count.Files, Is.EqualTo(2), "it was told of twice");
+        after.Forget(U64(replies[4], 16), 1);
+        Assert.That(after.Fuse.Count.Files, Is.EqualTo(1));
+        again.Stop();
+    }
+
+    // What of the guest's is not open may be lost where there is too much of it. That needs fewer files here than it does with 64 MiB.
+    [Test]
+    public void Killed_MoreFilesThanThereIsRoomFor_WhatIsOpenGoesOn()
+    {
+        const int size = 64 * 1024, files = size / SessionTable.SlotSize;
+        foreach (string path in new[] { "early", "late/deep", "target" })
+            Directory.CreateDirectory(In(path));
+        foreach (string path in new[] { "early/file", "late/deep/file" })
+            File.WriteAllText(In(path), path);
+        for (int i = 0; i < files; i++)
+            File.WriteAllText(In($"many{i}"), "");
+        using var server = new Server(Shared, keptSize: size);
+        using FrontEndDriver first = Connect(server);
+        InflightPayload payload = LostRequests.GetLog(first, 2, 16, out FileDescriptor log);
+        using (log)
+        {
+            Assert.That(first.Ask(VhostUserRequest.SetInflightFd, payload, log), Is.Zero);
+            ulong Find(ulong parent, string name) => U64(server.Demand(1, parent, Name(name)), 0);
+            ulong early = Find(FuseGuest.Root, "early"), earlyFile = Find(early, "file"), earlyHandle = U64(server.Demand(14, earlyFile, Bytes(2U, 0U)), 0);
+            ulong[] many = [.. Enumerable.Range(0, files).Select(i => Find(FuseGuest.Root, $"many{i}"))];
+            ulong late = Find(FuseGuest.Root, "late"), deep = Find(late, "deep"), lateFile = Find(deep, "file"), target = Find(FuseGuest.Root, "target");
+            ulong lateHandle = U64(server.Demand(14, lateFile, Bytes(2U, 0U)), 0);
+            server.Demand(12, FuseGuest.Root, [.. Bytes(target), .. Name("early"), .. Name("moved")]);
+            first.Leave();
+
+            using FrontEndDriver second = Connect(server);
+            Assert.That(second.Ask(VhostUserRequest.SetInflightFd, payload, log), Is.Zero);
+            Assert.That(server.Demand(15, lateFile, Transfer(lateHandle, 100)), Is.EqualTo("late/deep/file"u8.ToArray()), "opened when there was no room any more");
+            Assert.That(server.Demand(15, earlyFile, Transfer(earlyHandle, 100)), Is.EqualTo("early/file"u8.ToArray()), "moved then");
+            Assert.That((server.Try(3, deep, Bytes(0UL, 0UL)), server.Try(3, many[0], Bytes(0UL, 0UL))), Is.EqualTo((0, 0)));
+            Assert.That(server.Try(3, many[^1], Bytes(0UL, 0UL)), Is.EqualTo(-Stale), "it is looked up again");
+            Assert.That(server.Try(3, Find(FuseGuest.Root, $"many{files - 1}"), Bytes(0UL, 0UL)), Is.Zero);
+            second.Leave();
+        }
+    }
+
     [Test]
     public void Killed_ThenStartedWithOtherOptions_SaysWhatTheGuestMisses()
     {
@@ -483,12 +564,16 @@ public class FileSystemStateTests : FileSystemTest
         private readonly RequestPool _pool;
         private readonly DeviceRing _ring;
 
-        public Server(string directory)
+        private readonly int _keptSize;
+
+        public Server(string directory, bool hasBegun = true, int keptSize = FuseServer.KeptSize)
         {
+            _keptSize = keptSize;
             Fuse = new FuseServer(new FileSystemOptions { Directory = directory, Xattr = false, PoolSize = 0 });
             _pool = new RequestPool(Fuse, 0);
             _ring = new DeviceRing(this, 0);
-            Begin();
+            if (hasBegun)
+                Begin();
         }
 
         public FuseServer Fuse { get; }
@@ -500,7 +585,7 @@ public class FileSystemStateTests : FileSystemTest
         public override int RingCount => 2;
 
         // As FileSystemBackend has them.
-        public override int KeptMemorySize => FuseServer.KeptSize;
+        public override int KeptMemorySize => _keptSize;
 
         public override void MemoryKept(KeptMemory? memory) => Fuse.Keep(memory);
 
@@ -508,8 +593,8 @@ public class FileSystemStateTests : FileSystemTest
 
         public override IRingHandler StartRing(BackendRing ring) => new FileSystemRing(Fuse, _pool, 2);
 
-        public static byte[] Request(uint code, ulong node, byte[] arguments) =>
-            [.. Bytes((uint)(40 + arguments.Length), code), .. Bytes(1UL, node), .. Bytes(0U, 0U, 0U, 0U), .. arguments];
+        public static byte[] Request(uint code, ulong node, byte[] arguments, ulong unique = 1) =>
+            [.. Bytes((uint)(40 + arguments.Length), code), .. Bytes(unique, node), .. Bytes(0U, 0U, 0U, 0U), .. arguments];
 
         public void Begin() => Demand(26, 0, [.. Bytes(7U, 39U, 0U, 0U), .. new byte[48]]);
 
@@ -522,8 +607,8 @@ public class FileSystemStateTests : FileSystemTest
             return reply[16..];
         }
 
-        // Once, of a file that was looked up once; there is no reply.
-        public void Forget(ulong node) => Ask(2, node, Bytes(1UL));
+        // There is no reply.
+        public void Forget(ulong node, ulong lookups = 1) => Ask(2, node, Bytes(lookups));
 
         public void Dispose()
         {
@@ -532,10 +617,12 @@ public class FileSystemStateTests : FileSystemTest
             Fuse.Dispose();
         }
 
-        private byte[] Ask(uint code, ulong node, byte[] arguments)
+        public byte[] Ask(byte[] request)
         {
-            _ring.Add(Request(code, node, arguments), [40], Room);
+            _ring.Add(request, [40], Room);
             return _ring.Await();
         }
+
+        private byte[] Ask(uint code, ulong node, byte[] arguments) => Ask(Request(code, node, arguments));
     }
 }
