@@ -8,6 +8,7 @@ internal sealed partial class FuseServer
 {
     private const uint SubmountFlag = 1;        // FUSE_ATTR_SUBMOUNT
     private const uint KeepId = uint.MaxValue;
+    private const ulong MuchToFree = 64 << 20;  // bytes of a file: the host's file system takes its time for more
 
     private FuseAttributes Attributes(Inode inode, in FileStatus status) => new()
     {
@@ -87,7 +88,7 @@ internal sealed partial class FuseServer
         });
     }
 
-    private long SetAttributes(FuseRequest request, Inode inode)
+    private long SetAttributes(FuseRequest request, Inode inode, bool mayWait)
     {
         if (!request.TryTake(out FuseSetAttributes change))
             return -Errnos.Einval;
@@ -97,6 +98,8 @@ internal sealed partial class FuseServer
         using HeldDescriptor path = _inodes.Hold(inode, out int error), links = _links.Hold();
         if (error < 0)
             return error;
+        if (!mayWait && (change.Valid & FuseSetAttributes.SizeBit) != 0 && request.MayBeLeft && FreesMuch(inode, in path, change.Size))
+            return NeedsThread;
         if ((change.Valid & FuseSetAttributes.ModeBit) != 0 && (error = FileTree.ChangeMode(in links, in path, AllowedMode(change.Mode & 0xFFF, inode.IsDirectory))) < 0)
             return error;
         if ((error = ChangeOwner(inode, in path, in change)) < 0 || (error = ChangeSize(inode, opened, in path, in change)) < 0 || (error = ChangeTimes(in path, in change)) < 0)
@@ -144,6 +147,10 @@ internal sealed partial class FuseServer
             return OpenFileIo.SetSize(in file, (long)change.Size);
         }
     }
+
+    // Whether a file becomes so much shorter that this takes long.
+    private static bool FreesMuch(Inode inode, in HeldDescriptor path, ulong size) =>
+        inode.IsRegular && FileTree.GetStatus(in path, out FileStatus status) == 0 && status.Size > size && status.Size - size > MuchToFree;
 
     private static int ChangeTimes(in HeldDescriptor path, in FuseSetAttributes change)
     {

@@ -13,7 +13,7 @@ internal sealed partial class FuseServer
 
     private readonly ConcurrentDictionary<ulong, bool> _servers = [];       // by device: what is mounted below the directory
 
-    private long Open(FuseRequest request, Inode inode)
+    private long Open(FuseRequest request, Inode inode, bool mayWait)
     {
         if (!request.TryTake(out FuseOpen arguments) || request.Room < FuseOpenReply.WireSize)
             return -Errnos.Einval;
@@ -26,6 +26,8 @@ internal sealed partial class FuseServer
         using HeldDescriptor path = _inodes.Hold(inode, out error);
         if (error < 0)
             return error;
+        if (!mayWait && (flags & FileTree.Truncate) != 0 && request.MayBeLeft && FreesMuch(inode, in path, 0))
+            return NeedsThread;
         FileDescriptor? file;
         using (BeginChange((arguments.OpenFlags & FuseOpen.KillPrivileges) != 0))
         {

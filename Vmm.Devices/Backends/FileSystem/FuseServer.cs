@@ -229,7 +229,7 @@ internal sealed partial class FuseServer : IDisposable
         {
             FuseOpcode.Lookup => Lookup(request, inode),
             FuseOpcode.GetAttributes => GetAttributes(request, inode),
-            FuseOpcode.SetAttributes => SetAttributes(request, inode),
+            FuseOpcode.SetAttributes => SetAttributes(request, inode, mayWait),
             FuseOpcode.Statx => Statx(request, inode),
             FuseOpcode.ReadLink => ReadLink(request, inode),
             FuseOpcode.SymbolicLink => MakeSymbolicLink(request, inode),
@@ -242,7 +242,7 @@ internal sealed partial class FuseServer : IDisposable
             FuseOpcode.Access => CheckAccess(request, inode),
             FuseOpcode.StatFs => GetFileSystem(request, inode),
             FuseOpcode.SyncFs => SynchronizeFileSystem(inode),
-            FuseOpcode.Open => Open(request, inode),
+            FuseOpcode.Open => Open(request, inode, mayWait),
             FuseOpcode.Create => Create(request, inode),
             FuseOpcode.TemporaryFile => MakeTemporaryFile(request, inode),
             FuseOpcode.Read => Read(request, mayWait),

@@ -13,6 +13,16 @@ internal sealed class RequestPool(FuseServer server, int size) : IDisposable
     private int _idle;
     private bool _isStopping;
 
+    /// <summary>How many threads were begun.</summary>
+    public int Count
+    {
+        get
+        {
+            lock (_lock)
+                return _threads.Count;
+        }
+    }
+
     /// <summary>Has a thread do a request; its ring is told when it is done.</summary>
     /// <returns>False if there is no thread to be had.</returns>
     public bool TryAdd(FuseRequest request)

@@ -73,6 +73,36 @@ public sealed class FuseMemoryTests
         Assert.That(MemoryMarshal.Read<int>(ring.Await().AsSpan(4)), Is.EqualTo(-22));
     }
 
+    // What the host's file system takes its time for.
+    [TestCase(true)]
+    [TestCase(false)]
+    public void Truncation_OfABigFile_IsForAnotherThread(bool isByOpening)
+    {
+        string path = Path.Combine(_shared, "file");
+        File.WriteAllText(path, "some text");
+        using FuseServer server = NewServer();
+        using var pool = new RequestPool(server, 1);
+        using var device = new FuseDevice(server, pool);
+        using var ring = new DeviceRing(device, 0);
+        const uint atomicTruncate = 1 << 3;
+        Ask(ring, FuseDevice.Request(26, 0, [.. Bytes(7U, 39U, 0U, atomicTruncate), .. new byte[48]]), 64);
+        ulong node = U64(Ask(ring, FuseDevice.Request(1, 1, Name("file")), EntrySize), 0);
+        void Truncate()
+        {
+            if (isByOpening)
+                Ask(ring, FuseDevice.Request(14, node, Bytes(0x201U, 0U)), 16);     // O_TRUNC | O_WRONLY
+            else
+                Ask(ring, FuseDevice.Request(4, node, [.. Bytes(8U, 0U), .. new byte[80]]), AttributesSize);      // FATTR_SIZE
+            Assert.That(new FileInfo(path).Length, Is.Zero);
+        }
+        Truncate();
+        Assert.That(pool.Count, Is.Zero);
+        using (FileStream file = File.OpenWrite(path))
+            file.SetLength(65 << 20);
+        Truncate();
+        Assert.That(pool.Count, Is.EqualTo(1));
+    }
+
     private FuseServer NewServer() => new(new FileSystemOptions { Directory = _shared, Xattr = false, PoolSize = 0, KillPrivileges = false });
 
     private static byte[] Ask(DeviceRing ring, byte[] request, int room)
