@@ -125,6 +125,12 @@ public class VhostUserOptionTests
         Assert.That((net.Peer.QueueSize, net.Peer.Timeout), Is.EqualTo(((int?)512, TimeSpan.FromSeconds(3))));
     }
 
+    [TestCase("user,vhost_user=on", "backend net --fd 3 --once --log-level warn --user --vhost-user")]
+    [TestCase("user,vhost_user=off,host=on,port=80:81", "backend net --fd 3 --once --log-level warn --user --port 127.0.0.1:80:81 --host")]
+    public void Net_User_WayToPasst(string text, string expected) =>
+        Assert.That(string.Join(' ', Device<VhostUserNetOptions>("--net", text).Peer.Program!.Arguments(3)), Does.EndWith(expected));
+
+    [TestCase("user,vhost_user=perhaps", "--net: vhost_user='perhaps' is not allowed: choose one of on, off, true, false")]
     [TestCase("socket=/s,tap=a", "--net: tap='a' cannot stand beside socket=: packets go to a tap or to another process")]
     [TestCase("socket=/s,fd=3", "--net: fd='3' cannot stand beside socket=: packets go to a tap or to another process")]
     [TestCase("socket=/s,vhost=on", "--net: vhost='on' cannot stand beside socket=: packets go to a tap or to another process")]

@@ -16,7 +16,7 @@ internal abstract class MachineOptions : IDirectOptions
 
     [Option(NetOption.Option, MetaValue = "DEVICE", HelpText = "A network device: tap=NAME, fd=N[:N...] for inherited tap or macvtap "
         + "descriptors, or tap for one that is made; or socket=PATH for a vhost-user switch; then "
-        + "[,mac=MAC][,queues=PAIRS][,queue_size=N][,mtu=N]; or user[,mac=MAC][,port=HOST:GUEST[+...]][,host=on] for this host's network by passt. "
+        + "[,mac=MAC][,queues=PAIRS][,queue_size=N][,mtu=N]; or user[,mac=MAC][,port=HOST:GUEST[+...]][,host=on][,vhost_user=on|off] for this host's network by passt. "
         + "Repeatable.")]
     public virtual string? Net { get; set; }
 

@@ -1,4 +1,5 @@
 using System.Text;
+using NLog;
 using Vmm.Cli.Backend;
 using Vmm.Devices.Backends.Net;
 using Vmm.Devices.Net;
@@ -9,7 +10,7 @@ using Vmm.Devices.Virtio.VhostUser;
 namespace Vmm.Cli;
 
 /// <summary>The value of <c>--net</c>: <c>[tap=NAME|fd=N[:N…]][,mac=MAC][,queues=N][,queue_size=N][,mtu=N][,vhost=on]</c>, <c>tap</c> without a
-/// value for one that is made; or <c>user[,mac=MAC][,port=[udp:][ADDRESS:]HOST:GUEST[+…]][,host=on]</c> for the host's own network by passt; or <c>socket=PATH</c> with <see cref="SocketKeys"/> for a switch that is another process.</summary>
+/// value for one that is made; or <c>user[,mac=MAC][,port=[udp:][ADDRESS:]HOST:GUEST[+…]][,host=on][,vhost_user=on|off]</c> for the host's own network by passt; or <c>socket=PATH</c> with <see cref="SocketKeys"/> for a switch that is another process.</summary>
 internal static class NetOption
 {
     /// <summary>The option's name.</summary>
@@ -72,18 +73,29 @@ internal static class NetOption
         Mtu = list.Find("mtu") is { } mtu ? (int)NumberValue.Parse(mtu, MinMtu, MaxMtu) : null,
     };
 
-    // The back-end starts passt.
+    // The back-end starts passt, or becomes it: what is decided here holds for the next back-end, too, because the guest knows the features of the first.
     private static VhostUserNetDeviceOptions ReadUser(string text)
     {
-        KeyValueList? list = text == UserWord ? null : KeyValueList.Parse(Name, text[(UserWord.Length + 1)..], "mac", "port", "host");
+        KeyValueList? list = text == UserWord ? null : KeyValueList.Parse(Name, text[(UserWord.Length + 1)..], "mac", "port", "host", "vhost_user");
         IReadOnlyList<ForwardedPort> ports = list?.Find("port") is { } port ? PortValue.ParseAll(port) : [];
         bool opensHost = list?.Find("host") is { } host && Choice.ParseSwitch(host);
         if (!opensHost)
             PortValue.RefuseUdp(ports, Name, $"host=on ({Name} {UserWord},host=on)");
-        string[] arguments = ["--user", .. ports.Count > 0 ? ["--port", string.Join('+', ports)] : Array.Empty<string>(), .. opensHost ? ["--host"] : Array.Empty<string>()];
+        bool? isVhostUser = list?.Find("vhost_user") is { } vhostUser ? Choice.ParseSwitch(vhostUser) : null;
+        IReadOnlyList<string> Arguments() =>
+        [
+            "--user",
+            .. ports.Count > 0 ? ["--port", string.Join('+', ports)] : Array.Empty<string>(),
+            .. opensHost ? ["--host"] : Array.Empty<string>(),
+            .. isVhostUser ?? PasstProgram.WorksQueues(opensHost) ? ["--vhost-user"] : Array.Empty<string>(),
+        ];
         return new VhostUserNetDeviceOptions
         {
-            Peer = new VhostUserPeer { Program = OwnBackend.Serve("net", text, arguments) },
+            Peer = new VhostUserPeer
+            {
+                // It says of everything that it was started as root, for example.
+                Program = OwnBackend.Serve("net", text, Arguments) with { Advice = PasstProgram.Advice, LevelOf = static _ => LogLevel.Debug },
+            },
             Mac = list?.Find("mac") is { } mac ? ParseMac(mac) : null,
             Mtu = UserNetwork.Mtu,
         };

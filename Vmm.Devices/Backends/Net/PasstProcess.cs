@@ -8,7 +8,7 @@ namespace Vmm.Devices.Backends.Net;
 
 /// <summary>passt, which makes a guest's connections its own and so needs no rights. It is on the other end of a wire of frames, and ends when that is
 /// closed, however its starter ends.</summary>
-/// <remarks>Its options are those of 2023-03-09, which Debian 12 has. In place of a sign that it is ready it is asked who has the gateway's address.</remarks>
+/// <remarks>In place of a sign that it is ready it is asked who has the gateway's address.</remarks>
 internal sealed class PasstProcess : IDisposable
 {
     private const int Patience = 5000;          // milliseconds until it must have answered
@@ -17,10 +17,6 @@ internal sealed class PasstProcess : IDisposable
     private const int PrefixSize = sizeof(uint), FrameSize = 60, MacSize = 6;
     private const ushort EtherTypeArp = 0x0806, Ethernet = 1, Ipv4 = 0x0800, Request = 1;
 
-    private const string GatewayMac = "02:00:00:00:00:02";      // not that of an interface, which lo has not
-    private const string Routes = "/proc/net/route";
-
-    private static readonly string[] s_programs = ["/usr/bin/passt", "/usr/local/bin/passt", "/run/current-system/sw/bin/passt"];
     // Of the guest, before it is there: locally administered.
     private static readonly byte[] s_asker = [0x02, 0, 0, 0, 0, 0x01];
 
@@ -42,15 +38,14 @@ internal sealed class PasstProcess : IDisposable
     /// <exception cref="VhostException">It is not installed, or ends with an error, or says nothing.</exception>
     public static (PasstProcess Process, UnixSocket Wire) Start(IReadOnlyList<ForwardedPort> ports, bool opensHost)
     {
-        string program = Array.Find(s_programs, File.Exists)
-            ?? throw new VhostException($"there is no passt ({string.Join(", ", s_programs)}): install package passt");
+        string program = PasstProgram.Require();
         UnixSocket? wire = null;
         PasstProcess? passt = null;
         try
         {
             (wire, UnixSocket other) = UnixSocket.Pair();
             using (other)
-                passt = new PasstProcess(ChildProcess.Start(program, Arguments(ports, HasDefaultRoute(Routes), opensHost), other));
+                passt = new PasstProcess(ChildProcess.Start(program, PasstProgram.Arguments(ports, HostRoutes.HasDefault, opensHost, ChildProcess.InheritedNumber), other));
             passt.WaitUntilReady(wire);
             return (passt, wire);
         }
@@ -62,41 +57,6 @@ internal sealed class PasstProcess : IDisposable
                 throw new VhostException($"passt: {e.Message}", e);
             throw;
         }
-    }
-
-    /// <summary>Its arguments, with its end of the wire as <see cref="ChildProcess.InheritedNumber"/>.</summary>
-    /// <param name="ports">Where the host's ports lead into the guest.</param>
-    /// <param name="hasDefaultRoute">Whether the host has one. passt would not start without; on the loopback interface it serves the host's own
-    /// addresses and ports.</param>
-    /// <param name="opensHost">Whether the gateway's address is the host's 127.0.0.1 for the guest.</param>
-    public static string[] Arguments(IReadOnlyList<ForwardedPort> ports, bool hasDefaultRoute, bool opensHost)
-    {
-        List<string> arguments =
-        [
-            "--foreground", "--quiet", "--fd", $"{ChildProcess.InheritedNumber}", "--address", UserNetwork.Address, "--netmask", $"{UserNetwork.PrefixLength}",
-            "--gateway", UserNetwork.Gateway, "--dns-forward", UserNetwork.Resolver, "--mtu", $"{UserNetwork.Mtu}",
-            "--mac-addr", GatewayMac,
-        ];
-        // Programs that serve 127.0.0.1 trust whoever comes from there. The resolver works all the same: passt asks it itself.
-        if (!opensHost)
-            arguments.Add("--no-map-gw");
-        if (!hasDefaultRoute)
-            arguments.AddRange(["--ipv4-only", "--interface", "lo"]);
-        foreach (ForwardedPort port in ports)
-        {
-            string address = port.Address.Equals(IPAddress.Any) ? "" : $"{port.Address}/";
-            arguments.AddRange([port.IsUdp ? "--udp-ports" : "--tcp-ports", $"{address}{port.HostPort}:{port.GuestPort}"]);
-        }
-        return [.. arguments];
-    }
-
-    /// <summary>Whether the kernel's table of IPv4 routes has a default one: destination and mask are 0.</summary>
-    /// <param name="path">The table.</param>
-    public static bool HasDefaultRoute(string path)
-    {
-        const int destination = 1, mask = 7;
-        return File.Exists(path) && File.ReadLines(path).Skip(1).Select(line => line.Split('\t', StringSplitOptions.TrimEntries))
-            .Any(columns => columns.Length > mask && columns[destination] == "00000000" && columns[mask] == "00000000");
     }
 
     /// <summary>Logs what it has said.</summary>
@@ -133,8 +93,7 @@ internal sealed class PasstProcess : IDisposable
         TryLog();
         _lines.End(Say);
         string reason = _lastLine.Length == 0 ? "" : $": {_lastLine}";
-        string advice = _lastLine.Contains("Failed to bind", StringComparison.Ordinal) ? ": somebody has that port, or this user may not: give another port of the host" : "";
-        throw new VhostException($"passt ended with {_process.End}{reason}{advice}");
+        throw new VhostException($"passt ended with {_process.End}{reason}{PasstProgram.Advice(_lastLine)}");
     }
 
     // Whatever it says, it serves: the guest gets it. False: it has ended, or is about to.

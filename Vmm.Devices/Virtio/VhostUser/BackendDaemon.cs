@@ -89,7 +89,7 @@ internal class BackendDaemon : IDisposable
                 if (_process is null || !_process.WaitForEnd(Moment))
                     return null;
                 ReadOutput();
-                return $"{_program.Name} ended with {_process.End}{(_lastLine.Length == 0 ? "" : $": {_lastLine}")}";
+                return $"{_program.Name} ended with {_process.End}{(_lastLine.Length == 0 ? "" : $": {_lastLine}")}{_program.Advice(_lastLine)}";
             }
         }
     }

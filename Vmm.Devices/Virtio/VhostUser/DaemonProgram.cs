@@ -21,6 +21,9 @@ public sealed record DaemonProgram(string Name, string Path, Func<int, string[]>
     /// <summary>How bad a line is that it writes; all are of level info where nothing is said. Those of our own programs say it themselves.</summary>
     public Func<string, LogLevel> LevelOf { get; init; } = static _ => LogLevel.Info;
 
+    /// <summary>What a user can do about the last line that it wrote before it ended; empty, or a colon first.</summary>
+    public Func<string, string> Advice { get; init; } = static _ => "";
+
     /// <summary>Takes the first line that it writes; null to have it logged as the others are.</summary>
     public Action<string>? FirstLine { get; init; }
 }

@@ -85,6 +85,9 @@ public class BackendOptionsTests
         "net", Socket, "s", "--queues", "2", "--socket-udp", "local=1.2.3.4:65535,remote=1.2.3.4:6")]
     [TestCase("--user: cannot stand beside --stream: there is one wire", "net", Socket, "s", "--user", "--stream", "s")]
     [TestCase("--host: has no effect without --user", "net", Socket, "s", "--stream", "s", "--host")]
+    [TestCase("--vhost-user: has no effect without --user", "net", Socket, "s", "--stream", "s", "--vhost-user")]
+    [TestCase("--vhost-user: only with --fd and --once: passt has one front-end", "net", Socket, "s", "--once", "--user", "--vhost-user")]
+    [TestCase("--vhost-user: only with --fd and --once: passt has one front-end", "net", "--fd", "9", "--user", "--vhost-user")]
     [TestCase("--port: 'udp:127.0.0.1:1:1' needs --host: without it passt does not bring the answers back. The guest then reaches all that serves this host's 127.0.0.1",
         "net", Socket, "s", "--user", "--port", "udp:1:1")]
     [TestCase("--port: has no effect without --user", "net", Socket, "s", "--stream", "s", "--port", "1:1")]

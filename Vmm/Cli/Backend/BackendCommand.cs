@@ -10,7 +10,8 @@ namespace Vmm.Cli.Backend;
 /// <summary><c>vmm backend</c>: serves one device until a signal comes, or the last front-end that can come has gone.</summary>
 internal static class BackendCommand
 {
-    private const int RefreshNumber = SignalNumber.User1;
+    /// <summary>See <see cref="ServedDevice.Refresh"/>. It is ignored while a device is opened.</summary>
+    public const int RefreshNumber = SignalNumber.User1;
 
     /// <summary>Serves the device that <paramref name="options"/> describe.</summary>
     /// <returns>The exit status; see <see cref="ExitCode"/>.</returns>

@@ -3,6 +3,7 @@ using CommandLine;
 using Vmm.Devices.Backends;
 using Vmm.Devices.Backends.Net;
 using Vmm.Devices.Virtio.Net;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Cli.Backend;
 
@@ -29,6 +30,10 @@ internal sealed class NetBackendOptions : BackendOptions
     [Option("host", HelpText = "With --user: the guest reaches what serves this host's 127.0.0.1, by the gateway's address. A port of UDP needs it.")]
     public bool Host { get; set; }
 
+    [Option("vhost-user", HelpText = "With --user, --fd and --once: this process becomes passt once a front-end has connected, and passt works the guest's queues. "
+        + "It then sees all memory that the front-end shares, and confines itself. Without --host there is no IPv6.")]
+    public bool VhostUser { get; set; }
+
     [Option("queues", MetaValue = "PAIRS", HelpText = "Pairs of a receive and a transmit queue, 1 to 127 (default: 1).")]
     public string? Queues { get; set; }
 
@@ -48,6 +53,8 @@ internal sealed class NetBackendOptions : BackendOptions
             throw new UsageException("--port: has no effect without --user");
         if (Host && !User)
             throw new UsageException("--host: has no effect without --user");
+        if (VhostUser && !User)
+            throw new UsageException("--vhost-user: has no effect without --user");
         if (Tap is not null)
         {
             string name = NetOption.ParseInterface(new OptionValue("--tap", null, Tap));
@@ -82,6 +89,18 @@ internal sealed class NetBackendOptions : BackendOptions
         IReadOnlyList<ForwardedPort> ports = Port is null ? [] : PortValue.ParseAll(new OptionValue("--port", null, string.Join('+', RepeatableOptions.Values(Port))));
         if (!Host)
             PortValue.RefuseUdp(ports, "--port", "--host");
+        if (VhostUser)
+        {
+            if (Fd is null || !Once)
+                throw new UsageException("--vhost-user: only with --fd and --once: passt has one front-end");
+            int number = (int)NumberValue.Parse(new OptionValue("--fd", null, Fd), 0, int.MaxValue);
+            return Opened("--user", () =>
+            {
+                SignalDisposition.Restore(BackendCommand.RefreshNumber);
+                PasstProgram.Become(number, ports, Host);
+                return null!;
+            });
+        }
         return Opened("--user", () => new ServedDevice(NetBackend.OnPasst(ports, Host), new Confinement()));
     }
 

@@ -38,7 +38,7 @@ internal sealed class ExecOptions : MachineOptions, ICommandOptions
     public string? BindReadOnly { get; set; }
 
     /// <inheritdoc/>
-    [Option(NetOption.Option, MetaValue = "DEVICE", HelpText = "A network device: user[,mac=MAC][,port=HOST:GUEST[+...]][,host=on] for this host's network by passt, with addresses and "
+    [Option(NetOption.Option, MetaValue = "DEVICE", HelpText = "A network device: user[,mac=MAC][,port=HOST:GUEST[+...]][,host=on][,vhost_user=on|off] for this host's network by passt, with addresses and "
         + "resolver; or tap=NAME, fd=N[:N...] for inherited tap or macvtap descriptors, tap for one that is made, or socket=PATH for a vhost-user switch; then "
         + "[,ip=ADDRESS/PREFIX[,gateway=ADDRESS]] for the guest's interface, and [,mac=MAC][,queues=PAIRS][,queue_size=N][,mtu=N]. Repeatable.")]
     public override string? Net { get; set; }

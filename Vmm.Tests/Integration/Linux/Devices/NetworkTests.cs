@@ -1,8 +1,11 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Net;
+using System.Net.Sockets;
 using System.Text.RegularExpressions;
 using NUnit.Framework;
 using Tmds.Linux;
+using Vmm.Devices.Backends.Net;
 using Vmm.Tests.Fakes;
 
 namespace Vmm.Tests.Integration.Linux.Devices;
@@ -95,6 +98,77 @@ public partial class NetworkTests : DeviceTest
         }
         VmmResult result = process.WaitForEnd();
         Assert.That(result.ExitCode, Is.Zero, result.Summary);
+    }
+
+    // By a stream of frames, and by vhost-user where passt can.
+    [TestCase("off")]
+    [TestCase("on")]
+    public void User_PasstIsKilledAndTheGuestReboots_WorksAgain(string vhostUser)
+    {
+        string passt = Require("passt", "passt");
+        if (vhostUser == "on" && !PasstProgram.KnowsVhostUser(passt))
+            Assert.Ignore("this passt does not know --vhost-user (that of Debian 13 does)");
+        using var server = new TcpListener(IPAddress.Loopback, 0);
+        server.Start();
+        LinuxGuest guest = GuestWith(
+            $"""
+            ip addr add 10.0.2.15/24 dev eth0
+            ip link set eth0 up
+            echo mtu=$(cat /sys/class/net/eth0/mtu)
+            while read -r what; do
+                case $what in
+                    reboot) reboot -f ;;
+                    end) break ;;
+                    *) until nc -w 5 10.0.2.2 {((IPEndPoint)server.LocalEndpoint).Port} < /dev/null | grep -q hello; do sleep 0.2; done; echo reached=$what ;;
+                esac
+            done
+            """);
+        VmmProcess process = Boot(guest with { Options = ["--net", $"user,host=on,vhost_user={vhostUser}"] });
+        using var stop = new CancellationTokenSource();
+        Task greeting = Task.Run(async () =>
+        {
+            while (true)
+            {
+                using Socket client = await server.AcceptSocketAsync(stop.Token);
+                client.Send("hello\n"u8);
+            }
+        });
+        process.WaitForOutput("mtu=65520");
+        Ask("first");
+        Process first = Passt();
+        Assert.That(File.ReadAllText($"/proc/{first.Id}/cmdline").Contains("--vhost-user", StringComparison.Ordinal), Is.EqualTo(vhostUser == "on"));
+        first.Kill();
+        Ask("killed");
+        Process second = Passt();
+        process.Send("reboot\n"u8);
+        process.WaitForOutput("mtu=65520", 2);
+        Ask("rebooted");
+        Assert.That(Passt().Id, Is.EqualTo(second.Id), "it outlives the guest's reboot");
+        process.Send("end\n"u8);
+        VmmResult result = process.WaitForEnd();
+        stop.Cancel();
+
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(second.WaitForExit(10_000), "it ends with its VMM");
+        Assert.That(() => greeting.Wait(10_000), Throws.InstanceOf<AggregateException>());
+
+        void Ask(string what)
+        {
+            process.Send(System.Text.Encoding.ASCII.GetBytes($"{what}\n"));
+            process.WaitForOutput($"reached={what}");
+        }
+
+        static Process Passt() => Process.GetProcesses().Single(other =>
+        {
+            try
+            {
+                return File.ReadAllText($"/proc/{other.Id}/cmdline").Contains("--dns-forward", StringComparison.Ordinal);
+            }
+            catch (IOException)
+            {
+                return false;
+            }
+        });
     }
 
     [Test]
