@@ -128,7 +128,7 @@ public class VhostUserOptionTests
     [TestCase("user,vhost_user=on", "backend net --fd 3 --once --log-level warn --user --vhost-user")]
     [TestCase("user,vhost_user=off,host=on,port=80:81", "backend net --fd 3 --once --log-level warn --user --port 127.0.0.1:80:81 --host")]
     public void Net_User_WayToPasst(string text, string expected) =>
-        Assert.That(string.Join(' ', Device<VhostUserNetOptions>("--net", text).Peer.Program!.Arguments(3)), Does.EndWith(expected));
+        Assert.That(string.Join(' ', Device<VhostUserNetDeviceOptions>("--net", text).Peer.Program!.Arguments(3)), Does.EndWith(expected));
 
     [TestCase("user,vhost_user=perhaps", "--net: vhost_user='perhaps' is not allowed: choose one of on, off, true, false")]
     [TestCase("socket=/s,tap=a", "--net: tap='a' cannot stand beside socket=: packets go to a tap or to another process")]
