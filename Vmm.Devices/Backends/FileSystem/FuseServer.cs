@@ -90,7 +90,7 @@ internal sealed partial class FuseServer : IDisposable
         FileTree.Enter(_links);
         FileTree.ClearMask();
         if (_isRoot)
-            ThreadIdentity.GiveUpGroups();
+            ThreadIdentity.BecomeOfRootsGroup();
     }
 
     /// <summary>The shared directory.</summary>

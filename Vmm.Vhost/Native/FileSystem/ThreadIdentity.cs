@@ -31,14 +31,19 @@ public static unsafe partial class ThreadIdentity
         return (int)Do(SystemCallNumber.Setgroups, group is null ? 0 : 1, (nint)(&one));
     }
 
-    /// <summary>Gives up the supplementary groups of the whole process.</summary>
-    /// <exception cref="ErrnoException">It may not.</exception>
-    public static void GiveUpGroups()
+    /// <summary>Makes root's group the only one of the whole process.</summary>
+    /// <exception cref="ErrnoException">It may not, or there is no such group in its user namespace.</exception>
+    public static void BecomeOfRootsGroup()
     {
         if (SetGroups(0, null) < 0)
             throw new ErrnoException("setgroups", Marshal.GetLastPInvokeError());
+        if (SetGroupIds(0, 0, 0) < 0)
+            throw new ErrnoException("setresgid", Marshal.GetLastPInvokeError());
     }
 
     [LibraryImport("libc", EntryPoint = "setgroups", SetLastError = true)]
     private static partial int SetGroups(nuint count, uint* groups);
+
+    [LibraryImport("libc", EntryPoint = "setresgid", SetLastError = true)]
+    private static partial int SetGroupIds(uint real, uint effective, uint saved);
 }

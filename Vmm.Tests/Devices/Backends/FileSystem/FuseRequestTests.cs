@@ -6,6 +6,8 @@ using Vmm.Devices.Backends.FileSystem;
 using Vmm.Tests.Fakes;
 using Vmm.Tests.Integration;
 using Vmm.Tests.Integration.Linux.Devices;
+using Vmm.Tests.Integration.Peers;
+using Vmm.Vhost.Native;
 using static Vmm.Tests.Conformance.FuseClient;
 
 namespace Vmm.Tests.Devices.Backends.FileSystem;
@@ -630,6 +632,28 @@ public class FuseRequestTests : FileSystemTest
         guest.Create(directory, "roots");
         Assert.That(HostCommand.Run("stat", "-c", "%u", In("directory/roots")).Trim(), Is.EqualTo("0"), "and the thread is itself again");
         Assert.That(guest.Try(4, directory, [.. Bytes(6U, 0U), .. Bytes(0UL, 0UL, 0UL, 0UL, 0UL, 0UL), .. Bytes(0U, 0U, 0U, 0U, 0U, 0U, 5U, 5U)], 128), Is.Zero, "with all that it may do");
+    }
+
+    // A service with Group=, or a user namespace that a user enters with a group of the user's own.
+    [Test]
+    public void New_WhereTheDaemonBeganInAnotherGroup_BelongsToTheGuestsGroup()
+    {
+        RequireRoot();
+        Keep(new PeerProcess("setpriv", ["--regid", "1234", "--clear-groups", .. VmmProcess.Command, "backend", "fs", "--socket-path", SocketPath, "--shared-dir", Shared]));
+        Eventually.True(() =>
+        {
+            bool listens = UnixSocket.TryConnect(SocketPath, out UnixSocket? socket) == 0;
+            socket?.Dispose();
+            return listens;
+        }, () => "the back-end does not listen");
+        FuseGuest guest = Keep(new FuseGuest(SocketPath));
+        guest.Create(FuseGuest.Root, "roots");
+        guest.Fuse.Caller = (1, 2);
+        guest.Create(FuseGuest.Root, "another's");
+        guest.Fuse.Caller = (0, 0);
+        guest.Create(FuseGuest.Root, "roots again");
+        foreach ((string name, string owner) in new[] { ("roots", "0 0"), ("another's", "1 2"), ("roots again", "0 0") })
+            Assert.That(HostCommand.Run("stat", "-c", "%u %g", In(name)).Trim(), Is.EqualTo(owner), name);
     }
 
     [Test]
