@@ -27,9 +27,12 @@ internal sealed partial class FuseServer
         Group = Options.Groups.ToGuest(status.GroupId),
         // As the kernel encodes a device in 32 bits (new_encode_dev of linux/kdev_t.h).
         Device = (status.DeviceOfNodeMinor & 0xFF) | status.DeviceOfNodeMajor << 8 | (status.DeviceOfNodeMinor & ~0xFFU) << 12,
-        BlockSize = status.BlockSize,
+        BlockSize = BlockSize(in status),
         Flags = Has(FuseFlags.InodeDax) && status.IsRegular && IsMapped(inode) ? DaxFlag : 0,
     };
+
+    // Linux writes mapped files back only where their blocks are pages (dax_writeback_mapping_range of fs/dax.c): elsewhere msync(2) and fsync(2) would be EIO.
+    private uint BlockSize(in FileStatus status) => _window is not null && status.IsRegular ? 1u << PageShift : status.BlockSize;
 
     private long GetAttributes(FuseRequest request, Inode inode)
     {
@@ -67,7 +70,7 @@ internal sealed partial class FuseServer
             Seconds = KeepSeconds,
             Nanoseconds = KeepNanoseconds,
             Mask = status.Mask & told,
-            BlockSize = status.BlockSize,
+            BlockSize = BlockSize(in status),
             Attributes = status.Attributes,
             AttributesMask = status.AttributesMask,
             LinkCount = status.LinkCount,

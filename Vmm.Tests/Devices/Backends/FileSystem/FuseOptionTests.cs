@@ -17,7 +17,9 @@ namespace Vmm.Tests.Devices.Backends.FileSystem;
 public class FuseOptionTests : FileSystemTest
 {
     private const int EntrySeconds = 16, AttributesSeconds = 24, EntryFlags = 124, AttributesFlags = 84;   // of struct fuse_entry_out and fuse_attr
+    private const int EntryBlockSize = 120, AttributesBlockSize = 80, StatxBlockSize = 36;
     private const uint DaxFlag = 2;     // FUSE_ATTR_DAX
+    private const uint WriteOnly = 1, ReadWrite = 2, AppendFlag = 0x400;    // O_* of asm-generic/fcntl.h
     private const ulong AllFlags = FuseGuest.AllFlags | (ulong)FuseFlags.DirectIoAllowMmap;
 
     [TestCase(true)]
@@ -228,6 +230,135 @@ public class FuseOptionTests : FileSystemTest
         using var all = new FuseServer(new FileSystemOptions { Directory = Shared });
         using var fewer = new FuseServer(new FileSystemOptions { Directory = Shared, GivenUpCapabilities = ThreadPrivileges.Mknod });
         Assert.That((all.KeptCapabilities & ThreadPrivileges.Mknod, fewer.KeptCapabilities), Is.EqualTo((ThreadPrivileges.Mknod, all.KeptCapabilities & ~ThreadPrivileges.Mknod)));
+    }
+
+    // Linux can write mapped files back only where their blocks are pages.
+    [TestCase(1024U)]
+    [TestCase(4096U, "--dax-window", "2M")]
+    public void Attributes_OfAFileSystemWithSmallBlocks_HavePagesWhereFilesAreMapped(uint expected, params string[] options)
+    {
+        RequireRoot();
+        string image = Path.Combine(Scratch, "image");
+        using (FileStream file = File.Create(image))
+            file.SetLength(8 << 20);
+        (int status, string output) = HostCommand.TryRun("mkfs.ext4", "-q", "-F", "-b", "1024", image);
+        if (status == 0)
+            (status, output) = HostCommand.TryRun("mount", "-o", "loop", image, Shared);
+        if (status != 0)
+            Assert.Ignore($"no ext4 can be mounted here: {output}");
+        try
+        {
+            File.WriteAllText(In("file"), "");
+            FuseGuest guest = Begin(options);
+            byte[] entry = guest.Demand(1, FuseGuest.Root, Name("file"), FuseGuest.EntrySize);
+            byte[] statx = guest.Demand(52, U64(entry, 0), [.. Bytes(0U, 0U), .. Bytes(0UL), .. Bytes(0U, 0xFFFU)], 288);
+            Assert.That((U32(entry, EntryBlockSize), U32(guest.Attributes(U64(entry, 0)), AttributesBlockSize), U32(statx, StatxBlockSize)), Is.EqualTo((expected, expected, expected)));
+        }
+        finally
+        {
+            HostCommand.Run("umount", "--lazy", Shared);
+        }
+    }
+
+    // FOPEN_DIRECT_IO is 1, FOPEN_KEEP_CACHE 2, FOPEN_CACHE_DIR 8 of linux/fuse.h. A kernel that has agreed on FUSE_AUTO_INVAL_DATA drops what it keeps of a file that it finds changed.
+    [TestCase("auto", true, 0U, 0U, 1UL)]
+    [TestCase("always", false, 2U, 2U | 8U, 86400UL)]
+    [TestCase("metadata", false, 1U, 2U | 8U, 86400UL)]
+    [TestCase("never", false, 1U, 0U, 0UL)]
+    public void Cache_EachMode_IsWhatTheGuestIsTold(string mode, bool dropsChanged, uint ofFiles, uint ofDirectories, ulong seconds)
+    {
+        File.WriteAllText(In("file"), "");
+        FuseGuest guest = Begin("--cache", mode);
+        ulong node = guest.Node("file");
+        byte[] opened = guest.Demand(14, node, Bytes(2U, 0U), 16);
+        byte[] created = guest.Demand(35, FuseGuest.Root, [.. Bytes(0x42U, 0x81A4U, 0U, 0U), .. Name("new")], FuseGuest.EntrySize + 16);
+        byte[] directory = guest.Demand(27, FuseGuest.Root, Bytes(0U, 0U), 16);
+        byte[] attributes = guest.Demand(3, node, Bytes(0UL, 0UL), FuseGuest.AttributesSize);
+        Assert.Multiple(() =>
+        {
+            Assert.That((guest.Flags & (ulong)FuseFlags.AutoInvalidateData) != 0, Is.EqualTo(dropsChanged));
+            Assert.That((U32(opened, 8), U32(created, FuseGuest.EntrySize + 8)), Is.EqualTo((ofFiles, ofFiles)), "of a file");
+            Assert.That(U32(directory, 8), Is.EqualTo(ofDirectories), "of a directory");
+            Assert.That((U64(created, EntrySeconds), U64(created, AttributesSeconds), U64(attributes, 0)), Is.EqualTo((seconds, seconds, seconds)));
+        });
+    }
+
+    [TestCase(true)]
+    [TestCase(false, "--no-readdirplus")]
+    public void Init_ReadDirectoryPlus_IsOfferedUnlessTurnedOff(bool expected, params string[] options)
+    {
+        FuseGuest guest = Begin(options);
+        const ulong plus = (ulong)(FuseFlags.ReadDirectoryPlus | FuseFlags.ReadDirectoryPlusAuto);
+        Assert.That(guest.Flags & plus, Is.EqualTo(expected ? plus : 0));
+    }
+
+    // A cache that is written back reads what it does not have of a page, also where the program can only write.
+    [TestCase(false)]
+    [TestCase(true, "--writeback")]
+    public void Open_ForWriting_CanBeReadWithACacheThatIsWrittenBack(bool expected, params string[] options)
+    {
+        File.WriteAllText(In("file"), "text");
+        FuseGuest guest = Begin(options);
+        ulong node = guest.Node("file"), handle = (ulong)guest.Open(node, WriteOnly);
+        int error = guest.Fuse.Try(15, node, [.. Bytes(handle, 0UL), .. Bytes(4096U, 0U), .. Bytes(0UL), .. Bytes(0U, 0U)], 4096, out byte[] data);
+        Assert.That((guest.Flags & (ulong)FuseFlags.WritebackCache) != 0, Is.EqualTo(expected));
+        Assert.That((error, data), Is.EqualTo(expected ? (0, "text"u8.ToArray()) : (-9, [])), "EBADF");
+        // Where the cache knows best where the file ends, a write is where it says.
+        ulong appending = (ulong)guest.Open(node, WriteOnly | AppendFlag);
+        guest.Demand(16, node, [.. Bytes(appending, 0UL), .. Bytes(1U, 0U), .. Bytes(0UL), .. Bytes(WriteOnly | AppendFlag, 0U)], 8, "T"u8.ToArray());
+        Assert.That(File.ReadAllText(In("file")), Is.EqualTo(expected ? "Text" : "textT"));
+    }
+
+    [TestCase(false)]
+    [TestCase(true, "--allow-direct-io")]
+    public void Open_DirectIo_ReachesTheHostsFileIfAllowed(bool expected, params string[] options)
+    {
+        const uint direct = 0x4000;     // O_DIRECT of asm-generic/fcntl.h
+        File.WriteAllBytes(In("file"), new byte[4096]);
+        VmmProcess process = Serve(options);
+        FuseGuest guest = Keep(new FuseGuest(SocketPath));
+        ulong node = guest.Node("file");
+        long handle = guest.Open(node, ReadWrite | direct);
+        if (handle == -22)
+            Assert.Ignore("this file system has no O_DIRECT");
+        Assert.That(handle, Is.Not.Negative);
+        Assert.That(FlagsOfFiles(process.Id, "/file").Select(flags => (flags & direct) != 0), Is.EqualTo(new[] { expected }));
+    }
+
+    [TestCase(true)]
+    [TestCase(false, "--preserve-noatime")]
+    [TestCase(false, "--preserve-noatime", "--readonly")]
+    public void Read_WithoutAccessTime_LeavesItIfKept(bool changes, params string[] options)
+    {
+        const uint noAccessTime = 0x40000;      // O_NOATIME
+        DateTime old = DateTime.UnixEpoch.AddDays(1);
+        File.WriteAllText(In("file"), "text");
+        // Of another user's file, root's daemon may leave it as the file's owner may.
+        if (Environment.IsPrivilegedProcess)
+            HostCommand.Run("chown", "1234:1234", In("file"));
+        File.SetLastAccessTimeUtc(In("file"), old);
+        HostCommand.Run("cat", In("file"));
+        if (File.GetLastAccessTimeUtc(In("file")) == old)
+            Assert.Ignore("this file system keeps no access times");
+        File.SetLastAccessTimeUtc(In("file"), old);
+        FuseGuest guest = Begin(options);
+        ulong node = guest.Node("file");
+        long handle = guest.Open(node, noAccessTime);
+        Assert.That(handle, Is.Not.Negative);
+        Assert.That(guest.Fuse.Read(node, (ulong)handle, 0, 100), Is.EqualTo("text"u8.ToArray()));
+        Assert.That(File.GetLastAccessTimeUtc(In("file")) != old, Is.EqualTo(changes));
+    }
+
+    // The flags of what a process has open by a path with this end, but for what is no more than a path (O_PATH).
+    private static uint[] FlagsOfFiles(int process, string end)
+    {
+        const uint pathOnly = 0x200000;
+        return
+        [
+            .. Directory.GetFiles($"/proc/{process}/fd").Where(file => new FileInfo(file).LinkTarget?.EndsWith(end, StringComparison.Ordinal) == true)
+                .Select(file => File.ReadLines($"/proc/{process}/fdinfo/{Path.GetFileName(file)}").Single(line => line.StartsWith("flags:", StringComparison.Ordinal)))
+                .Select(line => Convert.ToUInt32(line["flags:".Length..].Trim(), 8)).Where(flags => (flags & pathOnly) == 0),
+        ];
     }
 
     private static (string Soft, string Hard) DescriptorLimits(int process)

@@ -14,9 +14,18 @@ public class FileSystemTests : DeviceTest
     private static readonly TimeSpan s_deadline = TimeSpan.FromMinutes(IsFull ? 15 : 4);
 
     private string _share = "";
+    private bool _hasDisk;
 
     [SetUp]
     public void MakeShare() => _share = Directory.CreateDirectory(Path.Combine(Scratch, "share")).FullName;
+
+    [TearDown]
+    public void Unmount()
+    {
+        if (_hasDisk)
+            HostCommand.TryRun("umount", "--lazy", _share);
+        _hasDisk = false;
+    }
 
     [Test]
     public void Source_FilesAndRandomOperations_AreRight()
@@ -171,6 +180,8 @@ public class FileSystemTests : DeviceTest
     [Test]
     public void Git_CloneInTheShare_IsClean()
     {
+        // overlayfs keeps extended attributes in its upper directory, which the host's memory file system does not have.
+        MountDisk();
         string origin = Path.Combine(_share, "origin");
         HostCommand.Run("git", "init", "-q", origin);
         for (int commit = 0; commit < 3; commit++)
@@ -184,23 +195,134 @@ public class FileSystemTests : DeviceTest
         VmmResult result = Boot(GuestWith(
             """
             export GIT_EXEC_PATH=/bin GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'
-            mkdir /share
-            mount -t virtiofs work /share || exit 1
-            git clone -q --no-local /share/origin /share/clone || exit 1
-            git -C /share/clone fsck --full --strict && echo "fsck=clean"
-            echo status=$(git -C /share/clone status --porcelain | wc -l)
-            echo commits=$(git -C /share/clone log --oneline | wc -l)
-            umount /share
+            modprobe overlay
+            for share in ours theirs; do
+                mkdir /$share
+                mount -t virtiofs $share /$share || exit 1
+                git clone -q --no-local /$share/origin /$share/clone-$share || exit 1
+                git -C /$share/clone-$share fsck --full --strict && echo "$share.fsck=clean"
+                echo $share.status=$(git -C /$share/clone-$share status --porcelain | wc -l)
+                echo $share.commits=$(git -C /$share/clone-$share log --oneline | wc -l)
+            done
+            umount /theirs
+            mkdir /merged /ours/lower /ours/lower/kept /ours/lower/replaced /ours/upper /ours/workdir
+            cd /ours/lower
+            echo below | tee changed removed moved kept/file replaced/file > /dev/null
+            over() { mount -t overlay -o lowerdir=/ours/lower,upperdir=/ours/upper,workdir=/ours/workdir overlay /merged; }
+            over || exit 1
+            cd /merged
+            echo above >> changed && rm removed && mv moved elsewhere && rm -r replaced && mkdir replaced && echo new > replaced/new && chmod 600 kept/file || exit 1
+            cd / && umount /merged && over || exit 1
+            cd /merged
+            echo "names=$(echo $(find . -type f | sort))"
+            echo "overlay=$(echo $(cat changed)), $(stat -c %a kept/file)"
+            cd / && umount /merged
+            umount /ours
             """,
-            "--fs", $"tag=work,socket={Path.Combine(Scratch, "fs")}") with
+            "--fs", $"tag=ours,source={_share}", "--fs", $"tag=theirs,socket={Path.Combine(Scratch, "fs")}") with
         { HasTools = true, Memory = "512M" }).WaitForEnd(s_deadline);
 
         Assert.That(result.ExitCode, Is.Zero, result.Summary);
-        Assert.That(ValueOf(result, "fsck"), Is.EqualTo("clean"), result.Summary);
-        Assert.That(ValueOf(result, "status"), Is.EqualTo("0"), result.Summary);
-        Assert.That(ValueOf(result, "commits"), Is.EqualTo("3"), result.Summary);
-        Assert.That(HostCommand.Run("git", "-c", "safe.directory=*", "-C", Path.Combine(_share, "clone"), "fsck", "--full"), Does.Not.Contain("error"));
-        Assert.That(daemon.WaitForEnd(), Is.Zero, "the daemon ends with its connection");
+        foreach (string share in (string[])["ours", "theirs"])
+        {
+            Assert.That(
+                (ValueOf(result, $"{share}.fsck"), ValueOf(result, $"{share}.status"), ValueOf(result, $"{share}.commits")), Is.EqualTo(("clean", "0", "3")), $"{share}: {result.Summary}");
+            Assert.That(HostCommand.Run("git", "-c", "safe.directory=*", "-C", Path.Combine(_share, $"clone-{share}"), "fsck", "--full"), Does.Not.Contain("error"));
+        }
+        Assert.That(ValueOf(result, "names"), Is.EqualTo("./changed ./elsewhere ./kept/file ./replaced/new"));
+        Assert.That(ValueOf(result, "overlay"), Is.EqualTo("below above, 600"));
+        Assert.That((File.ReadAllText(Path.Combine(_share, "upper", "changed")), File.ReadAllText(Path.Combine(_share, "lower", "changed"))), Is.EqualTo(("below\nabove\n", "below\n")));
+        Assert.That(daemon.WaitForEnd(), Is.Zero, "virtiofsd ends with its connection");
+    }
+
+    // The writer is a daemon of its own, so what it changes is the host's change for the others. Time is the guest's.
+    [Test]
+    public void Cache_EachMode_ShowsTheHostsChangesAsItSays()
+    {
+        const string modes = "auto always metadata never";
+        VmmResult result = Run(GuestWith(
+            $$"""
+            for share in writer {{modes}}; do
+                mkdir /$share
+                mount -t virtiofs $share /$share || exit 1
+            done
+            look() { # what each sees: a file's content, the size of another, which names there are
+                for mode in {{modes}}; do
+                    cd /$mode
+                    echo "$1.$mode=$(cat content),$(stat -c %s size),$([ -e old ] && echo old)$([ -e new ] && echo new)"
+                done
+            }
+            cd /writer
+            printf before | tee content > size
+            : > old
+            look before
+            cd /writer
+            printf after! > content
+            printf longer >> size
+            mv old new
+            look now
+            sleep 1
+            look later
+            """,
+            [.. ((string[])["writer", .. modes.Split(' ')]).SelectMany(tag => (string[])["--fs", $"tag={tag},source={_share},cache={(tag == "writer" ? "never" : tag)}"])]));
+        TestContext.Out.WriteLine(result.Output);
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(result.Output, Does.Contain(LinuxGuest.Ended(0)), result.Summary);
+        Assert.Multiple(() =>
+        {
+            foreach (string mode in modes.Split(' '))
+                Assert.That(ValueOf(result, $"before.{mode}"), Is.EqualTo("before,6,old"));
+            const string changed = "after!,12,new";
+            Assert.That(ValueOf(result, "now.never"), Is.EqualTo(changed), "nothing is kept");
+            Assert.That(ValueOf(result, "later.never"), Is.EqualTo(changed));
+            Assert.That(ValueOf(result, "later.auto"), Is.EqualTo(changed), "after a second");
+            Assert.That(ValueOf(result, "later.metadata"), Is.EqualTo("after!,6,oldnew"), "the data only");
+            Assert.That(ValueOf(result, "later.always"), Is.EqualTo("before,6,oldnew"), "what was seen once stays");
+        });
+    }
+
+    // The host has marked a directory, and what is made in it is marked, too. Files there are mapped, others are not; and the daemon is killed while they are.
+    [Test]
+    public void Source_DaxOfMarkedFiles_OutlivesTheDaemon()
+    {
+        MountDisk();
+        string marked = Directory.CreateDirectory(Path.Combine(_share, "marked")).FullName;
+        HostCommand.Run("chattr", "+x", marked);
+        File.WriteAllText(Path.Combine(marked, "mapped"), "in memory");
+        File.WriteAllText(Path.Combine(_share, "copied"), "by message");
+        VmmProcess process = Boot(GuestWith(
+            """
+            mkdir /share
+            mount -t virtiofs -o dax=inode work /share || exit 1
+            cd /share
+            echo first=$(cat marked/mapped copied)
+            echo "looked at"
+            read -r go
+            fstest random marked/random 12 42 &
+            sleep 1
+            echo "kill it"
+            wait $! || exit 1
+            echo second=$(cat marked/mapped copied)
+            printf 'by the guest' > marked/mapped
+            cd / && umount /share && mount -t virtiofs work /share && echo third=$(cat /share/marked/mapped)
+            """,
+            "--fs", $"tag=work,source={_share},dax=inode"));
+        process.WaitForOutput("looked at");
+        string maps = File.ReadAllText($"/proc/{process.Id}/maps");
+        Assert.That(maps, Does.Contain("/marked/mapped").And.Not.Contain("/copied"), "what the VMM has mapped");
+        process.Send("go\n"u8);
+        process.WaitForOutput("kill it");
+        HostCommand.Run("kill", "-KILL", $"{ProcFs.Daemons(process.Id).Single()}");
+        process.WaitForErrors("the back-end is back");
+        Assert.That(process.Output, Does.Not.Contain("second="), "killed too late");
+        VmmResult result = process.WaitForEnd(s_deadline);
+        TestContext.Out.WriteLine(result.Output);
+
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(result.Output, Does.Contain(LinuxGuest.Ended(0)), result.Summary);
+        Assert.That((ValueOf(result, "first"), ValueOf(result, "second")), Is.EqualTo(("in memoryby message", "in memoryby message")));
+        Assert.That(ValueOf(result, "third"), Is.EqualTo("by the guest"));
+        Assert.That(File.ReadAllText(Path.Combine(marked, "mapped")), Is.EqualTo("by the guest"));
     }
 
     [Test]
@@ -260,5 +382,15 @@ public class FileSystemTests : DeviceTest
 
         Assert.That(result.ExitCode, Is.Zero, result.Summary);
         Assert.That(ValueOf(result, "again"), Is.EqualTo("still there"), result.Summary);
+    }
+
+    // The shared directory is one of an ext4, which has all kinds of attributes.
+    private void MountDisk()
+    {
+        string image = Path.Combine(Scratch, "host.img");
+        HostCommand.Run("modprobe", "-a", "loop", "ext4");
+        HostCommand.Run("sh", "-c", $"truncate -s 256M {image} && PATH=$PATH:/sbin:/usr/sbin mkfs.ext4 -q {image}");
+        HostCommand.Run("mount", "-o", "loop", image, _share);
+        _hasDisk = true;
     }
 }
