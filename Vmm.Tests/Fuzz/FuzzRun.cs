@@ -81,11 +81,11 @@ internal static class FuzzRun
             Environment.FailFast($"{test}: VMM_FUZZ_SEED={seed} VMM_FUZZ_FIRST={s_current} VMM_FUZZ_RUNS=1 hangs");
     }
 
-    // What the library catches all the same, so that a process goes on, is a mistake of ours here.
+    // What is caught all the same, so that a process goes on, is a mistake of ours here.
     private static void ListenToErrors()
     {
         var target = new MethodCallTarget("errors", (line, _) => s_error ??= $"{line.FormattedMessage} {line.Exception}");
-        LogManager.Setup().LoadConfiguration(builder => builder.ForLogger("Vmm.Vhost.*").FilterMinLevel(LogLevel.Error).WriteTo(target));
+        LogManager.Setup().LoadConfiguration(builder => builder.ForLogger("Vmm.*").FilterMinLevel(LogLevel.Error).WriteTo(target));
     }
 
     private static int Mappings() => File.ReadLines("/proc/self/maps").Count();
