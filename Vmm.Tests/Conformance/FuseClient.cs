@@ -30,8 +30,14 @@ internal sealed class FuseClient
     private readonly GuestAddress _reply;
     private ulong _unique;
 
-    public FuseClient(GuestHeap heap, PeerQueue priority, PeerQueue requests)
+    /// <summary>A driver on two of a device's queues.</summary>
+    /// <param name="heap">The guest's memory.</param>
+    /// <param name="priority">The queue for what must not wait.</param>
+    /// <param name="requests">The one for the rest.</param>
+    /// <param name="unique">What the numbers of its requests begin after: no two of a session are the same.</param>
+    public FuseClient(GuestHeap heap, PeerQueue priority, PeerQueue requests, ulong unique = 0)
     {
+        _unique = unique;
         _priority = priority;
         _requests = requests;
         _memory = heap.Memory;
@@ -96,13 +102,10 @@ internal sealed class FuseClient
     }
 
     /// <summary>Takes back <paramref name="lookups"/> look-ups, by the queue for what must not wait; there is no answer.</summary>
-    public void Forget(ulong node, ulong lookups)
-    {
-        WriteHeader(Code.Forget, node, 8);
-        _memory.Write(_arguments, lookups);
-        _priority.Submit(new(_header, RequestHeaderSize, false), new(_arguments, 8, false));
-        Assert.That(_priority.Take().Written, Is.Zero);
-    }
+    public void Forget(ulong node, ulong lookups) => Tell(_priority, (uint)Code.Forget, node, Bytes(lookups));
+
+    /// <summary>A request that has no answer, by the queue for those that have. The device has seen it when this returns.</summary>
+    public void Tell(uint code, ulong node, byte[] arguments) => Tell(_requests, code, node, arguments);
 
     public ulong GetSize(ulong node) => U64(Demand(Code.GetAttributes, node, Bytes(0UL, 0UL), 104), 16 + 8);
 
@@ -184,6 +187,14 @@ internal sealed class FuseClient
         if (!isShorter && code != Code.Initialize)
             Assert.That(reply, Has.Length.EqualTo(room), $"the reply to {code}");
         return reply;
+    }
+
+    private void Tell(PeerQueue queue, uint code, ulong node, byte[] arguments)
+    {
+        WriteHeader((Code)code, node, arguments.Length);
+        arguments.CopyTo(_memory.Slice(_arguments, arguments.Length));
+        queue.Submit(new(_header, RequestHeaderSize, false), new(_arguments, arguments.Length, false));
+        Assert.That(queue.Take().Written, Is.Zero);
     }
 
     /// <returns>0 or a negated error number.</returns>

@@ -1,5 +1,6 @@
 using NUnit.Framework;
 using Tmds.Linux;
+using Vmm.Tests.Integration.Linux.Devices;
 
 namespace Vmm.Tests.Integration;
 
@@ -65,9 +66,66 @@ public class MappedFileTests : KvmTest
         Assert.That(result.Output, Is.EqualTo("mapped\n"), "nothing was read or written");
     }
 
-    private VmmProcess StartMapped(string keys = "")
+    // What is mapped stays mapped, and the guest does not notice.
+    [Test]
+    public void Read_AfterTheDaemonWasKilled_IsOfTheSameFile()
     {
-        VmmProcess process = Start("dax", "--memory", "64M", "--fs", $"tag=work,source={Path.GetDirectoryName(_file)},dax=on{keys}");
+        VmmProcess process = StartMapped();
+        process.Send("r"u8);
+        process.WaitForOutput("read 0x61\n");
+        int daemon = ProcFs.Daemons(process.Id).Single();
+        HostCommand.Run("kill", "-KILL", $"{daemon}");
+        process.WaitForErrors("vmm backend fs ended with signal 9");
+        process.Send("w"u8);
+        process.WaitForOutput("written\n");
+        Assert.That(File.ReadAllBytes(_file)[PageSize], Is.EqualTo((byte)'w'), "with no daemon, or the next one");
+        process.WaitForErrors("the back-end is back");
+        using (FileStream file = File.OpenWrite(_file))
+        {
+            file.Position = PageSize;
+            file.WriteByte((byte)'b');
+        }
+        process.Send("roq"u8);
+        VmmResult result = process.WaitForEnd();
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(result.Output, Does.Contain("written\nread 0x62\nopened ").And.Not.Contain("opened 0x0 "), "what the host wrote; and the next daemon knows the file");
+    }
+
+    // The daemon's own warning, while guest and daemon run: it comes once, and as a warning of the VMM's.
+    [Test]
+    public void Open_AsManyFilesAsTheDaemonMayHave_IsTheVmmsWarning()
+    {
+        VmmProcess process = StartMapped();
+        int daemon = ProcFs.Daemons(process.Id).Single();
+        HostCommand.Run("prlimit", "--pid", $"{daemon}", "--nofile=300:300");
+        process.Send("o"u8);
+        process.WaitForOutput(" times, then error 0x18\n");     // EMFILE
+        const string warning = "vmm: warn: Vmm.Devices.VhostUser: --fs tag=work: vmm backend fs: ";
+        process.WaitForErrors(warning);
+        process.Send("rq"u8);
+        VmmResult result = process.WaitForEnd();
+        Assert.That(result.ExitCode, Is.Zero, result.Summary);
+        Assert.That(result.Output, Does.EndWith("read 0x61\n"), "the guest goes on");
+        string[] lines = result.Errors.Split('\n', StringSplitOptions.RemoveEmptyEntries);
+        Assert.That(lines, Has.Length.EqualTo(1), result.Errors);
+        Assert.That(lines[0], Does.StartWith(warning).And.Contain("the guest has as many files open as this process may have descriptors"));
+    }
+
+    // The same is not written by a VMM that tells of errors only.
+    [Test]
+    public void Open_AsManyFilesAsTheDaemonMayHave_IsNotToldBelowTheVmmsLevel()
+    {
+        VmmProcess process = StartMapped("", "--log-level", "error");
+        HostCommand.Run("prlimit", "--pid", $"{ProcFs.Daemons(process.Id).Single()}", "--nofile=300:300");
+        process.Send("oq"u8);
+        VmmResult result = process.WaitForEnd();
+        Assert.That(result.Output, Does.Contain(" times, then error 0x18\n"));
+        Assert.That(result.Errors, Is.Empty);
+    }
+
+    private VmmProcess StartMapped(string keys = "", params string[] options)
+    {
+        VmmProcess process = Start("dax", ["--memory", "64M", "--fs", $"tag=work,source={Path.GetDirectoryName(_file)},dax=on{keys}", .. options]);
         process.WaitForOutput("mapped\n");
         return process;
     }

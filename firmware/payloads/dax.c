@@ -4,12 +4,14 @@
 //   r  reads a byte of the second page, and says what it was
 //   w  writes one there
 //   n  reads a byte of the window where no file is
+//   o  opens the file until that is an error, and says how often it could and what the error was
 //   q  switches the machine off
 #include "c/fuse.h"
 #include "c/virtio.h"
 
 #define MAPPED (2UL << 20)
 #define PAGE 4096
+#define MOST_OPENINGS 100000
 
 static volatile struct {
     struct ring high_priority, ring;
@@ -54,6 +56,22 @@ static int ask(uint32_t operation, uint64_t node, uint32_t length)
     return -shared.answer.error;
 }
 
+static uint64_t node; // the file
+
+static void open_often(void)
+{
+    uint64_t count = 0;
+    int error;
+    do {
+        shared.arguments.open.flags = 0;
+        shared.arguments.open.open_flags = 0;
+        error = ask(FUSE_OPEN, node, sizeof shared.arguments.open);
+    } while (error == 0 && ++count < MOST_OPENINGS);
+    print_number("opened ", count);
+    print_number(" times, then error ", error);
+    print("\n");
+}
+
 static volatile char *map_file(void)
 {
     *virtio_register(VIRTIO_SHM_SEL) = 0;
@@ -69,7 +87,7 @@ static volatile char *map_file(void)
         error = ask(FUSE_LOOKUP, FUSE_ROOT, fuse_set_name(&shared.arguments));
     if (error != 0)
         fail("no file: ", error);
-    uint64_t node = shared.answer.lookup.node;
+    node = shared.answer.lookup.node;
     shared.arguments.map.handle = UINT64_MAX; // none
     shared.arguments.map.offset = 0;
     shared.arguments.map.length = MAPPED;
@@ -99,6 +117,9 @@ void main(const uint8_t *boot_params)
         case 'n':
             print_number("read nothing: ", window[MAPPED]);
             print("\n");
+            break;
+        case 'o':
+            open_often();
             break;
         case 'q':
             power_off();

@@ -21,7 +21,7 @@ internal abstract class BackendOptions : IVerbOptions
 
     [Option("sandbox", MetaValue = "on|off", HelpText = "Confine the process before the first message: no new privileges, no files (Landlock), "
         + "and no system calls but those that the device needs (seccomp); no programs, files or networks are left to a guest that "
-        + "breaks into it (default: on).")]
+        + "breaks into it (default: on). fs takes namespace and chroot for on, too, and none for off.")]
     public string? Sandbox { get; set; }
 
     [Option("print-capabilities", HelpText = "Print what the device can do as JSON, and do nothing else.")]

@@ -20,9 +20,9 @@ internal sealed class FuseGuest : IDisposable
 
     private const int ReadOnlyFlag = 0, ReadWriteFlag = 2;
 
-    public FuseGuest(string socket, ulong flags = AllFlags, ulong features = ulong.MaxValue)
+    public FuseGuest(string socket, ulong flags = AllFlags, ulong features = ulong.MaxValue, int queues = 1)
     {
-        Peer = new PeerGuest(socket, 2, [(new(0), 64 << 20)]);
+        Peer = new PeerGuest(socket, 1 + queues, [(new(0), 64 << 20)]);
         try
         {
             Peer.Start(features);
@@ -53,6 +53,9 @@ internal sealed class FuseGuest : IDisposable
         Assert.That((U32(init, 0), U32(init, 4)), Is.EqualTo((7U, 39U)));
         Flags = U32(init, 12) | (ulong)U32(init, 32) << 32;
     }
+
+    /// <summary>The same session on another of the request queues, 2 or more, for another thread. The queue for what must not wait stays one for all: one thread at a time may use it.</summary>
+    public FuseClient On(int queue) => new(Peer.Heap, Peer.Queues[0], Peer.Queues[queue], unique: (ulong)queue << 32);
 
     public int Try(uint code, ulong node, byte[] arguments, int room = 0) => Fuse.Try(code, node, arguments, room, out _);
 

@@ -888,6 +888,20 @@ public class FuseRequestTests : FileSystemTest
         Assert.That(Set(old, 1001, noDump), Is.Zero);
     }
 
+    [Test]
+    public void FsyncDirectory_OfAClosedOne_IsAnError()
+    {
+        FuseGuest guest = Begin();
+        ulong directory = guest.MakeDirectory(FuseGuest.Root, "directory");
+        ulong handle = U64(guest.Demand(27, directory, Bytes(0U, 0U), 16), 0);
+        int Synchronize(ulong node, uint flags) => guest.Try(30, node, [.. Bytes(handle), .. Bytes(flags, 0U)]);
+        Assert.That((Synchronize(directory, 0), Synchronize(directory, 1)), Is.EqualTo((0, 0)), "fsync and fdatasync");
+        Assert.That(Synchronize(FuseGuest.Root, 0), Is.EqualTo(-Ebadf), "a handle of another directory");
+        guest.Demand(29, directory, [.. Bytes(handle), .. Bytes(0U, 0U), .. Bytes(0UL)]);
+        Assert.That(Synchronize(directory, 0), Is.EqualTo(-Ebadf));
+        Assert.That(guest.Try(30, directory, Bytes(handle)), Is.EqualTo(-Invalid), "too short");
+    }
+
     private static byte[] SetAttributes(
         uint valid, ulong size = 0, uint mode = 0, ulong accessed = 0, ulong modified = 0, uint user = 0) =>
         [.. Bytes(valid, 0U), .. Bytes(0UL, size, 0UL, accessed, modified, 0UL), .. Bytes(0U, 0U, 0U, mode, 0U, user, 0U, 0U)];

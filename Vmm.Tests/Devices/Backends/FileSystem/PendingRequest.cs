@@ -8,6 +8,9 @@ namespace Vmm.Tests.Devices.Backends.FileSystem;
 /// <summary>A request that is on its way, on the queue of high priority: nobody waits for it but the one who asks.</summary>
 internal sealed class PendingRequest
 {
+    /// <summary>Its number, by which it can be interrupted.</summary>
+    public const ulong Number = 99;
+
     private readonly FuseGuest _guest;
     private readonly GuestAddress _reply;
     private readonly int _id;
@@ -22,7 +25,7 @@ internal sealed class PendingRequest
     {
         _guest = guest;
         GuestHeap heap = guest.Peer.Heap;
-        byte[] request = [.. Bytes((uint)(40 + arguments.Length), code), .. Bytes(99UL, node), .. Bytes(0U, 0U, 0U, 0U), .. arguments];
+        byte[] request = [.. Bytes((uint)(40 + arguments.Length), code), .. Bytes(Number, node), .. Bytes(0U, 0U, 0U, 0U), .. arguments];
         GuestAddress address = heap.Allocate(request.Length);
         request.CopyTo(heap.Memory.Slice(address, request.Length));
         _reply = heap.Allocate(16 + room);
