@@ -147,7 +147,8 @@ public static class EscapeAttempts
         new("acct", "@/nonexistent"),
         new("setrlimit", "7", "0"),
         new("setpriority", "0", "0", "-1"),
-        new("sched_setscheduler", "0", "0", "0"),
+        new("sched_setscheduler", "0", "1", "0"),     // SCHED_FIFO; on a machine with one processor a ring's thread may choose between two others
+        new("sched_setscheduler", "1", "0", "0"),     // of another process
         new("ioprio_set", "1", "0", "0"),
         new("mbind", "0", "0", "0", "0", "0", "0"),
         new("move_pages", "1", "0", "0", "0", "0", "0"),

@@ -1,6 +1,7 @@
 using System.Runtime.Versioning;
 using NUnit.Framework;
 using Vmm.Devices.Backends.FileSystem;
+using Vmm.Tests.Fakes;
 using static Vmm.Tests.Conformance.FuseClient;
 
 namespace Vmm.Tests.Devices.Backends.FileSystem;
@@ -26,7 +27,14 @@ public class FuseUnansweredTests : FileSystemTest
         Assert.That(guest.TryAttributes(node), Is.Zero);
         Assert.That(waiting.HasEnded, Is.False, "another was meant");
 
-        Interrupt(PendingRequest.Number);
+        // Again and again: the queue of the other kind has a thread of its own, which may not have come to the lock yet.
+        Eventually.True(
+            () =>
+            {
+                Interrupt(PendingRequest.Number);
+                return waiting.HasEnded;
+            },
+            () => "it is still waited for");
 
         Assert.That(waiting.Await(), Is.EqualTo(Interrupted));
         // It does not get the lock afterwards.
