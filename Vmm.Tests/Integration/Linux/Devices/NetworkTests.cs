@@ -119,7 +119,7 @@ public partial class NetworkTests : DeviceTest
                 case $what in
                     reboot) reboot -f ;;
                     end) break ;;
-                    *) until nc -w 5 10.0.2.2 {((IPEndPoint)server.LocalEndpoint).Port} < /dev/null | grep -q hello; do sleep 0.2; done; echo reached=$what ;;
+                    *) until sleep 1 | nc -w 5 10.0.2.2 {((IPEndPoint)server.LocalEndpoint).Port} | grep -q hello; do sleep 0.2; done; echo reached=$what ;;
                 esac
             done
             """);
