@@ -58,6 +58,10 @@ internal sealed class KickGathering(Func<long> clock, Func<bool, bool> trySetPre
         _last = now;
         if (wasIdle)
         {
+            // Whatever comes now is a new load, and a guest with little to do is not to wait for others each time.
+            if (_gathers)
+                Change(isTrial: false);
+            (_isTrial, _left, _pause) = (false, SoonTrial, ShortestPause);
             Restart(now);
             return;
         }

@@ -88,6 +88,22 @@ public sealed class KickGatheringTests
         Assert.That(_preemption, Is.Empty);
     }
 
+    [TestCase(3)]       // windows of 64 requests: in a trial
+    [TestCase(10)]      // and when it was won
+    public void Count_GuestThatWantsLittleAfterMuch_TakesTheProcessorAtOnce(int windows)
+    {
+        for (int window = 0; window < windows || !Gathers; window++)
+        {
+            for (int i = 0; i < (Gathers ? 2 : 64); i++)
+                Found(Gathers ? 32 : 1, each: Gathers ? 21 : 50);
+        }
+        Found(1, each: 60_000);
+        Assert.That(Gathers, Is.False);
+        for (int i = 0; i < 1000; i++)
+            Found(1, each: 60_000);
+        Assert.That(Gathers, Is.False);
+    }
+
     [Test]
     public void Count_KernelThatRefuses_IsAskedOnce()
     {
