@@ -193,7 +193,7 @@ public class FileSystemTests : DeviceTest
         }
         using HostDaemon daemon = HostDaemon.Virtiofsd(Path.Combine(Scratch, "fs"), _share);
         VmmResult result = Boot(GuestWith(
-            """
+            $"""
             export GIT_EXEC_PATH=/bin GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'
             modprobe overlay
             for share in ours theirs; do
@@ -205,18 +205,8 @@ public class FileSystemTests : DeviceTest
                 echo $share.commits=$(git -C /$share/clone-$share log --oneline | wc -l)
             done
             umount /theirs
-            mkdir /merged /ours/lower /ours/lower/kept /ours/lower/replaced /ours/upper /ours/workdir
-            cd /ours/lower
-            echo below | tee changed removed moved kept/file replaced/file > /dev/null
-            over() { mount -t overlay -o lowerdir=/ours/lower,upperdir=/ours/upper,workdir=/ours/workdir overlay /merged; }
-            over || exit 1
-            cd /merged
-            echo above >> changed && rm removed && mv moved elsewhere && rm -r replaced && mkdir replaced && echo new > replaced/new && chmod 600 kept/file || exit 1
-            cd / && umount /merged && over || exit 1
-            cd /merged
-            echo "names=$(echo $(find . -type f | sort))"
-            echo "overlay=$(echo $(cat changed)), $(stat -c %a kept/file)"
-            cd / && umount /merged
+            mkdir /merged
+            {FileSystemSuite.Overlay("/ours")}
             umount /ours
             """,
             "--fs", $"tag=ours,source={_share}", "--fs", $"tag=theirs,socket={Path.Combine(Scratch, "fs")}") with
@@ -229,9 +219,7 @@ public class FileSystemTests : DeviceTest
                 (ValueOf(result, $"{share}.fsck"), ValueOf(result, $"{share}.status"), ValueOf(result, $"{share}.commits")), Is.EqualTo(("clean", "0", "3")), $"{share}: {result.Summary}");
             Assert.That(HostCommand.Run("git", "-c", "safe.directory=*", "-C", Path.Combine(_share, $"clone-{share}"), "fsck", "--full"), Does.Not.Contain("error"));
         }
-        Assert.That(ValueOf(result, "names"), Is.EqualTo("./changed ./elsewhere ./kept/file ./replaced/new"));
-        Assert.That(ValueOf(result, "overlay"), Is.EqualTo("below above, 600"));
-        Assert.That((File.ReadAllText(Path.Combine(_share, "upper", "changed")), File.ReadAllText(Path.Combine(_share, "lower", "changed"))), Is.EqualTo(("below\nabove\n", "below\n")));
+        FileSystemSuite.AssertOverlay(result.Output, _share);
         Assert.That(daemon.WaitForEnd(), Is.Zero, "virtiofsd ends with its connection");
     }
 
