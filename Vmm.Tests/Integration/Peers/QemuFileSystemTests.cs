@@ -71,7 +71,7 @@ public class QemuFileSystemTests : PeerTest
             $$"""
             ip link set lo up
             tree=/tree/mnt/work
-            chroot /tree sh -c 'cp -a --one-file-system / /mnt/work 2> /dev/null' || exit 1
+            chroot /tree sh -c 'tar --one-file-system --xattrs -cf - . | tar --xattrs -C /mnt/work -xf -' || exit 1
             mkdir -p $tree/packages $tree/dev $tree/proc
             cp /tree/mnt/packages/*.deb $tree/packages
             mount -t proc proc $tree/proc
