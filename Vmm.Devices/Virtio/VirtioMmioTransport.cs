@@ -177,7 +177,9 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
     /// <inheritdoc/>
     public void ConfigChanged()
     {
-        if (UpdateConfig() && (_status & VirtioStatus.DriverOk) != 0)
+        UpdateConfig();
+        // Also where it is shown already: a write of the driver's may have brought that, of which the driver knows nothing.
+        if ((_status & VirtioStatus.DriverOk) != 0)
             RaiseConfigurationInterrupt();
     }
 
@@ -280,7 +282,15 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
             | VirtioStatus.DriverOk | VirtioStatus.Failed;
         VirtioStatus now = _status & ofDriver;
         VirtioStatus added = value & ofDriver & ~now;
-        // Only a reset clears a bit, and after FAILED there is nothing else (VIRTIO 1.2 §2.1.1).
+        // After FAILED there is nothing but a reset (VIRTIO 1.2 §2.1.1). Linux makes none after a probe that failed: the next driver adds DRIVER to what
+        // stands there. That counts as a reset, and as the two steps up to DRIVER.
+        if ((now & VirtioStatus.Failed) != 0 && (now & ~value) == 0 && (added & ~VirtioStatus.Driver) == 0 && (value & VirtioStatus.Driver) != 0)
+        {
+            Reset();
+            SetStatus(_status | VirtioStatus.Acknowledge | VirtioStatus.Driver);
+            return;
+        }
+        // Only a reset clears a bit.
         if ((now & ~value) != 0 || (now & VirtioStatus.Failed) != 0)
         {
             Ignore(VirtioMmioRegister.Status, "clears status bits, which only a reset may");
@@ -355,17 +365,15 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
     }
 
     /// <summary>Shows the device's configuration as it is now.</summary>
-    /// <returns>Whether anything changed.</returns>
-    private bool UpdateConfig()
+    private void UpdateConfig()
     {
         Span<byte> next = Registers.Prepare();
         Span<byte> config = next.Slice(VirtioMmioRegister.Config, _device.ConfigSize);
         _device.ReadConfig(config);
         if (config.SequenceEqual(Registers.Current.Slice(VirtioMmioRegister.Config, config.Length)))
-            return false;
+            return;
         BinaryPrimitives.WriteUInt32LittleEndian(next[VirtioMmioRegister.ConfigGeneration..], ++_generation);
         Registers.Publish();
-        return true;
     }
 
     // Linux does not look at DEVICE_NEEDS_RESET, but at the configuration: the link of a network device that lost its switch is down.

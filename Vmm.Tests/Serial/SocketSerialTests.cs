@@ -1,8 +1,10 @@
+using System.Globalization;
 using System.Net.Sockets;
 using System.Text;
 using NUnit.Framework;
 using Vmm.Serial;
 using Vmm.Tests.Fakes;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Tests.Serial;
 
@@ -55,6 +57,42 @@ public sealed class SocketSerialTests : IDisposable
         Assert.That(Read(client, 7), Is.EqualTo("login: "));
         client.Send("root\u0001x\n"u8);
         Assert.That(_guest.WaitForInput("\n"), Is.EqualTo("root\u0001x\n"));
+    }
+
+    [Test]
+    [NonParallelizable]     // the limit is the process's
+    public void Client_NoDescriptorIsLeft_WaitsAndTheThreadDoesNotSpin()
+    {
+        // Code that is loaded for the first time needs descriptors.
+        using (Socket first = Connect())
+        {
+            SendAll("first");
+            Assert.That(Read(first, 5), Is.EqualTo("first"));
+        }
+        Assert.That(() => FileDescriptor.Open("/nonexistent", OpenMode.ReadOnly), Throws.TypeOf<ErrnoException>());
+        string thread = Directory.GetDirectories("/proc/self/task").Last(task => File.ReadAllText($"{task}/comm") == "serial socket\n");
+        using var times = RegularFile.OpenRead($"{thread}/stat");
+        using var client = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified) { ReceiveTimeout = 30_000 };
+        var address = new UnixDomainSocketEndPoint(_path);
+        long used;
+        using (var limit = new DescriptorLimit(left: 0))
+        {
+            client.Connect(address);
+            long before = TimeOf(times);
+            Thread.Sleep(1000);
+            used = TimeOf(times) - before;
+        }
+        Assert.That(used, Is.LessThan(5), "ticks of 10 ms");
+        SendAll("served");
+        Assert.That(Read(client, 6), Is.EqualTo("served"));
+    }
+
+    // utime and stime of proc_pid_stat(5).
+    private static long TimeOf(RegularFile stat)
+    {
+        byte[] text = new byte[1024];
+        string[] fields = Encoding.ASCII.GetString(text, 0, stat.Read(text, 0)).Split(") ")[1].Split(' ');
+        return long.Parse(fields[11], CultureInfo.InvariantCulture) + long.Parse(fields[12], CultureInfo.InvariantCulture);
     }
 
     [Test]

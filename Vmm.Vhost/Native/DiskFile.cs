@@ -14,6 +14,7 @@ public sealed unsafe partial class DiskFile : FileDescriptor
     private const int AtEmptyPath = 0x1000;
     private const int DefaultPatience = 2000;       // ms
     private const int FallbackAlignment = 4096;     // enough for every device that there is, where the kernel does not say
+    private const long FarBehindTheEnd = 1 << 30;   // further than somebody else grows a file to, and writes there, in a moment
     private static readonly IoctlRequest s_sectorSize = IoctlRequest.Io(0x12, 104, "BLKSSZGET");
     private static readonly IoctlRequest s_physicalSize = IoctlRequest.Io(0x12, 123, "BLKPBSZGET");
     private static readonly IoctlRequest s_minimumIo = IoctlRequest.Io(0x12, 120, "BLKIOMIN");
@@ -110,6 +111,8 @@ public sealed unsafe partial class DiskFile : FileDescriptor
             disk.MakeBlocking();
             if (locking == DiskLocking.AtOpen)
                 disk.LockUntil(deadline);
+            if (!disk.IsBlockDevice)
+                disk.CanDiscard = !readOnly && disk.CanPunchHoles();
             return disk;
         }
         catch
@@ -230,9 +233,12 @@ public sealed unsafe partial class DiskFile : FileDescriptor
         bool isPower = BitOperations.IsPow2(blockSize) && blockSize <= 1 << 20;
         PhysicalBlockSize = Math.Max(TransferAlignment, isPower ? Math.Clamp(blockSize, SectorSize, 4096) : SectorSize);
         DiscardGranularity = PhysicalBlockSize;
-        // Behind the end there is nothing to change, but who cannot do it says so.
-        CanDiscard = !readOnly && PositionedIo.Allocate(this, AllocateMode.PunchHole, (long)GetSize(), 4096) != -Errnos.Eopnotsupp;
     }
+
+    // Behind the end there is nothing to change, but who cannot do it says so. Whoever has the lock may make the file larger, so it comes after our lock; without one,
+    // or before it, far behind the end, where a file system whose files cannot be so large says EFBIG.
+    private bool CanPunchHoles() =>
+        PositionedIo.Allocate(this, AllocateMode.PunchHole, (long)GetSize() + (_isLocked ? 0 : FarBehindTheEnd), 4096) is not (-Errnos.Eopnotsupp or -Errnos.Efbig);
 
     private void ExamineDevice(ulong device, bool readOnly, bool direct)
     {

@@ -21,9 +21,9 @@ internal sealed class KernelFiles : IDisposable
     /// <summary>Whether the kernel is Linux: a bzImage with a kernel in it, or an ELF file with a note of the owner "Linux".</summary>
     public bool IsLinux { get; }
 
-    /// <summary>What the kernel unpacks to, if that was kept; null where it was not, or where the file has been written to since.</summary>
+    /// <summary>What the kernel unpacks to, if that was kept; null where it was not, or where one of the two files has been written to since.</summary>
     /// <exception cref="ErrnoException">The kernel does not tell.</exception>
-    public CachedPayload? Kept => _kept is not null && _kept.Source == Kernel.ReadVersion() ? _kept : null;
+    public CachedPayload? Kept => _kept is not null && _kept.Source == Kernel.ReadVersion() && _kept.IsUnchanged ? _kept : null;
 
     /// <summary>Opens the files that <paramref name="options"/> name.</summary>
     /// <param name="options">Which they are.</param>

@@ -12,6 +12,7 @@ internal sealed class SocketSerial : ISerialBackend
     private const int StackSize = 256 * 1024;
     private const int ChunkSize = 4096;
     private const int GatherMilliseconds = 1;   // as in OutputDrain
+    private const int RetryMilliseconds = 250;
 
     private static readonly BoundedLog s_log = new("Vmm.Serial");
 
@@ -106,7 +107,9 @@ internal sealed class SocketSerial : ISerialBackend
         }
         catch (ErrnoException)
         {
-            return null;   // it waits until there are descriptors again
+            // No descriptors or no memory are left. The client waits, and the listener stays readable.
+            Poll.Wait([new PollEntry(_wakeUp.Descriptor, PollEvents.Readable)], RetryMilliseconds);
+            return null;
         }
     }
 

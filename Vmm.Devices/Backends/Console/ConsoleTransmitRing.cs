@@ -12,6 +12,7 @@ internal sealed class ConsoleTransmitRing : IRingHandler
     private const int ChunkSize = 4096;
     private const ulong MaxRequest = 1 << 20;       // a chain can name the same memory again and again
     private const int PatienceMilliseconds = 200;
+    private const int TurnMilliseconds = 1000;      // after which the front-end can stop the ring
 
     private static readonly BoundedLog s_log = new("Vmm.Devices.Console");
 
@@ -20,7 +21,9 @@ internal sealed class ConsoleTransmitRing : IRingHandler
     private readonly ByteQueue _kept;
     private readonly byte[] _chunk = new byte[ChunkSize];
     private readonly Epoll _writable = new();       // readable when the output takes something again
+    private readonly EventFd _again = new();        // always readable
     private bool _isWatched;
+    private bool _awaitsReader = true;  // what is kept is for one that may be slow, and not for one that may come some day
     private bool _hasFailed;
 
     /// <summary>Writes to <paramref name="output"/>.</summary>
@@ -32,59 +35,91 @@ internal sealed class ConsoleTransmitRing : IRingHandler
         _output = output;
         _path = path;
         _kept = kept;
+        _again.Signal();
     }
 
     /// <inheritdoc/>
-    public FileDescriptor? Ready => _isWatched ? _writable : null;
+    public FileDescriptor? Ready => _awaitsReader && _kept.Count > 0 ? _again : _isWatched ? _writable : null;
 
     /// <inheritdoc/>
     public void Process(BackendRing ring)
     {
-        WriteKept();
-        while (ring.TryTake(out DescriptorChain chain))
-        {
-            int count;
-            for (ulong offset = 0; offset < MaxRequest && (count = chain.Read(offset, _chunk)) > 0; offset += (ulong)count)
-                Write(_chunk.AsSpan(0, count));
-            ring.Complete(chain.Head, 0);
-        }
+        long end = Environment.TickCount64 + TurnMilliseconds;
+        WriteKept(_awaitsReader ? end : null);
+        // A turn that is over before a slow reader has all leaves the rest in the ring for the next.
+        while ((_kept.Count == 0 || !_awaitsReader) && ring.TryTake(out DescriptorChain chain))
+            Write(ring, in chain, end);
         ring.Notify();
         Watch(_kept.Count > 0);
     }
 
+    /// <summary>What the guest has said before the stop is kept as far as there is room: a guest that ended may have been speaking a moment ago. The rest stays in
+    /// the ring, for a guest that goes on.</summary>
     /// <inheritdoc/>
     public void Drain(BackendRing ring)
     {
+        WriteKept(end: null);
+        while (ring.TryTake(out DescriptorChain chain))
+        {
+            if (Math.Min(chain.ReadableLength, MaxRequest) > (ulong)_kept.Room)
+            {
+                ring.PutBack(chain.Head);
+                return;
+            }
+            Write(ring, in chain, end: null);
+        }
     }
 
     /// <inheritdoc/>
     public void Dispose()
     {
-        WriteKept();
+        WriteKept(end: null);
         _writable.Dispose();
+        _again.Dispose();
     }
 
-    private void Write(ReadOnlySpan<byte> data)
+    private void Write(BackendRing ring, ref readonly DescriptorChain chain, long? end)
+    {
+        int count;
+        for (ulong offset = 0; offset < MaxRequest && (count = chain.Read(offset, _chunk)) > 0; offset += (ulong)count)
+            Write(_chunk.AsSpan(0, count), end);
+        ring.Complete(chain.Head, 0);
+    }
+
+    private void Write(ReadOnlySpan<byte> data, long? end)
     {
         while (!data.IsEmpty && _kept.Count == 0)
         {
             int written = TryWrite(data);
             data = data[written..];
-            if (written == 0 && Poll.Wait([new PollEntry(_output, PollEvents.Writable)], PatienceMilliseconds) == 0)
+            if (written == 0 && !WaitForReader(end))
                 break;
         }
         _kept.AddLatest(data);
     }
 
-    private void WriteKept()
+    private void WriteKept(long? end)
     {
         while (_kept.Count > 0)
         {
             int written = TryWrite(_kept.First);
-            if (written == 0)
-                return;
             _kept.Remove(written);
+            if (written == 0 && !WaitForReader(end))
+                return;
         }
+        _awaitsReader = true;
+    }
+
+    // Whether the reader makes room before the turn is over, and before it counts as one that does not read.
+    private bool WaitForReader(long? end)
+    {
+        if (end is not long turnEnd)
+            return false;
+        long left = Math.Max(0, turnEnd - Environment.TickCount64);
+        if (left > 0 && Poll.Wait([new PollEntry(_output, PollEvents.Writable)], (int)Math.Min(left, PatienceMilliseconds)) > 0)
+            return true;
+        _awaitsReader = left < PatienceMilliseconds;
+        return false;
     }
 
     private int TryWrite(ReadOnlySpan<byte> data)

@@ -62,7 +62,7 @@ public sealed class VsockBackend : VhostUserDevice, IDisposable
             case TransmitQueue:
                 // QEMU 7.2 does not tell of a guest that has started again, which knows nothing of its connections.
                 if (ring.HasNewDriver)
-                    _switch.Clear();
+                    EndConnections();
                 return new VsockTransmitRing(_switch);
             default:
                 return IdleRing.Instance;       // events: the guest's address never changes while it runs
@@ -72,18 +72,20 @@ public sealed class VsockBackend : VhostUserDevice, IDisposable
     /// <inheritdoc/>
     public override void Reset()
     {
-        _switch.Clear();
+        EndConnections();
         _receiveRing.Clear();
     }
 
-    /// <summary>The next front-end may be that of another guest, which must not get this one's connections. Host programs have a second to take the data that
-    /// this one has sent.</summary>
-    public override void FrontEndGone()
-    {
-        _switch.Flush(LastMoment);
-        Reset();
-    }
+    /// <summary>The next front-end may be that of another guest, which must not get this one's connections.</summary>
+    public override void FrontEndGone() => Reset();
 
     /// <inheritdoc/>
     public void Dispose() => _switch.Dispose();
+
+    // Host programs have a second to take the data that the guest has sent: it powers off right after it has sent its last.
+    private void EndConnections()
+    {
+        _switch.Flush(LastMoment);
+        _switch.Clear();
+    }
 }

@@ -63,6 +63,10 @@ internal sealed class VsockConnection : IDisposable
     /// <summary>Whether the guest knows nothing of it any more: only the rest of what it sent is on its way.</summary>
     public bool IsForgotten { get; private set; }
 
+    /// <summary>When the host's program has taken something last since the guest has forgotten the connection, in milliseconds of
+    /// <see cref="Environment.TickCount64"/>; or when that was.</summary>
+    public long LastTaken { get; private set; }
+
     /// <summary>Until when, in milliseconds of <see cref="Environment.TickCount64"/>, the guest may answer; null while nothing is asked of it.</summary>
     public long? Deadline { get; set; }
 
@@ -169,8 +173,7 @@ internal sealed class VsockConnection : IDisposable
         if (Take(VsockPending.Reset))
         {
             header.Operation = VsockOperation.Reset;
-            IsForgotten = true;
-            EndIfForgotten();
+            Forget();
         }
         else if (Take(VsockPending.Request))
         {
@@ -292,6 +295,8 @@ internal sealed class VsockConnection : IDisposable
             if (sent == 0)
                 return;
             _toHost.Remove(sent);
+            if (IsForgotten)
+                LastTaken = Environment.TickCount64;
         }
         EndIfAllIsSaid();
         EndIfForgotten();
@@ -332,6 +337,7 @@ internal sealed class VsockConnection : IDisposable
     private void Forget()
     {
         IsForgotten = true;
+        LastTaken = Environment.TickCount64;
         _pending = VsockPending.None;
         EndIfForgotten();
     }

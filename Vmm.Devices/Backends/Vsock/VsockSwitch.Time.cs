@@ -34,7 +34,7 @@ internal sealed partial class VsockSwitch
     // The guest asks for a connection with a port of the host's.
     private void Connect(in VsockHeader request)
     {
-        if (_connections.Count + _dialed.Count >= MaxConnections)
+        if (!HasFreeConnection(_connections.Count + _dialed.Count))
         {
             Complain($"the guest's connection to port {request.DestinationPort} is refused: there are {MaxConnections} connections");
             Refuse(request);

@@ -182,7 +182,7 @@ internal sealed partial class VsockSwitch : IDisposable
     }
 
     /// <summary>Gives host programs what the guest has sent and they have not taken yet. Returns when they have it, or after <paramref name="milliseconds"/>.
-    /// The guest's queues are stopped.</summary>
+    /// The guest's transmit queue is stopped; its receive queue waits, if it runs.</summary>
     public void Flush(int milliseconds)
     {
         long end = Environment.TickCount64 + milliseconds;
@@ -247,6 +247,19 @@ internal sealed partial class VsockSwitch : IDisposable
         connection.Dispose();       // which takes it out of the epoll set; from _ready it goes in its turn
         connection.Watched = null;
         Hear();
+    }
+
+    // The rest of what the guest has sent on a connection that it has closed may wait for a program that never reads. Such a connection makes room for a new one:
+    // that whose program has taken nothing for longest.
+    private bool HasFreeConnection(int used)
+    {
+        if (used < MaxConnections)
+            return true;
+        if (_connections.Values.Where(connection => connection.IsForgotten).MinBy(connection => connection.LastTaken) is not { } stuck)
+            return false;
+        Complain($"there are {MaxConnections} connections: what the guest has sent on a closed one to port {stuck.HostPort} is lost, as nobody reads it");
+        Remove(stuck);
+        return true;
     }
 
     // Its ports may belong to another one already.
@@ -380,7 +393,7 @@ internal sealed partial class VsockSwitch : IDisposable
             case HostWish.Accept when !_connects:
                 AwaitGuest(handshake);
                 break;
-            case HostWish.Connect when _connections.Count >= MaxConnections:
+            case HostWish.Connect when !HasFreeConnection(_connections.Count):
                 Complain($"a program of the host's is not connected: there are {MaxConnections} connections");
                 Drop(handshake);
                 break;

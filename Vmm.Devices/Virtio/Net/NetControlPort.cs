@@ -10,7 +10,7 @@ namespace Vmm.Devices.Virtio.Net;
 /// that kicks it.</summary>
 /// <param name="device">The device, whose <see cref="VirtioDevice.Sync"/> is held for every call.</param>
 /// <param name="control">What the requests are for.</param>
-/// <param name="events">Where kicks are waited for that do not come by <see cref="VirtioDevice.Notify"/>.</param>
+/// <param name="events">Where kicks are waited for that do not come by <see cref="VirtioDevice.Notify"/>, and what a call has left goes on.</param>
 internal sealed class NetControlPort(VirtioDevice device, INetControl control, EventLoop events)
 {
     /// <summary>The size that a control queue may have.</summary>
@@ -28,9 +28,8 @@ internal sealed class NetControlPort(VirtioDevice device, INetControl control, E
     public void Start(GuestMemory memory, VringConfig queue, ulong features)
     {
         _queue = new NetControlQueue(new SplitVirtqueue(memory.AddressSpace, queue, features), control);
-        if (!device.IsDelegated(queue.Index))
-            return;
-        // A driver without MQ has it where a data queue would be, whose kicks do not come by Notify.
+        // What a vCPU's thread has left comes here. So does all from a driver without MQ, which has the queue where a data queue would be: its kicks do not come
+        // by Notify.
         _kick = queue.Kick;
         events.Add(queue.Kick, () =>
         {
@@ -41,7 +40,7 @@ internal sealed class NetControlPort(VirtioDevice device, INetControl control, E
                 _kick.Drain();
                 Process();
             }
-        });
+        }, failed: Fail);
     }
 
     /// <summary>Forgets the queue.</summary>
@@ -60,12 +59,20 @@ internal sealed class NetControlPort(VirtioDevice device, INetControl control, E
             return;
         try
         {
-            if (_queue.Process())
+            if (_queue.Process(out bool hasMore))
                 device.Host.InterruptQueue();
+            if (hasMore)
+                _kick?.Signal();
         }
         catch (VhostException e)
         {
             device.Host.NeedsReset($"control queue: {e.Message}");
         }
+    }
+
+    private void Fail(string reason)
+    {
+        lock (device.Sync)
+            device.Host.NeedsReset($"control queue: {reason}");
     }
 }

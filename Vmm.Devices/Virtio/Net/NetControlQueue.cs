@@ -15,20 +15,26 @@ internal sealed class NetControlQueue(SplitVirtqueue queue, INetControl control)
 
     private ReceiveFilter _filter = new();
 
-    /// <summary>Answers every request that is there.</summary>
+    /// <summary>Answers the requests that are there, but for those that a driver goes on adding meanwhile.</summary>
+    /// <param name="hasMore">Whether there may be more, for which no kick comes.</param>
     /// <returns>Whether the driver wants an interrupt for that.</returns>
     /// <exception cref="VirtqueueException">The queue is broken.</exception>
-    public bool Process()
+    public bool Process(out bool hasMore)
     {
-        do
+        hasMore = true;
+        for (int i = 0; i < queue.Size; i++)
         {
-            while (queue.TryTake(out DescriptorChain request))
+            if (queue.TryTake(out DescriptorChain request))
             {
                 byte answer = Execute(in request) ? Ok : Error;
                 queue.Return(request.Head, (uint)request.Write(0, [answer]));
             }
+            else if (!queue.EnableKicks())
+            {
+                hasMore = false;
+                break;
+            }
         }
-        while (queue.EnableKicks());
         return queue.ShouldCall();
     }
 

@@ -40,7 +40,7 @@ public sealed record DeviceKind
     private static readonly DeviceKind[] s_known =
     [
         new() { Type = VirtioDeviceType.Scsi, Word = "scsi", LeadingQueues = 2, QueueSize = 128, ConfigSize = 36, ChangeableConfig = [0..sizeof(uint)] },   // num_queues is ours
-        // The driver reads its CID again after the event that tells of the back-end's end (VIRTIO 1.2 §5.10.6.7).
+        // The driver reads its CID again after the event that tells of the back-end's end, or of another CID (VIRTIO 1.2 §5.10.6.7).
         new()
         {
             Type = VirtioDeviceType.Vsock, Word = "vsock", Queues = 2, OwnQueues = 1, QueueSize = 128, ConfigSize = 8, NeedsConfig = true,

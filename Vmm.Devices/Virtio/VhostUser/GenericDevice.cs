@@ -14,6 +14,7 @@ internal sealed class GenericDevice : VhostUserFrontendDevice
     private readonly DeviceKind _kind;
     private readonly int _queues;
     private VsockEventQueue? _events;
+    private ulong _guestCid;        // as the driver has read it, where there are events
 
     /// <summary>Connects to the back-end.</summary>
     /// <exception cref="VhostException">There is none, or it has no such device.</exception>
@@ -87,6 +88,8 @@ internal sealed class GenericDevice : VhostUserFrontendDevice
                 _events = new VsockEventQueue(VirtQueue.Create(memory.AddressSpace, RingLayout.Of(in queue), features));
         }
         base.Start(features, memory, queues);
+        if (_events is not null)
+            _guestCid = ReadGuestCid();
     }
 
     /// <inheritdoc/>
@@ -99,6 +102,17 @@ internal sealed class GenericDevice : VhostUserFrontendDevice
     /// <inheritdoc/>
     public override void Notify(int queue) => Tell(_events);
 
+    /// <summary>A driver of a socket device reads its CID when it is told that its connections are gone, and not when the configuration has changed
+    /// (VIRTIO 1.2 §5.10.6.7): that event comes once more for another CID, which only the next back-end brings.</summary>
+    /// <inheritdoc/>
+    public override void ConfigChanged()
+    {
+        base.ConfigChanged();
+        ulong before = _guestCid;
+        if (_events is not null && (_guestCid = ReadGuestCid()) != before)
+            TellOfReset();
+    }
+
     /// <inheritdoc/>
     public override void Disconnected(string reason) => TellOfReset();
 
@@ -107,6 +121,13 @@ internal sealed class GenericDevice : VhostUserFrontendDevice
     {
         TellOfReset();
         base.Lost(reason);
+    }
+
+    private ulong ReadGuestCid()
+    {
+        Span<byte> config = stackalloc byte[sizeof(ulong)];
+        ReadConfig(config);
+        return BinaryPrimitives.ReadUInt64LittleEndian(config);
     }
 
     // The connections of a socket device end with their back-end: whoever reads from one in the guest would wait for ever.

@@ -198,6 +198,30 @@ public sealed class KernelCacheTests
         Assert.That(Unpack(_kernel.Path), Is.EqualTo(other));
     }
 
+    // A loop device has the same number whatever is mounted from it, and a squashfs image brings the times of its files along.
+    [Test]
+    public void Open_AnotherKernelWithTheSameNumbersWasKept_IsUnpackedAnew()
+    {
+        byte[] other = [.. s_elf];
+        other[ElfBuilder.TextOffset + 0x200] ^= 0xFF;
+        byte[] payload = Packer.Pack("lz4", other);
+        using ImageFile file = ImageFile.OpenKernel(_kernel.Path);
+        FileVersion version = file.ReadVersion();
+        using (var directory = CacheDirectory.Open(new KernelCacheOptions(_directory)))
+        {
+            string name;
+            using (FileDescriptor kept = directory.Create(out name))
+            {
+                var writer = new CacheFileWriter(kept);
+                writer.Write(0, other);
+                writer.Finish(version, PageChecksum.Of(payload), other.Length);
+            }
+            directory.Rename(name, CacheDirectory.NameOf(version));
+        }
+
+        Assert.That(Unpack(_kernel.Path), Is.EqualTo(s_elf));
+    }
+
     [Test]
     public void Kept_KernelWrittenToMeanwhile_IsNotUsed()
     {
@@ -208,6 +232,27 @@ public sealed class KernelCacheTests
         File.WriteAllBytes(_kernel.Path, File.ReadAllBytes(_kernel.Path));
 
         Assert.That(files.Kept, Is.Null);
+    }
+
+    // A guest that may write to its user's home can do that, and restart. To read behind the end would end this process.
+    [TestCase(true)]
+    [TestCase(false)]
+    public void Kept_ItsFileCutOffOrWrittenToMeanwhile_IsUnpackedAnew(bool isCutOff)
+    {
+        var options = new KernelOptions { KernelPath = _kernel.Path, Cache = new KernelCacheOptions(_directory) };
+        using KernelFiles files = KernelFiles.Open(options, now: Later);
+        for (int boot = 0; boot < 2; boot++)
+        {
+            using GuestMemory memory = Guest.Memory();
+            KernelLoader.Load(memory, files, options, Guest.Rsdp);
+            Guest.AssertKernelIsPlaced(memory, s_elf);
+            Thread.Sleep(20);   // the file system's clock ticks
+            using FileStream file = File.OpenWrite(Kept);
+            if (isCutOff)
+                file.SetLength(0);
+            else
+                file.Write(new byte[0x2000]);
+        }
     }
 
     [Test]
@@ -251,7 +296,7 @@ public sealed class KernelCacheTests
         var writer = new CacheFileWriter(full);
 
         writer.Write(0, s_elf);
-        writer.Finish(default, s_elf.Length);
+        writer.Finish(default, default, s_elf.Length);
 
         Assert.That(writer.Errno, Is.EqualTo(Errnos.Enospc));
     }

@@ -1,8 +1,10 @@
 using NUnit.Framework;
 using Vmm.Devices.Net;
+using Vmm.Devices.Virtio;
 using Vmm.Devices.Virtio.Net;
 using Vmm.Tests.Fakes;
 using Vmm.Vhost;
+using Vmm.Vhost.Native;
 using Vmm.Vhost.Virtqueue;
 
 namespace Vmm.Tests.Devices.Virtio;
@@ -81,9 +83,35 @@ public sealed class NetControlQueueTests : IDisposable
     public void Process_NoRoomForTheAnswer_ReturnsTheRequest()
     {
         _driver.PublishRequest([3, 0], room: 0);
-        _queue.Process();
+        _queue.Process(out _);
         Assert.That(_driver.UsedIndex, Is.EqualTo(1));
         Assert.That(_control.Calls, Is.Empty);
+    }
+
+    // As from another processor of a guest: it must not hold this one, which has the device's lock, for ever.
+    [Test]
+    public void Process_DriverThatGoesOnAdding_IsAnsweredInTurns()
+    {
+        const int enough = 100;
+        using var events = new EventLoop();
+        using var device = new FakeVirtioDevice();
+        using var transport = new VirtioMmioTransport(device, _driver.Memory);
+        var port = new NetControlPort(device, _control, events);
+        _control.Announced = () =>
+        {
+            if (_control.Calls.Count < enough)
+                _driver.PublishRequest([3, 0], room: 1);
+        };
+        _driver.PublishRequest([3, 0], room: 1);
+        lock (device.Sync)
+        {
+            port.Start(_driver.Memory, _driver.Config, VirtioFeatures.Version1);
+            port.Process();
+            Assert.That(_control.Calls, Has.Count.EqualTo(_driver.Config.Size));
+        }
+        Eventually.True(() => _driver.UsedIndex == enough, () => $"{_driver.UsedIndex} of {enough} are answered");
+        lock (device.Sync)
+            port.Stop();
     }
 
     private byte Send(byte[] command)
@@ -98,13 +126,15 @@ public sealed class NetControlQueueTests : IDisposable
             _driver.Publish(0);
         }
         _driver.Memory.Write(new(RingDriver.RoomAddress), (byte)0xEE);
-        Assert.That(_queue.Process(), Is.True, "an interrupt");
+        Assert.That(_queue.Process(out _), Is.True, "an interrupt");
         return _driver.Memory.Read<byte>(new(RingDriver.RoomAddress));
     }
 
     private sealed class FakeControl : INetControl
     {
         public List<string> Calls { get; } = [];
+
+        public Action? Announced { get; set; }
 
         public bool TrySetQueuePairs(int count)
         {
@@ -126,6 +156,10 @@ public sealed class NetControlQueueTests : IDisposable
             [$"filter promiscuous={filter.Promiscuous}", .. filter.AllMulticast ? ["all"] : Array.Empty<string>(),
             .. filter.Addresses?.Select(address => address.ToString()) ?? ["too many"]]));
 
-        public void AcknowledgeAnnounce() => Calls.Add("announced");
+        public void AcknowledgeAnnounce()
+        {
+            Calls.Add("announced");
+            Announced?.Invoke();
+        }
     }
 }

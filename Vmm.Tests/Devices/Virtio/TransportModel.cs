@@ -87,6 +87,12 @@ internal sealed class TransportModel
             return;
         }
         uint mine = _status & 0x8F;
+        if ((mine & 0x80) != 0 && (value & mine) == mine && (value & 0x8F & ~mine & ~2U) == 0 && (value & 2) != 0)
+        {
+            WriteStatus(0);     // the next driver, which makes no reset
+            _status = 3;
+            return;
+        }
         if ((mine & value) != mine || (mine & 0x80) != 0)
             return;
         if ((value & 0x80) != 0)

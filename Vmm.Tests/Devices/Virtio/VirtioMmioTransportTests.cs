@@ -153,6 +153,10 @@ public sealed class VirtioMmioTransportTests : IDisposable
         _driver.Status = VirtioDriver.Acknowledge;
         Bind();
         Assert.That(_driver.Status, Is.EqualTo(VirtioDriver.Acknowledge | VirtioDriver.Driver | VirtioDriver.NeedsReset), "refused, and not left without an answer");
+        _driver.Status |= VirtioDriver.Failed;
+        Bind();
+        Assert.That(_driver.Status, Is.EqualTo(VirtioDriver.Acknowledge | VirtioDriver.Driver | VirtioDriver.NeedsReset), "still");
+        _driver.Status |= VirtioDriver.Failed;
 
         mayWrite = false;
         Bind();
@@ -161,15 +165,17 @@ public sealed class VirtioMmioTransportTests : IDisposable
         Assert.That(_driver.Status, Is.EqualTo(0xF));
         Assert.That(_device.Calls[^1], Does.StartWith("start"));
 
-        void Bind()
-        {
-            _driver.Status = VirtioDriver.Acknowledge | VirtioDriver.Driver;
-            _driver[Register.DriverFeaturesSel] = 0;
-            _driver[Register.DriverFeatures] = unchecked((uint)Features);
-            _driver[Register.DriverFeaturesSel] = 1;
-            _driver[Register.DriverFeatures] = (uint)(Features >> 32);
-            _driver.Status = VirtioDriver.Acknowledge | VirtioDriver.Driver | VirtioDriver.FeaturesOk;
-        }
+    }
+
+    // As Linux's virtio_dev_probe does: it adds to the status that it finds.
+    private void Bind(ulong features = Features)
+    {
+        _driver.Status |= VirtioDriver.Driver;
+        _driver[Register.DriverFeaturesSel] = 0;
+        _driver[Register.DriverFeatures] = (uint)features;
+        _driver[Register.DriverFeaturesSel] = 1;
+        _driver[Register.DriverFeatures] = (uint)(features >> 32);
+        _driver.Status |= VirtioDriver.FeaturesOk;
     }
 
     [Test]
@@ -198,14 +204,44 @@ public sealed class VirtioMmioTransportTests : IDisposable
     }
 
     [Test]
-    public void Status_Failed_LeavesOnlyReset()
+    public void Status_Failed_TheDriverCannotGoOn()
     {
-        _driver.Status = VirtioDriver.Acknowledge;
-        _driver.Status = VirtioDriver.Acknowledge | VirtioDriver.Failed;
-        _driver.Status = VirtioDriver.Acknowledge | VirtioDriver.Failed | VirtioDriver.Driver;
-        Assert.That(_driver.Status, Is.EqualTo(VirtioDriver.Acknowledge | VirtioDriver.Failed));
+        _driver.Negotiate(Features);
+        const uint failed = VirtioDriver.Acknowledge | VirtioDriver.Driver | VirtioDriver.FeaturesOk | VirtioDriver.Failed;
+        _driver.Status = failed;
+        _driver.Status = failed | VirtioDriver.DriverOk;
+        Assert.That(_driver.Status, Is.EqualTo(failed));
+        _driver.Status = failed & ~VirtioDriver.Failed;
+        Assert.That(_driver.Status, Is.EqualTo(failed), "only a reset clears it");
+        Assert.That(_device.Calls, Has.None.StartsWith("start"));
         _driver.Status = 0;
         Assert.That(_driver.Status, Is.Zero);
+    }
+
+    // Linux resets a device when it finds it, and not after a probe that failed: the next driver adds DRIVER to the status that stands there.
+    [TestCase(VirtioDriver.Acknowledge)]
+    [TestCase(VirtioDriver.Acknowledge | VirtioDriver.Driver)]
+    [TestCase(VirtioDriver.Acknowledge | VirtioDriver.Driver | VirtioDriver.FeaturesOk)]
+    [TestCase(VirtioDriver.Acknowledge | VirtioDriver.Driver | VirtioDriver.FeaturesOk | VirtioDriver.DriverOk)]
+    public void Status_FailedAndTheNextDriverBinds_CountsAsAReset(uint status)
+    {
+        if ((status & VirtioDriver.DriverOk) != 0)
+            Run();
+        else if ((status & VirtioDriver.FeaturesOk) != 0)
+            _driver.Negotiate(Features);
+        else
+            _driver.Status = status;
+        _driver.Status |= VirtioDriver.Failed;
+        Assert.That(_driver.Status, Is.EqualTo(status | VirtioDriver.Failed));
+        _device.Calls.Clear();
+
+        Bind();
+        Assert.That(_device.Calls, Is.EqualTo(new[] { "stop" }));
+        Assert.That(_driver.Status, Is.EqualTo(VirtioDriver.Acknowledge | VirtioDriver.Driver | VirtioDriver.FeaturesOk));
+        Assert.That(_driver[Register.QueueReady], Is.Zero);
+        _driver.SetUpQueue(0, 16, Ring);
+        _driver.Start();
+        Assert.That(_device.Calls[^1], Does.StartWith("start"));
     }
 
     [TestCase(VirtioDriver.Driver)]
@@ -245,14 +281,20 @@ public sealed class VirtioMmioTransportTests : IDisposable
     }
 
     [Test]
-    public void ConfigChanged_NothingNew_IsSilent()
+    public void ConfigChanged_AWriteOfTheDriversHasShownIt_InterruptsAllTheSame()
     {
         Run();
+        _device.Config[0] = 0x77;       // by itself, and before it says so
+        _transport.Write(Register.Config + 8, [0x99]);
         uint generation = _driver[Register.ConfigGeneration];
+        Assert.That(_driver[Register.Config] & 0xFF, Is.EqualTo(0x77));
+        Assert.That(_transport.Interrupt.Drain(), Is.Zero);
+
         lock (_device.Sync)
             _transport.ConfigChanged();
+        Assert.That(_driver[Register.InterruptStatus], Is.EqualTo(3));
+        Assert.That(_transport.Interrupt.Drain(), Is.EqualTo(1));
         Assert.That(_driver[Register.ConfigGeneration], Is.EqualTo(generation));
-        Assert.That(_transport.Interrupt.Drain(), Is.Zero);
     }
 
     [Test]

@@ -218,6 +218,30 @@ public class StopTests
         backend.Script = null;
     }
 
+    // All rings are idle, which shows that a back-end that has died is quiet, but nothing of one that lives.
+    [Test]
+    public void Request_NotAnswered_TheBackendMayWriteUntilItsProcessEnds()
+    {
+        using FakeBackend backend = Backend();
+        using var process = Process.Start("sleep", "1000");
+        try
+        {
+            _fixture.Options = _fixture.Options with { ReplyTimeout = s_short, Reconnect = false, PeerProcessId = () => process.Id };
+            _fixture.Open();
+            _fixture.StartAll();
+            backend.Script = (message, _) => message.Header.Request == (uint)VhostUserRequest.GetConfig;
+            Assert.That(() => _fixture.Frontend.Session.GetConfig(new byte[8]), Throws.InstanceOf<VhostUserException>());
+            _fixture.WaitFor("lost");
+            Assert.That(_fixture.Frontend.MayWrite(_fixture.Memory), "it lives");
+        }
+        finally
+        {
+            process.Kill();
+            process.WaitForExit();
+        }
+        Assert.That(_fixture.Frontend.MayWrite(_fixture.Memory), Is.False);
+    }
+
     [Test]
     public void ConfigChange_TheBackendDiesWhenAsked_IsALoss()
     {

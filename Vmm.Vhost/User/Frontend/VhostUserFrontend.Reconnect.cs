@@ -96,7 +96,9 @@ public sealed partial class VhostUserFrontend
             }
             if (peer != _peer)
                 return;
-            Leave(peer.Session.LostReason ?? $"{Name}: the peer closed the connection", Parting.Theirs);
+            // A connection that a request of others than Do has broken hangs up, too: that back-end lives.
+            string? broken = peer.Session.LostReason;
+            Leave(broken ?? $"{Name}: the peer closed the connection", broken is null || peer.Session.IsClosedByPeer ? Parting.Theirs : Parting.Ours);
         }
         News();
     }

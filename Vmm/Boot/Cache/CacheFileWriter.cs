@@ -39,15 +39,16 @@ internal sealed class CacheFileWriter(FileDescriptor file) : IPayloadSink
 
     /// <summary>Writes what belongs behind the pages.</summary>
     /// <param name="source">The bzImage.</param>
+    /// <param name="packed">The checksum of its payload.</param>
     /// <param name="length">Bytes that it unpacks to.</param>
-    public void Finish(in FileVersion source, int length)
+    public void Finish(in FileVersion source, in PageChecksum packed, int length)
     {
         Span<PageRun> runs = new PageRun[CacheFooter.SizeOfRuns(_runs.Count) / 8];
         CollectionsMarshal.AsSpan(_runs).CopyTo(runs);
         Append(MemoryMarshal.AsBytes(runs));
         Span<byte> footer = stackalloc byte[CacheFooter.WireSize];
         footer.Clear();
-        MemoryMarshal.Write(footer, new CacheFooter(CacheFooter.CurrentMagic, source, (uint)length, (uint)_runs.Count));
+        MemoryMarshal.Write(footer, new CacheFooter(CacheFooter.CurrentMagic, source, packed, (uint)length, (uint)_runs.Count));
         Append(footer);
         Span<byte> checksum = stackalloc byte[PageChecksum.Size];
         _checksum.Write(checksum);

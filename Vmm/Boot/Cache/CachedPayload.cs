@@ -11,17 +11,22 @@ internal sealed class CachedPayload : IKernelPayload, IDisposable
     private const int PageSize = CacheFooter.PageSize;
 
     private readonly RegularFile _file;
+    private readonly FileVersion _version;
     private readonly PageRun[] _runs;
     private MappedFile? _view;
 
-    private CachedPayload(RegularFile file, MappedFile view, in CacheFooter footer, PageRun[] runs)
+    private CachedPayload(RegularFile file, in FileVersion version, MappedFile view, in CacheFooter footer, PageRun[] runs)
     {
-        (_file, _view, _runs) = (file, view, runs);
+        (_file, _version, _view, _runs) = (file, version, view, runs);
         (Source, Length) = (footer.Source, (int)footer.Length);
     }
 
     /// <summary>What it was unpacked from.</summary>
     public FileVersion Source { get; }
+
+    /// <summary>Whether the file is as it was when it was found sound. If not, its pages may be others, and those behind a nearer end would end this process by SIGBUS.</summary>
+    /// <exception cref="ErrnoException">fstat(2) failed.</exception>
+    public bool IsUnchanged => _file.ReadVersion() == _version;
 
     /// <inheritdoc/>
     public string Name => "kept";
@@ -32,9 +37,10 @@ internal sealed class CachedPayload : IKernelPayload, IDisposable
     /// <summary>Opens what <paramref name="file"/> has.</summary>
     /// <param name="file">The file; it belongs to the result.</param>
     /// <param name="source">What it must have been unpacked from.</param>
+    /// <param name="packed">The checksum of its payload.</param>
     /// <returns>Null, and the file is closed, if it is not sound, or not of <paramref name="source"/>.</returns>
     /// <exception cref="ErrnoException">mmap(2) failed; the file is closed.</exception>
-    public static CachedPayload? TryOpen(RegularFile file, in FileVersion source)
+    public static CachedPayload? TryOpen(RegularFile file, in FileVersion source, in PageChecksum packed)
     {
         MappedFile? view = null;
         CachedPayload? payload = null;
@@ -42,9 +48,10 @@ internal sealed class CachedPayload : IKernelPayload, IDisposable
         {
             if (file.Length is >= CacheFooter.WireSize + PageChecksum.Size and <= int.MaxValue)
             {
+                FileVersion version = file.ReadVersion();
                 view = file.Map();
-                if (TryRead(view.Bytes, source, out CacheFooter footer, out PageRun[] runs))
-                    payload = new CachedPayload(file, view, footer, runs);
+                if (version.Size == file.Length && TryRead(view.Bytes, source, packed, out CacheFooter footer, out PageRun[] runs))
+                    payload = new CachedPayload(file, version, view, footer, runs);
             }
             return payload;
         }
@@ -91,12 +98,12 @@ internal sealed class CachedPayload : IKernelPayload, IDisposable
         _file.Dispose();
     }
 
-    private static bool TryRead(ReadOnlySpan<byte> file, in FileVersion source, out CacheFooter footer, out PageRun[] runs)
+    private static bool TryRead(ReadOnlySpan<byte> file, in FileVersion source, in PageChecksum packed, out CacheFooter footer, out PageRun[] runs)
     {
         int end = file.Length - PageChecksum.Size - CacheFooter.WireSize;
         footer = MemoryMarshal.Read<CacheFooter>(file[end..]);
         runs = [];
-        if (footer.Magic != CacheFooter.CurrentMagic || footer.Source != source || footer.Length is 0 or > PackedPayload.MaxLength)
+        if (footer.Magic != CacheFooter.CurrentMagic || footer.Source != source || footer.Packed != packed || footer.Length is 0 or > PackedPayload.MaxLength)
             return false;
         uint pageCount = (footer.Length + PageSize - 1) / PageSize;
         if (footer.RunCount > pageCount)

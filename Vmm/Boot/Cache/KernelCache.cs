@@ -22,7 +22,7 @@ internal static class KernelCache
     /// <exception cref="VmmException">The directory that the user has named cannot be used, or the kernel is damaged.</exception>
     public static CachedPayload? Open(KernelCacheOptions options, ImageFile kernel, Action<Action> doConfined, long time)
     {
-        if (!HasPayload(kernel))
+        if (FindPayload(kernel) is not Range payload)
             return null;
         using CacheDirectory? directory = TryOpenDirectory(options);
         if (directory is null)
@@ -30,14 +30,15 @@ internal static class KernelCache
         try
         {
             FileVersion source = kernel.ReadVersion();
-            if (Find(directory, source) is { } kept)
+            PageChecksum packed = SumOf(kernel, payload);
+            if (Find(directory, source, packed) is { } kept)
                 return kept;
             if (time - source.Changed.Seconds < MinAge)
             {
                 s_log.Debug("The kernel was changed just now: what it unpacks to is not kept");
                 return null;
             }
-            return TryKeep(directory, kernel, source, doConfined, time) ? Find(directory, source) : null;
+            return TryKeep(directory, kernel, source, packed, doConfined, time) ? Find(directory, source, packed) : null;
         }
         catch (Exception e) when (e is ErrnoException or IOException or UnauthorizedAccessException)
         {
@@ -60,32 +61,43 @@ internal static class KernelCache
         }
     }
 
-    private static bool HasPayload(ImageFile kernel)
+    // Null where there is none. One that reaches behind the end of the file is refused when it is unpacked.
+    private static Range? FindPayload(ImageFile kernel)
     {
         Span<byte> head = stackalloc byte[ElfKernel.HeadSize];
         head = head[..kernel.Read(head, 0)];
-        return !ElfKernel.IsElf(head) && SetupHeader.IsPresent(head) && SetupHeader.Read(kernel, head).PayloadLength != 0;
+        if (ElfKernel.IsElf(head) || !SetupHeader.IsPresent(head) || SetupHeader.Read(kernel, head) is not { PayloadLength: not 0 } header)
+            return null;
+        ulong start = Math.Min((ulong)header.KernelOffset + header.PayloadOffset, (ulong)kernel.Length);
+        return (int)start..(int)Math.Min(start + header.PayloadLength, (ulong)kernel.Length);
     }
 
-    private static CachedPayload? Find(CacheDirectory directory, in FileVersion source)
+    // A file system that has other ones' times (an image's, a server's) may show another kernel under the same numbers.
+    private static PageChecksum SumOf(ImageFile kernel, Range payload)
+    {
+        using MappedFile view = kernel.Map();
+        return PageChecksum.Of(view.Bytes[payload]);
+    }
+
+    private static CachedPayload? Find(CacheDirectory directory, in FileVersion source, in PageChecksum packed)
     {
         string name = CacheDirectory.NameOf(source);
         if (directory.TryOpen(name) is not { } file)
             return null;
-        if (CachedPayload.TryOpen(file, source) is { } payload)
+        if (CachedPayload.TryOpen(file, source, packed) is { } payload)
             return payload;
-        s_log.Debug("The kept kernel {Name} is damaged: it is made anew", name);
+        s_log.Debug("The kept kernel {Name} is damaged, or another kernel's: it is made anew", name);
         directory.Remove(name);
         return null;
     }
 
-    private static bool TryKeep(CacheDirectory directory, ImageFile kernel, FileVersion source, Action<Action> doConfined, long time)
+    private static bool TryKeep(CacheDirectory directory, ImageFile kernel, FileVersion source, PageChecksum packed, Action<Action> doConfined, long time)
     {
         using FileDescriptor file = directory.Create(out string name);
         bool isKept = false;
         try
         {
-            doConfined(() => isKept = TryWrite(file, kernel, source));
+            doConfined(() => isKept = TryWrite(file, kernel, source, packed));
             if (isKept)
                 directory.Rename(name, CacheDirectory.NameOf(source));
         }
@@ -98,7 +110,7 @@ internal static class KernelCache
         return isKept;
     }
 
-    private static bool TryWrite(FileDescriptor file, ImageFile kernel, in FileVersion source)
+    private static bool TryWrite(FileDescriptor file, ImageFile kernel, in FileVersion source, in PageChecksum packed)
     {
         Span<byte> head = stackalloc byte[ElfKernel.HeadSize];
         head = head[..kernel.Read(head, 0)];
@@ -107,7 +119,7 @@ internal static class KernelCache
             return false;
         var writer = new CacheFileWriter(file);
         payload.CopyTo(writer);
-        writer.Finish(source, payload.Length);
+        writer.Finish(source, packed, payload.Length);
         if (writer.Errno != 0)
             throw new ErrnoException("cannot write the unpacked kernel", writer.Errno);
         return kernel.ReadVersion() == source;      // not while it was read

@@ -5,7 +5,7 @@ namespace Vmm.Boot.Cache;
 
 /// <summary>Tells a file that was written in part, or has changed, from one that is sound: for each of four columns of 64-bit words their sum, and the sum of all sums on
 /// the way, so that places count, too (Fletcher's checksum). It is no protection against somebody who changes the file on purpose.</summary>
-internal struct PageChecksum
+internal record struct PageChecksum
 {
     /// <summary>Bytes of a checksum, and what it is taken over is a multiple of <see cref="Step"/>.</summary>
     public const int Step = 4 * sizeof(ulong), Size = 2 * Step;
@@ -16,6 +16,19 @@ internal struct PageChecksum
     /// <summary>The checksum of nothing.</summary>
     public PageChecksum()
     {
+    }
+
+    /// <summary>The checksum of <paramref name="bytes"/>, of which there may be any number, filled up by zeros to a multiple of <see cref="Step"/>.</summary>
+    public static PageChecksum Of(ReadOnlySpan<byte> bytes)
+    {
+        var checksum = new PageChecksum();
+        int whole = bytes.Length - (bytes.Length % Step);
+        checksum.Add(bytes[..whole]);
+        Span<byte> last = stackalloc byte[Step];
+        last.Clear();
+        bytes[whole..].CopyTo(last);
+        checksum.Add(last);
+        return checksum;
     }
 
     /// <summary>Goes on with <paramref name="bytes"/>, a multiple of <see cref="Step"/>.</summary>

@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Collections.Concurrent;
 using NUnit.Framework;
 using Vmm.Devices.Backends.Block;
 using Vmm.Tests.Fakes;
@@ -139,6 +140,36 @@ public class BlockBackendTests
         Assert.That(driver.Do(BlockDriver.WriteZeroes, new SectorRange(512, 4096)).Status, Is.EqualTo(BlockDriver.Ok));
         Assert.That(image.Allocated, Is.LessThan(before), "bytes that the file takes");
         Assert.That(image.Content.AsSpan(512 * 512, 4096 * 512).ContainsAnyExcept((byte)0), Is.False);
+    }
+
+    // To see whether holes can be punched, one is punched: behind the end, where whoever has the lock may write at that time.
+    [Test]
+    public void Locking_ImageOfAnother_IsNotTouched()
+    {
+        string directory = Directory.CreateTempSubdirectory("vmm-test-").FullName;
+        try
+        {
+            using var image = new Image(directory: directory);
+            using var watcher = new FileSystemWatcher(directory) { NotifyFilter = NotifyFilters.LastWrite };
+            var changed = new ConcurrentQueue<string>();
+            watcher.Changed += (_, e) => changed.Enqueue(e.FullPath);
+            using (DiskFile.Open(image.Path, readOnly: false, direct: false))
+            {
+                watcher.EnableRaisingEvents = true;
+                Assert.That(() => DiskFile.Open(image.Path, readOnly: false, direct: false, patience: 0), Throws.TypeOf<ErrnoException>());
+                string last = Path.Combine(directory, "last");
+                File.WriteAllText(last, "x");
+                Eventually.True(() => changed.Contains(last), () => "nothing is told");
+                Assert.That(changed, Does.Not.Contain(image.Path));
+            }
+            using DiskFile disk = DiskFile.Open(image.Path, readOnly: false, direct: false);
+            if (disk.CanDiscard)
+                Eventually.True(() => changed.Contains(image.Path), () => "it could not be seen");
+        }
+        finally
+        {
+            Directory.Delete(directory, recursive: true);
+        }
     }
 
     [Test]

@@ -1,4 +1,3 @@
-using System.Runtime.InteropServices;
 using NUnit.Framework;
 using Vmm.Devices.Backends.Block;
 using Vmm.Tests.Fakes;
@@ -11,11 +10,10 @@ namespace Vmm.Tests.Devices.Backends.Block;
 /// <summary>What a ring takes on at a time, and how soon it can be stopped.</summary>
 [TestFixture(BlockEngineKind.IoUring)]
 [TestFixture(BlockEngineKind.Threads)]
-public sealed partial class BlockDrainTests(BlockEngineKind engine)
+public sealed class BlockDrainTests(BlockEngineKind engine)
 {
     private const int ImageSize = 64 << 20;
     private const int Pieces = ImageSize / BlockRequest.MaxPiece;
-    private const int NoFile = 7;       // RLIMIT_NOFILE of asm-generic/resource.h
 
     private Image _image = null!;
     private BlockDriver _driver = null!;
@@ -172,7 +170,7 @@ public sealed partial class BlockDrainTests(BlockEngineKind engine)
     public void StartRing_NoIoUringToBeHad_WorksByThreads()
     {
         IRingHandler handler;
-        using (new DescriptorLimit())
+        using (new DescriptorLimit(left: 1))
             handler = _driver.Device.StartRing(_driver.Ring);
         using (handler)
         {
@@ -206,7 +204,7 @@ public sealed partial class BlockDrainTests(BlockEngineKind engine)
     [Test]
     public void Process_NoThreadToBeHad_WorksAllTheSame()
     {
-        using var limit = new DescriptorLimit();
+        using var limit = new DescriptorLimit(left: 1);
         using IRingHandler handler = _driver.Device.StartRing(_driver.Ring);
         AddLarge();
         AddLarge();
@@ -224,29 +222,4 @@ public sealed partial class BlockDrainTests(BlockEngineKind engine)
     }
 
     private ushort AddLarge() => _driver.AddLarge(BlockDriver.In, 0, BlockRequest.MaxPiece, Pieces);
-
-    /// <summary>Leaves this process one descriptor: a ring's eventfd.</summary>
-    private sealed partial class DescriptorLimit : IDisposable
-    {
-        private readonly Limit _before;
-
-        public DescriptorLimit()
-        {
-            ulong next;
-            using (var probe = new EventFd())
-                next = (ulong)probe.Number;
-            Assert.That(GetLimit(NoFile, out _before), Is.Zero);
-            Assert.That(SetLimit(NoFile, _before with { Soft = next + 1 }), Is.Zero);
-        }
-
-        public void Dispose() => Assert.That(SetLimit(NoFile, _before), Is.Zero);
-
-        [LibraryImport("libc", EntryPoint = "getrlimit")]
-        private static partial int GetLimit(int resource, out Limit limit);
-
-        [LibraryImport("libc", EntryPoint = "setrlimit")]
-        private static partial int SetLimit(int resource, in Limit limit);
-
-        private record struct Limit(ulong Soft, ulong Hard);
-    }
 }

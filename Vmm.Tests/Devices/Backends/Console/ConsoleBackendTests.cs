@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Runtime.InteropServices;
 using NUnit.Framework;
 using Vmm.Devices.Backends.Console;
 using Vmm.Tests.Fakes;
@@ -209,10 +210,70 @@ public class ConsoleBackendTests
         }
     }
 
+    // The reader takes one page in 50 ms: all that is queued takes it 12 seconds.
+    [Test]
+    public void Fifo_SlowReader_TheRingStopsInBetween()
+    {
+        const int requests = 64, length = 16384, page = 4096;
+        string path = Path.Combine(Path.GetTempPath(), Path.GetRandomFileName());
+        HostCommand.Run("mkfifo", path);
+        using FileDescriptor reader = FileDescriptor.Open(path, OpenMode.ReadNonBlocking);
+        try
+        {
+            using ConsoleBackend device = ConsoleBackend.IntoFile(path);
+            using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(device);
+            frontEnd.Negotiate();
+            frontEnd.ShareMemory();
+            using FrontEndRing ring = frontEnd.Ring(Transmit, requests);
+            ring.SetUp();
+            byte[] sent = new byte[requests * length];
+            new Random(1).NextBytes(sent);
+            const ulong start = FrontEndDriver.GuestBase + 0x200000;
+            sent.CopyTo(frontEnd.Memory.Slice(new(start), sent.Length));
+            for (int i = 0; i < requests; i++)
+                ring.Queue.Add([(start + (ulong)(i * length), length, false)]);
+            ring.Enable(true);
+            var received = new List<byte>();
+            bool isStopped = false;
+            var thread = new Thread(() =>
+            {
+                byte[] buffer = new byte[page];
+                bool isLast = false;
+                for (long end = Environment.TickCount64 + 30_000; !isLast && Environment.TickCount64 < end; Thread.Sleep(Volatile.Read(ref isStopped) ? 1 : 50))
+                {
+                    lock (received)
+                    {
+                        received.AddRange(buffer.AsSpan(0, Math.Max(0, reader.TryRead(buffer))));
+                        isLast = received.Count >= page && CollectionsMarshal.AsSpan(received)[^page..].SequenceEqual(sent.AsSpan()[^page..]);
+                    }
+                }
+            });
+            thread.Start();
+            try
+            {
+                Eventually.True(() => ring.Queue.TryGetUsed(out _, out _), () => "nothing is written");
+                uint position = ring.Stop();
+                lock (received)
+                    Assert.That(received, Has.Count.LessThan(sent.Length / 2), "it was waited for all the time");
+                ring.SetUp(position);
+            }
+            finally
+            {
+                Volatile.Write(ref isStopped, true);
+                thread.Join();
+            }
+            Assert.That(received.TakeLast(page), Is.EqualTo(sent.TakeLast(page)), "the rest is not lost");
+        }
+        finally
+        {
+            File.Delete(path);
+        }
+    }
+
     private static byte[] ReadAll(FileDescriptor fd, int length)
     {
         var read = new List<byte>();
-        byte[] buffer = new byte[256];
+        byte[] buffer = new byte[65536];
         Eventually.True(
             () =>
             {

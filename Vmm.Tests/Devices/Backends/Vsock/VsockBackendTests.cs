@@ -5,6 +5,7 @@ using NUnit.Framework;
 using Vmm.Devices.Backends.Vsock;
 using Vmm.Tests.Fakes;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.User.Protocol;
 
 namespace Vmm.Tests.Devices.Backends.Vsock;
 
@@ -195,6 +196,40 @@ public sealed class VsockBackendTests
 
         Assert.That(VsockGuest.Read(program, sent.Length), Is.EqualTo(sent));
         Assert.That(program.Receive(new byte[1]), Is.Zero);
+    }
+
+    [Test]
+    public void Reset_DataThatTheProgramHasNotReadYet_ReachesIt()
+    {
+        const int chunk = 1 << 15, chunks = 9;      // more than the program's socket takes
+        using var listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        listener.Bind(new UnixDomainSocketEndPoint($"{Path.Combine(_directory, "vsock")}_6"));
+        listener.Listen(1);
+        using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(_device);
+        frontEnd.Negotiate(protocolFeatures: VhostUserProtocolFeatures.ResetDevice);
+        frontEnd.ShareMemory();
+        using FrontEndRing transmit = frontEnd.Ring(1);
+        transmit.SetUp();
+        transmit.Enable(true);
+        transmit.Add(Packet(VsockOperation.Request, 0));
+        transmit.Take();
+        using Socket program = listener.Accept();
+        program.ReceiveTimeout = 20_000;
+        byte[] sent = new byte[chunk * chunks];
+        new Random(1).NextBytes(sent);
+        for (int i = 0; i < chunks; i++)
+        {
+            byte[] packet = [.. Packet(VsockOperation.ReadWrite, chunk), .. sent.AsSpan(i * chunk, chunk)];
+            ulong address = FrontEndDriver.GuestBase + 0x200000 + ((ulong)i * 0x10000);
+            packet.CopyTo(frontEnd.Memory.Slice(new(address), packet.Length));
+            transmit.Queue.Add([(address, (uint)packet.Length, false)]);
+        }
+
+        frontEnd.Send(VhostUserRequest.ResetDevice, default, VhostUserFlags.NeedReply);
+        Thread.Sleep(50);       // it is slow, but not as slow as it may be
+        Assert.That(VsockGuest.Read(program, sent.Length).AsSpan().SequenceEqual(sent));
+        Assert.That(program.Receive(new byte[1]), Is.Zero);
+        Assert.That(frontEnd.Receive<ulong>(VhostUserRequest.ResetDevice), Is.Zero);
     }
 
     private static byte[] Packet(VsockOperation operation, uint length, uint room = 0)

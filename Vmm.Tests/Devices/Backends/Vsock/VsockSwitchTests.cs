@@ -396,6 +396,38 @@ public sealed class VsockSwitchTests
         }
     }
 
+    [TestCase(true)]
+    [TestCase(false)]
+    public void Connections_TooManyAndOneThatTheGuestHasClosedIsNotRead_MakesRoom(bool isOfHost)
+    {
+        using Socket stuck = _guest.Connect();
+        Fill();
+        _guest.Send(VsockOperation.Reset, GuestPort, HostPort);
+        using Socket listener = _guest.ListenOn(HostPort);
+        var programs = new List<Socket>();
+        try
+        {
+            for (uint i = 1; i < VsockSwitch.MaxConnections; i++)
+            {
+                _guest.Send(VsockOperation.Request, 5000 + i, HostPort);
+                programs.Add(listener.Accept());
+                _guest.Receive(VsockOperation.Response);
+            }
+            Assert.That(_guest.Switch.Count, Is.EqualTo(VsockSwitch.MaxConnections));
+            if (isOfHost)
+                _guest.Dial("CONNECT 1\n");
+            else
+                _guest.Send(VsockOperation.Request, 1, HostPort);
+            _guest.Receive(isOfHost ? VsockOperation.Request : VsockOperation.Response);
+            Assert.That(_guest.Switch.Count, Is.EqualTo(VsockSwitch.MaxConnections));
+            Assert.That(programs.Exists(program => program.Poll(0, SelectMode.SelectRead)), Is.False, "the guest has closed none of these");
+        }
+        finally
+        {
+            programs.ForEach(program => program.Dispose());
+        }
+    }
+
     [Test]
     public void Transfer_LargeBothWays_ArrivesUnchanged()
     {

@@ -129,6 +129,37 @@ public sealed class GenericDeviceTests
         Eventually.True(() => machine.Transport.Interrupt.Drain() > 0, () => "there is no interrupt");
     }
 
+    // Linux reads the CID at that event only: the one that tells of the end comes before the next back-end does.
+    [TestCase(9, 2)]
+    [TestCase(1, 1, Description = "the same as before")]
+    public void Vsock_BackendComesBack_TellsTheDriverOfAnotherCid(byte cid, int events)
+    {
+        FakeBackend backend = Backend;
+        backend.Config = [1, 0, 0, 0, 0, 0, 0, 0, .. new byte[192]];
+        using var machine = new VhostUserMachine(backend, Options(VirtioDeviceType.Vsock));
+        machine.StartDriver(3);
+        ulong ring = VhostUserMachine.AddressOf(2);
+        for (ulong i = 0; i < 3; i++)
+        {
+            machine.Memory.Write(new(ring + (16 * i)), 0x8000 + (8 * i));               // a descriptor
+            machine.Memory.Write(new(ring + (16 * i) + 8), 8U | (2UL << 32));           // of 8 bytes, for the device to write
+            machine.Memory.Write(new(ring + 0x1000 + 4 + (2 * i)), (ushort)i);
+        }
+        machine.Memory.Write(new(ring + 0x1000 + 2), (ushort)3);
+        ushort Used() => machine.Memory.Read<ushort>(new(ring + 0x2000 + 2));
+        backend.Config[0] = cid;
+        backend.Kill();
+        Eventually.True(() => backend.Connections == 2 && backend.All(2, VhostUserRequest.SetVringEnable).Length == 2, () => "the back-end is not taken");
+        Eventually.True(() => Used() == events, () => $"{Used()} events");
+        Assert.That(machine.Config[0], Is.EqualTo(cid));
+        // It says that its configuration has changed, and it has not.
+        int read = backend.All(2, VhostUserRequest.GetConfig).Length;
+        backend.Ask(VhostUserBackendRequest.ConfigChange, []);
+        Eventually.True(() => backend.All(2, VhostUserRequest.GetConfig).Length > read, () => "it is not read again");
+        lock (machine.Device.Sync)
+            Assert.That(Used(), Is.EqualTo(events));
+    }
+
     [Test]
     public void QueueSize_OfTheUser_IsShown()
     {
