@@ -9,8 +9,8 @@ namespace Vmm.Tests.Devices.Backends.FileSystem;
 [SupportedOSPlatform("linux")]
 public class FuseElsewhereTests : FileSystemTest
 {
-    private const int Edquot = 122;
-    private const uint Lookup = 1, GetAttributes = 3, Write = 16, Flush = 25, Rename = 12;
+    private const int Eio = 5, Edquot = 122;
+    private const uint Lookup = 1, GetAttributes = 3, Read = 15, Write = 16, Flush = 25, Rename = 12;
 
     private TroubledFileSystem _host = null!;
 
@@ -34,6 +34,20 @@ public class FuseElsewhereTests : FileSystemTest
             Assert.That(guest.Try(Flush, slow, FlushOf(other)), Is.Zero);
         });
         Assert.That(guest.TryAttributes(full), Is.Zero, "it serves on");
+    }
+
+    // For Linux a short answer is the end of the file, or zeros. With an error for all it reads the pages one by one.
+    [Test]
+    public void Read_WithAnErrorBehindItsFirstBytes_IsThatError()
+    {
+        const int half = 64 * 1024;
+        FuseGuest guest = Begin();
+        ulong node = guest.Node("broken");
+        long handle = guest.Open(node, flags: 0);
+        byte[] ReadOf(ulong offset, uint size) => [.. Bytes((ulong)handle, offset), .. Bytes(size, 0U), .. Bytes(0UL), .. Bytes(0U, 0U)];
+        Assert.That(guest.Try(Read, node, ReadOf(0, 2 * half), 2 * half), Is.EqualTo(-Eio));
+        Assert.That(guest.Demand(Read, node, ReadOf(0, half), half), Has.Length.EqualTo(half), "what can be read");
+        Assert.That(guest.Try(Read, node, ReadOf(half, 4096), 4096), Is.EqualTo(-Eio));
     }
 
     [Test]
