@@ -473,6 +473,52 @@ public class FileSystemStateTests : FileSystemTest
         Assert.That(target.Try(3, replaced, Bytes(0UL, 0UL)), Is.EqualTo(-Stale));
     }
 
+    // The header has the number that the first of three processes knew, and the third has that again. What the second has written has another.
+    [Test]
+    public void State_OfAProcessWhoseMountHadAnotherNumber_IsGoneOnWith()
+    {
+        File.WriteAllText(In("file"), "text");
+        using var source = new Server(Shared);
+        ulong file = U64(source.Demand(1, FuseGuest.Root, Name("file")), 0), handle = U64(source.Demand(14, file, Bytes(2U, 0U)), 0);
+        byte[] state = source.Fuse.Save()!;
+        GiveMountsOtherNumbers(state, root: 0, files: 1000);
+        using var target = new Server(Shared);
+        Assert.That(target.Fuse.Load(state));
+        Assert.That(target.Try(3, file, Bytes(0UL, 0UL)), Is.Zero);
+        Assert.That(target.Demand(15, file, Transfer(handle, 10)), Is.EqualTo("text"u8.ToArray()));
+        Assert.That(U64(target.Demand(1, FuseGuest.Root, Name("file")), 0), Is.EqualTo(file), "it is still the same for the guest");
+    }
+
+    [Test]
+    public void State_OfAMountBelowThatHadTheNumberOfTheDirectorysMount_IsGoneOnWith()
+    {
+        RequireRoot();
+        const int rootMount = 56, mountInSlot = 40;
+        const ulong before = 1_000_000;
+        Directory.CreateDirectory(In("below"));
+        HostCommand.Run("mount", "-t", "tmpfs", "none", In("below"));
+        try
+        {
+            File.WriteAllText(In("below/file"), "text");
+            using var source = new Server(Shared);
+            ulong below = U64(source.Demand(1, FuseGuest.Root, Name("below")), 0);
+            ulong file = U64(source.Demand(1, below, Name("file")), 0), handle = U64(source.Demand(14, file, Bytes(2U, 0U)), 0);
+            byte[] state = source.Fuse.Save()!;
+            ulong now = U64(state, rootMount);
+            for (int at = SessionTable.HeaderRoom + mountInSlot; at < state.Length; at += SessionTable.SlotSize)
+                BitConverter.TryWriteBytes(state.AsSpan(at), U64(state, at) == now ? before : now);
+            BitConverter.TryWriteBytes(state.AsSpan(rootMount), before);
+            using var target = new Server(Shared);
+            Assert.That(target.Fuse.Load(state));
+            Assert.That(target.Try(3, file, Bytes(0UL, 0UL)), Is.Zero);
+            Assert.That(target.Demand(15, file, Transfer(handle, 10)), Is.EqualTo("text"u8.ToArray()));
+        }
+        finally
+        {
+            HostCommand.Run("umount", "--lazy", In("below"));
+        }
+    }
+
     // The roots of two ext4 file systems are both inode 2, and the devices may have one number on both hosts.
     [Test]
     public void State_OfACopyWhoseRootHasTheSameNumbers_IsGoneOnWith()
