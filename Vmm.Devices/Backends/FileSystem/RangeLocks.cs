@@ -23,33 +23,35 @@ internal sealed class RangeLocks
     /// <summary>Gives an owner an opening, which is closed if it has one already.</summary>
     public void Add(ulong owner, FileDescriptor file)
     {
+        bool isNew;
         lock (_lock)
-        {
-            if (!_owners.TryAdd(owner, new Owner(file)))
-                file.Dispose();
-        }
+            isNew = _owners.TryAdd(owner, new Owner(file));
+        if (!isNew)
+            file.Dispose();
     }
 
     /// <summary>Closes an owner's opening: its locks are gone.</summary>
     /// <returns>Whether there was one.</returns>
     public bool Remove(ulong owner)
     {
+        Owner? removed;
         lock (_lock)
         {
-            if (!_owners.Remove(owner, out Owner? removed))
+            if (!_owners.Remove(owner, out removed))
                 return false;
-            removed.File.Dispose();
-            return true;
         }
+        // Not under the lock: a server may be asked, and who looks for a deadlock waits for that.
+        removed.File.Dispose();
+        return true;
     }
 
-    /// <summary>Closes all openings.</summary>
-    public void Clear()
+    /// <summary>Lets go of all openings.</summary>
+    public void Clear(ref ReleasedDescriptors released)
     {
         lock (_lock)
         {
             foreach (Owner owner in _owners.Values)
-                owner.File.Dispose();
+                released.Add(owner.File);
             _owners.Clear();
         }
     }

@@ -1,6 +1,7 @@
 using System.Runtime.Versioning;
 using NUnit.Framework;
 using Vmm.Tests.Fakes;
+using Vmm.Tests.Integration;
 using static Vmm.Tests.Conformance.FuseClient;
 
 namespace Vmm.Tests.Devices.Backends.FileSystem;
@@ -79,6 +80,29 @@ public class FuseElsewhereTests : FileSystemTest
         Assert.That(rename.HasEnded, Is.False);
         Assert.That(rename.Await(), Is.Zero);
         Assert.That(guest.TryAttributes(node), Is.Zero);
+    }
+
+    // NFS would rename it to .nfs… as long as a descriptor leads to it, and its directory could not be removed.
+    [TestCase(false)]
+    [TestCase(true)]
+    public void Removed_WithoutBeingOpen_HasNoDescriptorLeft(bool isRenamedOver)
+    {
+        VmmProcess process = Serve();
+        using var guest = new FuseGuest(SocketPath);
+        ulong closed = guest.Node("full"), open = guest.Node("slow");
+        guest.Node("old");
+        Assert.That(guest.TryAttributes(closed), Is.Zero);
+        ulong handle = (ulong)guest.Open(open);
+        Assert.That(Remove("full"), Is.Zero);
+        Assert.That(DescriptorsOf(process, "full"), Is.Empty);
+        Assert.That(guest.TryAttributes(closed), Is.EqualTo(-116), "ESTALE");
+        if (isRenamedOver)
+            return;
+        Assert.That(Remove("slow"), Is.Zero);
+        Assert.That(guest.TryAttributes(open), Is.Zero, "what is open goes on");
+        guest.Fuse.Release(open, handle);
+
+        int Remove(string name) => isRenamedOver ? guest.Rename(FuseGuest.Root, "old", FuseGuest.Root, name) : guest.Unlink(FuseGuest.Root, name);
     }
 
     private static void AssertOthersGoOn(FuseGuest guest, PendingRequest late)
