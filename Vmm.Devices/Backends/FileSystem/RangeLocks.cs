@@ -5,9 +5,10 @@ namespace Vmm.Devices.Backends.FileSystem;
 
 /// <summary>The guest's locks of ranges of one file. Each owner of locks has an opening of the file on the host, to which its locks belong there. Which ranges they are is noted here, too, because the
 /// host's kernel tells of no deadlock between openings. Thread-safe.</summary>
-internal sealed class RangeLocks
+/// <param name="all">The ranges of all files.</param>
+internal sealed class RangeLocks(RangeCount all)
 {
-    private const int MostRanges = 4096;    // of an owner: a guest is not to fill the host's memory with them
+    private const int MostRanges = 4096;    // of an owner: the kernel looks at them one by one
 
     private readonly Lock _order = new();       // of calls that change locks, while the host is asked: one whose server does not answer holds up others of this file only
     private readonly Lock _lock = new();        // of what is noted here
@@ -40,6 +41,7 @@ internal sealed class RangeLocks
             if (!_owners.Remove(owner, out removed))
                 return false;
         }
+        all.GiveBack(removed.Held.Count);
         // Not under the lock: a server may be asked, and who looks for a deadlock waits for that.
         removed.File.Dispose();
         return true;
@@ -51,7 +53,10 @@ internal sealed class RangeLocks
         lock (_lock)
         {
             foreach (Owner owner in _owners.Values)
+            {
+                all.GiveBack(owner.Held.Count);
                 released.Add(owner.File);
+            }
             _owners.Clear();
         }
     }
@@ -99,24 +104,33 @@ internal sealed class RangeLocks
         {
             Owner? setter;
             HeldDescriptor held;
+            int more;       // ranges than now, at most
             lock (_lock)
             {
                 if (!_owners.TryGetValue(owner, out setter))
                     return range.Type == OpenFileIo.Unlock ? 0 : -Errnos.Ebadf;
-                if (setter.Held.Count >= MostRanges && (range.Type != OpenFileIo.Unlock || Splits(setter.Held, LockedRange.Of(in range))))
+                more = range.Type != OpenFileIo.Unlock ? 2 : Splits(setter.Held, LockedRange.Of(in range)) ? 1 : 0;
+                if (more > 0 && (setter.Held.Count >= MostRanges || !all.TryTake(more)))
                     return -Errnos.Enolck;
                 held = setter.File.Hold();
             }
             using HeldDescriptor file = held;
             int error = OpenFileIo.SetLock(in file, in range);
-            if (error < 0)
-                return error;
             lock (_lock)
             {
-                setter.Process = process;
-                Note(setter.Held, in range);
+                // If the owner's opening was closed meanwhile, its locks are gone with it.
+                if (error == 0 && _owners.GetValueOrDefault(owner) == setter)
+                {
+                    // Linux does not say which process gives a lock up.
+                    if (range.Type != OpenFileIo.Unlock)
+                        setter.Process = process;
+                    int before = setter.Held.Count;
+                    Note(setter.Held, in range);
+                    more -= setter.Held.Count - before;
+                }
             }
-            return 0;
+            all.GiveBack(more);
+            return error;
         }
     }
 

@@ -130,6 +130,42 @@ public class FuseOpeningTests : FileSystemTest
         Assert.That(second.Await(), Is.Zero);
     }
 
+    // As Samba has one for a client that keeps what it has read. The host's kernel asks for it, and waits until it is given up.
+    [TestCase(true)]
+    [TestCase(false)]
+    public void Lease_OfAProgramOfTheHosts_IsNoError(bool isTruncated)
+    {
+        string ready = Path.Combine(Scratch, "leased"), ended = Path.Combine(Scratch, "ended");
+        File.WriteAllText(In("file"), "text");
+        const string program = """
+            import fcntl, os, signal, sys, time
+            file = os.open(sys.argv[1], os.O_RDONLY)
+            def give_up(*_):
+                time.sleep(0.2)
+                open(sys.argv[3], 'w').close()
+                fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+            signal.signal(signal.SIGIO, give_up)
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            open(sys.argv[2], 'w').close()
+            while True:
+                signal.pause()
+            """;
+        using var holder = new HostDaemon([ready], "python3", "-c", program, In("file"), ready, ended);
+        FuseGuest guest = Begin();
+        ulong node = guest.Node("file"), handle = (ulong)guest.Open(node, flags: 0);
+        if (isTruncated)
+        {
+            const uint setAttributes = 4, size = 8;
+            Assert.That(guest.Try(setAttributes, node, [.. Bytes(size, 0U), .. new byte[80]], FuseGuest.AttributesSize), Is.Zero);
+            Assert.That((File.Exists(ended), new FileInfo(In("file")).Length), Is.EqualTo((true, 0L)));
+        }
+        else
+        {
+            Assert.That(guest.Lock(node, handle, owner: 1, type: 0), Is.Zero);
+            Assert.That(guest.Lock(node, handle, owner: 2, type: 0), Is.Zero);
+        }
+    }
+
     [Test]
     public void Locks_OfAGuestThatIsGone_AreGone()
     {
