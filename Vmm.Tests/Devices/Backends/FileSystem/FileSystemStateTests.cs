@@ -223,6 +223,37 @@ public class FileSystemStateTests : FileSystemTest
         Assert.That(table.Last, Is.EqualTo((4UL, 7UL)), "a successor gives no number out again");
     }
 
+    // There is no room for two records of it, so that there is none for a moment. A longer name takes two slots.
+    [TestCase(2, 10)]
+    [TestCase(3, 100)]
+    public void Table_WithoutRoom_KeepsAFileThatIsRenamed(int slots, int length)
+    {
+        byte[] memory = new byte[SessionTable.HeaderRoom + slots * SessionTable.SlotSize];
+        var table = new SessionTable(() => memory);
+        table.Clear();
+        var file = new Inode(2, default, default, 0) { Lookups = 1, Name = "old\0"u8.ToArray() };
+        file.Slot = table.Add(file);
+        using FileDescriptor any = FileDescriptor.Open("/dev/null", OpenMode.ReadOnly);
+        Assert.That(table.Add(new OpenFile(7, file, any, 0)), Is.EqualTo(1));
+        file.Name = Name(new string('n', length));
+        file.Slot = table.Move(file);
+        Assert.That(file.Slot, Is.Not.Negative);
+        Assert.That(Loaded().Single().Name, Is.EqualTo(file.Name));
+
+        // One for which there is no room at all is lost whole, and what it had is free.
+        file.Name = Name(new string('n', length + 250));
+        file.Slot = table.Move(file);
+        Assert.That((file.Slot, Loaded().Count), Is.EqualTo((-1, 0)));
+        file.Name = Name(new string('n', length));
+        Assert.That(table.Move(file), Is.Not.Negative);
+
+        List<FileRecord> Loaded()
+        {
+            byte[] copy = [.. memory];
+            return new SessionTable(() => copy).Load().Files;
+        }
+    }
+
     [Test]
     public void State_OfAGuestThatHasNotMounted_IsGoneOnWith()
     {
