@@ -26,6 +26,8 @@ internal sealed class KickGathering(Func<long> clock, Func<bool, bool> trySetPre
     private const int ShortestPause = 16;       // windows between two trials; twice as many after each that was in vain
     private const int LongestPause = 256;
 
+    private static volatile bool s_isInUse;
+
     private static readonly long s_idle = Stopwatch.Frequency / 20;     // 50 ms without a request: the guest wanted nothing
 
     private bool _isEnabled = isEnabled;
@@ -43,6 +45,16 @@ internal sealed class KickGathering(Func<long> clock, Func<bool, bool> trySetPre
     public KickGathering(int processors)
         : this(Stopwatch.GetTimestamp, ThreadScheduling.TrySetWakeupPreemption, processors == 1 && ThreadScheduling.IsDefault)
     {
+        if (_isEnabled)
+            s_isInUse = true;
+    }
+
+    /// <summary>The first that a thread does which a ring's thread may have begun: it has inherited how that one was scheduled at that moment, and is to take the processor when it is
+    /// woken.</summary>
+    public static void BeginWorker()
+    {
+        if (s_isInUse)
+            ThreadScheduling.TrySetWakeupPreemption(true);
     }
 
     /// <summary>The system calls that it makes on a machine with so many processors.</summary>

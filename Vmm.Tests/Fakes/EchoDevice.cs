@@ -16,7 +16,7 @@ internal sealed class EchoDevice : VhostUserDevice
 
     public Func<string>? OnName { get; set; }
 
-    /// <summary>Called first by the methods of these names: ReadConfig, Reset, RingCount.</summary>
+    /// <summary>Called first by the methods of these names: ReadConfig, Reset, RingCount, SaveState.</summary>
     public Action<string>? OnCall { get; set; }
 
     public override ulong Features => 0xF;
@@ -116,7 +116,11 @@ internal sealed class EchoDevice : VhostUserDevice
 
     public override bool SetMtu(int mtu) => mtu <= 1500;
 
-    public override byte[]? SaveState() => State;
+    public override byte[]? SaveState()
+    {
+        OnCall?.Invoke(nameof(SaveState));
+        return State;
+    }
 
     public override bool LoadState(ReadOnlySpan<byte> state)
     {

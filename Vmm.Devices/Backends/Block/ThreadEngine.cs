@@ -160,6 +160,7 @@ internal sealed class ThreadEngine : BlockEngine
 
     private void Work()
     {
+        KickGathering.BeginWorker();
         while (true)
         {
             BlockRequest request;

@@ -105,7 +105,17 @@ internal sealed partial class FuseServer
             return NeedsThread;
         if ((change.Valid & FuseSetAttributes.ModeBit) != 0 && (error = FileTree.ChangeMode(in links, in path, AllowedMode(change.Mode & 0xFFF, inode.IsDirectory))) < 0)
             return error;
-        if ((error = ChangeOwner(inode, in path, in change)) < 0 || (error = ChangeSize(inode, opened, in path, in change)) < 0 || (error = ChangeTimes(in path, in change)) < 0)
+        if ((error = ChangeOwner(inode, in path, in change)) < 0)
+            return error;
+        error = ChangeSize(inode, opened, in path, in change);
+        // A program of the host's has a lease on the file (F_SETLEASE), and has to give it up first. It is a regular file: nothing else can be waited for.
+        if (error == -Errnos.Eagain && opened is null)
+        {
+            if (!mayWait && request.MayBeLeft)
+                return NeedsThread;
+            error = ChangeSize(inode, opened, in path, in change, waits: true);
+        }
+        if (error < 0 || (error = ChangeTimes(in path, in change)) < 0)
             return error;
         error = FileTree.GetStatus(in path, out FileStatus status);
         return error < 0 ? error : ReplyAttributes(request, inode, in status);
@@ -124,7 +134,7 @@ internal sealed partial class FuseServer
         return error < 0 ? error : FileTree.ChangeOwner(in path, user, group);
     }
 
-    private int ChangeSize(Inode inode, OpenFile? opened, in HeldDescriptor path, in FuseSetAttributes change)
+    private int ChangeSize(Inode inode, OpenFile? opened, in HeldDescriptor path, in FuseSetAttributes change, bool waits = false)
     {
         if ((change.Valid & FuseSetAttributes.SizeBit) == 0)
             return 0;
@@ -142,7 +152,7 @@ internal sealed partial class FuseServer
             return OpenFileIo.SetSize(in file, (long)change.Size);
         }
         FileDescriptor? reopened = null;
-        if ((error = TakeSetIdAway(in path)) < 0 || (error = Reopen(in path, FileTree.WriteOnly | FileTree.NonBlocking, out reopened)) < 0)
+        if ((error = TakeSetIdAway(in path)) < 0 || (error = Reopen(in path, FileTree.WriteOnly | (waits ? 0 : FileTree.NonBlocking), out reopened)) < 0)
             return error;
         using (reopened)
         {

@@ -213,7 +213,9 @@ internal sealed partial class FuseServer
         ulong done = 0;
         bool asks = !mayWait && !opened.NeverWaits;
         request.IsReplyInPlace = true;
-        // A short answer would be the file's end for the guest.
+        // A short answer is the file's end for the guest, or zeros, also where an error is behind what was read: its kernel then reads the pages one by one. With O_DIRECT
+        // some file systems have an error for what is behind the last bytes of a file, because that is not aligned.
+        bool isDirect = (opened.Flags & FileTree.Direct) != 0;
         while (done < size)
         {
             long count = OpenFileIo.Read(in file, request.ReplyVectors(done, size - done), (long)(arguments.Offset + done), noWait: asks);
@@ -231,7 +233,7 @@ internal sealed partial class FuseServer
                 asks = false;
                 continue;
             }
-            if (count < 0 && done == 0)
+            if (count < 0 && (done == 0 || !isDirect))
                 return count;
             if (count <= 0)
                 break;

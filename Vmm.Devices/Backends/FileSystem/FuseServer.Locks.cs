@@ -7,6 +7,7 @@ namespace Vmm.Devices.Backends.FileSystem;
 internal sealed partial class FuseServer
 {
     private readonly LockWaiters _waiters;
+    private RangeCount _ranges = new();
 
     /// <summary>Tries once more to take the lock that a request waits for.</summary>
     /// <returns>As <see cref="Execute"/>; EAGAIN if somebody else still has it.</returns>
@@ -94,7 +95,7 @@ internal sealed partial class FuseServer
         locks = inode.Locks;
         if (locks is null)
         {
-            Interlocked.CompareExchange(ref inode.Locks, new RangeLocks(), null);
+            Interlocked.CompareExchange(ref inode.Locks, new RangeLocks(_ranges), null);
             locks = inode.Locks!;
         }
         if (locks.Has(owner))
@@ -104,9 +105,9 @@ internal sealed partial class FuseServer
         using HeldDescriptor path = _inodes.Hold(inode, out int error);
         if (error < 0)
             return error;
-        // To lock for writing one must be able to write.
+        // To lock for writing one must be able to write. EAGAIN is for a file on which a program of the host's has a lease (F_SETLEASE): a guest that may write to it has ended that already.
         error = Reopen(in path, FileTree.ReadWrite | FileTree.NonBlocking, out FileDescriptor? file);
-        if (error is -Errnos.Eacces or -Errnos.Erofs or -Errnos.Eperm or -Errnos.Etxtbsy)
+        if (error is -Errnos.Eacces or -Errnos.Erofs or -Errnos.Eperm or -Errnos.Etxtbsy or -Errnos.Eagain)
             error = Reopen(in path, FileTree.NonBlocking, out file);
         if (error == 0)
             locks.Add(owner, file!);

@@ -142,7 +142,7 @@ internal sealed partial class FuseServer
         using HeldDescriptor directory = _inodes.Hold(parent, out error);
         if (error < 0)
             return error;
-        if ((error = _inodes.Pin(parent, in directory, name)) < 0)
+        if ((error = _inodes.Pin(parent, in directory, name, isOnlyForOpen: IsOfServer(parent, in directory))) < 0)
             return error;
         error = FileTree.Remove(in directory, name, isDirectory);
         if (error < 0)
@@ -178,7 +178,7 @@ internal sealed partial class FuseServer
         if (error < 0)
             return error;
         bool isExchange = (flags & RenameExchange) != 0;
-        if ((error = _inodes.Pin(newParent, in newDirectory, newName)) < 0 && !isExchange)
+        if ((error = _inodes.Pin(newParent, in newDirectory, newName, isOnlyForOpen: !isExchange && IsOfServer(newParent, in newDirectory))) < 0 && !isExchange)
             return error;
         // The file stays open until its new name is known: another queue may use it, or a file below it, meanwhile. If it cannot be opened, nothing is lost.
         _inodes.Pin(parent, in directory, name);

@@ -284,6 +284,7 @@ internal sealed partial class FuseServer : IDisposable
         _waiters.Clear();
         _handles.Clear();
         _inodes.Clear();    // and with it what is written down
+        _ranges = new RangeCount();     // a lock that a guest asked for as it forgot the file may be counted still
     }
 
     private long ForgetBatch(FuseRequest request)

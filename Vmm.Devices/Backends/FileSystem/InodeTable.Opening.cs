@@ -51,25 +51,30 @@ internal sealed partial class InodeTable
         error = OpenAgain(inode, out FileDescriptor? opened);
         if (error is -Errnos.Emfile or -Errnos.Enfile && Shrink())
             error = OpenAgain(inode, out opened);
+        HeldDescriptor held = default;
+        ReleasedDescriptors released = default;
         lock (_lock)
         {
-            // Somebody else was faster. One who renames the file opens it by the name that it had.
             if (inode.Path is { } other)
             {
-                opened?.Dispose();
+                // Somebody else was faster. One who renames the file opens it by the name that it had.
+                held = other.Hold();
                 error = 0;
-                return other.Hold();
+                if (opened is not null)
+                    released.Add(opened);
             }
-            if (error < 0)
-                return default;
-            HeldDescriptor held = opened!.Hold();
-            // One that the guest has forgotten, and that is only on the way to another, is closed at once.
-            if (_byId.GetValueOrDefault(inode.Id) == inode)
-                _open.Add(inode, opened);
-            else
-                opened.Dispose();
-            return held;
+            else if (opened is not null)
+            {
+                held = opened.Hold();
+                // One that the guest has forgotten, and that is only on the way to another, is closed at once.
+                if (_byId.GetValueOrDefault(inode.Id) == inode)
+                    _open.Add(inode, opened, ref released);
+                else
+                    released.Add(opened);
+            }
         }
+        released.Close();
+        return held;
     }
 
     /// <summary>The guest is about to take a name away, or to rename what has it: a file that it knows by that name stays open, because the name does not lead to it afterwards.
@@ -78,8 +83,10 @@ internal sealed partial class InodeTable
     /// <param name="parent">The directory.</param>
     /// <param name="directory">The same, open.</param>
     /// <param name="name">The name.</param>
+    /// <param name="isOnlyForOpen">Whether a file or a symbolic link is let go of that the guest has not open: it is of no use without a name, and one of a server's (NFS) that is open by the name that is
+    /// taken away gets another one instead, in a directory that then cannot be removed.</param>
     /// <returns>0, or a negated error number: the file would be lost, so its name has to stay.</returns>
-    public int Pin(Inode parent, in HeldDescriptor directory, ReadOnlySpan<byte> name)
+    public int Pin(Inode parent, in HeldDescriptor directory, ReadOnlySpan<byte> name, bool isOnlyForOpen = false)
     {
         int number = FileTree.Open(in directory, name, FileTree.PathOnly);
         if (number is -Errnos.Emfile or -Errnos.Enfile && Shrink())
@@ -94,23 +101,26 @@ internal sealed partial class InodeTable
         Inode? inode = null;
         Inode? otherParent = null;
         byte[] otherName = [];
+        ReleasedDescriptors released = default;
         lock (_lock)
         {
             bool isKnown = error == 0 && _byIdentity.TryGetValue(InodeIdentity.Of(in status), out inode) && IsSame(inode, in status) && inode.Lookups > 0;
             if (isKnown && inode!.IsNamedOtherwise(parent, name))
                 (inode.OtherParent, inode.OtherName) = (null, []);
-            bool isPinned = isKnown && (inode!.IsNamed(parent, name) || !HasOtherNames(in status));
-            if (isPinned)
-            {
+            bool losesName = isKnown && (inode!.IsNamed(parent, name) || !HasOtherNames(in status));
+            if (losesName && HasOtherNames(in status))
+                (otherParent, otherName) = (inode!.OtherParent, inode.OtherName);
+            if (losesName && !(isOnlyForOpen && inode!.Type is FileStatus.RegularFile or FileStatus.SymbolicLink && inode.FirstOpen is null))
                 inode!.IsPinned = true;
-                if (HasOtherNames(in status))
-                    (otherParent, otherName) = (inode.OtherParent, inode.OtherName);
-            }
-            if (isPinned && inode!.Path is null)
-                _open.Add(inode, path);
+            if (isKnown && inode!.IsPinned && inode.Path is null)
+                _open.Add(inode, path, ref released);
             else
-                path.Dispose();
+                released.Add(path);
+            // It may have been opened by this name.
+            if (isKnown && !inode!.IsPinned)
+                _open.Remove(inode, ref released);
         }
+        released.Close();
         if (otherParent is not null)
             UseOtherName(inode!, parent, name, otherParent, otherName);
         return error;
@@ -122,21 +132,28 @@ internal sealed partial class InodeTable
         using HeldDescriptor directory = HoldForStatus(otherParent, out int error);
         if (error < 0 || FileTree.GetStatus(in directory, otherName, out FileStatus status) < 0)
             return;
+        ReleasedDescriptors released = default;
         lock (_lock)
         {
             if (!IsSame(inode, in status) || !inode.IsNamed(parent, name) || !inode.IsNamedOtherwise(otherParent, otherName))
                 return;
             inode.IsPinned = false;
             Move(inode, otherParent, otherName, keepsName: false);
+            _open.Remove(inode, ref released);
         }
+        released.Close();
     }
 
     /// <summary>Closes descriptors that are not needed, because there are none to be had any more.</summary>
     /// <returns>Whether there were some.</returns>
     public bool Shrink()
     {
+        ReleasedDescriptors released = default;
+        bool isSmaller;
         lock (_lock)
-            return _open.Shrink();
+            isSmaller = _open.Shrink(ref released);
+        released.Close();
+        return isSmaller;
     }
 
     // Outside of the lock: it may take long. By its name first, then by an opening that the guest has.

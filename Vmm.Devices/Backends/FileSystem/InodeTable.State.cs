@@ -59,7 +59,8 @@ internal sealed partial class InodeTable
     /// <param name="last">The last number that was given out.</param>
     /// <param name="session">Where they stand, and others will; null where they are read from elsewhere.</param>
     /// <param name="isElsewhere">Whether the directory may be a copy of the one where they were seen: what makes a file the same is then its path and its kind.</param>
-    /// <param name="rootMount">The mount of the directory where they were seen. Files of other mounts are found by their paths, too, if that is another now.</param>
+    /// <param name="rootMount">The mount of the directory where they were seen first. Files of other mounts are found by their paths, too: the number of a mount below may be another now,
+    /// and a process in between may have had another for the directory itself.</param>
     public void Restore(IReadOnlyList<FileRecord> records, ulong last, SessionTable? session, bool isElsewhere, ulong rootMount)
     {
         lock (_lock)
@@ -67,13 +68,18 @@ internal sealed partial class InodeTable
             Session = session;
             _lastId = Math.Max(_lastId, last);
             var paths = new Dictionary<ulong, Inode>(records.Count) { [RootId] = Root };
+            var ofOtherMounts = new HashSet<Inode>();
             foreach (FileRecord record in records)
             {
                 _lastId = Math.Max(_lastId, record.Id);
-                InodeIdentity identity = record.Identity.Mount == rootMount ? record.Identity with { Mount = Root.Identity.Mount } : record.Identity;
+                bool isOfRootMount = record.Identity.Mount == rootMount;
+                InodeIdentity identity = isOfRootMount ? record.Identity with { Mount = Root.Identity.Mount } : record.Identity;
                 var inode = new Inode(record.Id, identity, record.Born, record.Type) { Lookups = record.Lookups, Name = record.Name, Slot = session is null ? -1 : record.Slot };
-                if (record.Lookups > 0 && paths.TryAdd(record.Id, inode))
-                    _byId[record.Id] = inode;
+                if (record.Lookups == 0 || !paths.TryAdd(record.Id, inode))
+                    continue;
+                _byId[record.Id] = inode;
+                if (!isOfRootMount)
+                    ofOtherMounts.Add(inode);
             }
             foreach (FileRecord record in records)
             {
@@ -81,13 +87,15 @@ internal sealed partial class InodeTable
                 if (parent is { IsDirectory: true } && record.Name.Length > 0 && paths.TryGetValue(record.Id, out Inode? inode) && !IsBelow(parent, inode))
                     inode.Parent = parent;
             }
-            bool hasOtherMounts = rootMount != Root.Identity.Mount;
             foreach (Inode inode in _byId.Values)
             {
-                if (inode != Root && (isElsewhere || (hasOtherMounts && inode.Identity.Mount != Root.Identity.Mount)))
+                if (inode != Root && (isElsewhere || ofOtherMounts.Contains(inode)))
                     Adopt(inode, isElsewhere);
                 else
                     _byIdentity[inode.Identity] = inode;
+                // One that the host has renamed meanwhile is found when the guest looks its new name up, if the number of its mount is the same.
+                if (!isElsewhere)
+                    _byIdentity.TryAdd(inode.Identity, inode);
             }
             foreach (Inode inode in _byId.Values)
                 NoteFileSystem(inode);

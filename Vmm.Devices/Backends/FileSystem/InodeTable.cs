@@ -96,43 +96,52 @@ internal sealed partial class InodeTable : IDisposable
     public Inode EnterNameless(FileDescriptor path, in FileStatus status, ulong request)
     {
         var identity = InodeIdentity.Of(in status);
+        Inode inode;
+        ReleasedDescriptors released = default;
         lock (_lock)
         {
-            var inode = new Inode(++_lastId, identity, status.Born, status.Type) { Lookups = 1, IsPinned = true };
+            inode = new Inode(++_lastId, identity, status.Born, status.Type) { Lookups = 1, IsPinned = true };
             _byId.Add(inode.Id, inode);
             _byIdentity[identity] = inode;
-            _open.Add(inode, path);
+            _open.Add(inode, path, ref released);
             inode.Slot = Session?.Add(inode) ?? -1;
             Session?.Tell(request, inode.Id);
-            return inode;
         }
+        released.Close();
+        return inode;
     }
 
     /// <summary>The guest takes back <paramref name="lookups"/> times that it was told of a file.</summary>
     public void Forget(ulong id, ulong lookups)
     {
+        ReleasedDescriptors released = default;
         lock (_lock)
-            CountBack(id, lookups);
+            CountBack(id, lookups, ref released);
+        released.Close();
     }
 
     /// <summary>The guest does not hear of a file of which a request was to tell it: the request fails.</summary>
     public void TakeBack(ulong id, ulong request)
     {
+        ReleasedDescriptors released = default;
         lock (_lock)
         {
             Session?.TakeTold(request);
-            CountBack(id, 1);
+            CountBack(id, 1, ref released);
         }
+        released.Close();
     }
 
     /// <summary>The guest has not heard of the files of which a process before this one was to tell it by a request.</summary>
     public void TakeBack(ulong request)
     {
+        ReleasedDescriptors released = default;
         lock (_lock)
         {
             foreach (ulong id in Session?.TakeTold(request) ?? [])
-                CountBack(id, 1);
+                CountBack(id, 1, ref released);
         }
+        released.Close();
     }
 
     /// <summary>A name leads to a file, because it is new or was not taken away: one that was pinned can be found by it.</summary>
@@ -170,6 +179,7 @@ internal sealed partial class InodeTable : IDisposable
     /// gone.</summary>
     public void Remove(Inode inode, OpenFile file)
     {
+        ReleasedDescriptors released = default;
         lock (_lock)
         {
             if (inode.FirstOpen == file)
@@ -180,8 +190,9 @@ internal sealed partial class InodeTable : IDisposable
                     other.NextOfInode = file.NextOfInode;
             }
             if (inode.FirstOpen is null)
-                inode.Locks?.Clear();
+                inode.Locks?.Clear(ref released);
         }
+        released.Close();
     }
 
     /// <summary>The shared directory, and the root of each other file system that the guest has seen below it (a btrfs subvolume is one, too), though it may have forgotten that.</summary>
@@ -194,12 +205,13 @@ internal sealed partial class InodeTable : IDisposable
     /// <summary>Forgets everything but the root.</summary>
     public void Clear()
     {
+        ReleasedDescriptors released = default;
         lock (_lock)
         {
             foreach (Inode inode in _byId.Values)
             {
                 if (inode != Root)
-                    Release(inode);
+                    Release(inode, ref released);
             }
             Session?.Clear();
             _byId.Clear();
@@ -207,9 +219,10 @@ internal sealed partial class InodeTable : IDisposable
             _mounted.Clear();
             _byId.Add(RootId, Root);
             _byIdentity.Add(Root.Identity, Root);
-            Root.Locks?.Clear();
+            Root.Locks?.Clear(ref released);
             Root.LinkedFiles = null;
         }
+        released.Close();
     }
 
     /// <inheritdoc/>
@@ -231,7 +244,8 @@ internal sealed partial class InodeTable : IDisposable
             if ((inode.Path ?? inode.FirstOpen?.Descriptor) is not { } open)
                 return false;
             using HeldDescriptor held = open.Hold();
-            if (FileTree.GetStatus(in held, out FileStatus now) < 0 || InodeIdentity.Of(in now) != inode.Identity || now.Born != status.Born)
+            // It asks no server: that would hold up all others.
+            if (FileTree.GetKnownStatus(in held, out FileStatus now) < 0 || InodeIdentity.Of(in now) != inode.Identity || now.Born != status.Born)
                 return false;
         }
         catch (ObjectDisposedException)
@@ -296,7 +310,7 @@ internal sealed partial class InodeTable : IDisposable
         }
     }
 
-    private void CountBack(ulong id, ulong lookups)
+    private void CountBack(ulong id, ulong lookups, ref ReleasedDescriptors released)
     {
         if (id == RootId || !_byId.TryGetValue(id, out Inode? inode))
             return;
@@ -311,7 +325,7 @@ internal sealed partial class InodeTable : IDisposable
         if (_byIdentity.GetValueOrDefault(inode.Identity) == inode)
             _byIdentity.Remove(inode.Identity);
         inode.Parent?.LinkedFiles?.Remove(inode);
-        Release(inode);
+        Release(inode, ref released);
         LeaveToOtherNames(inode);
     }
 
@@ -343,9 +357,9 @@ internal sealed partial class InodeTable : IDisposable
         return false;
     }
 
-    private void Release(Inode inode)
+    private void Release(Inode inode, ref ReleasedDescriptors released)
     {
-        _open.Remove(inode);
-        inode.Locks?.Clear();
+        _open.Remove(inode, ref released);
+        inode.Locks?.Clear(ref released);
     }
 }

@@ -116,6 +116,7 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
 
     private void Run()
     {
+        KickGathering.BeginWorker();
         int pause = ShortestPause;
         while (true)
         {

@@ -5,9 +5,10 @@ namespace Vmm.Devices.Backends.FileSystem;
 
 /// <summary>The guest's locks of ranges of one file. Each owner of locks has an opening of the file on the host, to which its locks belong there. Which ranges they are is noted here, too, because the
 /// host's kernel tells of no deadlock between openings. Thread-safe.</summary>
-internal sealed class RangeLocks
+/// <param name="all">The ranges of all files.</param>
+internal sealed class RangeLocks(RangeCount all)
 {
-    private const int MostRanges = 4096;    // of an owner: a guest is not to fill the host's memory with them
+    private const int MostRanges = 4096;    // of an owner: the kernel looks at them one by one
 
     private readonly Lock _order = new();       // of calls that change locks, while the host is asked: one whose server does not answer holds up others of this file only
     private readonly Lock _lock = new();        // of what is noted here
@@ -23,33 +24,39 @@ internal sealed class RangeLocks
     /// <summary>Gives an owner an opening, which is closed if it has one already.</summary>
     public void Add(ulong owner, FileDescriptor file)
     {
+        bool isNew;
         lock (_lock)
-        {
-            if (!_owners.TryAdd(owner, new Owner(file)))
-                file.Dispose();
-        }
+            isNew = _owners.TryAdd(owner, new Owner(file));
+        if (!isNew)
+            file.Dispose();
     }
 
     /// <summary>Closes an owner's opening: its locks are gone.</summary>
     /// <returns>Whether there was one.</returns>
     public bool Remove(ulong owner)
     {
+        Owner? removed;
         lock (_lock)
         {
-            if (!_owners.Remove(owner, out Owner? removed))
+            if (!_owners.Remove(owner, out removed))
                 return false;
-            removed.File.Dispose();
-            return true;
         }
+        all.GiveBack(removed.Held.Count);
+        // Not under the lock: a server may be asked, and who looks for a deadlock waits for that.
+        removed.File.Dispose();
+        return true;
     }
 
-    /// <summary>Closes all openings.</summary>
-    public void Clear()
+    /// <summary>Lets go of all openings.</summary>
+    public void Clear(ref ReleasedDescriptors released)
     {
         lock (_lock)
         {
             foreach (Owner owner in _owners.Values)
-                owner.File.Dispose();
+            {
+                all.GiveBack(owner.Held.Count);
+                released.Add(owner.File);
+            }
             _owners.Clear();
         }
     }
@@ -97,24 +104,33 @@ internal sealed class RangeLocks
         {
             Owner? setter;
             HeldDescriptor held;
+            int more;       // ranges than now, at most
             lock (_lock)
             {
                 if (!_owners.TryGetValue(owner, out setter))
                     return range.Type == OpenFileIo.Unlock ? 0 : -Errnos.Ebadf;
-                if (setter.Held.Count >= MostRanges && (range.Type != OpenFileIo.Unlock || Splits(setter.Held, LockedRange.Of(in range))))
+                more = range.Type != OpenFileIo.Unlock ? 2 : Splits(setter.Held, LockedRange.Of(in range)) ? 1 : 0;
+                if (more > 0 && (setter.Held.Count >= MostRanges || !all.TryTake(more)))
                     return -Errnos.Enolck;
                 held = setter.File.Hold();
             }
             using HeldDescriptor file = held;
             int error = OpenFileIo.SetLock(in file, in range);
-            if (error < 0)
-                return error;
             lock (_lock)
             {
-                setter.Process = process;
-                Note(setter.Held, in range);
+                // If the owner's opening was closed meanwhile, its locks are gone with it.
+                if (error == 0 && _owners.GetValueOrDefault(owner) == setter)
+                {
+                    // Linux does not say which process gives a lock up.
+                    if (range.Type != OpenFileIo.Unlock)
+                        setter.Process = process;
+                    int before = setter.Held.Count;
+                    Note(setter.Held, in range);
+                    more -= setter.Held.Count - before;
+                }
             }
-            return 0;
+            all.GiveBack(more);
+            return error;
         }
     }
 

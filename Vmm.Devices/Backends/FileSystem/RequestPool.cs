@@ -70,6 +70,7 @@ internal sealed class RequestPool(FuseServer server, int size) : IDisposable
 
     private void Work()
     {
+        KickGathering.BeginWorker();
         while (true)
         {
             FuseRequest request;

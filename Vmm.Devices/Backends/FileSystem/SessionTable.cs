@@ -154,12 +154,14 @@ internal sealed class SessionTable(Func<Span<byte>> memory, bool isKept = false)
         lock (_lock)
         {
             if (inode.Slot < 0)
-                return Write(inode, inode.Parent, inode.Name, version: 0, isForOpening: false);
+                return Write(inode, inode.Parent, inode.Name, version: 0, isForOpening: inode.FirstOpen is not null);
             int old = inode.Slot;
+            uint version = At(old).Version + 1;
             // For a moment there are two: the later version counts.
-            int slot = Write(inode, inode.Parent, inode.Name, At(old).Version + 1, isForOpening: true);
+            int slot = Write(inode, inode.Parent, inode.Name, version, isForOpening: true);
             Free(old);
-            return slot;
+            // Where there is no room for both, there is none for a moment.
+            return slot >= 0 ? slot : Write(inode, inode.Parent, inode.Name, version, isForOpening: true);
         }
     }
 
@@ -307,7 +309,11 @@ internal sealed class SessionTable(Func<Span<byte>> memory, bool isKept = false)
         int index = Take(isForOpening);
         if (index < 0)
             return index;
-        int next = WriteRest(name.AsSpan(Math.Min(NameInSlot, name.Length)), isForOpening);
+        if (!TryWriteRest(name.AsSpan(Math.Min(NameInSlot, name.Length)), isForOpening, out int next))
+        {
+            _free.Push(index);
+            return -1;
+        }
         ref Slot slot = ref At(index);
         slot = new Slot
         {
@@ -329,19 +335,24 @@ internal sealed class SessionTable(Func<Span<byte>> memory, bool isKept = false)
         return index;
     }
 
-    // The rest of a name; -1 for none, or where there is no room: then the record makes no sense to who reads it.
-    private int WriteRest(ReadOnlySpan<byte> rest, bool isForOpening)
+    // The rest of a name, if there is one: its first slot, or -1. False where there is no room for all of it.
+    private bool TryWriteRest(ReadOnlySpan<byte> rest, bool isForOpening, out int index)
     {
+        index = -1;
         if (rest.IsEmpty)
-            return -1;
-        int index = Take(isForOpening);
+            return true;
+        index = Take(isForOpening);
         if (index < 0)
-            return -1;
-        int next = WriteRest(rest[Math.Min(NameInRest, rest.Length)..], isForOpening);
+            return false;
+        if (!TryWriteRest(rest[Math.Min(NameInRest, rest.Length)..], isForOpening, out int next))
+        {
+            _free.Push(index);
+            return false;
+        }
         At(index) = new Slot { Kind = SlotKind.RestOfName };
         MemoryMarshal.Write(Bytes(index)[4..], in next);
         rest[..Math.Min(NameInRest, rest.Length)].CopyTo(Bytes(index)[(SlotSize - NameInRest)..]);
-        return index;
+        return true;
     }
 
     private byte[]? ReadName(int index, in Slot slot)

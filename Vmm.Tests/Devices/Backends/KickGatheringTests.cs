@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using NUnit.Framework;
 using Vmm.Devices.Backends;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Tests.Devices.Backends;
 
@@ -128,6 +129,23 @@ public sealed class KickGatheringTests
     [Test]
     public void CallsOn_OneProcessorOnly_AreAllowed() =>
         Assert.That((KickGathering.CallsOn(1).Count, KickGathering.CallsOn(2).Count), Is.EqualTo((1, 0)));
+
+    // As a thread is scheduled that a ring's thread has begun while it gathered.
+    [Test]
+    public void BeginWorker_ThreadThatGathers_TakesTheProcessorWhenItIsWoken()
+    {
+        bool gathers = false, isDefault = false;
+        var thread = new Thread(() =>
+        {
+            _ = new KickGathering(processors: 1);
+            gathers = ThreadScheduling.TrySetWakeupPreemption(false) && !ThreadScheduling.IsDefault;
+            KickGathering.BeginWorker();
+            isDefault = ThreadScheduling.IsDefault;
+        });
+        thread.Start();
+        thread.Join();
+        Assert.That((gathers, isDefault), Is.EqualTo((true, true)));
+    }
 
     private KickGathering Create(bool isEnabled) => new(() => _now, preemption =>
     {

@@ -244,6 +244,61 @@ public sealed class BackendSessionTests : IDisposable
         Assert.That(_frontEnd.Get(Request.CheckDeviceState), Is.Not.Zero, "the device does not take it");
     }
 
+    // Memory for the state, or a descriptor for the transfer. The front-end waits for the pipe's end, and goes on with the device.
+    [TestCase(false)]
+    [TestCase(true)]
+    public void DeviceState_Shortage_IsAnErrorAndThePipeIsClosed(bool isOfDescriptors)
+    {
+        _frontEnd.Negotiate(0, Feature.DeviceState);
+        using var pipe = new Pipe();
+        ulong limit = ResourceLimit.OpenFiles.Current!.Value;
+        // What is collected gives descriptors back.
+        GC.Collect();
+        GC.WaitForPendingFinalizers();
+        _device.OnCall = name =>
+        {
+            if (name != nameof(_device.SaveState))
+                return;
+            if (!isOfDescriptors)
+                throw new InsufficientMemoryException("on purpose");
+            using var next = new EventFd();
+            ResourceLimit.OpenFiles.TrySet((ulong)next.Number);
+        };
+        try
+        {
+            _frontEnd.Send(Request.SetDeviceStateFd, new DeviceStatePayload(0, 0), 0, pipe.Writer);
+            Assert.That(_frontEnd.Receive<ulong>(Request.SetDeviceStateFd), Is.EqualTo(0x101));
+        }
+        finally
+        {
+            ResourceLimit.OpenFiles.TrySet(limit);
+        }
+        pipe.Writer.Dispose();
+        Assert.That(Poll.Wait([new PollEntry(pipe.Reader, PollEvents.Readable)], 0), Is.EqualTo(1), "nobody else has the other end");
+        Assert.That(pipe.Reader.TryRead(new byte[1]), Is.Zero);
+        Assert.That(_frontEnd.Get(Request.CheckDeviceState), Is.Not.Zero);
+        Assert.That(_frontEnd.Get(Request.GetFeatures), Is.Not.Zero, "it serves on");
+    }
+
+    [Test]
+    public void DeviceState_LoadedWhenARingRuns_IsAnError()
+    {
+        using FrontEndRing ring = _frontEnd.Start(protocolFeatures: Feature.DeviceState);
+        ring.Stop();
+        byte[] before = _device.State!;
+        using var pipe = new Pipe();
+        _frontEnd.Send(Request.SetDeviceStateFd, new DeviceStatePayload(1, 0), 0, pipe.Reader);
+        Assert.That(_frontEnd.Receive<ulong>(Request.SetDeviceStateFd), Is.EqualTo(0x100));
+        pipe.Writer.WriteAll([7], "the pipe");
+        pipe.Writer.Dispose();
+        ring.SetUp();
+        ring.Enable(true);
+        Assert.That(_frontEnd.Get(Request.CheckDeviceState), Is.EqualTo(1));
+        Assert.That(_device.State, Is.EqualTo(before));
+        ring.Add([1], 1);
+        Assert.That(ring.Take().Bytes, Is.EqualTo(new byte[] { 2 }), "the ring runs on");
+    }
+
     // Its description is the front-end's, too.
     [Test]
     public void DeviceState_PipeThatWasMadeBlocking_HoldsNothingUp()

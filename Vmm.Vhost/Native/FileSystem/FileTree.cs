@@ -17,6 +17,7 @@ public static unsafe class FileTree
     private const int NoTerminal = 0x100, LargeFile = 0x8000;
     private const int EmptyPath = 0x1000, SymlinkNoFollow = 0x100, SymlinkFollow = 0x400, NoAutomount = 0x800, RemoveDirectoryFlag = 0x200;
     private const int EffectiveIds = 0x200;         // AT_EACCESS
+    private const int DontSync = 0x4000;            // AT_STATX_DONT_SYNC
     private const long TmpfsMagic = 0x01021994, RamfsMagic = 0x858458F6;
     private const ulong ResolveBeneath = 8, ResolveNoSymlinks = 4, ResolveNoMagicLinks = 2;     // linux/openat2.h
 
@@ -63,12 +64,10 @@ public static unsafe class FileTree
     }
 
     /// <summary>statx(2) of an open file.</summary>
-    public static int GetStatus(in HeldDescriptor file, out FileStatus status)
-    {
-        byte empty = 0;
-        fixed (FileStatus* pointer = &status)
-            return (int)Do(SystemCallNumber.Statx, file.Number, (nint)(&empty), EmptyPath | NoAutomount, (nint)FileStatus.Wanted, (nint)pointer);
-    }
+    public static int GetStatus(in HeldDescriptor file, out FileStatus status) => GetStatus(in file, 0, out status);
+
+    /// <summary>The same as the host's kernel knows it: no server is asked (AT_STATX_DONT_SYNC).</summary>
+    public static int GetKnownStatus(in HeldDescriptor file, out FileStatus status) => GetStatus(in file, DontSync, out status);
 
     /// <summary>statx(2) of a file of a directory.</summary>
     public static int GetStatus(in HeldDescriptor directory, ReadOnlySpan<byte> name, out FileStatus status)
@@ -225,6 +224,13 @@ public static unsafe class FileTree
             long result = Do(SystemCallNumber.Openat, current, (nint)pointer, PathOnly | DirectoryOnly | CloseOnExec);
             return result >= 0 ? new FileDescriptor((int)result) : throw new ErrnoException($"cannot open {path}", (int)-result);
         }
+    }
+
+    private static int GetStatus(in HeldDescriptor file, int flags, out FileStatus status)
+    {
+        byte empty = 0;
+        fixed (FileStatus* pointer = &status)
+            return (int)Do(SystemCallNumber.Statx, file.Number, (nint)(&empty), EmptyPath | NoAutomount | flags, (nint)FileStatus.Wanted, (nint)pointer);
     }
 
     // struct open_how of linux/openat2.h.

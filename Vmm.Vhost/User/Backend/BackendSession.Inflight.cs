@@ -43,7 +43,7 @@ internal sealed partial class BackendSession
         if (!IsPossible(in payload))
             throw new RefusedException($"{payload.RingCount} rings of {payload.QueueSize} are not possible");
         InflightMemory inflight = InflightMemory.Map(in payload, file);
-        PauseAll();
+        PauseAll(mayLeave: false);
         ForgetKept();
         _inflight?.Dispose();
         _inflight = inflight;

@@ -294,16 +294,17 @@ internal sealed partial class BackendSession
         }
     }
 
-    private static void Pause(RingSetup ring)
+    // The ring goes on soon: a request that waits for somebody else, such as for a lock, may stay in the log of what is in flight, where the ring then finds it. Not where that log is replaced.
+    private static void Pause(RingSetup ring, bool mayLeave = true)
     {
         if (ring.Runner is RingRunner runner)
-            ring.Loop!.Invoke(() => runner.Pause(mayLeave: false));
+            ring.Loop!.Invoke(() => runner.Pause(mayLeave && runner.Ring.Queue.IsTracked));
     }
 
-    private void PauseAll()
+    private void PauseAll(bool mayLeave = true)
     {
         foreach (RingSetup ring in _rings)
-            Pause(ring);
+            Pause(ring, mayLeave);
     }
 
     private void Resume(RingSetup ring)

@@ -16,19 +16,30 @@ internal sealed partial class BackendSession
     {
         DeviceStatePayload payload = message.Read<DeviceStatePayload>();
         FileDescriptor pipe = message.TakeDescriptor()!;
-        bool isPossible = StateTransfer.MayBegin && payload.Direction <= 1 && payload.Phase == 0 && Array.TrueForAll(_rings, ring => ring.Runner is null);
-        byte[]? state = isPossible && payload.Direction == 0 ? _device.SaveState() : null;
-        if (!isPossible || (payload.Direction == 0 && state is null))
+        bool isPossible = StateTransfer.MayBegin && payload.Direction <= 1 && payload.Phase == 0 && !RunsAny;
+        StateTransfer? begun = null;
+        string reason = $"direction {payload.Direction}, phase {payload.Phase}";
+        try
+        {
+            byte[]? state = isPossible && payload.Direction == 0 ? _device.SaveState() : null;
+            if (isPossible && (payload.Direction == 1 || state is not null))
+            {
+                _stateTransfer?.Dispose();
+                _stateTransfer = null;
+                begun = state is not null ? StateTransfer.Save(pipe, state) : StateTransfer.Load(pipe);
+            }
+        }
+        catch (Exception e) when (e is ErrnoException or OutOfMemoryException)
+        {
+            reason = e.Message;     // a shortage of the host's
+        }
+        if (begun is null)
         {
             pipe.Dispose();
-            s_log.Warn("{Device}: {Peer}: its state cannot be transferred (direction {Direction}, phase {Phase})",
-                _device.ServedAs, _connection.Peer, payload.Direction, payload.Phase);
-            Reply(VhostUserRequest.SetDeviceStateFd, StateNoFd | StateError);
-            return;
+            s_log.Warn("{Device}: {Peer}: its state cannot be transferred ({Reason})", _device.ServedAs, _connection.Peer, reason);
         }
-        _stateTransfer?.Dispose();
-        _stateTransfer = state is not null ? StateTransfer.Save(pipe, state) : StateTransfer.Load(pipe);
-        Reply(VhostUserRequest.SetDeviceStateFd, StateNoFd);
+        _stateTransfer = begun ?? _stateTransfer;
+        Reply(VhostUserRequest.SetDeviceStateFd, begun is null ? StateNoFd | StateError : StateNoFd);
     }
 
     private bool FinishStateTransfer()
@@ -37,7 +48,8 @@ internal sealed partial class BackendSession
         _stateTransfer = null;
         if (transfer is null || !transfer.Wait(_options.Deadline))
             return false;
-        return !transfer.IsLoad || _device.LoadState(transfer.Bytes);
+        // The rings may have been started meanwhile.
+        return !transfer.IsLoad || (!RunsAny && _device.LoadState(transfer.Bytes));
     }
 
     private void GetSharedMemory()

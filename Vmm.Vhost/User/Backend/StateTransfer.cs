@@ -26,7 +26,15 @@ internal sealed class StateTransfer : IDisposable
         IsLoad = state is null;
         Bytes = state ?? [];
         _thread = new Thread(Run) { Name = "device state", IsBackground = true };
-        NativeThread.Start(_thread);
+        try
+        {
+            NativeThread.Start(_thread);
+        }
+        catch
+        {
+            _stop.Dispose();
+            throw;
+        }
     }
 
     /// <summary>Whether this process may begin another.</summary>
@@ -38,9 +46,11 @@ internal sealed class StateTransfer : IDisposable
     public byte[] Bytes { get; private set; }
 
     /// <summary>Begins to write <paramref name="state"/> to <paramref name="pipe"/>, which is closed at its end.</summary>
+    /// <exception cref="ErrnoException">The host has no descriptor or no thread for it. The pipe stays the caller's.</exception>
     public static StateTransfer Save(FileDescriptor pipe, byte[] state) => new(pipe, state);
 
     /// <summary>Begins to read a state from <paramref name="pipe"/>, to its end.</summary>
+    /// <exception cref="ErrnoException">The host has no descriptor or no thread for it. The pipe stays the caller's.</exception>
     public static StateTransfer Load(FileDescriptor pipe) => new(pipe, null);
 
     /// <summary>Waits for the end.</summary>
@@ -63,7 +73,7 @@ internal sealed class StateTransfer : IDisposable
             _pipe.SetNonBlocking();
             _isGood = IsLoad ? Read() : Write();
         }
-        catch (IOException)
+        catch (Exception e) when (e is IOException or OutOfMemoryException)
         {
             _isGood = false;
         }

@@ -117,6 +117,34 @@ public class FileSystemPeerOrderTests : FileSystemTest
         Assert.That(Attributes(rings[1]), Is.Zero);
     }
 
+    // What is in flight stands in the log, so the front-end's business is none of the program's that waits.
+    [Test]
+    public void CloudHypervisor_Migration_WhoWaitsForALockWaitsOn()
+    {
+        const uint setLock = 32, setLockWait = 33, writeLock = 1, unlock = 2;
+        FrontEndDriver frontEnd = ConnectAsCloudHypervisor();
+        FrontEndRing[] rings = StartAndMount(frontEnd);
+        File.WriteAllText(In("file"), "");
+        ulong node = U64(Ask(rings[1], 1, FuseGuest.Root, Name("file"), FuseGuest.EntrySize), 16);
+        ulong handle = U64(Ask(rings[1], 14, node, Bytes(2U, 0U), 16), 16);
+        Assert.That((int)U32(Ask(rings[1], setLock, node, FuseGuest.LockArguments(handle, 1, writeLock), 0), 4), Is.Zero);
+        // On the other queue, which tells by its answer that it has seen the request behind it.
+        Add(rings[0], setLockWait, node, FuseGuest.LockArguments(handle, 2, writeLock), 0, unique: 2);
+        Assert.That((int)U32(Ask(rings[0], 3, 1, Bytes(0UL, 0UL), FuseGuest.AttributesSize), 4), Is.Zero);
+
+        using FileDescriptor file = MemFd.Create("log", 0x10000);
+        var payload = new LogPayload(((FrontEndDriver.GuestBase + FrontEndDriver.MemorySize - 1) / 32768) + 1, 0);
+        frontEnd.Send(Request.SetLogBase, payload, VhostUserFlags.NeedReply, file);
+        Assert.That(frontEnd.Receive<LogPayload>(Request.SetLogBase), Is.EqualTo(payload));
+        Assert.That(frontEnd.Ask(Request.SetFeatures, FrontEndDriver.Features | Rings | VirtioFeatures.LogAll), Is.Zero);
+        foreach (FrontEndRing ring in rings)
+            Assert.That(frontEnd.Ask(Request.SetVringAddr, ring.Address with { Flags = VringAddress.FlagLog }), Is.Zero);
+
+        Assert.That((int)U32(Ask(rings[1], setLock, node, FuseGuest.LockArguments(handle, 1, unlock), 0), 4), Is.Zero);
+        Assert.That((int)U32(rings[0].Take().Bytes, 4), Is.Zero, "it has its lock");
+        Assert.That((int)U32(Ask(rings[1], setLock, node, FuseGuest.LockArguments(handle, 1, writeLock), 0), 4), Is.EqualTo(-11), "EAGAIN");
+    }
+
     [Test]
     public void CloudHypervisor_ConnectionIsLost_GoesOn()
     {
@@ -341,8 +369,13 @@ public class FileSystemPeerOrderTests : FileSystemTest
 
     private static byte[] Ask(FrontEndRing ring, uint code, ulong node, byte[] arguments, uint room)
     {
-        byte[] request = [.. Bytes((uint)(40 + arguments.Length), code), .. Bytes(1UL, node), .. Bytes(0U, 0U, 0U, 0U), .. arguments];
-        ring.Add(request, 16 + room);
+        Add(ring, code, node, arguments, room);
         return ring.Take().Bytes;
+    }
+
+    private static void Add(FrontEndRing ring, uint code, ulong node, byte[] arguments, uint room, ulong unique = 1)
+    {
+        byte[] request = [.. Bytes((uint)(40 + arguments.Length), code), .. Bytes(unique, node), .. Bytes(0U, 0U, 0U, 0U), .. arguments];
+        ring.Add(request, 16 + room);
     }
 }

@@ -223,6 +223,37 @@ public class FileSystemStateTests : FileSystemTest
         Assert.That(table.Last, Is.EqualTo((4UL, 7UL)), "a successor gives no number out again");
     }
 
+    // There is no room for two records of it, so that there is none for a moment. A longer name takes two slots.
+    [TestCase(2, 10)]
+    [TestCase(3, 100)]
+    public void Table_WithoutRoom_KeepsAFileThatIsRenamed(int slots, int length)
+    {
+        byte[] memory = new byte[SessionTable.HeaderRoom + slots * SessionTable.SlotSize];
+        var table = new SessionTable(() => memory);
+        table.Clear();
+        var file = new Inode(2, default, default, 0) { Lookups = 1, Name = "old\0"u8.ToArray() };
+        file.Slot = table.Add(file);
+        using FileDescriptor any = FileDescriptor.Open("/dev/null", OpenMode.ReadOnly);
+        Assert.That(table.Add(new OpenFile(7, file, any, 0)), Is.EqualTo(1));
+        file.Name = Name(new string('n', length));
+        file.Slot = table.Move(file);
+        Assert.That(file.Slot, Is.Not.Negative);
+        Assert.That(Loaded().Single().Name, Is.EqualTo(file.Name));
+
+        // One for which there is no room at all is lost whole, and what it had is free.
+        file.Name = Name(new string('n', length + 250));
+        file.Slot = table.Move(file);
+        Assert.That((file.Slot, Loaded().Count), Is.EqualTo((-1, 0)));
+        file.Name = Name(new string('n', length));
+        Assert.That(table.Move(file), Is.Not.Negative);
+
+        List<FileRecord> Loaded()
+        {
+            byte[] copy = [.. memory];
+            return new SessionTable(() => copy).Load().Files;
+        }
+    }
+
     [Test]
     public void State_OfAGuestThatHasNotMounted_IsGoneOnWith()
     {
@@ -471,6 +502,52 @@ public class FileSystemStateTests : FileSystemTest
         Assert.That(target.Demand(15, file, Transfer(handle, 10)), Is.EqualTo("file"u8.ToArray()));
         Assert.That(target.Try(15, replaced, Transfer(other, 10)), Is.EqualTo(-Ebadf), "another file");
         Assert.That(target.Try(3, replaced, Bytes(0UL, 0UL)), Is.EqualTo(-Stale));
+    }
+
+    // The header has the number that the first of three processes knew, and the third has that again. What the second has written has another.
+    [Test]
+    public void State_OfAProcessWhoseMountHadAnotherNumber_IsGoneOnWith()
+    {
+        File.WriteAllText(In("file"), "text");
+        using var source = new Server(Shared);
+        ulong file = U64(source.Demand(1, FuseGuest.Root, Name("file")), 0), handle = U64(source.Demand(14, file, Bytes(2U, 0U)), 0);
+        byte[] state = source.Fuse.Save()!;
+        GiveMountsOtherNumbers(state, root: 0, files: 1000);
+        using var target = new Server(Shared);
+        Assert.That(target.Fuse.Load(state));
+        Assert.That(target.Try(3, file, Bytes(0UL, 0UL)), Is.Zero);
+        Assert.That(target.Demand(15, file, Transfer(handle, 10)), Is.EqualTo("text"u8.ToArray()));
+        Assert.That(U64(target.Demand(1, FuseGuest.Root, Name("file")), 0), Is.EqualTo(file), "it is still the same for the guest");
+    }
+
+    [Test]
+    public void State_OfAMountBelowThatHadTheNumberOfTheDirectorysMount_IsGoneOnWith()
+    {
+        RequireRoot();
+        const int rootMount = 56, mountInSlot = 40;
+        const ulong before = 1_000_000;
+        Directory.CreateDirectory(In("below"));
+        HostCommand.Run("mount", "-t", "tmpfs", "none", In("below"));
+        try
+        {
+            File.WriteAllText(In("below/file"), "text");
+            using var source = new Server(Shared);
+            ulong below = U64(source.Demand(1, FuseGuest.Root, Name("below")), 0);
+            ulong file = U64(source.Demand(1, below, Name("file")), 0), handle = U64(source.Demand(14, file, Bytes(2U, 0U)), 0);
+            byte[] state = source.Fuse.Save()!;
+            ulong now = U64(state, rootMount);
+            for (int at = SessionTable.HeaderRoom + mountInSlot; at < state.Length; at += SessionTable.SlotSize)
+                BitConverter.TryWriteBytes(state.AsSpan(at), U64(state, at) == now ? before : now);
+            BitConverter.TryWriteBytes(state.AsSpan(rootMount), before);
+            using var target = new Server(Shared);
+            Assert.That(target.Fuse.Load(state));
+            Assert.That(target.Try(3, file, Bytes(0UL, 0UL)), Is.Zero);
+            Assert.That(target.Demand(15, file, Transfer(handle, 10)), Is.EqualTo("text"u8.ToArray()));
+        }
+        finally
+        {
+            HostCommand.Run("umount", "--lazy", In("below"));
+        }
     }
 
     // The roots of two ext4 file systems are both inode 2, and the devices may have one number on both hosts.

@@ -30,6 +30,10 @@ public abstract class FileSystemTest : BackendTest
         return HostCommand.Run("python3", "-c", script).Trim() == "locked";
     }
 
+    /// <summary>The descriptors that a process has of a file of the directory which has lost that name, as /proc says.</summary>
+    private protected string[] DescriptorsOf(VmmProcess process, string removed) =>
+        [.. Directory.GetFiles($"/proc/{process.Id}/fd").Select(path => new FileInfo(path).LinkTarget ?? "").Where(target => target.EndsWith($"/{removed} (deleted)", StringComparison.Ordinal))];
+
     private protected static void RequireRoot()
     {
         if (!Environment.IsPrivilegedProcess)

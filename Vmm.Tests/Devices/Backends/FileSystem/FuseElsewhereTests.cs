@@ -1,6 +1,7 @@
 using System.Runtime.Versioning;
 using NUnit.Framework;
 using Vmm.Tests.Fakes;
+using Vmm.Tests.Integration;
 using static Vmm.Tests.Conformance.FuseClient;
 
 namespace Vmm.Tests.Devices.Backends.FileSystem;
@@ -9,8 +10,8 @@ namespace Vmm.Tests.Devices.Backends.FileSystem;
 [SupportedOSPlatform("linux")]
 public class FuseElsewhereTests : FileSystemTest
 {
-    private const int Edquot = 122;
-    private const uint Lookup = 1, GetAttributes = 3, Write = 16, Flush = 25, Rename = 12;
+    private const int Eio = 5, Edquot = 122;
+    private const uint Lookup = 1, GetAttributes = 3, Read = 15, Write = 16, Flush = 25, Rename = 12;
 
     private TroubledFileSystem _host = null!;
 
@@ -34,6 +35,20 @@ public class FuseElsewhereTests : FileSystemTest
             Assert.That(guest.Try(Flush, slow, FlushOf(other)), Is.Zero);
         });
         Assert.That(guest.TryAttributes(full), Is.Zero, "it serves on");
+    }
+
+    // For Linux a short answer is the end of the file, or zeros. With an error for all it reads the pages one by one.
+    [Test]
+    public void Read_WithAnErrorBehindItsFirstBytes_IsThatError()
+    {
+        const int half = 64 * 1024;
+        FuseGuest guest = Begin();
+        ulong node = guest.Node("broken");
+        long handle = guest.Open(node, flags: 0);
+        byte[] ReadOf(ulong offset, uint size) => [.. Bytes((ulong)handle, offset), .. Bytes(size, 0U), .. Bytes(0UL), .. Bytes(0U, 0U)];
+        Assert.That(guest.Try(Read, node, ReadOf(0, 2 * half), 2 * half), Is.EqualTo(-Eio));
+        Assert.That(guest.Demand(Read, node, ReadOf(0, half), half), Has.Length.EqualTo(half), "what can be read");
+        Assert.That(guest.Try(Read, node, ReadOf(half, 4096), 4096), Is.EqualTo(-Eio));
     }
 
     [Test]
@@ -65,6 +80,29 @@ public class FuseElsewhereTests : FileSystemTest
         Assert.That(rename.HasEnded, Is.False);
         Assert.That(rename.Await(), Is.Zero);
         Assert.That(guest.TryAttributes(node), Is.Zero);
+    }
+
+    // NFS would rename it to .nfs… as long as a descriptor leads to it, and its directory could not be removed.
+    [TestCase(false)]
+    [TestCase(true)]
+    public void Removed_WithoutBeingOpen_HasNoDescriptorLeft(bool isRenamedOver)
+    {
+        VmmProcess process = Serve();
+        using var guest = new FuseGuest(SocketPath);
+        ulong closed = guest.Node("full"), open = guest.Node("slow");
+        guest.Node("old");
+        Assert.That(guest.TryAttributes(closed), Is.Zero);
+        ulong handle = (ulong)guest.Open(open);
+        Assert.That(Remove("full"), Is.Zero);
+        Assert.That(DescriptorsOf(process, "full"), Is.Empty);
+        Assert.That(guest.TryAttributes(closed), Is.EqualTo(-116), "ESTALE");
+        if (isRenamedOver)
+            return;
+        Assert.That(Remove("slow"), Is.Zero);
+        Assert.That(guest.TryAttributes(open), Is.Zero, "what is open goes on");
+        guest.Fuse.Release(open, handle);
+
+        int Remove(string name) => isRenamedOver ? guest.Rename(FuseGuest.Root, "old", FuseGuest.Root, name) : guest.Unlink(FuseGuest.Root, name);
     }
 
     private static void AssertOthersGoOn(FuseGuest guest, PendingRequest late)

@@ -149,7 +149,8 @@ internal sealed class FuseGuest : IDisposable
         Try(32, node, LockArguments(handle, owner, type, isFlock, start, end));
 
     public static byte[] LockArguments(ulong handle, ulong owner, uint type, bool isFlock = false, ulong start = 0, ulong end = long.MaxValue) =>
-        [.. Bytes(handle, owner, start, end), .. Bytes(type, LockProcess, isFlock ? 1U : 0U, 0U)];
+        // Linux does not say which process gives a lock up.
+        [.. Bytes(handle, owner, start, end), .. Bytes(type, type == 2 ? 0U : LockProcess, isFlock ? 1U : 0U, 0U)];
 
     /// <summary>Names in a directory with their nodes (0 where the entry has none), read in small pieces.</summary>
     public List<(string Name, ulong Node)> ListPlus(ulong node, uint piece = 1024)

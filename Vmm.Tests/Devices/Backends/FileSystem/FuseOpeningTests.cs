@@ -72,6 +72,23 @@ public class FuseOpeningTests : FileSystemTest
         Assert.That(waiting.Await(), Is.EqualTo(-37), "a pause ends the wait once the server has answered: ENOLCK");
     }
 
+    // The owner of a lock has an opening of its own, which is closed with the last one of the guest's.
+    [Test]
+    public void Close_OfALockThatAServerDoesNotAnswer_HoldsUpNothingElse()
+    {
+        Directory.CreateDirectory(In("mounted"));
+        using var host = new TroubledFileSystem(In("mounted"));
+        FuseGuest guest = Begin();
+        ulong node = guest.Node("mounted/flushed"), handle = (ulong)guest.Open(node, flags: 0);
+        Assert.That(guest.Lock(node, handle, owner: 77, type: 1), Is.Zero);
+        const uint release = 18;
+        var closing = new PendingRequest(guest, release, node, [.. Bytes(handle), .. Bytes(0U, 0U), .. Bytes(0UL)]);
+        Eventually.True(() => host.HasFlush, () => "the lock's opening is not closed");
+        Assert.That(guest.TryAttributes(FuseGuest.Root), Is.Zero, "by the other queue");
+        Assert.That(host.HasAnsweredLate, Is.False, "the server has yet to say that it is closed");
+        Assert.That(closing.Await(), Is.Zero);
+    }
+
     [Test]
     public void Locks_OfAFileThatIsOpenNoMore_AreGone()
     {
@@ -111,6 +128,42 @@ public class FuseOpeningTests : FileSystemTest
         Assert.That((other.Await(), third.Await()), Is.EqualTo((0, 0)));
         Assert.That(guest.Lock(node, handle, owner: 3, type: 2), Is.Zero);
         Assert.That(second.Await(), Is.Zero);
+    }
+
+    // As Samba has one for a client that keeps what it has read. The host's kernel asks for it, and waits until it is given up.
+    [TestCase(true)]
+    [TestCase(false)]
+    public void Lease_OfAProgramOfTheHosts_IsNoError(bool isTruncated)
+    {
+        string ready = Path.Combine(Scratch, "leased"), ended = Path.Combine(Scratch, "ended");
+        File.WriteAllText(In("file"), "text");
+        const string program = """
+            import fcntl, os, signal, sys, time
+            file = os.open(sys.argv[1], os.O_RDONLY)
+            def give_up(*_):
+                time.sleep(0.2)
+                open(sys.argv[3], 'w').close()
+                fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+            signal.signal(signal.SIGIO, give_up)
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            open(sys.argv[2], 'w').close()
+            while True:
+                signal.pause()
+            """;
+        using var holder = new HostDaemon([ready], "python3", "-c", program, In("file"), ready, ended);
+        FuseGuest guest = Begin();
+        ulong node = guest.Node("file"), handle = (ulong)guest.Open(node, flags: 0);
+        if (isTruncated)
+        {
+            const uint setAttributes = 4, size = 8;
+            Assert.That(guest.Try(setAttributes, node, [.. Bytes(size, 0U), .. new byte[80]], FuseGuest.AttributesSize), Is.Zero);
+            Assert.That((File.Exists(ended), new FileInfo(In("file")).Length), Is.EqualTo((true, 0L)));
+        }
+        else
+        {
+            Assert.That(guest.Lock(node, handle, owner: 1, type: 0), Is.Zero);
+            Assert.That(guest.Lock(node, handle, owner: 2, type: 0), Is.Zero);
+        }
     }
 
     [Test]
@@ -209,6 +262,26 @@ public class FuseOpeningTests : FileSystemTest
             guest.Fuse.Forget(node, 1);
         Assert.That(guest.Unlink(FuseGuest.Root, last), Is.Zero);
         Assert.That(guest.TryAttributes(nodes[^1]), Is.Zero, "the guest still knows it");
+    }
+
+    // NFS would keep a file by a name that is removed as long as a descriptor was opened by it.
+    [TestCase("a/file", "b/file", true)]
+    [TestCase("b/file", "a/file", false)]
+    public void Removed_AFileWithAnotherName_IsNotOpenByTheOldOne(string seenFirst, string seenLater, bool isOpened)
+    {
+        foreach (string name in new[] { "a", "b" })
+            Directory.CreateDirectory(In(name));
+        File.WriteAllText(In("a/file"), "text");
+        HostCommand.Run("ln", In("a/file"), In("b/file"));
+        VmmProcess process = Serve();
+        using var guest = new FuseGuest(SocketPath);
+        ulong node = guest.Node(seenFirst);
+        if (isOpened)
+            Assert.That(guest.TryAttributes(node), Is.Zero);
+        Assert.That(guest.Node(seenLater), Is.EqualTo(node));
+        Assert.That(guest.Unlink(guest.Node("a"), "file"), Is.Zero);
+        Assert.That(DescriptorsOf(process, "a/file"), Is.Empty);
+        Assert.That(guest.ReadText(node), Is.EqualTo("text"), "by the other name");
     }
 
     [Test]

@@ -765,6 +765,9 @@ public class FuseRequestTests : FileSystemTest
         byte[] found = guest.Demand(31, node, FuseGuest.LockArguments(handle, 2, 1, start: 10, end: 20), 24);
         Assert.That((U64(found, 0), U64(found, 8), U32(found, 16), U32(found, 20)), Is.EqualTo((0UL, 99UL, 1U, FuseGuest.LockProcess)), "what is locked, and who has it");
         Assert.That(IsLockedOnHost("fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB, 10)"), "a program of the host's");
+        Assert.That(guest.Lock(node, handle, owner: 1, type: 2, start: 90, end: 99), Is.Zero);
+        found = guest.Demand(31, node, FuseGuest.LockArguments(handle, 2, 1, start: 10, end: 20), 24);
+        Assert.That((U64(found, 8), U32(found, 20)), Is.EqualTo((89UL, FuseGuest.LockProcess)), "a part is given up, and the rest is still its");
         guest.Demand(25, node, [.. Bytes(handle), .. Bytes(0U, 0U), .. Bytes(1UL)]);
         Assert.That(guest.Lock(node, handle, owner: 2, type: 1, start: 0, end: 99), Is.Zero, "the first owner has closed");
 
