@@ -71,7 +71,7 @@ public class QemuFileSystemTests : PeerTest
             $$"""
             ip link set lo up
             tree=/tree/mnt/work
-            chroot /tree sh -c 'tar --one-file-system --xattrs -cf - . | tar --xattrs -C /mnt/work -xf -' || exit 1
+            chroot /tree /bin/sh -c 'tar --one-file-system --xattrs -cf - . | tar --xattrs -C /mnt/work -xf -' || exit 1
             mkdir -p $tree/packages $tree/dev $tree/proc
             cp /tree/mnt/packages/*.deb $tree/packages
             mount -t proc proc $tree/proc
@@ -79,7 +79,7 @@ public class QemuFileSystemTests : PeerTest
             cat > $tree/install << 'END'
             {{FileSystemSuite.InstallPackages(isRoot: true)}}
             END
-            chroot $tree sh /install || exit 1
+            chroot $tree /bin/sh /install || exit 1
             """);
         foreach (string expected in FileSystemSuite.PackageResults)
             Assert.That(output, Does.Contain(expected));
