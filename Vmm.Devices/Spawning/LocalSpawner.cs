@@ -117,8 +117,10 @@ public sealed class LocalSpawner : ISpawner
                 Remove(place);
             foreach ((string path, (ulong, ulong) identity, FileDescriptor? directory) in _removed)
             {
-                // What has that name now may be another's, and nobody is to take the name meanwhile.
-                using DirectoryLock? others = directory is null ? null : DirectoryLock.TryTake(Path.GetDirectoryName(path)!, Patience);
+                // What has that name now may be another's, and nobody is to take the name meanwhile. Only names in a private directory are taken again: elsewhere they are random, and
+                // anybody could hold the lock.
+                string parent = Path.GetDirectoryName(path)!;
+                using DirectoryLock? others = directory is null || !PrivateDirectory.Is(parent) ? null : DirectoryLock.TryTake(parent, Patience);
                 if (FileKind.Identity(path) == identity && directory is null)
                     UnixListener.RemoveStale(path);
                 else if (FileKind.Identity(path) == identity)

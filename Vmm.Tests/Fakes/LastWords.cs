@@ -10,6 +10,8 @@ internal sealed class LastWords(string words) : IStartedProcess
     private readonly EventFd _ended = EndedAlready();
     private bool _hasSpoken;
 
+    public string HowItEnds { get; init; } = "status 3";
+
     public int Id => 1;
 
     public FileDescriptor Output => _output.Ours;
@@ -20,10 +22,10 @@ internal sealed class LastWords(string words) : IStartedProcess
     {
         get
         {
-            if (!_hasSpoken)
+            if (!_hasSpoken && words.Length > 0)
                 _output.Its.WriteAll(Encoding.ASCII.GetBytes(words), "the last words");
             _hasSpoken = true;
-            return "status 3";
+            return HowItEnds;
         }
     }
 

@@ -32,6 +32,13 @@ internal sealed class PseudoTerminal : IDisposable
         return text;
     }
 
+    /// <summary>Gives the terminal another size.</summary>
+    public void SetSize(ushort rows, ushort columns)
+    {
+        ulong size = rows | ((ulong)columns << 16);
+        Ioctl.Call(Terminal, new IoctlRequest(0x5414, "TIOCSWINSZ"), ref size);
+    }
+
     public void Dispose()
     {
         Terminal.Dispose();

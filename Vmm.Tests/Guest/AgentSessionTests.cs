@@ -14,6 +14,14 @@ public sealed class AgentSessionTests
 {
     private const int Hangup = 1, Interrupt = 2, PipeSignal = 13, Terminate = 15;
 
+    private string _file = "";
+
+    [SetUp]
+    public void MakeFile() => _file = Path.GetTempFileName();
+
+    [TearDown]
+    public void RemoveFile() => File.Delete(_file);
+
     [Test]
     public void Run_ShellWithThreeStreams_AreApartAndWhole()
     {
@@ -109,6 +117,19 @@ public sealed class AgentSessionTests
         Assert.That(result.End, Is.EqualTo(new CommandEnd(CommandEndKind.NotExecuted, error, program)));
     }
 
+    // What is said of the directory on standard error is not read any more.
+    [TestCase("./x", true)]
+    [TestCase("bin/x", true)]
+    [TestCase("/x", false)]
+    [TestCase("no-such-command", false)]
+    public void Run_ProgramOfADirectoryThatIsNotThere_IsToldWithIt(string program, bool isToldOfDirectory)
+    {
+        Result result = Run(new GuestCommand { Arguments = [program], Directory = "/no/such", IsDirectoryOptional = true, IsQuiet = true });
+
+        Assert.That(result.End, Is.EqualTo(new CommandEnd(CommandEndKind.NotExecuted, Errnos.Enoent, program + (!isToldOfDirectory ? ""
+            : " in / (cannot go to /no/such: No such file or directory; --bind brings a directory of this machine, --workdir gives another one)"))));
+    }
+
     [Test]
     public void Run_DirectoryThatIsNotThere_IsTold()
     {
@@ -200,6 +221,28 @@ public sealed class AgentSessionTests
 
         Assert.That(result.End, Is.EqualTo(new CommandEnd(CommandEndKind.Exited)));
         Eventually.True(() => !IsRunning(Encoding.UTF8.GetString(result.Output).Trim()), () => "the process is left");
+    }
+
+    // Each generation becomes the agent's child when the one before has ended. None holds the command's output.
+    [Test]
+    public void Run_ProcessesLeftRunningInManyGenerations_AreEnded()
+    {
+        const int count = 6;
+        File.WriteAllText(_file, """
+            if test $1 -gt 1; then setsid sh "$0" $(($1 - 1)) > /dev/null 2>&1 <&- & fi
+            echo $$ >> "$0.ids"; exec sleep 1000
+            """);
+        try
+        {
+            Result result = Run(["sh", "-c", $"setsid sh \"$0\" {count} > /dev/null 2>&1 <&- & until test \"$(wc -l < \"$0.ids\")\" = {count}; do sleep 0.05; done 2> /dev/null", _file]);
+
+            Assert.That(result.End, Is.EqualTo(new CommandEnd(CommandEndKind.Exited)));
+            Assert.That(File.ReadAllLines($"{_file}.ids").Where(IsRunning), Is.Empty, "processes are left");
+        }
+        finally
+        {
+            File.Delete($"{_file}.ids");
+        }
     }
 
     // Process 1 switches the machine off as soon as the session has ended.
@@ -393,7 +436,7 @@ public sealed class AgentSessionTests
     public void Run_WithTerminal_CommandHasOneOfItsSize()
     {
         using var terminal = new PseudoTerminal();
-        SetSize(terminal, 40, 100);
+        terminal.SetSize(40, 100);
         string screen = RunOnTerminal(terminal, "tty > /dev/null && stty size", out CommandEnd end);
 
         Assert.That(end, Is.EqualTo(new CommandEnd(CommandEndKind.Exited)));
@@ -406,7 +449,7 @@ public sealed class AgentSessionTests
         using var terminal = new PseudoTerminal();
         string screen = RunOnTerminal(terminal, "trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.05; done", out _, session =>
         {
-            SetSize(terminal, 33, 77);
+            terminal.SetSize(33, 77);
             session.WindowChanged();
         });
 
@@ -418,7 +461,7 @@ public sealed class AgentSessionTests
     public void WindowChanged_SizeIsTheSame_CommandIsToldAllTheSame()
     {
         using var terminal = new PseudoTerminal();
-        SetSize(terminal, 40, 100);
+        terminal.SetSize(40, 100);
         string screen = RunOnTerminal(terminal, "trap 'echo told; exit 5' WINCH; echo ready; for i in $(seq 200); do sleep 0.05; done", out CommandEnd end, session => session.WindowChanged());
 
         Assert.That(screen, Does.EndWith("told\r\n"));
@@ -466,6 +509,7 @@ public sealed class AgentSessionTests
         });
         Task<CommandEnd> run = Task.Run(() => session.Run(agent.Socket));
         Assert.That(run.Wait(20_000), Is.True, "the command does not end");
+        session.Dispose();      // it has the pipe open, too
         output.Writer.Dispose();
         end = run.Result;
         return Encoding.UTF8.GetString(read.Result);
@@ -498,6 +542,7 @@ public sealed class AgentSessionTests
         Task<byte[]> error = ReadAll(errors.Reader, _ => { });
         Task<CommandEnd> run = Task.Run(() => session.Run(agent.Socket));
         Assert.That(run.Wait(20_000), Is.True, "the command does not end");
+        session.Dispose();      // it has the pipes open, too
         inputs.Reader.Dispose();
         write.Wait();
         outputs.Writer.Dispose();
@@ -519,12 +564,6 @@ public sealed class AgentSessionTests
         }
         return all.ToArray();
     });
-
-    private static void SetSize(PseudoTerminal terminal, ushort rows, ushort columns)
-    {
-        ulong size = rows | ((ulong)columns << 16);
-        Ioctl.Call(terminal.Terminal, new IoctlRequest(0x5414, "TIOCSWINSZ"), ref size);
-    }
 
     private static bool IsRunning(string id)
     {

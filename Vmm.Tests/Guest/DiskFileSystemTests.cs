@@ -23,6 +23,18 @@ public sealed class DiskFileSystemTests
         Assert.That(DiskFileSystem.DriverOf("--root", _image).Module, Is.EqualTo(module));
     }
 
+    // What is at 0x438 is data there, or a part of a random number, and what ext4 leaves as it was.
+    [TestCase(0, new byte[] { (byte)'h', (byte)'s', (byte)'q', (byte)'s' }, "squashfs")]
+    [TestCase(0, new byte[] { (byte)'X', (byte)'F', (byte)'S', (byte)'B' }, "xfs")]
+    [TestCase(0x400, new byte[] { 0xE2, 0xE1, 0xF5, 0xE0 }, "erofs")]
+    [TestCase(0x10040, new byte[] { (byte)'_', (byte)'B', (byte)'H', (byte)'R', (byte)'f', (byte)'S', (byte)'_', (byte)'M' }, "ext4")]
+    public void DriverOf_ImageThatHasTheTwoBytesOfExt4Too_IsItsDriver(int offset, byte[] magic, string module)
+    {
+        Write(0x438, [0x53, 0xEF]);
+        Write(offset, magic);
+        Assert.That(DiskFileSystem.DriverOf("--root", _image).Module, Is.EqualTo(module));
+    }
+
     [Test]
     public void DriverOf_DiskWithPartitions_IsRefusedWithAdvice()
     {
@@ -49,7 +61,8 @@ public sealed class DiskFileSystemTests
 
     private void Write(int offset, byte[] magic)
     {
-        byte[] content = new byte[0x11000];
+        byte[] content = File.ReadAllBytes(_image);
+        Array.Resize(ref content, 0x11000);
         magic.CopyTo(content, offset);
         File.WriteAllBytes(_image, content);
     }

@@ -104,6 +104,18 @@ public sealed class HostileAgentTests
         Assert.That(Refusal(Started(Frame(AgentFrameType.Exit, 0, Numbers(5, 0, 0)))), Does.Contain("kind 5"));
     }
 
+    // 147 - 128 is SIGSTOP: vmm dies of the signal that its exit status tells of.
+    [TestCase(0)]
+    [TestCase(65)]
+    [TestCase(128)]
+    [TestCase(147)]
+    [TestCase(256 + 9)]
+    public void Exit_BySignalThatIsNone_IsRefused(int signal)
+    {
+        foreach (uint kind in new uint[] { 1, 4 })
+            Assert.That(Refusal(Started(Frame(AgentFrameType.Exit, 0, Numbers(kind, (uint)signal, 0)))), Does.Contain($"signal {signal}"));
+    }
+
     [Test]
     public void Exit_CommandThatWasKilledForMemory_IsToldApartFromOtherKills()
     {
@@ -345,6 +357,33 @@ public sealed class HostileAgentTests
         }
         byte[] screen = new byte[100];
         Assert.That(Encoding.ASCII.GetString(screen, 0, terminal.User.TryRead(screen)), Is.EqualTo("one\r\n"));
+    }
+
+    // The agent has the size from before that.
+    [Test]
+    public void WindowChanged_BetweenStartAndStarted_IsToldAfterwards()
+    {
+        using var terminal = new PseudoTerminal();
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using (theirs)
+        {
+            var command = new GuestCommand { Arguments = ["x"], HasTerminal = true, HasTerminalError = true };
+            using var session = new AgentSession(command, new HostStreams(terminal.Terminal, null, null, hasTerminal: true, closesOutput: false), TimeSpan.FromSeconds(10));
+            Task<CommandEnd> run = Task.Run(() => session.Run(ours));
+            Assert.That(theirs.TrySend(Frame(AgentFrameType.Hello, 0, s_hello), []), Is.Positive);
+            byte[] buffer = new byte[1000];
+            Assert.That(Poll.Wait([new PollEntry(theirs, PollEvents.Readable)], 10_000), Is.EqualTo(1), "START");
+            Assert.That(theirs.TryRead(buffer), Is.Positive);
+            terminal.SetSize(33, 77);
+            session.WindowChanged();
+            Assert.That(theirs.TrySend(Frame(AgentFrameType.Started, 0, Numbers(1)), []), Is.Positive);
+
+            byte[] resize = Frame(AgentFrameType.Resize, 0, Numbers(33 | (77 << 16)));
+            Assert.That(Poll.Wait([new PollEntry(theirs, PollEvents.Readable)], 5000), Is.EqualTo(1), "RESIZE");
+            Assert.That(buffer[..theirs.TryRead(buffer)], Is.EqualTo(resize));
+            Assert.That(theirs.TrySend(Exit(0), []), Is.Positive);
+            Assert.That(run.Result, Is.EqualTo(new CommandEnd(CommandEndKind.Exited)));
+        }
     }
 
     // A guest that hangs is no reason to end it when somebody changes a window.

@@ -46,6 +46,20 @@ public sealed class ExecUsageTests : VmmTest
         Assert.That(output, Does.Match(@"(?m)^FAIL  -- \(status 125\) in .*\nvmm: .*/vmm\.toml: line 1: kernel: cannot open .*/nothing"));
     }
 
+    // Then nobody is told how a child has ended, and a program inherits that from whoever has started it.
+    [Test]
+    public void Matrix_ChildrenAreIgnoredByTheParent_FailuresAreSeen()
+    {
+        if (!VmmProcess.IsNative)
+            Assert.Ignore("each guest of a matrix is a process of vmm's own, which only the binary starts: VMM_BINARY");
+        File.WriteAllText(Path.Combine(Scratch, "vmm.toml"), "kernel = \"./nothing\"\n[[matrix]]\nname = \"it\"\n");
+
+        (int status, string output) = HostCommand.TryRun("bash", ["-c", "trap '' CHLD; cd \"$1\"; shift; exec \"$@\"", "sh", Scratch, .. VmmProcess.Command, "exec", "--matrix", "--", "true"]);
+
+        Assert.That(output, Does.Match(@"(?m)^FAIL  it \(status 125\) "));
+        Assert.That(status, Is.EqualTo(1), output);
+    }
+
     [Test]
     public void MatrixProcess_ParentIsGone_IsKilled()
     {

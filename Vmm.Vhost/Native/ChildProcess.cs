@@ -22,7 +22,7 @@ public sealed unsafe partial class ChildProcess : IStartedProcess
     private static readonly string[] s_ownVariables = ["PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_RUNTIME_DIR"];
 
     private readonly int _id;
-    private int? _status;
+    private string? _end;
 
     private ChildProcess(int id, FileDescriptor output, FileDescriptor ended)
     {
@@ -45,17 +45,18 @@ public sealed unsafe partial class ChildProcess : IStartedProcess
     {
         get
         {
-            if (_status is null)
+            if (_end is null)
             {
                 int status = 0;
                 // SAFETY: an integer on the stack.
                 int result = WaitPid(_id, &status, NoHang);
                 if (result == 0 || (result < 0 && Marshal.GetLastPInvokeError() == Errnos.Eintr))
                     return null;
-                _status = result > 0 ? status : 0;   // a parent that ignores SIGCHLD is not told
+                int signal = status & 0x7F;
+                _end = result < 0 ? "a status that this process is not told of, as SIGCHLD was ignored when it was started"
+                    : signal == 0 ? $"status {(status >> 8) & 0xFF}" : $"signal {signal}";
             }
-            int signal = _status.Value & 0x7F;
-            return signal == 0 ? $"status {(_status.Value >> 8) & 0xFF}" : $"signal {signal}";
+            return _end;
         }
     }
 

@@ -59,6 +59,7 @@ public class FileDescriptor : SafeHandle
             OpenMode.ReadWrite => LibC.O_RDWR,
             OpenMode.ReadWriteNonBlocking => LibC.O_RDWR | LibC.O_NONBLOCK,
             OpenMode.ReadNonBlocking => LibC.O_RDONLY | LibC.O_NONBLOCK,
+            OpenMode.WriteNonBlocking => LibC.O_WRONLY | LibC.O_NONBLOCK,
             OpenMode.CreateTruncate => LibC.O_WRONLY | LibC.O_CREAT | LibC.O_TRUNC | LibC.O_NONBLOCK,   // a FIFO may have no reader
             OpenMode.CreateAppend => LibC.O_WRONLY | LibC.O_CREAT | LibC.O_APPEND | LibC.O_NONBLOCK,
             _ => throw new ArgumentOutOfRangeException(nameof(mode)),
@@ -125,6 +126,9 @@ public enum OpenMode
 
     /// <summary>For reading, without ever waiting.</summary>
     ReadNonBlocking,
+
+    /// <summary>For writing, without ever waiting. A FIFO that nobody reads is an error.</summary>
+    WriteNonBlocking,
 
     /// <summary>For writing; created if missing, emptied if not.</summary>
     CreateTruncate,

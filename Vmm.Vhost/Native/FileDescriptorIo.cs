@@ -64,6 +64,26 @@ public static unsafe class FileDescriptorIo
         }
     }
 
+    /// <summary>Writes some of <paramref name="data"/> to a socket, and never waits, whatever the socket does otherwise. An interrupted call is repeated.</summary>
+    /// <returns>Bytes written; less than 0: the negated error number, EAGAIN where there is no room.</returns>
+    public static int TryWriteToSocket(this FileDescriptor socket, ReadOnlySpan<byte> data)
+    {
+        using HeldDescriptor held = socket.Hold();
+        fixed (byte* pointer = data)
+        {
+            while (true)
+            {
+                // SAFETY: the span is pinned and its length is what the kernel may read.
+                long result = (long)LibC.send(held.Number, pointer, data.Length, LibC.MSG_DONTWAIT | LibC.MSG_NOSIGNAL);
+                if (result >= 0)
+                    return (int)result;
+                int errno = Errnos.Last;
+                if (errno != Errnos.Eintr)
+                    return -errno;
+            }
+        }
+    }
+
     /// <summary>Writes all of <paramref name="data"/>, however often write(2) takes only a part; waits where the descriptor is
     /// non-blocking and full.</summary>
     /// <param name="fd">An open descriptor.</param>

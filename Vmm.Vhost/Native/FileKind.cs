@@ -12,6 +12,14 @@ public static class FileKind
     /// <summary>Whether <paramref name="path"/>, or what it links to, is there and no directory.</summary>
     public static bool IsFile([NotNullWhen(true)] string? path) => TypeOf(path) is { } type && type != LibC.S_IFDIR;
 
+    private static unsafe bool IsOfType(FileDescriptor descriptor, mode_t type)
+    {
+        stat status;
+        using HeldDescriptor held = descriptor.Hold();
+        // SAFETY: a struct on the stack.
+        return LibC.fstat(held.Number, &status) == 0 && (status.st_mode & LibC.S_IFMT) == type;
+    }
+
     // Null: nothing is there, or this process may not look.
     private static unsafe mode_t? TypeOf(string? path)
     {
@@ -88,6 +96,12 @@ public static class FileKind
         // SAFETY: structs on the stack.
         return LibC.fstat(first.Number, &status) == 0 && LibC.fstat(held.Number, &second) == 0 && status.st_dev == second.st_dev && status.st_ino == second.st_ino;
     }
+
+    /// <summary>Whether <paramref name="descriptor"/> names a pipe, or a FIFO.</summary>
+    public static bool IsPipe(FileDescriptor descriptor) => IsOfType(descriptor, LibC.S_IFIFO);
+
+    /// <summary>Whether <paramref name="descriptor"/> names a socket.</summary>
+    public static bool IsSocket(FileDescriptor descriptor) => IsOfType(descriptor, LibC.S_IFSOCK);
 
     /// <summary>The size in bytes of the regular file (a memfd is one) that <paramref name="descriptor"/> names, and of the blocks by which it is
     /// to be mapped: its pages.</summary>

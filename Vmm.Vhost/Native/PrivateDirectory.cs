@@ -33,6 +33,17 @@ public static unsafe class PrivateDirectory
         }
     }
 
+    /// <summary>Whether <paramref name="path"/> is a directory of this process's user that nobody else may look into.</summary>
+    public static bool Is(string path)
+    {
+        stat status;
+        fixed (byte* name = FileDescriptor.NullTerminated(path))
+        {
+            // SAFETY: the name is null-terminated and pinned, the result on the stack.
+            return LibC.stat(name, &status) == 0 && LibC.S_ISDIR(status.st_mode) && status.st_uid == LibC.geteuid() && ((uint)status.st_mode & OthersMask) == 0;
+        }
+    }
+
     /// <summary>Opens <paramref name="path"/>, which is there already or is made if <paramref name="isMade"/> is set.</summary>
     /// <param name="path">An absolute path. Its last component must not be a link.</param>
     /// <param name="isMade">Whether it is made if it is not there.</param>

@@ -27,11 +27,17 @@ public static class SignalNumber
     /// <summary>SIGTERM.</summary>
     public const int Terminate = 15;
 
+    /// <summary>SIGCHLD: a child has ended.</summary>
+    public const int Child = 17;
+
     /// <summary>SIGCONT.</summary>
     public const int Continue = 18;
 
     /// <summary>SIGTTOU: a job in the background has written to its terminal.</summary>
     public const int BackgroundWrite = 22;
+
+    /// <summary>SIGURG: a socket has urgent data.</summary>
+    public const int Urgent = 23;
 
     /// <summary>SIGXFSZ: a file would become larger than RLIMIT_FSIZE.</summary>
     public const int FileSize = 25;

@@ -4,11 +4,12 @@ namespace Vmm.Vhost.Native;
 
 /// <summary>A signal that interrupts one thread inside one system call and never runs a handler: the thread keeps it
 /// blocked, the system call unblocks it (KVM_SET_SIGNAL_MASK), and the thread takes it off again afterwards.</summary>
-/// <remarks>SIGUSR1, because the runtime uses SIGRTMIN, and an ordinary signal does not queue up.</remarks>
+/// <remarks>SIGURG, because nobody else waits for it: a thread that takes its own signal off takes one for the whole process, too. It does nothing by default. The runtime uses SIGRTMIN, and an
+/// ordinary signal does not queue up.</remarks>
 public static unsafe class ThreadSignal
 {
     /// <summary>The signal's number.</summary>
-    public static int Number => LibC.SIGUSR1;
+    public static int Number => SignalNumber.Urgent;
 
     /// <summary>Blocks the signal on the calling thread; before anybody may <see cref="Send"/> it there.</summary>
     /// <exception cref="ErrnoException">pthread_sigmask(3) failed.</exception>
@@ -43,7 +44,7 @@ public static unsafe class ThreadSignal
     {
         sigset_t set;
         _ = LibC.sigemptyset(&set);
-        _ = LibC.sigaddset(&set, LibC.SIGUSR1);
+        _ = LibC.sigaddset(&set, Number);
         return set;
     }
 }

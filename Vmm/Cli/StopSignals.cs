@@ -6,8 +6,8 @@ namespace Vmm.Cli;
 /// <summary>Lets the signals that end a process (SIGINT, SIGTERM, SIGHUP, SIGQUIT and the like) end a command in good order instead of killing
 /// the process. <c>vmm run</c> installs it before what it runs is made, and removes it after that is gone: at no moment can a signal leave a socket or a
 /// raw terminal behind. <c>vmm backend</c> installs it once it has given up its privileges.</summary>
-/// <remarks>Two signals do nothing meanwhile. SIGXFSZ: what writes beyond RLIMIT_FSIZE gets the error EFBIG and says so. SIGUSR1: one from outside
-/// must not end what kicks its own threads by it (<see cref="ThreadSignal"/>).</remarks>
+/// <remarks>Two signals do nothing meanwhile. SIGXFSZ: what writes beyond RLIMIT_FSIZE gets the error EFBIG and says so. SIGUSR1: <c>vmm exec</c> passes it to its command, and before
+/// there is one it must not end the process.</remarks>
 internal sealed class StopSignals : IDisposable
 {
     // Their numbers on Linux (signal(7)), which the runtime takes, too: HUP, INT, QUIT, ABRT, USR2, ALRM, TERM, STKFLT, XCPU, VTALRM, PROF, IO.

@@ -13,6 +13,7 @@ internal sealed class AgentSession : IDisposable
     private const int Alarm = 1000;     // milliseconds between looks at a terminal that is in the background
     private const int Interval = 50;    // milliseconds between attempts to reach a back-end that is gone
     private const int LogPatience = 2000;   // milliseconds for the agent to show the kernel's log
+    private const uint LastSignal = 64;     // SIGRTMAX
     private const int LastMoment = 2000;    // milliseconds that are left for what is on its way when the guest is gone, or this process is to end
 
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(5);
@@ -27,6 +28,7 @@ internal sealed class AgentSession : IDisposable
     private long? _guestDeadline;   // once the guest is gone
     private long? _leaveDeadline;   // once this process is to end
     private int _signal;
+    private uint _size;         // of the terminal, as the agent was told with START
     private bool _isGreeted, _isStarted, _isLate;
     private volatile bool _takesSignals;
 
@@ -94,8 +96,8 @@ internal sealed class AgentSession : IDisposable
             Resize();
     }
 
-    /// <summary>Gives the terminal its settings back, until something happens again; from any thread.</summary>
-    public void RestoreTerminal() => _streams.RestoreTerminal();
+    /// <summary>This process is to be stopped: gives the terminal its settings back, until <see cref="Continue"/>; from any thread.</summary>
+    public void Suspend() => _streams.SuspendTerminal();
 
     /// <summary>The guest is gone. What it has sent before may still be on its way: it is read until the connection ends, 2 s at most. From any
     /// thread.</summary>
@@ -144,7 +146,7 @@ internal sealed class AgentSession : IDisposable
             }
             _takesSignals = false;
             WriteTheRest(_end.Kind <= CommandEndKind.OutOfMemory ? limit : Environment.TickCount64 + LastMoment);
-            if (limit <= Environment.TickCount64 && _streams.HasWork)
+            if (_end.Kind <= CommandEndKind.OutOfMemory && limit <= Environment.TickCount64 && _streams.HasWork)
                 return new CommandEnd(CommandEndKind.TimedOut);
             return _end.Kind is CommandEndKind.Exited or CommandEndKind.Killed && _streams.Failure is var (name, error)
                 ? new CommandEnd(CommandEndKind.OutputLost, error, name)
@@ -251,6 +253,8 @@ internal sealed class AgentSession : IDisposable
                 if (!_streams.Input.IsInBackground)
                     _streams.TakeTerminal();    // its first output may have come, too
                 _takesSignals = true;
+                if (Command.HasTerminal && Size() != _size)
+                    agent.Send(AgentFrameType.Resize, AgentStream.Input, Size());   // it has changed meanwhile
                 break;
             case AgentFrameType.Data when _isStarted:
                 OutputOf(head.Stream).Add(agent, data);
@@ -293,16 +297,18 @@ internal sealed class AgentSession : IDisposable
         uint modules = Number(data, 2), mounts = Number(data, 3), now = Number(data, 4);
         Times = new AgentTimes(Stopwatch.GetTimestamp(), 0, 0, TimeSpan.FromMicroseconds(modules), TimeSpan.FromMicroseconds((long)mounts - modules), TimeSpan.FromMicroseconds(now));
         Release = Text(data[(5 * sizeof(uint))..]);
-        uint size = Size();
-        agent.Send(AgentFrameType.Start, AgentStream.Input, Command.Encode((ushort)size, (ushort)(size >> 16)));
+        _size = Size();
+        agent.Send(AgentFrameType.Start, AgentStream.Input, Command.Encode((ushort)_size, (ushort)(_size >> 16)));
     }
 
     private static CommandEnd ReadEnd(ReadOnlySpan<byte> data)
     {
-        uint kind = Number(data, 0);
-        return kind <= (uint)CommandEndKind.OutOfMemory
-            ? new CommandEnd((CommandEndKind)kind, (int)(Number(data, 1) & 0xFF), Text(data[(3 * sizeof(uint))..]), Number(data, 2))
-            : throw new VmmException($"the guest's agent tells of an end of kind {kind}, which there is not");
+        uint kind = Number(data, 0), value = Number(data, 1);
+        if (kind > (uint)CommandEndKind.OutOfMemory)
+            throw new VmmException($"the guest's agent tells of an end of kind {kind}, which there is not");
+        if ((CommandEndKind)kind is CommandEndKind.Killed or CommandEndKind.OutOfMemory && value is 0 or > LastSignal)
+            throw new VmmException($"the guest's agent tells of an end by signal {value}, which there is not");
+        return new CommandEnd((CommandEndKind)kind, (int)(value & 0xFF), Text(data[(3 * sizeof(uint))..]), Number(data, 2));
     }
 
     // What has come is written out, as long as somebody takes it and nobody ends us.

@@ -9,14 +9,15 @@ internal static class DiskFileSystem
     private const int Looked = 0x10050;
     private const int PartitionMark = 0x1FE;
 
+    // Others have data where ext4 has its two bytes, and that leaves those of btrfs as it finds them.
     private static readonly (GuestDriver Driver, int Offset, byte[] Magic)[] s_known =
     [
-        (new GuestDriver("ext4", "CONFIG_EXT4_FS"), 0x438, [0x53, 0xEF]),
         (new GuestDriver("xfs", "CONFIG_XFS_FS"), 0, "XFSB"u8.ToArray()),
-        (new GuestDriver("btrfs", "CONFIG_BTRFS_FS"), 0x10040, "_BHRfS_M"u8.ToArray()),
         (new GuestDriver("squashfs", "CONFIG_SQUASHFS"), 0, "hsqs"u8.ToArray()),
         (new GuestDriver("erofs", "CONFIG_EROFS_FS"), 0x400, [0xE2, 0xE1, 0xF5, 0xE0]),
         (new GuestDriver("f2fs", "CONFIG_F2FS_FS"), 0x400, [0x10, 0x20, 0xF5, 0xF2]),
+        (new GuestDriver("ext4", "CONFIG_EXT4_FS"), 0x438, [0x53, 0xEF]),
+        (new GuestDriver("btrfs", "CONFIG_BTRFS_FS"), 0x10040, "_BHRfS_M"u8.ToArray()),
     ];
 
     /// <summary>The driver of the file system on the image at <paramref name="path"/>.</summary>

@@ -10,7 +10,9 @@ internal sealed class HostStreams : IDisposable
     // Opened now: later this process may be confined.
     private readonly FileDescriptor? _nothing;
     private readonly FileDescriptor? _ownOutput, _ownError;
-    private volatile bool _isTaken;
+    private readonly Lock _lock = new();     // around what follows, and the terminal's settings
+    private bool _isTaken;
+    private bool _isSuspended;
 
     /// <summary>Takes what is given. Input that is null has ended; output that is null is thrown away.</summary>
     /// <param name="input">Standard input.</param>
@@ -25,8 +27,8 @@ internal sealed class HostStreams : IDisposable
         Input = new InputStream(input, _terminal, _isRaw);
         if (closesOutput)
             _nothing = FileDescriptor.Open("/dev/null", OpenMode.ReadWrite);
-        (_ownOutput, _ownError) = (OpenTerminal(output), OpenTerminal(error));
-        Output = new OutputStream(AgentStream.Output, _ownOutput ?? output, IsFile(output), _nothing is null ? null : () => StandardStream.Replace(1, _nothing));
+        (_ownOutput, _ownError) = (OpenOwn(output), OpenOwn(error));
+        Output = new OutputStream(AgentStream.Output, _ownOutput ?? output, IsFile(output), _nothing is null ? null : EndOutput);
         Error = new OutputStream(AgentStream.Error, _ownError ?? error, IsFile(error));
     }
 
@@ -55,21 +57,43 @@ internal sealed class HostStreams : IDisposable
     /// <summary>Makes the terminal raw, if the command has it and it is not raw yet. In the background that waits.</summary>
     public void TakeTerminal()
     {
-        if (!_isRaw || _isTaken)
+        if (!_isRaw)
             return;
-        _terminal!.SetRaw(keepsOutput: false);    // the guest's terminal has worked on it
-        _isTaken = true;
+        lock (_lock)
+        {
+            if (_isTaken || _isSuspended)
+                return;
+            _terminal!.SetRaw(keepsOutput: false);    // the guest's terminal has worked on it
+            _isTaken = true;
+        }
     }
 
     /// <summary>Gives the terminal its settings back; from any thread.</summary>
     public void RestoreTerminal()
     {
-        _terminal?.Restore();
-        _isTaken = false;
+        lock (_lock)
+        {
+            _terminal?.Restore();
+            _isTaken = false;
+        }
+    }
+
+    /// <summary>Gives the terminal its settings back, until <see cref="TerminalMayHaveChanged"/>; from any thread.</summary>
+    public void SuspendTerminal()
+    {
+        lock (_lock)
+        {
+            _isSuspended = true;
+            RestoreTerminal();
+        }
     }
 
     /// <summary>Somebody may have changed the terminal: it is made raw again, when that is its turn; from any thread.</summary>
-    public void TerminalMayHaveChanged() => _isTaken = false;
+    public void TerminalMayHaveChanged()
+    {
+        lock (_lock)
+            _isTaken = _isSuspended = false;
+    }
 
     /// <inheritdoc/>
     public void Dispose()
@@ -79,16 +103,24 @@ internal sealed class HostStreams : IDisposable
         _ownError?.Dispose();
     }
 
-    // A terminal that has room for one byte counts as writable, and holds up whoever writes more. By an opening of its own that never waits this process
-    // goes on, and the others that have the terminal are not concerned. Null if it is none, or may not be opened, as after su: then it is written as it is.
-    private static FileDescriptor? OpenTerminal(FileDescriptor? output)
+    // Whoever reads the output sees its end once nobody has it open.
+    private void EndOutput()
     {
-        if (output is null || Terminal.TryOpen(output) is null)
+        StandardStream.Replace(1, _nothing!);
+        _ownOutput?.Dispose();
+    }
+
+    // A terminal that has room for one byte counts as writable, and holds up whoever writes more. So does a pipe into which somebody else has written meanwhile. By an opening of its own
+    // that never waits this process goes on, and the others that have the terminal or the pipe are not concerned. Null if it is neither, or may not be opened, as after su: then it is
+    // written as it is.
+    private static FileDescriptor? OpenOwn(FileDescriptor? output)
+    {
+        if (output is null || (Terminal.TryOpen(output) is null && !FileKind.IsPipe(output)))
             return null;
         try
         {
             using HeldDescriptor held = output.Hold();
-            return FileDescriptor.Open($"/proc/self/fd/{held.Number}", OpenMode.ReadWriteNonBlocking);
+            return FileDescriptor.Open($"/proc/self/fd/{held.Number}", OpenMode.WriteNonBlocking);
         }
         catch (ErrnoException)
         {

@@ -12,6 +12,7 @@ internal sealed class OutputStream
 
     private readonly FileDescriptor? _target;
     private readonly int _chunk;
+    private readonly bool _isSocket;
     private readonly AgentStream _stream;
     private readonly ByteQueue _queue = new(AgentFrame.Window);
     private readonly Action? _close;
@@ -28,6 +29,7 @@ internal sealed class OutputStream
     {
         (_stream, _target, _close) = (stream, target, close);
         _chunk = isFile ? AgentFrame.Window : PipeChunk;
+        _isSocket = target is not null && FileKind.IsSocket(target);
     }
 
     /// <summary>What to wait for: room for what is kept, or that nobody reads any more; null for nothing.</summary>
@@ -80,7 +82,8 @@ internal sealed class OutputStream
         while (isWritable && _queue.Count > 0)
         {
             ReadOnlySpan<byte> first = _queue.First;
-            int count = _target!.TryWrite(first[..Math.Min(first.Length, _chunk)]);
+            first = first[..Math.Min(first.Length, _chunk)];
+            int count = _isSocket ? _target!.TryWriteToSocket(first) : _target!.TryWrite(first);
             if (count == -Errnos.Eagain)
                 break;
             if (count < 0)

@@ -53,6 +53,7 @@ void set_resolver(const char *address);
 void resolve_own_name(void);
 
 /* files.c */
+void write_text(const char *path, const char *text);
 int open_regular(const char *path, int flags);
 FILE *open_lines(const char *path, int flags, const char *mode);
 
@@ -99,10 +100,11 @@ struct command {
     char cgroup[64];
 };
 
+#define MAX_TEXT 480 /* of EXIT, with the null byte: a frame has 512 bytes at most */
 struct failure {
     bool is_of_command; /* the program could not be executed; otherwise something before that failed */
     int error;
-    char what[256];
+    char what[MAX_TEXT];
 };
 
 /* request.c */
@@ -125,14 +127,16 @@ void watch_memory(struct memory *memory);
 void find_kills(struct memory *memory, pid_t command);
 
 /* children.c */
+#define LAST_MOMENT 2000 /* milliseconds for killed processes to be gone */
 void adopt_descendants(void);
-void kill_children(void);
+int kill_children(void);
+void kill_descendants(void);
 
 /* users.c */
 struct user {
     uid_t id;
     gid_t group;
-    gid_t groups[64];
+    gid_t *groups;
     size_t group_count;
     char name[64], home[256], shell[256];
 };

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* From now on a descendant that loses its parent becomes a child of this process. */
@@ -32,16 +33,30 @@ static pid_t parent_of(pid_t id)
     return parent;
 }
 
-/* Their own children are this process's next, and are there when SIGCHLD tells of the end of these. */
-void kill_children(void)
+/* Their own children are this process's next, and are there when SIGCHLD tells of the end of these. Returns how many there are. */
+int kill_children(void)
 {
+    int count = 0;
     DIR *processes = opendir("/proc");
     struct dirent *entry;
     while (processes && (entry = readdir(processes))) {
         pid_t id = atoi(entry->d_name);
-        if (id > 0 && parent_of(id) == getpid())
+        if (id > 0 && parent_of(id) == getpid()) {
             kill(id, SIGKILL);
+            count++;
+        }
     }
     if (processes)
         closedir(processes);
+    return count;
+}
+
+/* One generation after the other, until there is none, or one that cannot be killed. */
+void kill_descendants(void)
+{
+    for (int waited = 0; waited < LAST_MOMENT && kill_children() > 0; waited++) {
+        usleep(1000);
+        while (waitpid(-1, NULL, WNOHANG) > 0)
+            ;
+    }
 }

@@ -7,6 +7,7 @@
 #include <grp.h>
 #include <linux/sched.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,22 +24,6 @@ extern char **environ;
 struct ends {
     int input, output, error; /* the command's */
 };
-
-/* What the child says when it cannot become the command, on a pipe that a successful exec closes. */
-struct report {
-    int is_of_command;
-    int error;
-    char what[256];
-};
-
-static void write_text(const char *path, const char *text)
-{
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    (void)!write(fd, text, strlen(text));
-    close(fd);
-}
 
 static bool make_pipe(int *reading, int *writing, bool is_input)
 {
@@ -143,10 +128,14 @@ void kill_command(const struct command *command)
     kill(-command->id, SIGKILL);
 }
 
-static void __attribute__((noreturn)) fail(int reports, bool is_of_command, const char *format, const char *what)
+/* The child cannot become the command. It says so on a pipe that a successful exec closes. */
+static void __attribute__((noreturn, format(printf, 3, 4))) fail(int reports, bool is_of_command, const char *format, ...)
 {
-    struct report report = { .is_of_command = is_of_command, .error = errno };
-    snprintf(report.what, sizeof report.what, format, what);
+    struct failure report = { .is_of_command = is_of_command, .error = errno };
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(report.what, sizeof report.what, format, arguments);
+    va_end(arguments);
     (void)!write(reports, &report, sizeof report);
     _exit(127);
 }
@@ -157,23 +146,44 @@ static void set_default(const char *name, const char *value)
 }
 
 /* Where the guest lacks the host's directory, the command runs in /, and is told so. Where what it does to / stays, it runs in an empty directory of its
-   own: `rm -rf *` was meant for another one. /tmp itself may have a directory of the host in it. */
-static void go_to_directory(const struct request *request, int reports)
+   own: `rm -rf *` was meant for another one. /tmp itself may have a directory of the host in it. Returns the error number of the host's directory, or 0. */
+static int go_to_directory(const struct request *request, int reports)
 {
     char empty[] = "/tmp/vmm-exec-XXXXXX";
     if (chdir(request->directory) == 0)
-        return;
+        return 0;
     int error = errno;
     if (!(request->flags & START_DIRECTORY_OPTIONAL))
         fail(reports, false, "cannot go to %s", request->directory);
     if (is_root_kept && !mkdtemp(empty))
-        fail(reports, false, "the root is written (--rw), so the command needs a working directory (--workdir): cannot make an empty one in %s", "/tmp");
+        fail(reports, false, "the root is written (--rw), so the command needs a working directory (--workdir): cannot make an empty one in /tmp");
     const char *place = is_root_kept ? empty : "/";
     if (chdir(place) < 0)
         fail(reports, false, "cannot go to %s", place);
     if (!(request->flags & START_QUIET))
         dprintf(STDERR_FILENO, "vmm: cannot go to %.256s: %s: the command runs in %s (--bind brings a directory of this machine, --workdir gives another one)\n", request->directory,
                 strerror(error), place);
+    return error;
+}
+
+/* A relative path means something else where the command is not in the host's directory, and what is said of that on standard error is read no more. */
+static void __attribute__((noreturn)) fail_to_execute(int reports, const char *program, const char *directory, int directory_error)
+{
+    int error = errno;
+    if (directory_error == 0 || *program == '/' || !strchr(program, '/'))
+        fail(reports, true, "%s", program);
+    const char *place = getcwd((char[4096]){ 0 }, 4096) ? : "/";
+    errno = error;
+    fail(reports, true, "%.100s in %.40s (cannot go to %.100s: %s; --bind brings a directory of this machine, --workdir gives another one)", program, place, directory, strerror(directory_error));
+}
+
+/* The C library has /bin/sh run a file that is no program, and tells of that one's error where there is none. */
+static void execute(char **arguments)
+{
+    bool is_no_program = strchr(arguments[0], '/') && execv(arguments[0], arguments) < 0 && errno == ENOEXEC;
+    execvp(arguments[0], arguments);
+    if (is_no_program)
+        errno = ENOEXEC;
 }
 
 static void become(const struct request *request, const struct command *command, const struct ends *ends, int reports)
@@ -182,7 +192,7 @@ static void become(const struct request *request, const struct command *command,
     setsid();
     write_text("/proc/self/oom_score_adj", "0");
     if (command->terminal >= 0 && ioctl(command->terminal, TIOCSCTTY, 0) < 0)
-        fail(reports, false, "cannot take the %s", "terminal");
+        fail(reports, false, "cannot take the terminal");
     if (!find_user(*request->user ? request->user : "root", &user)) {
         errno = 0;
         fail(reports, false, "there is no user %s in /etc/passwd, or no such group in /etc/group", request->user);
@@ -192,7 +202,7 @@ static void become(const struct request *request, const struct command *command,
     (void)!fchown(ends->output, user.id, (gid_t)-1);
     (void)!fchown(ends->error, user.id, (gid_t)-1);
     if (dup2(ends->input, 0) < 0 || dup2(ends->output, 1) < 0 || dup2(ends->error, 2) < 0)
-        fail(reports, false, "dup2%s", "");
+        fail(reports, false, "dup2");
     if (*request->user && (setgroups(user.group_count, user.groups) < 0 || setgid(user.group) < 0 || setuid(user.id) < 0))
         fail(reports, false, "cannot become user %s", request->user);
     environ = request->environment;
@@ -200,7 +210,7 @@ static void become(const struct request *request, const struct command *command,
     set_default("HOME", user.home);
     set_default("USER", user.name);
     set_default("LOGNAME", user.name);
-    go_to_directory(request, reports);
+    int directory_error = go_to_directory(request, reports);
     umask(request->umask);
     setenv("PWD", getcwd((char[4096]){ 0 }, 4096) ? : "/", 1);
     sigset_t none;
@@ -208,8 +218,8 @@ static void become(const struct request *request, const struct command *command,
     sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGPIPE, SIG_DFL);
     if (request->arguments[0]) {
-        execvp(request->arguments[0], request->arguments);
-        fail(reports, true, "%s", request->arguments[0]);
+        execute(request->arguments);
+        fail_to_execute(reports, request->arguments[0], request->directory, directory_error);
     }
     const char *shell = getenv("SHELL");
     if (!shell || access(shell, X_OK) < 0)
@@ -246,7 +256,7 @@ bool start_command(const struct request *request, struct command *command, struc
     if (command->error >= 0)
         close_if_open(ends.error);
     close(reports[1]);
-    struct report report;
+    struct failure report;
     ssize_t count;
     while ((count = read(reports[0], &report, sizeof report)) < 0 && errno == EINTR)
         ;
@@ -257,8 +267,6 @@ bool start_command(const struct request *request, struct command *command, struc
         return true;
     waitpid(command->id, NULL, 0);
     remove_cgroup(command);
-    failure->is_of_command = report.is_of_command;
-    failure->error = report.error;
-    memcpy(failure->what, report.what, sizeof failure->what);
+    *failure = report;
     return false;
 }

@@ -3,8 +3,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* Into a file of /proc or of a cgroup, which may not be there. */
+void write_text(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    (void)!write(fd, text, strlen(text));
+    close(fd);
+}
 
 /* Opens a regular file, as open(2) does. Anything else is EINVAL and is not opened: a FIFO that nobody else opens would hold the agent for ever, and a device may do something.
    What takes the file's place meanwhile does not hold the agent either. Returns -1 for an error. */

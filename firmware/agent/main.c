@@ -103,6 +103,7 @@ static pid_t start_session(int connection, bool is_main)
 {
     pid_t id = fork();
     if (id == 0) {
+        signal(SIGCHLD, SIG_DFL);
         serve(connection, is_main);
         _exit(0);
     }
@@ -112,8 +113,8 @@ static pid_t start_session(int connection, bool is_main)
     return id;
 }
 
-/* A process of its own, so that the first one only has to reap. */
-static void start_listener(void)
+/* A process of its own, so that the first one only has to reap. The main session's connection is not its own: the host is to see the end of that. */
+static void start_listener(int connection)
 {
     int listener = listen_for_hosts();
     if (listener < 0)
@@ -123,14 +124,13 @@ static void start_listener(void)
         close(listener);
         return;
     }
+    close(connection);
     signal(SIGCHLD, SIG_IGN); /* its sessions are reaped by the kernel */
     int told = 0; /* the error that was told last */
     for (;;) {
-        int connection = accept_host(listener);
+        connection = accept_host(listener);
         if (connection >= 0) {
-            signal(SIGCHLD, SIG_DFL);
             start_session(connection, false);
-            signal(SIGCHLD, SIG_IGN);
         } else if (errno != EINTR && errno != ECONNABORTED) {
             if (errno != told)
                 log_line("cannot take a connection: %s", strerror(told = errno));
@@ -143,13 +143,14 @@ static void run_as_init(void)
 {
     is_guest = true;
     mount_initial();
+    write_text("/proc/self/oom_score_adj", "-1000"); /* its children have that, too; a command has 0 again */
     run_description(DESCRIPTION);
     times.mounts = microseconds();
     int connection = *host_console ? open_console(host_console) : connect_to_host(host_port);
     if (connection < 0)
         power_off();
     if (!*host_console)
-        start_listener();
+        start_listener(connection);
     pid_t session = start_session(connection, true);
     while (session > 0) {
         int status = 0;

@@ -1,14 +1,18 @@
 #include "agent.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/loop.h>
 #include <mntent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
+#include <sys/swap.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -16,7 +20,8 @@
 #define ROOT "/sysroot"
 #define LOWER "/lower"
 #define LAYERS "/layers"
-#define MAX_MOUNTS 256
+#define MAX_MOUNTS 4096
+#define MAX_LINKS 8            /* from one to the next, as far as they are followed */
 #define DEVICE_TRIES 500       /* until a device's driver has found it */
 #define END_TRIES 200          /* until killed processes have closed their files, for all mounts */
 #define INTERVAL 10000000      /* nanoseconds between two tries: 10 ms */
@@ -46,8 +51,27 @@ static void make_directory(const char *path, mode_t mode)
         log_line("cannot make %s: %s", path, strerror(errno));
 }
 
-/* Each directory of the path that is not there. */
-void make_directories(const char *path)
+static void make_directories_by(const char *path, int links);
+
+/* Where it is a link to nothing, as to what the host has in /tmp, the directory is made that it leads to. */
+static void make_directory_by(const char *path, int links)
+{
+    char target[4096], whole[8192];
+    if (mkdir(path, 0755) == 0)
+        return;
+    int error = errno;
+    ssize_t length = error == EEXIST && links > 0 && access(path, F_OK) < 0 ? readlink(path, target, sizeof target - 1) : -1;
+    if (length <= 0) {
+        if (error != EEXIST)
+            log_line("cannot make %s: %s", path, strerror(error));
+        return;
+    }
+    target[length] = 0;
+    snprintf(whole, sizeof whole, "%.*s%s", *target == '/' ? 0 : (int)(strrchr(path, '/') + 1 - path), path, target);
+    make_directories_by(whole, links - 1);
+}
+
+static void make_directories_by(const char *path, int links)
 {
     char copy[4096];
     if (strlen(path) >= sizeof copy)
@@ -55,10 +79,16 @@ void make_directories(const char *path)
     strcpy(copy, path);
     for (char *slash = strchr(copy + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
         *slash = 0;
-        mkdir(copy, 0755);
+        make_directory_by(copy, links);
         *slash = '/';
     }
-    make_directory(copy, 0755);
+    make_directory_by(copy, links);
+}
+
+/* Each directory of the path, which is absolute, that is not there. */
+void make_directories(const char *path)
+{
+    make_directories_by(path, MAX_LINKS);
 }
 
 void mount_initial(void)
@@ -141,16 +171,19 @@ static void link_in(const char *target, const char *path)
 
 void enter_root(void)
 {
-    static const char *const directories[] = { "dev", "proc", "sys", "run", "tmp" };
+    static const char *const directories[] = { "proc", "sys", "dev", "run", "tmp" };
     if (chdir(ROOT) < 0) {
         log_line("no root: %s", strerror(errno));
         give_up();
     }
     for (size_t i = 0; i < ARRAY_LENGTH(directories); i++)
         make_directory(directories[i], 0755);
-    mount("/dev", "dev", NULL, MS_MOVE, NULL);
-    mount("/proc", "proc", NULL, MS_MOVE, NULL);
-    mount("/sys", "sys", NULL, MS_MOVE, NULL);
+    for (size_t i = 0; i < 3; i++) { /* /dev last: it leads to the kernel's log */
+        char from[8];
+        snprintf(from, sizeof from, "/%s", directories[i]);
+        if (mount(from, directories[i], NULL, MS_MOVE, NULL) < 0)
+            log_line("the root has no %s, and none can be made there: %s", from, strerror(errno));
+    }
     if (mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0) {
         log_line("cannot enter the root: %s", strerror(errno));
         give_up();
@@ -197,15 +230,56 @@ static bool is_in_one_of(const char *path, char *const *targets, size_t count)
     return false;
 }
 
+/* The lines have their names as those of /proc/mounts have them. */
+static void end_swap(void)
+{
+    FILE *swaps = setmntent("/proc/swaps", "re");
+    struct mntent *entry;
+    while (swaps && (entry = getmntent(swaps)))
+        if (*entry->mnt_fsname == '/' && swapoff(entry->mnt_fsname) < 0)
+            log_line("cannot end swap on %s: %s", entry->mnt_fsname, strerror(errno));
+    if (swaps)
+        endmntent(swaps);
+}
+
+/* One that is in use ends with its last user. */
+static void end_loop_devices(void)
+{
+    char path[300];
+    DIR *devices = opendir("/sys/block");
+    struct dirent *entry;
+    while (devices && (entry = readdir(devices))) {
+        if (strncmp(entry->d_name, "loop", 4) != 0)
+            continue;
+        snprintf(path, sizeof path, "/dev/%s", entry->d_name);
+        int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+        if (fd < 0)
+            continue;
+        ioctl(fd, LOOP_CLR_FD, 0); /* ENXIO: it has no file */
+        close(fd);
+    }
+    if (devices)
+        closedir(devices);
+}
+
+/* On a disk, in one that is, or an overlay, whose layers may be on one. */
+static bool holds_a_disk(const struct mntent *entry, char *const *targets, size_t count)
+{
+    return strncmp(entry->mnt_fsname, "/dev/", 5) == 0 || is_in_one_of(entry->mnt_dir, targets, count)
+        || (strcmp(entry->mnt_type, "overlay") == 0 && strcmp(entry->mnt_dir, "/") != 0);
+}
+
 /* Everything that was written is where it belongs, and file systems on disks are unmounted. The last mount goes first. */
 void make_quiet(void)
 {
-    char *targets[MAX_MOUNTS];
+    static char *targets[MAX_MOUNTS];
     size_t count = 0;
+    end_swap();
+    end_loop_devices();
     FILE *mounts = setmntent("/proc/self/mounts", "re");
     struct mntent *entry;
     while (mounts && count < MAX_MOUNTS && (entry = getmntent(mounts)))
-        if (strncmp(entry->mnt_fsname, "/dev/", 5) == 0 || is_in_one_of(entry->mnt_dir, targets, count))
+        if (holds_a_disk(entry, targets, count))
             targets[count++] = strdup(entry->mnt_dir);
     if (mounts)
         endmntent(mounts);

@@ -5,17 +5,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <net/if.h>
 #include <net/route.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 #define HOSTS "/etc/hosts"
 #define RESOLVER "/etc/resolv.conf"
-#define OWN_RESOLVER "/run/resolv.conf"
 
 static struct sockaddr internet(in_addr_t address)
 {
@@ -89,27 +91,56 @@ static bool write_resolver(const char *path, const char *address)
     return is_written;
 }
 
+/* A file of a file system of its own, which is mounted on the resolver's and nowhere else: each directory may be one of the host (--bind). For a moment it hides /sys, which nobody
+   reads meanwhile. */
+static bool mount_resolver(const char *address)
+{
+    if (mount("resolver", "/sys", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0755,size=64k") < 0)
+        return false;
+    bool is_mounted = write_resolver("/sys/resolv.conf", address) && mount("/sys/resolv.conf", RESOLVER, NULL, MS_BIND, NULL) == 0;
+    umount2("/sys", 0);
+    return is_mounted;
+}
+
+/* Whether the directory, or the one above it that is there, is the host's by virtio-fs and not the root. */
+static bool is_bound(const char *directory)
+{
+    char path[PATH_MAX];
+    struct statfs system;
+    struct stat root, status;
+    snprintf(path, sizeof path, "%s", directory);
+    while (statfs(path, &system) < 0) {
+        char *slash = strrchr(path, '/');
+        if (!slash || slash == path)
+            return false;
+        *slash = 0;
+    }
+    return system.f_type == FUSE_SUPER_MAGIC && stat(path, &status) == 0 && stat("/", &root) == 0 && status.st_dev != root.st_dev;
+}
+
 /* The file of the root stays as it is: another is mounted on it. Where it is a link to one in /run, which is empty here, that is made. */
 void set_resolver(const char *address)
 {
-    char target[4096];
-    if (!is_root_kept)
+    char target[PATH_MAX / 2], directory[PATH_MAX] = "/etc";
+    if (!is_root_kept && !is_bound("/etc"))
         make_directories("/etc");
-    if (write_resolver(OWN_RESOLVER, address) && mount(OWN_RESOLVER, RESOLVER, NULL, MS_BIND, NULL) == 0)
+    if (mount_resolver(address))
         return;
     ssize_t length = readlink(RESOLVER, target, sizeof target - 1);
     if (length > 0) {
         target[length] = 0;
-        char *slash = strrchr(target, '/');
-        if (slash && chdir("/etc") == 0) {
-            *slash = 0;
-            make_directories(target);
-        }
-        (void)!chdir("/");
+        snprintf(directory, sizeof directory, "%s%s", *target == '/' ? "" : "/etc/", target);
+        *strrchr(directory, '/') = 0;
     } else if (is_root_kept) {
         log_line("the root, which is written (--rw), has no " RESOLVER ": none is made");
         return;
     }
+    if (is_bound(directory)) {
+        log_line("%s is a directory of the host (--bind) and has no file for " RESOLVER ": none is made", directory);
+        return;
+    }
+    if (*directory)
+        make_directories(directory);
     if (!write_resolver(RESOLVER, address))
         log_line("cannot write " RESOLVER ": %s", strerror(errno));
 }

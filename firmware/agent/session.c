@@ -16,7 +16,6 @@
 #include <unistd.h>
 
 #define PATIENCE 10000 /* milliseconds */
-#define LAST_MOMENT 2000 /* milliseconds for killed processes to be gone */
 
 struct output {
     enum stream stream;
@@ -30,6 +29,8 @@ struct session {
     struct command command;
     int status; /* as waitpid has it */
     bool has_ended;
+    struct failure failure; /* why there is no command, if there is none */
+    pid_t unmounter;        /* the process that runs make_quiet; 0 while there is none */
     struct memory memory;
     struct output outputs[2];
     struct input input;
@@ -37,9 +38,11 @@ struct session {
 
 static void __attribute__((noreturn)) leave(struct session *session)
 {
-    if (session->command.id > 0) {
+    if (session->unmounter > 0) {
+        waitpid(session->unmounter, NULL, 0); /* nobody else is left, and the first process waits for this one */
+    } else if (session->command.id > 0) {
         kill_command(&session->command);
-        kill_children();
+        kill_descendants();
     }
     _exit(1);
 }
@@ -105,18 +108,17 @@ static void send_exit(struct session *session, enum exit_kind kind, uint32_t val
 {
     struct {
         uint32_t kind, value, kills;
-        char what[256];
+        char what[MAX_TEXT];
     } end = { .kind = kind, .value = value, .kills = session->memory.kills };
     snprintf(end.what, sizeof end.what, "%s", what);
     send_frame(session, FRAME_EXIT, 0, &end, 3 * sizeof(uint32_t) + strlen(end.what));
 }
 
-/* The first frame, and what comes of it. */
+/* The first frame, and what comes of it. Returns false if that is no command. */
 static bool begin(struct session *session)
 {
     struct frame frame;
     struct request request;
-    struct failure failure;
     receive_all(session, &frame, sizeof frame);
     if (frame.type != FRAME_START || frame.length > MAX_START)
         leave(session);
@@ -127,14 +129,12 @@ static bool begin(struct session *session)
     if (!parse_request(data, frame.length, &request))
         leave(session);
     watch_memory(&session->memory);
-    bool is_started = start_command(&request, &session->command, &failure);
+    bool is_started = start_command(&request, &session->command, &session->failure);
     free(request.arguments);
     free(request.environment);
     free(data);
-    if (!is_started) {
-        send_exit(session, failure.is_of_command ? EXIT_COMMAND : EXIT_PREPARE, failure.error, failure.what);
+    if (!is_started)
         return false;
-    }
     open_input(&session->input, session->command.input, session->command.terminal >= 0);
     session->outputs[0] = (struct output){ STREAM_OUTPUT, session->command.output, WINDOW };
     session->outputs[1] = (struct output){ STREAM_ERROR, session->command.error, WINDOW };
@@ -197,10 +197,15 @@ static struct output *output_of(struct session *session, uint8_t stream)
 /* Whether nothing but the output of what the command has left is waited for. It was killed: a process that is still there cannot be, or is of another session. */
 static bool is_output_awaited(const struct session *session)
 {
-    bool is_awaited = session->has_ended;
-    for (size_t i = 0; i < ARRAY_LENGTH(session->outputs); i++)
-        is_awaited &= session->outputs[i].fd < 0 || session->outputs[i].window > 0;
-    return is_awaited;
+    bool is_open = false;
+    for (size_t i = 0; i < ARRAY_LENGTH(session->outputs); i++) {
+        if (session->outputs[i].fd < 0)
+            continue;
+        if (session->outputs[i].window == 0)
+            return false;
+        is_open = true;
+    }
+    return session->has_ended && is_open;
 }
 
 static void send_signal(struct session *session, uint32_t number)
@@ -296,9 +301,12 @@ static void reap(struct session *session, int signals)
     int status;
     pid_t id;
     (void)!read(signals, &information, sizeof information);
-    while ((id = waitpid(-1, &status, WNOHANG)) > 0)
+    while ((id = waitpid(-1, &status, WNOHANG)) > 0) {
         if (id == session->command.id && !session->has_ended)
             command_has_ended(session, status);
+        if (id == session->unmounter)
+            session->unmounter = 0;
+    }
     /* Of the guest's own session nobody is left. */
     if (session->has_ended && !session->is_main)
         kill_children();
@@ -311,7 +319,8 @@ static void give_up_output(struct session *session)
         close_output(session, &session->outputs[i]);
 }
 
-static void wait_once(struct session *session, int signals)
+/* Returns false if nothing has come within so many milliseconds. */
+static bool wait_once(struct session *session, int signals, int timeout)
 {
     struct output *output = &session->outputs[0], *error = &session->outputs[1];
     struct pollfd entries[] = {
@@ -321,11 +330,9 @@ static void wait_once(struct session *session, int signals)
         { .fd = output->window > 0 ? output->fd : -1, .events = POLLIN },
         { .fd = error->window > 0 ? error->fd : -1, .events = POLLIN },
     };
-    int ready = poll(entries, ARRAY_LENGTH(entries), is_output_awaited(session) ? PATIENCE : -1);
-    if (ready == 0)
-        give_up_output(session);
+    int ready = poll(entries, ARRAY_LENGTH(entries), timeout);
     if (ready <= 0)
-        return;
+        return ready < 0;
     if (entries[3].revents)
         pass_output(session, output);
     if (entries[4].revents)
@@ -340,20 +347,33 @@ static void wait_once(struct session *session, int signals)
         reap(session, signals);
     if (entries[0].revents)
         handle_frame(session);
+    return true;
 }
 
-/* One that still frees its memory has its files open. */
-static void reap_the_rest(void)
+static bool has_children(void)
 {
-    for (int waited = 0; waited < LAST_MOMENT;) {
-        pid_t id = waitpid(-1, NULL, WNOHANG);
-        if (id < 0)
-            return; /* there is none */
-        if (id == 0) {
-            usleep(1000);
-            waited++;
-        }
+    siginfo_t information;
+    return waitid(P_ALL, 0, &information, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
+/* What was killed is gone: one that still frees its memory has its files open. And the guest's disks are unmounted. A disk may take its time for that: the host's frames are answered
+   meanwhile. */
+static void end_the_rest(struct session *session, int signals)
+{
+    uint32_t start = microseconds();
+    int left;
+    while (has_children() && (left = LAST_MOMENT - (int)((microseconds() - start) / 1000)) > 0)
+        wait_once(session, signals, left);
+    if (!session->is_main)
+        return;
+    session->unmounter = fork();
+    if (session->unmounter <= 0) {
+        make_quiet();
+        if (session->unmounter == 0)
+            _exit(0);
     }
+    while (session->unmounter > 0)
+        wait_once(session, signals, -1);
 }
 
 /* The host ends the connection once it has read EXIT. If the machine were switched off before, it might not get that. */
@@ -367,6 +387,10 @@ static void wait_for_host(int connection)
 
 static void send_end(struct session *session)
 {
+    if (!session->has_ended) {
+        send_exit(session, session->failure.is_of_command ? EXIT_COMMAND : EXIT_PREPARE, session->failure.error, session->failure.what);
+        return;
+    }
     find_kills(&session->memory, session->command.id);
     if (!WIFSIGNALED(session->status))
         send_exit(session, EXIT_STATUS, WEXITSTATUS(session->status), "");
@@ -381,6 +405,7 @@ void serve(int connection, bool is_main)
     static struct session session;
     session.connection = connection;
     session.is_main = is_main;
+    session.input.fd = session.outputs[0].fd = session.outputs[1].fd = -1;
     signal(SIGPIPE, SIG_IGN); /* a command that stops reading is no reason to die */
     adopt_descendants();
     sigset_t signals;
@@ -391,17 +416,15 @@ void serve(int connection, bool is_main)
     if (children < 0)
         leave(&session);
     send_hello(&session);
-    if (!begin(&session)) {
-        wait_for_host(connection);
-        return;
+    if (begin(&session)) {
+        while (!session.has_ended || session.outputs[0].fd >= 0 || session.outputs[1].fd >= 0)
+            if (!wait_once(&session, children, is_output_awaited(&session) ? PATIENCE : -1))
+                give_up_output(&session);
+    } else if (is_main) {
+        kill(-1, SIGKILL); /* the commands of other sessions */
     }
-    while (!session.has_ended || session.outputs[0].fd >= 0 || session.outputs[1].fd >= 0)
-        wait_once(&session, children);
+    end_the_rest(&session, children);
     remove_cgroup(&session.command);
-    if (is_main) {
-        reap_the_rest();
-        make_quiet();
-    }
     send_end(&session);
     wait_for_host(connection);
 }

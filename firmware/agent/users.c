@@ -82,8 +82,12 @@ static bool find_in_group(struct user *user, const char *group_name)
         if (group_name && strcmp(fields[0], group_name) == 0) {
             user->group = id;
             found = true;
-        } else if (!group_name && user->group_count < ARRAY_LENGTH(user->groups) && is_member(fields[3], user->name)) {
-            user->groups[user->group_count++] = id;
+        } else if (!group_name && is_member(fields[3], user->name)) {
+            gid_t *groups = realloc(user->groups, (user->group_count + 1) * sizeof *groups);
+            if (!groups)
+                break;
+            user->groups = groups;
+            groups[user->group_count++] = id;
         }
     }
     if (file)

@@ -35,6 +35,10 @@ public sealed class ExecDryRunTests
         Assert.That(text, Does.Contain("  bind bind0 /a\\x1b[2J\\nb\\u202e 1\n"));
     }
 
+    [Test]
+    public void Text_ForceAndLogLevel_AreInTheLine() =>
+        Assert.That(Text(new RunOptions { Kernel = "k", Force = true, LogLevel = "debug" }, "true", "/").Split('\n')[0], Is.EqualTo("vmm run --kernel k --log-level debug --force"));
+
     private static string Text(RunOptions run, string argument, string directory, Action<GuestDescription>? describe = null)
     {
         using var initramfs = new GuestInitramfs([], describe ?? (_ => { }));

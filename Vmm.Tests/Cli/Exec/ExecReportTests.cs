@@ -18,13 +18,33 @@ public sealed class ExecReportTests
     [TestCase("", false, false, "the guest powered off before make had ended")]
     public void WhatHappened_Guest_IsToldOfByWhatEndedIt(string text, bool panicked, bool hasStarted, string expected)
     {
-        using var log = new KernelLog(null);
-        log.Writing.WriteAll(Encoding.UTF8.GetBytes(text), "log");
-        log.Writing.Dispose();
-        log.WaitForEnd();
+        using KernelLog log = LogOf(text);
         var report = new ExecReport(new GuestCommand { Arguments = ["make"] }, false, null, log) { Advice = "load it", HasStarted = hasStarted };
 
         Assert.That(report.WhatHappened(new MachineEnd(panicked ? MachineEndKind.Panic : MachineEndKind.PowerOff), log), Is.EqualTo(expected));
+    }
+
+    // Its back-end here has ended, or the agent has: only the agent's own line tells that somebody in the guest has killed it.
+    [TestCase("", "the guest lost the connection with its agent before make had ended")]
+    [TestCase("[ 1.0] vmm-agent: killed by signal 9\n", "the guest lost its agent, which somebody in it has killed, before make had ended")]
+    public void WhatHappened_ConnectionHasEnded_NobodyIsBlamedWithoutAReason(string text, string expected)
+    {
+        using KernelLog log = LogOf(text);
+        var report = new ExecReport(new GuestCommand { Arguments = ["make"] }, false, null, log) { HasStarted = true };
+
+        Assert.That(report.WhatHappened(new MachineEnd(MachineEndKind.Quit), log), Is.EqualTo(expected));
+    }
+
+    [TestCase("[ 1.0] vmm-agent: cannot unmount /mnt: Device or resource busy\n", "vmm: the guest cannot unmount /mnt: Device or resource busy\n")]
+    [TestCase(Complaint, "")]
+    public void Tell_DiskIsStillMounted_IsToldWhateverTheStatus(string text, string errors)
+    {
+        using KernelLog log = LogOf(text);
+        using var written = new StringWriter();
+        var report = new ExecReport(new GuestCommand { Arguments = ["make"] }, false, null, log) { Errors = written, HasStarted = true };
+
+        Assert.That(report.Tell(null, new CommandEnd(CommandEndKind.Exited)), Is.Zero);
+        Assert.That(written.ToString(), Is.EqualTo(errors));
     }
 
     [TestCase(CommandEndKind.OutOfMemory, 9, 1, 125, "vmm: the guest ran out of memory, and its kernel killed the command: raise --memory\n")]
@@ -40,5 +60,14 @@ public sealed class ExecReportTests
 
         Assert.That(report.Tell(null, new CommandEnd((CommandEndKind)kind, value, "", kills)), Is.EqualTo(status));
         Assert.That(written.ToString(), Is.EqualTo(errors));
+    }
+
+    private static KernelLog LogOf(string text)
+    {
+        var log = new KernelLog(null);
+        log.Writing.WriteAll(Encoding.UTF8.GetBytes(text), "log");
+        log.Writing.Dispose();
+        log.WaitForEnd();
+        return log;
     }
 }

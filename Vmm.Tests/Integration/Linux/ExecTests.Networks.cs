@@ -36,6 +36,18 @@ public partial class ExecTests
         Assert.That(result, Is.EqualTo(new VmmResult(0, "nameserver 10.0.2.3\nmulticast\nfrom the host\n", "")));
     }
 
+    [Test]
+    public void Exec_OnTheHostsNetworkWithItsDirectories_WritesNothingIntoThem()
+    {
+        Require("passt", "passt");
+        string run = Directory.CreateDirectory(Path.Combine(Scratch, "run")).FullName, etc = Directory.CreateDirectory(Path.Combine(Scratch, "etc")).FullName;
+
+        VmmResult result = Exec("", ["--net", "user", "--bind", $"{run}:/run", "--bind", $"{etc}:/etc"], "sh", "-c", "ls /run /etc");
+
+        Assert.That(result, Is.EqualTo(new VmmResult(0, "/etc:\n\n/run:\n", "")));
+        Assert.That(Directory.GetFileSystemEntries(run).Concat(Directory.GetFileSystemEntries(etc)), Is.Empty);
+    }
+
     private static int FreePort()
     {
         using var listener = new TcpListener(IPAddress.Loopback, 0);

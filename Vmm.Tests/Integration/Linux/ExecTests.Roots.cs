@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Security.Cryptography;
 using NUnit.Framework;
+using Tmds.Linux;
 using Vmm.Tests.Fakes;
 using Vmm.Tests.Integration.Linux.Devices;
 
@@ -48,6 +49,36 @@ public partial class ExecTests
 
         Assert.That(result, Is.EqualTo(new VmmResult(0, "busybox\ndev\nproc\nrun\nsys\ntmp\n0\n", "")));
         Assert.That(Directory.GetFileSystemEntries(root), Is.EqualTo(new[] { Path.Combine(root, "busybox") }));
+    }
+
+    // There is no /bin/sh either, by which the C library runs what is no program.
+    [Test]
+    public void Exec_ProgramOfAnotherMachineInARootWithoutAShell_CannotBeExecuted()
+    {
+        string root = Directory.CreateDirectory(Path.Combine(Scratch, "root")).FullName, program = Path.Combine(root, "program");
+        File.WriteAllBytes(program, [0x7F, .. "ELF"u8, .. new byte[100]]);
+        HostCommand.Run("chmod", "0755", program);
+
+        Assert.That(Exec("", ["--root", root, "--workdir", "/"], "/program"), Is.EqualTo(new VmmResult(126, "", "vmm: cannot run /program: Exec format error\n")));
+    }
+
+    // What the host has in /tmp is not in the guest, whose root has the links there all the same.
+    [Test]
+    public void Exec_DirectoryByALinkToWhatTheGuestLacks_IsThere()
+    {
+        string bound = Directory.CreateDirectory(Path.Combine(Scratch, "bound")).FullName, other = Directory.CreateDirectory(Path.Combine(Scratch, "other")).FullName, link = Path.Combine("/var", $"vmm-test-{Guid.NewGuid():N}");
+        File.WriteAllText(Path.Combine(bound, "file"), "from the host\n");
+        File.WriteAllText(Path.Combine(other, "file"), "from there, too\n");
+        File.CreateSymbolicLink(link, bound);
+        try
+        {
+            Assert.That(Exec("", ["--bind", link, "--bind-ro", $"{other}:{link}/an/other"], "cat", $"{link}/file", $"{link}/an/other/file"),
+                Is.EqualTo(new VmmResult(0, "from the host\nfrom there, too\n", "")));
+        }
+        finally
+        {
+            File.Delete(link);
+        }
     }
 
     [Test]
@@ -105,8 +136,7 @@ public partial class ExecTests
     [Test]
     public void Exec_ScratchDiskInUseAtTheEnd_IsUnmounted()
     {
-        string image = Path.Combine(Scratch, "scratch.img");
-        HostCommand.Run("sh", "-c", $"truncate -s 64M {image} && PATH=$PATH:/sbin:/usr/sbin mkfs.ext4 -q {image}");
+        string image = ScratchDisk();
 
         VmmResult result = Exec("", ["--disk", $"path={image}", "--memory", "1G"], "sh", "-c", """
             mount -t ext4 /dev/vda /mnt && mkdir /mnt/in && mount -t tmpfs in /mnt/in || exit 1
@@ -116,7 +146,57 @@ public partial class ExecTests
             """);
 
         Assert.That(result, Is.EqualTo(new VmmResult(0, "", "")));
-        Assert.That(HostCommand.Run("sh", "-c", $"PATH=$PATH:/sbin:/usr/sbin dumpe2fs -h {image} 2> /dev/null"), Does.Contain("Filesystem state:         clean").And.Not.Contain("needs_recovery"));
+        AssertClean(image);
+    }
+
+    [Test]
+    public void Exec_ScratchDiskInUseByTheKernelAtTheEnd_IsUnmounted()
+    {
+        string image = ScratchDisk(), modules = LinuxGuest.Artifact("kernels", "cloud", "root", "lib", "modules", new LinuxGuest().Release, "kernel", "drivers", "block");
+
+        VmmResult result = Exec("", ["--disk", $"path={image}", "--bind-ro", $"{modules}:/media"], "sh", "-c", """
+            busybox insmod /media/loop.ko; mount -t ext4 /dev/vda /mnt || exit 1
+            dd if=/dev/zero of=/mnt/swap bs=1M count=8 2> /dev/null; chmod 600 /mnt/swap; busybox mkswap /mnt/swap > /dev/null && busybox swapon /mnt/swap || exit 2
+            truncate -s 9M /mnt/file && busybox losetup -f /mnt/file && busybox losetup -a | grep -q /mnt/file || exit 3
+            mkdir /mnt/upper /mnt/work /tmp/both && mount -t overlay both -o lowerdir=/usr,upperdir=/mnt/upper,workdir=/mnt/work /tmp/both && echo x > /tmp/both/file || exit 4
+            """);
+
+        Assert.That(result, Is.EqualTo(new VmmResult(0, "", "")));
+        AssertClean(image);
+    }
+
+    // The disk does not go on before more time has gone by than a signal has.
+    [Test]
+    public void Exec_SignalWhileTheScratchDiskIsWritten_DoesNotEndThat()
+    {
+        string image = ScratchDisk();
+        VmmProcess process = Start(["--disk", $"path={image}"], "sh", "-c", "trap '' INT; mount -t ext4 /dev/vda /mnt && dd if=/dev/zero of=/mnt/file bs=1M count=8 2> /dev/null && echo ready && read -r line");
+        process.WaitForOutput("ready");
+        int backend = BlockBackend();
+        Assert.That(LibC.kill(backend, LibC.SIGSTOP), Is.Zero);
+        process.EndInput();
+        Thread.Sleep(3000);     // for the end of the command
+        process.Signal(LibC.SIGINT);
+        Thread.Sleep(7000);
+        Assert.That(LibC.kill(backend, LibC.SIGCONT), Is.Zero);
+
+        Assert.That(process.WaitForEnd(), Is.EqualTo(new VmmResult(1, "ready\n", "")));
+        AssertClean(image);
+    }
+
+    // The guest cannot write its disk, and so cannot power off: the end of the connection tells.
+    [Test]
+    public void Exec_AgentIsKilledWhileTheScratchDiskHangs_IsTold()
+    {
+        VmmProcess process = Start(["--disk", $"path={ScratchDisk()}"], "sh", "-c", "mount -t ext4 /dev/vda /mnt && dd if=/dev/zero of=/mnt/file bs=1M count=8 2> /dev/null && echo ready && read -r line; kill -9 $PPID; sleep 1000");
+        process.WaitForOutput("ready");
+        Assert.That(LibC.kill(BlockBackend(), LibC.SIGSTOP), Is.Zero);
+        process.EndInput();
+
+        // The agent's line may not have reached the console.
+        VmmResult result = process.WaitForEnd();
+        Assert.That((result.ExitCode, result.Output), Is.EqualTo((125, "ready\n")), result.Summary);
+        Assert.That(result.Errors, Does.Match("\\Avmm: the guest lost (its agent, which somebody in it has killed,|the connection with its agent) before sh had ended\n"));
     }
 
     [Test]
@@ -134,7 +214,23 @@ public partial class ExecTests
         result = Exec("", ["--root", image, "--rw", "--workdir", "/"], "/busybox", "sh", "-c", "echo x > /written");
         Assert.That(result, Is.EqualTo(new VmmResult(0, "", "")));
         Assert.That(HostCommand.Run("sh", "-c", $"PATH=$PATH:/sbin:/usr/sbin; e2fsck -fn {image} >&2 && debugfs -R 'cat /written' {image}"), Does.Contain("x\n"));
+
+        result = Exec("", ["--root", image, "--rw", "--workdir", "/"], "/no/such");
+        Assert.That(result, Is.EqualTo(new VmmResult(127, "", "vmm: cannot run /no/such: No such file or directory\n")));
+        AssertClean(image);
     }
+
+    private string ScratchDisk()
+    {
+        string image = Path.Combine(Scratch, "scratch.img");
+        HostCommand.Run("sh", "-c", $"truncate -s 64M {image} && PATH=$PATH:/sbin:/usr/sbin mkfs.ext4 -q {image}");
+        return image;
+    }
+
+    private static int BlockBackend() => ProcFs.ProcessesWithEnvironment(VmmProcess.Mark).Single(id => File.ReadAllText($"/proc/{id}/cmdline").Contains("\0backend\0blk\0", StringComparison.Ordinal));
+
+    private static void AssertClean(string image) =>
+        Assert.That(HostCommand.Run("sh", "-c", $"PATH=$PATH:/sbin:/usr/sbin dumpe2fs -h {image} 2> /dev/null"), Does.Contain("Filesystem state:         clean").And.Not.Contain("needs_recovery"));
 
     // mkfs.erofs and the like are seldom installed: the image is made here.
     [Test]

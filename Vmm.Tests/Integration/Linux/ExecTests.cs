@@ -264,6 +264,23 @@ public partial class ExecTests : LinuxTest
         Assert.That((result.ExitCode, result.Output), Is.EqualTo((5, "ready\nHUP\nINT\nQUIT\nUSR1\nUSR2\ntold\n")), result.Summary);
     }
 
+    // Each character that the guest writes to its serial port is an exit of a vCPU, which looks for signals then.
+    [Test]
+    public void Exec_SignalsToTheVmmWhileTheGuestIsAtItsSerialPort_AllGoToTheCommand()
+    {
+        const int count = 100;
+        VmmProcess process = Start([], "sh", "-c",
+            $"nice -n 19 yes > /dev/ttyS0 & n=0; trap 'n=$((n+1)); echo $n' USR1; sleep 1000 & echo ready; while test $n -lt {count}; do wait $!; done; exit 0");
+        process.WaitForOutput("ready\n");
+        for (int i = 1; i <= count; i++)
+        {
+            process.Signal(LibC.SIGUSR1);
+            process.WaitForOutput($"\n{i}\n");
+        }
+
+        Assert.That(process.WaitForEnd().ExitCode, Is.Zero);
+    }
+
     [Test]
     public void Exec_SecondSigterm_EndsTheGuestAndLeavesNothing()
     {
@@ -347,6 +364,17 @@ public partial class ExecTests : LinuxTest
 
     // It was booted with quiet. The command waits in the kernel, where no signal reaches it (state D), for a file system that nobody thaws.
     [Test]
+    public void Exec_DeviceThatIsNotReadyInTime_TimesOut()
+    {
+        long start = Environment.TickCount64;
+        VmmResult result = Exec("", ["--timeout", "3s", "--vhost-user", $"type=rng,socket={Scratch}/socket,server=on,timeout=10m"], "true");
+
+        Assert.That((result.ExitCode, result.Output), Is.EqualTo((124, "")), result.Summary);
+        Assert.That(result.Errors, Does.Contain("vmm: true took longer than 3 s (--timeout): the guest's devices were not ready\n"));
+        Assert.That(Environment.TickCount64 - start, Is.LessThan(300_000));
+    }
+
+    [Test]
     public void Exec_CommandThatHangsInTheKernel_TimesOutAndShowsWhatThatHasSaidLast()
     {
         string image = Path.Combine(Scratch, "scratch.img");
@@ -428,10 +456,11 @@ public partial class ExecTests : LinuxTest
         first.WaitForEnd(125);
     }
 
-    [Test]
-    public void Exec_GuestWithoutMemory_IsTold()
+    [TestCase("")]
+    [TestCase("echo -900 > /proc/self/oom_score_adj; ")]    // as services do that protect themselves: the agent is not killed in their place
+    public void Exec_GuestWithoutMemory_IsTold(string before)
     {
-        VmmResult result = Exec("", ["--memory", "192M"], "sh", "-c", "mkfifo /tmp/zeros; cat /dev/zero > /tmp/zeros & exec tail -c 1G /tmp/zeros");
+        VmmResult result = Exec("", ["--memory", "192M"], "sh", "-c", $"{before}mkfifo /tmp/zeros; cat /dev/zero > /tmp/zeros & exec tail -c 1G /tmp/zeros");
 
         Assert.That(result, Is.EqualTo(new VmmResult(125, "", "vmm: the guest ran out of memory, and its kernel killed the command: raise --memory\n")));
     }

@@ -34,8 +34,9 @@ internal static class AttachCommand
         signals.Handle(Continue, session.Continue);
         signals.Handle(ProcessStop.Number, () =>
         {
-            session.RestoreTerminal();
-            ProcessStop.Now();
+            session.Suspend();
+            ProcessStop.Now();      // returns when the process goes on
+            session.Continue();
         });
         if (isConfined)
             MachineSandbox.Explain(jail!, confinement.GiveUpSystemCalls);

@@ -82,14 +82,12 @@ internal static class ExecCommand
         using var process = new MachineProcess(jail, hasDevices: true);
         using GuestDirectory directory = options.Name is string name ? GuestDirectory.Claim(name) : GuestDirectory.Create();
         using MachineSandbox? sandbox = process.Sandbox;    // its spawner removes the directory: it ends before the name is free
+        if (sandbox is not null)
+            directory.LeaveTo(sandbox.Spawner);     // at once: whoever is killed leaves nothing behind
         MachineConfig config = RunOptionsReader.Read(ExecOptionsReader.ToRun(options, kernel.ImagePath, initramfs.Path, usesConsole ? null : directory.Socket));
         config = terminal?.Attach(config) ?? config;
         using var log = new KernelLog(OpenDmesg(options.Dmesg ?? (options.Verbose ? "-" : null)));
-        if (sandbox is not null)
-        {
-            sandbox.Allow(MachineSystemCalls.OfCommand(session.HasTerminal));
-            directory.LeaveTo(sandbox.Spawner);
-        }
+        sandbox?.Allow(MachineSystemCalls.OfCommand(session.HasTerminal));
         var run = new ExecRun(config with { Serial = new SerialConfig(SerialKind.Descriptor, Descriptor: log.Writing) }, process, session, directory, terminal);
         (MachineEnd? machine, CommandEnd end) = run.Run();
         log.WaitForEnd();

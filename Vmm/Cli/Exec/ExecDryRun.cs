@@ -34,6 +34,9 @@ internal static class ExecDryRun
         Add("kernel-cache", run.KernelCache);
         Add("entry", run.Entry);
         Add("sandbox", run.Sandbox);
+        Add("log-level", run.LogLevel);
+        if (run.Force)
+            text.Append(" --force");
         text.AppendLine().AppendLine().AppendLine("In the initramfs:");
         foreach (string file in initramfs.Files)
             text.AppendLine($"  {OneLine.Of(file)}");

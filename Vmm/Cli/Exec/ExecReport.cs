@@ -8,7 +8,6 @@ namespace Vmm.Cli.Exec;
 internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? timeout, KernelLog? log)
 {
     private const int ShownOfTrouble = 60;
-    private const string LostItsAgent = "lost its agent, which somebody in it has killed,";
 
     /// <summary>What to do if the guest could not be set up; null where nothing is known.</summary>
     public string? Advice { get; init; }
@@ -31,6 +30,7 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
         switch (end.Kind)
         {
             case CommandEndKind.Exited:
+                TellOfDisks();
                 if (end.Value != 0)
                     TellOfMemory(end);
                 return end.Value;
@@ -38,6 +38,7 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
                 Say("the guest ran out of memory, and its kernel killed the command: raise --memory");
                 return ExitCode.ExecFailure;
             case CommandEndKind.Killed:
+                TellOfDisks();
                 TellOfMemory(end);
                 return ExitCode.OfKilled(end.Value);
             case CommandEndKind.NotExecuted:
@@ -50,9 +51,9 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
                 Say($"cannot write to {end.What}, so that a part of what {Name} wrote is lost: {Errnos.Describe(end.Value)}");
                 return ExitCode.ExecFailure;
             case CommandEndKind.TimedOut:
-                Say($"{Name} took longer than {timeout?.TotalSeconds} s (--timeout)");
+                Say($"{Name} took longer than {timeout?.TotalSeconds} s (--timeout){(machine is null && log is not null ? ": the guest's devices were not ready" : "")}");
                 ShowLog();
-                if (!isQuiet && log is { Lines: [] })
+                if (!isQuiet && machine is not null && log is { Lines: [] })
                     Say("the guest's kernel has said nothing: --dmesg - shows all that it says");
                 return ExitCode.ExecTimeout;
             case CommandEndKind.Left:
@@ -90,6 +91,13 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
             Say($"the guest ran out of memory, and its kernel killed {(end.OutOfMemoryKills == 1 ? "a process" : $"{end.OutOfMemoryKills} processes")}: raise --memory");
     }
 
+    // The command is not concerned, but whoever uses the disk next is.
+    private void TellOfDisks()
+    {
+        if (log?.AgentError is string error && error.StartsWith("cannot unmount ", StringComparison.Ordinal))
+            Say($"the guest {error}");
+    }
+
     private int TellOfMachine(MachineEnd? machine)
     {
         if (machine is { Kind: MachineEndKind.Signal } ended)
@@ -117,11 +125,11 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
 
     private static string WhatItDid(MachineEnd? machine, KernelLog log) => machine?.Kind switch
     {
-        _ when log.AgentWasKilled => LostItsAgent,
+        _ when log.AgentWasKilled => "lost its agent, which somebody in it has killed,",
         MachineEndKind.Reset or MachineEndKind.ResetLoop => "was rebooted",
         MachineEndKind.EarlyFault => "reset by a triple fault",
         MachineEndKind.EarlyHalt => "halted",
-        MachineEndKind.Quit => LostItsAgent,
+        MachineEndKind.Quit => "lost the connection with its agent",
         _ => "powered off",
     };
 

@@ -13,8 +13,6 @@ namespace Vmm.Cli.Exec;
 /// <param name="terminal">The terminal by which the guest's agent speaks without vsock; null if it connects by vsock.</param>
 internal sealed class ExecRun(MachineConfig config, MachineProcess process, AgentSession session, GuestDirectory directory, AgentTerminal? terminal)
 {
-    private static readonly int[] s_forwarded = [Hangup, Interrupt, Quit, User1, User2, Terminate];
-
     // A guest that powers off resets its devices first: the connection with its agent ends before the machine does.
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(5);
 
@@ -24,11 +22,14 @@ internal sealed class ExecRun(MachineConfig config, MachineProcess process, Agen
     private CommandEnd? _end;
     private Exception? _failure;
 
+    /// <summary>The signals that go to the command.</summary>
+    internal static IReadOnlyList<int> Forwarded { get; } = [Hangup, Interrupt, Quit, User1, User2, Terminate];
+
     /// <summary>When the guest was started, a timestamp of <see cref="System.Diagnostics.Stopwatch"/>; 0 if it was not.</summary>
     public long GuestStarted { get; private set; }
 
     /// <summary>Runs the guest.</summary>
-    /// <returns>How the machine ended, null if it was never made because a signal came first; and how the command did.</returns>
+    /// <returns>How the machine ended, null if it was never made because the time was over first; and how the command did.</returns>
     /// <exception cref="VmmException">The machine cannot be made, or the agent does not keep to the protocol.</exception>
     public (MachineEnd? Machine, CommandEnd Command) Run()
     {
@@ -38,7 +39,10 @@ internal sealed class ExecRun(MachineConfig config, MachineProcess process, Agen
         try
         {
             MachineEnd end;
-            using (var machine = new VirtualMachine(config, process.Sandbox, signals.Token))
+            using var opening = CancellationTokenSource.CreateLinkedTokenSource(signals.Token);
+            if (session.Deadline is long deadline)
+                opening.CancelAfter((int)Math.Clamp(deadline - Environment.TickCount64, 0, int.MaxValue));
+            using (var machine = new VirtualMachine(config, process.Sandbox, opening.Token))
             {
                 signals.Attach(number => Forward(machine, number));
                 signals.Handle(User1, () => Forward(machine, User1));
@@ -76,6 +80,10 @@ internal sealed class ExecRun(MachineConfig config, MachineProcess process, Agen
         {
             return (new MachineEnd(MachineEndKind.Signal, signals.First), new CommandEnd(CommandEndKind.Lost));
         }
+        catch (OperationCanceledException) when (session.Deadline is not null)
+        {
+            return (null, new CommandEnd(CommandEndKind.TimedOut));
+        }
         finally
         {
             agent?.Join();
@@ -109,7 +117,7 @@ internal sealed class ExecRun(MachineConfig config, MachineProcess process, Agen
     // The command gets it; if there is none, or it was told to end already, the machine ends.
     private void Forward(VirtualMachine machine, int number)
     {
-        if (!_terminations.IsSecond(number) && Array.Exists(s_forwarded, forwarded => forwarded == number) && session.Signal(number))
+        if (!_terminations.IsSecond(number) && Forwarded.Contains(number) && session.Signal(number))
             return;
         machine.Stop(new MachineEnd(MachineEndKind.Signal, number));
         session.Leave();
@@ -117,7 +125,7 @@ internal sealed class ExecRun(MachineConfig config, MachineProcess process, Agen
 
     private void Suspend(VirtualMachine machine)
     {
-        session.RestoreTerminal();
+        session.Suspend();
         machine.Suspend();      // returns when the process goes on
         session.Continue();
     }

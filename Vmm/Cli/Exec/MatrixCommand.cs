@@ -25,8 +25,9 @@ internal static class MatrixCommand
         (MatrixVariant Variant, ulong Memory)[] variants = [.. file.Variants.Select(variant => (variant, CheckedMemory(variant, file, options)))];
         using JUnitReport? report = options.Report is string path ? new JUnitReport(path) : null;
         string[] arguments = WithoutMatrix(ProcessText.Arguments(Environment.GetCommandLineArgs()[1..]));
-        using var signals = new StopSignals();
+        SignalDisposition.Restore(SignalNumber.Child);      // while it is ignored, as by a parent that does so, nobody is told how a child has ended
         using var wake = new EventFd();
+        using var signals = new StopSignals();
         signals.Attach(_ => wake.Signal());
         List<MatrixRun> all = [];
         try

@@ -63,9 +63,9 @@ internal sealed class MatrixRun : IDisposable
         if (Status is not null || end is null)
             return;
         Time = Stopwatch.GetElapsedTime(_start);
-        // "status N" or "signal N"
-        int number = int.Parse(end[(end.LastIndexOf(' ') + 1)..], CultureInfo.InvariantCulture);
-        Status = end.StartsWith("status", StringComparison.Ordinal) ? number : ExitCode.OfKilled(number);
+        Status = end.Split(' ') is [var kind, var text] && int.TryParse(text, CultureInfo.InvariantCulture, out int number)
+            ? kind == "status" ? number : ExitCode.OfKilled(number)     // "status N" or "signal N"
+            : ExitCode.ExecFailure;     // nobody knows
         Output = _output.ToText();
     }
 
