@@ -55,7 +55,7 @@ internal static class FileSystemSuite
             """;
         return
             $"""
-            export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
+            export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 PATH=/usr/sbin:/usr/bin:/sbin:/bin
             apt-get -y -o APT::Sandbox::User=root install {(isRoot ? "/packages/*.deb" : "/packages/less_*.deb")} || exit 1
             dpkg --audit || exit 1
             less --version
