@@ -219,14 +219,18 @@ static bool end_mount(const char *target)
     return strcmp(target, "/") == 0 ? make_read_only(target) : umount2(target, 0) == 0;
 }
 
-/* What is mounted in a file system holds it. */
-static bool is_in_one_of(const char *path, char *const *targets, size_t count)
+static bool is_in(const char *path, const char *directory)
 {
-    while (count-- > 0) {
-        size_t length = targets[count] ? strlen(targets[count]) : 0;
-        if (length > 1 && strncmp(path, targets[count], length) == 0 && path[length] == '/')
+    size_t length = strlen(directory);
+    return length > 1 && strncmp(path, directory, length) == 0 && (path[length] == '/' || !path[length]);
+}
+
+/* What is mounted in a file system holds it. What is mounted over it hides it: neither can be unmounted before that. */
+static bool hinders_one_of(const char *path, char *const *targets, size_t count)
+{
+    while (count-- > 0)
+        if (targets[count] && (is_in(path, targets[count]) || is_in(targets[count], path)))
             return true;
-    }
     return false;
 }
 
@@ -262,10 +266,10 @@ static void end_loop_devices(void)
         closedir(devices);
 }
 
-/* On a disk, in one that is, or an overlay, whose layers may be on one. */
+/* On a disk, in one that is or over it, or an overlay, whose layers may be on one. */
 static bool holds_a_disk(const struct mntent *entry, char *const *targets, size_t count)
 {
-    return strncmp(entry->mnt_fsname, "/dev/", 5) == 0 || is_in_one_of(entry->mnt_dir, targets, count)
+    return strncmp(entry->mnt_fsname, "/dev/", 5) == 0 || hinders_one_of(entry->mnt_dir, targets, count)
         || (strcmp(entry->mnt_type, "overlay") == 0 && strcmp(entry->mnt_dir, "/") != 0);
 }
 

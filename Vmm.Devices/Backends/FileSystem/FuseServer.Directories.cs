@@ -38,6 +38,8 @@ internal sealed partial class FuseServer
         Span<byte> reply = request.MakeReply(size);
         int length = 0;
         using HeldDescriptor directory = opened.Descriptor.Hold();
+        if (!FileTree.IsBelowItsMount(in directory))
+            return -Errnos.Estale;      // the host has moved it out of the shared directory
         lock (stream)
         {
             try

@@ -18,11 +18,20 @@ internal sealed partial class InodeTable
     /// <summary>A descriptor of a file, open by O_PATH until the result is disposed.</summary>
     /// <param name="inode">The file.</param>
     /// <param name="error">0, or a negated error number: the result then holds nothing. EACCES where the file is the kernel's own (<see cref="FileTree.IsOfKernel"/>) and the
-    /// shared directory is not: by /proc or /sys a guest could harm the host, and this process first of all.</param>
+    /// shared directory is not: by /proc or /sys a guest could harm the host, and this process first of all. ESTALE for a directory that the host has moved out of the shared one.</param>
     public HeldDescriptor Hold(Inode inode, out int error)
     {
         HeldDescriptor held = HoldForStatus(inode, out error);
-        if (error < 0 || inode.IsOfStorage || inode.Identity.Device == Root.Identity.Device)
+        if (error < 0)
+            return held;
+        // Landlock of Linux 6.18 and later goes on from the mount's root with such a directory, and allows it all.
+        if (inode.IsDirectory && !FileTree.IsBelowItsMount(in held))
+        {
+            held.Dispose();
+            error = -Errnos.Estale;
+            return default;
+        }
+        if (inode.IsOfStorage || inode.Identity.Device == Root.Identity.Device)
             return held;
         if (FileTree.IsOfKernel(in held))
         {

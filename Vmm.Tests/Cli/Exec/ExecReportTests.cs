@@ -39,6 +39,13 @@ public sealed class ExecReportTests
     [TestCase(Complaint, "")]
     public void Tell_DiskIsStillMounted_IsToldWhateverTheStatus(string text, string errors)
     {
+        foreach (CommandEndKind kind in (CommandEndKind[])[CommandEndKind.Killed, CommandEndKind.NotExecuted, CommandEndKind.NotPrepared, CommandEndKind.OutOfMemory, CommandEndKind.OutputLost])
+        {
+            using KernelLog others = LogOf(text);
+            using var told = new StringWriter();
+            new ExecReport(new GuestCommand { Arguments = ["make"] }, false, null, others) { Errors = told, HasStarted = true }.Tell(null, new CommandEnd(kind, 9, "make"));
+            Assert.That(told.ToString().Contains("vmm: the guest cannot unmount /mnt", StringComparison.Ordinal), Is.EqualTo(errors.Length > 0), $"{kind}");
+        }
         using KernelLog log = LogOf(text);
         using var written = new StringWriter();
         var report = new ExecReport(new GuestCommand { Arguments = ["make"] }, false, null, log) { Errors = written, HasStarted = true };

@@ -165,6 +165,19 @@ public partial class ExecTests
         AssertClean(image);
     }
 
+    // Two mounts in one place, and one over the place where the disk is.
+    [TestCase("/mnt")]
+    [TestCase("/mnt/below")]
+    public void Exec_ScratchDiskUnderAnotherMountAtTheEnd_IsUnmounted(string place)
+    {
+        string image = ScratchDisk();
+
+        VmmResult result = Exec("", ["--disk", $"path={image}"], "sh", "-c", $"mkdir -p {place} && mount -t ext4 /dev/vda {place} && echo x > {place}/file && mount -t tmpfs none /mnt");
+
+        Assert.That(result, Is.EqualTo(new VmmResult(0, "", "")));
+        AssertClean(image);
+    }
+
     // The disk does not go on before more time has gone by than a signal has.
     [Test]
     public void Exec_SignalWhileTheScratchDiskIsWritten_DoesNotEndThat()

@@ -77,6 +77,17 @@ public static unsafe class FileTree
             return (int)Do(SystemCallNumber.Statx, directory.Number, (nint)pointer, SymlinkNoFollow | NoAutomount, (nint)FileStatus.Wanted, (nint)result);
     }
 
+    /// <summary>Whether the root of the mount by which a directory was opened is above it. Where a mount shows a part of a file system, somebody can move a directory out of that part
+    /// while this process has it open: the kernel then does not find what is above it (ENOENT).</summary>
+    /// <param name="directory">The directory; it may be open by O_PATH only.</param>
+    /// <returns>True also where this process may not search the directory.</returns>
+    public static bool IsBelowItsMount(in HeldDescriptor directory)
+    {
+        FileStatus status;
+        fixed (byte* parent = "..\0"u8)
+            return Do(SystemCallNumber.Statx, directory.Number, (nint)parent, SymlinkNoFollow | NoAutomount | DontSync, 0, (nint)(&status)) != -Errnos.Enoent;
+    }
+
     /// <summary>mkdirat(2).</summary>
     public static int MakeDirectory(in HeldDescriptor directory, ReadOnlySpan<byte> name, uint mode)
     {

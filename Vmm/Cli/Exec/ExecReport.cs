@@ -27,10 +27,12 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
     /// <returns>The exit status.</returns>
     public int Tell(MachineEnd? machine, CommandEnd end)
     {
+        // The agent has told of the end.
+        if (end.Kind is <= CommandEndKind.OutOfMemory or CommandEndKind.OutputLost)
+            TellOfDisks();
         switch (end.Kind)
         {
             case CommandEndKind.Exited:
-                TellOfDisks();
                 if (end.Value != 0)
                     TellOfMemory(end);
                 return end.Value;
@@ -38,7 +40,6 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
                 Say("the guest ran out of memory, and its kernel killed the command: raise --memory");
                 return ExitCode.ExecFailure;
             case CommandEndKind.Killed:
-                TellOfDisks();
                 TellOfMemory(end);
                 return ExitCode.OfKilled(end.Value);
             case CommandEndKind.NotExecuted:

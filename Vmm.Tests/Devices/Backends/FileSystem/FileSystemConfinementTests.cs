@@ -13,7 +13,7 @@ namespace Vmm.Tests.Devices.Backends.FileSystem;
 [Category("Confinement")]
 public class FileSystemConfinementTests : FileSystemTest
 {
-    private const int Eperm = 1, Enoent = 2, Eacces = 13;
+    private const int Eperm = 1, Enoent = 2, Eacces = 13, Estale = 116;
 
     // What the process may call, and other back-ends may not.
     private static readonly string[] s_ownCalls =
@@ -126,6 +126,38 @@ public class FileSystemConfinementTests : FileSystemTest
             Assert.That(inside, isReadOnly ? Is.EqualTo(-Eacces) : Is.Not.Negative, "what it is for");
         }
         Assert.That(File.ReadAllText(outside), Is.EqualTo("secret"));
+    }
+
+    // Root's process has the directory as a mount of its own, and Landlock of Linux 6.18 allows what is moved out of a mount as if it were its root.
+    [Test]
+    public void Directory_ThatTheHostMovesOut_IsOutOfReach()
+    {
+        RequireRoot();
+        Directory.CreateDirectory(In("moved/below"));
+        File.WriteAllText(In("file"), "");
+        string outside = Directory.CreateDirectory(Path.Combine(Scratch, "outside")).FullName, place = Path.Combine(outside, "moved");
+        using FuseGuest guest = Begin();
+        ulong moved = guest.Node("moved"), below = guest.Node("moved/below"), opened = U64(guest.Demand(27, moved, Bytes(0U, 0U), 16), 0);
+
+        Directory.Move(In("moved"), place);
+        foreach (string directory in (string[])[place, Path.Combine(place, "below")])
+            File.WriteAllText(Path.Combine(directory, "secret"), "secret");
+        foreach (ulong node in (ulong[])[moved, below])
+        {
+            (string Name, long Error)[] results =
+            [
+                ("lookup", guest.Fuse.Lookup(node, "secret", out _, out _)), ("create", guest.TryCreate(node, "new")), ("mkdir", guest.Fuse.TryMakeDirectory(node, "new")),
+                ("unlink", guest.Unlink(node, "secret")), ("rename from", guest.Rename(node, "secret", FuseGuest.Root, "got")), ("rename to", guest.Rename(FuseGuest.Root, "file", node, "file")),
+                ("opendir", guest.Try(27, node, Bytes(0U, 0U), 16)), ("set mode", guest.Try(4, node, [.. Bytes(1U, 0U), .. new byte[80]], FuseGuest.AttributesSize)),
+                ("set xattr", guest.SetXattr(node, "user.a", [1])),
+            ];
+            Assert.That(results.Where(result => result.Error != -Estale), Is.Empty);
+        }
+        Assert.That(guest.Try(28, moved, [.. Bytes(opened, 0UL), .. Bytes(4096U, 0U), .. new byte[16]], 4096), Is.EqualTo(-Estale), "a directory that was open");
+        Assert.That(Directory.GetFileSystemEntries(outside, "*", SearchOption.AllDirectories).Order(), Is.EqualTo(new[] { place, $"{place}/below", $"{place}/below/secret", $"{place}/secret" }));
+
+        Directory.Move(place, In("back"));
+        Assert.That(guest.Fuse.Lookup(moved, "secret", out _, out _), Is.Zero);
     }
 
     // Landlock says nothing of owners, modes and times. Root's process has no way to the path.
