@@ -20,7 +20,7 @@ public class SwitchTests : DeviceTest
         // One server for each: iperf3 does not listen for a moment after a test.
         VmmProcess server = Boot(Guest(0, "iperf3 -s > /dev/null &\niperf3 -s -p 5202 > /dev/null &\necho \"serving\"\nread -r end\n"));
         server.WaitForOutput("serving");
-        // ping sends one more where a reply takes longer than a second, on a busy machine.
+        // ping sends more than 50 where a reply takes longer than a second, on a busy machine.
         VmmProcess client = Boot(Guest(1,
             """
             echo loss=$(ping -q -c 50 -A -W 5 10.7.0.1 | grep loss)
@@ -37,7 +37,7 @@ public class SwitchTests : DeviceTest
 
         Assert.That(result.ExitCode, Is.Zero, result.Summary);
         Assert.That(other.ExitCode, Is.Zero, other.Summary);
-        Assert.That(ValueOf(result, "loss"), Does.Match("50 packets received, [012]% packet loss"));
+        Assert.That(ValueOf(result, "loss"), Does.Match("50 packets received, [0-9]% packet loss"));
         Assert.That(ValueOf(result, "forward"), Does.Contain("bits/sec"));
         Assert.That(ValueOf(result, "reverse"), Does.Contain("bits/sec"));
         Assert.That(ValueOf(result, "tx").Split(' ', StringSplitOptions.RemoveEmptyEntries), Has.Length.EqualTo(2).And.None.EqualTo("0"), "packets sent, queue by queue");
