@@ -118,7 +118,7 @@ public class QemuFileSystemTests : PeerTest
         TestContext.Out.WriteLine(guest.Text);
         string output = guest.Output.Replace("\r", "", StringComparison.Ordinal);
         Assert.That(output, Does.Contain("\nstatus=0\n"), guest.Text);
-        return (shared, output[..output.IndexOf("\nerrors:\n", StringComparison.Ordinal)]);
+        return (shared, output[..(output.IndexOf("\nerrors:\n", StringComparison.Ordinal) + 1)]);
     }
 
     // The directory of a back-end that was started.
