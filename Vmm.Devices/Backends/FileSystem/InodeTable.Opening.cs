@@ -24,7 +24,7 @@ internal sealed partial class InodeTable
         HeldDescriptor held = HoldForStatus(inode, out error);
         if (error < 0)
             return held;
-        // Landlock of Linux 6.18 and later goes on from the mount's root with such a directory, and allows it all.
+        // Landlock of Linux 6.18 allows all in such a directory, if the rule is for the mount's root.
         if (inode.IsDirectory && !FileTree.IsBelowItsMount(in held))
         {
             held.Dispose();

@@ -137,19 +137,11 @@ public sealed class VsockBackendTests
     [TestCase(false)]
     public void Transmit_StoppedAndStarted_ConnectionsLastWhereTheDriverGoesOn(bool goesOn)
     {
-        using var listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-        listener.Bind(new UnixDomainSocketEndPoint($"{Path.Combine(_directory, "vsock")}_6"));
-        listener.Listen(1);
         using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(_device);
         frontEnd.Negotiate();
         frontEnd.ShareMemory();
         using FrontEndRing transmit = frontEnd.Ring(1);
-        transmit.SetUp();
-        transmit.Enable(true);
-        transmit.Add(Packet(VsockOperation.Request, 0));
-        transmit.Take();
-        using Socket program = listener.Accept();
-        program.ReceiveTimeout = 20_000;
+        using Socket program = Connect(transmit);
         uint position = transmit.Stop();
         Assert.That(position, Is.EqualTo(1));
         if (goesOn)
@@ -169,19 +161,11 @@ public sealed class VsockBackendTests
     [Test]
     public void Transmit_SentJustBeforeTheFrontEndLeaves_ReachesTheHost()
     {
-        using var listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-        listener.Bind(new UnixDomainSocketEndPoint($"{Path.Combine(_directory, "vsock")}_6"));
-        listener.Listen(1);
         using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(_device);
         frontEnd.Negotiate();
         frontEnd.ShareMemory();
         using FrontEndRing transmit = frontEnd.Ring(1, size: 256);
-        transmit.SetUp();
-        transmit.Enable(true);
-        transmit.Add(Packet(VsockOperation.Request, 0));
-        transmit.Take();
-        using Socket program = listener.Accept();
-        program.ReceiveTimeout = 20_000;
+        using Socket program = Connect(transmit);
 
         // The ring's thread has not got to them yet. They are more than what is left of its turn.
         byte[] sent = [.. Enumerable.Range(0, 256).Select(i => (byte)i)];
@@ -202,19 +186,11 @@ public sealed class VsockBackendTests
     public void Reset_DataThatTheProgramHasNotReadYet_ReachesIt()
     {
         const int chunk = 1 << 15, chunks = 9;      // more than the program's socket takes
-        using var listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-        listener.Bind(new UnixDomainSocketEndPoint($"{Path.Combine(_directory, "vsock")}_6"));
-        listener.Listen(1);
         using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(_device);
         frontEnd.Negotiate(protocolFeatures: VhostUserProtocolFeatures.ResetDevice);
         frontEnd.ShareMemory();
         using FrontEndRing transmit = frontEnd.Ring(1);
-        transmit.SetUp();
-        transmit.Enable(true);
-        transmit.Add(Packet(VsockOperation.Request, 0));
-        transmit.Take();
-        using Socket program = listener.Accept();
-        program.ReceiveTimeout = 20_000;
+        using Socket program = Connect(transmit);
         byte[] sent = new byte[chunk * chunks];
         new Random(1).NextBytes(sent);
         for (int i = 0; i < chunks; i++)
@@ -246,5 +222,20 @@ public sealed class VsockBackendTests
             BufferAllocation = room,
         };
         return MemoryMarshal.AsBytes(new ReadOnlySpan<VsockHeader>(in header)).ToArray();
+    }
+
+    // The guest connects to a program of the host's, which is the result.
+    private Socket Connect(FrontEndRing transmit)
+    {
+        using var listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        listener.Bind(new UnixDomainSocketEndPoint($"{Path.Combine(_directory, "vsock")}_6"));
+        listener.Listen(1);
+        transmit.SetUp();
+        transmit.Enable(true);
+        transmit.Add(Packet(VsockOperation.Request, 0));
+        transmit.Take();
+        Socket program = listener.Accept();
+        program.ReceiveTimeout = 20_000;
+        return program;
     }
 }
