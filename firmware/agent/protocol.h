@@ -36,6 +36,14 @@ enum frame_type {
 
 enum stream { STREAM_INPUT = 0, STREAM_OUTPUT = 1, STREAM_ERROR = 2 };
 
+/* How START begins; behind it come texts. */
+struct start {
+    uint32_t flags; /* enum start_flag */
+    uint16_t rows, columns;
+    uint32_t arguments, variables; /* how many texts */
+    uint32_t umask;
+};
+
 enum start_flag {
     START_TERMINAL = 1,           /* streams 0 and 1 are a terminal */
     START_TERMINAL_ERROR = 2,     /* so is stream 2, whose output comes on stream 1 */

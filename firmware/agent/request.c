@@ -30,11 +30,7 @@ static char **next_strings(char **next, const char *end, uint32_t count)
 /* The request points into data. Returns false if the frame is malformed. */
 bool parse_request(char *data, uint32_t length, struct request *request)
 {
-    struct {
-        uint32_t flags;
-        uint16_t rows, columns;
-        uint32_t arguments, variables, umask;
-    } start;
+    struct start start;
     if (length < sizeof start)
         return false;
     memcpy(&start, data, sizeof start);

@@ -33,19 +33,15 @@ static void start(int fd, const char *program)
 {
     struct {
         struct frame frame;
-        struct {
-            uint32_t flags;
-            uint16_t rows, columns;
-            uint32_t arguments, variables;
-        } request;
+        struct start start;
         char text[256];
-    } message = { .frame = { .type = FRAME_START }, .request = { .arguments = 1 } };
+    } message = { .frame = { .type = FRAME_START }, .start = { .arguments = 1, .umask = 022 } };
     size_t length = strlen(program) + 1;
     if (length > sizeof message.text - 3)
         exit(2);
     message.text[0] = '/'; /* working directory, then an empty user */
     memcpy(message.text + 3, program, length);
-    message.frame.length = sizeof message.request + 3 + length;
+    message.frame.length = sizeof message.start + 3 + length;
     struct frame end = { .type = FRAME_END, .stream = STREAM_INPUT };
     if (write(fd, &message, sizeof message.frame + message.frame.length) < 0 || write(fd, &end, sizeof end) < 0)
         fail("write");
