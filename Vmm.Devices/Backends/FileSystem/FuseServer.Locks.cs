@@ -16,7 +16,7 @@ internal sealed partial class FuseServer
         request.Rewind();
         try
         {
-            return request.TryTake(out FuseLock arguments) && _inodes.Find(request.Header.Node) is { } inode ? TakeLock(inode, in arguments) : -Errnos.Einval;
+            return request.TryTake(out FuseLock arguments) && _inodes.Find(request.Header.Node) is { } inode ? TakeLock(inode, in arguments, waits: true) : -Errnos.Einval;
         }
         catch (ObjectDisposedException)
         {
@@ -39,8 +39,20 @@ internal sealed partial class FuseServer
             return -Errnos.Einval;
         if (_handles.Find(arguments.Handle) is not { } opened || opened.Inode != inode)
             return -Errnos.Ebadf;
-        int error = OpenForLocks(inode, arguments.Owner, out RangeLocks? locks);
-        if (error < 0 || (error = locks!.Get(arguments.Owner, ref range, out uint process)) < 0)
+        RangeLocks locks = LocksOf(inode);
+        int error = BeginLocking(inode, locks, arguments.Owner, out RangeLocks.Owner? owner);
+        if (error < 0)
+            return error;
+        uint process;
+        try
+        {
+            error = locks.Get(owner!, ref range, out process);
+        }
+        finally
+        {
+            locks.End(owner!, waits: false);
+        }
+        if (error < 0)
             return error;
         ulong end = range.Length == 0 ? long.MaxValue : (ulong)range.Start + (ulong)range.Length - 1;
         return request.Reply(new FuseLockReply((ulong)range.Start, end, (uint)range.Type, process));
@@ -52,8 +64,9 @@ internal sealed partial class FuseServer
             return -Errnos.Enosys;
         if (!request.TryTake(out FuseLock arguments))
             return -Errnos.Einval;
-        long result = TakeLock(inode, in arguments);
-        if (result != -Errnos.Eagain || !waits || request.Ring is null)
+        waits = waits && request.Ring is not null;
+        long result = TakeLock(inode, in arguments, waits);
+        if (result != -Errnos.Eagain || !waits)
         {
             // Somebody may wait for what was just given up.
             if (result == 0 && arguments.Type == (uint)OpenFileIo.Unlock)
@@ -61,10 +74,14 @@ internal sealed partial class FuseServer
             return result;
         }
         int error = _waiters.Add(request, inode, in arguments);
-        return error < 0 ? error : Waits;
+        if (error == 0)
+            return Waits;
+        inode.Locks?.RemoveIdle(arguments.Owner);
+        return error;
     }
 
-    private long TakeLock(Inode inode, in FuseLock arguments)
+    // If somebody else has the lock, and the request waits for that, the owner's opening stays for the next try.
+    private long TakeLock(Inode inode, in FuseLock arguments, bool waits)
     {
         // Asked for each time: a request that waits must not get its lock when the file is closed.
         if (_handles.Find(arguments.Handle) is not { } opened || opened.Inode != inode)
@@ -83,22 +100,42 @@ internal sealed partial class FuseServer
         }
         if (!IsRange(in arguments, out RangeLockRequest range))
             return -Errnos.Einval;
+        if (range.Type == OpenFileIo.Unlock && inode.Locks is null)
+            return 0;
+        RangeLocks locks = LocksOf(inode);
+        RangeLocks.Owner? owner;
+        int error = 0;
         if (range.Type == OpenFileIo.Unlock)
-            return inode.Locks?.Set(arguments.Owner, arguments.Process, in range) ?? 0;
-        int error = OpenForLocks(inode, arguments.Owner, out RangeLocks? locks);
-        return error < 0 ? error : locks!.Set(arguments.Owner, arguments.Process, in range);
+            owner = locks.Begin(arguments.Owner);
+        else
+            error = BeginLocking(inode, locks, arguments.Owner, out owner);
+        if (owner is null)
+            return error;       // 0 for one that has no lock to give up
+        bool isKept = false;
+        try
+        {
+            error = locks.Set(owner, arguments.Process, in range);
+            isKept = waits && error == -Errnos.Eagain;
+            return error;
+        }
+        finally
+        {
+            locks.End(owner, isKept);
+        }
     }
 
-    // Each owner of locks in the guest has an opening of the file of his own.
-    private int OpenForLocks(Inode inode, ulong owner, out RangeLocks? locks)
+    private RangeLocks LocksOf(Inode inode)
     {
-        locks = inode.Locks;
-        if (locks is null)
-        {
+        if (inode.Locks is null)
             Interlocked.CompareExchange(ref inode.Locks, new RangeLocks(_ranges), null);
-            locks = inode.Locks!;
-        }
-        if (locks.Has(owner))
+        return inode.Locks;
+    }
+
+    // Each owner of locks in the guest has an opening of the file of his own, as long as he has a lock, waits for one or asks for one.
+    private int BeginLocking(Inode inode, RangeLocks locks, ulong id, out RangeLocks.Owner? owner)
+    {
+        owner = locks.Begin(id);
+        if (owner is not null)
             return 0;
         if (!inode.IsRegular)
             return -Errnos.Ebadf;
@@ -110,7 +147,7 @@ internal sealed partial class FuseServer
         if (error is -Errnos.Eacces or -Errnos.Erofs or -Errnos.Eperm or -Errnos.Etxtbsy or -Errnos.Eagain)
             error = Reopen(in path, FileTree.NonBlocking, out file);
         if (error == 0)
-            locks.Add(owner, file!);
+            owner = locks.Begin(id, file!);
         return error;
     }
 

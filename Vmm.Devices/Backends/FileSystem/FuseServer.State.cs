@@ -151,17 +151,7 @@ internal sealed partial class FuseServer
         SessionTable? session = isKept ? table : null;
         _inodes.Restore(files, table.Last.File, session, isElsewhere, table.RootMount);
         _flags = flags;
-        var opened = new List<OpenFile>();
-        foreach (OpeningRecord opening in openings)
-        {
-            if (OpenAgain(opening) is not { } file)
-            {
-                session?.Remove(opening.Slot);
-                continue;
-            }
-            file.Slot = isKept ? opening.Slot : -1;
-            opened.Add(file);
-        }
+        List<OpenFile> opened = OpenAgain(openings, session);
         _handles.Restore(opened, table.Last.Opening, session);
         _isReady = true;
         _mayHaveMappings = isKept && _window is not null && Has(FuseFlags.MapAlignment);
@@ -173,16 +163,35 @@ internal sealed partial class FuseServer
         }
     }
 
-    // Null where the file is gone: it was removed while it was open, or the host has replaced it.
-    private OpenFile? OpenAgain(OpeningRecord opening)
+    private List<OpenFile> OpenAgain(List<OpeningRecord> openings, SessionTable? session)
     {
-        if (_inodes.Find(opening.File) is not { } inode || opening.IsDirectory != inode.IsDirectory || (!inode.IsDirectory && !inode.IsRegular))
-            return null;
+        ILookup<Inode?, OpeningRecord> ofFile = openings.ToLookup(
+            opening => _inodes.Find(opening.File) is { } inode && opening.IsDirectory == inode.IsDirectory && (inode.IsDirectory || inode.IsRegular) ? inode : null);
+        var opened = new List<OpenFile>();
+        var lost = openings.ToHashSet();
+        _inodes.HoldAll(ofFile.Select(group => group.Key).OfType<Inode>(), (Inode inode, in HeldDescriptor path) =>
+        {
+            foreach (OpeningRecord opening in ofFile[inode])
+            {
+                if (OpenAgain(opening, inode, in path) is not { } file)
+                    continue;
+                file.Slot = session is null ? -1 : opening.Slot;
+                opened.Add(file);
+                lost.Remove(opening);
+            }
+        });
+        foreach (OpeningRecord opening in lost)
+            session?.Remove(opening.Slot);
+        return opened;
+    }
+
+    // Null where the file cannot be opened so.
+    private OpenFile? OpenAgain(OpeningRecord opening, Inode inode, in HeldDescriptor path)
+    {
         int flags = FileTree.DirectoryOnly;
         if (!opening.IsDirectory && HostFlags((uint)opening.Flags & ~(uint)FileTree.Truncate, out flags) < 0)
             return null;
-        using HeldDescriptor path = _inodes.Hold(inode, out int error);
-        if (error < 0 || ReopenFor(inode, in path, (uint)opening.Flags, ref flags, out FileDescriptor? file) < 0)
+        if (ReopenFor(inode, in path, (uint)opening.Flags, ref flags, out FileDescriptor? file) < 0)
             return null;
         return new OpenFile(opening.Handle, inode, file!, flags) { Request = opening.Request, Directory = opening.IsDirectory ? new DirectoryStream(_directoryBuffers) : null };
     }

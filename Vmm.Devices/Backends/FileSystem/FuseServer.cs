@@ -108,6 +108,9 @@ internal sealed partial class FuseServer : IDisposable
     /// <summary>Files that the guest knows, those of them that have a descriptor, and openings.</summary>
     public (int Files, int Descriptors, int Handles) Count => (_inodes.Count.Files, _inodes.Count.Descriptors, _handles.Count);
 
+    /// <summary>Directories that the guest has forgotten, and that are kept for files below them which it knows.</summary>
+    public int CountKept() => _inodes.CountKept();
+
     /// <summary>How many descriptors of files may be open without need, of a process that may have <paramref name="limit"/>. The rest is for what the guest has open, which is not to be
     /// closed.</summary>
     public static int DescriptorsForFiles(ulong limit) => (int)Math.Clamp((limit - Math.Min(limit, DescriptorsForOthers)) / 4 * 3, 64, int.MaxValue);

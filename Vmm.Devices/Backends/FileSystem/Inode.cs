@@ -32,7 +32,11 @@ internal sealed class Inode(ulong id, InodeIdentity identity, FileTime born, uin
     /// <summary>How often the guest was told of it, less how often it has forgotten it.</summary>
     public ulong Lookups;
 
-    /// <summary>The directory in which it was seen last; null for the root, and for a file that never had a name.</summary>
+    /// <summary>For how many files it is the <see cref="Parent"/> or the <see cref="OtherParent"/>, and one more if it is the root of a file system below the shared directory. It is kept for
+    /// them when the guest has forgotten it.</summary>
+    public int Uses;
+
+    /// <summary>The directory in which it was seen last; null for the root, for a file that never had a name, and for one that neither the guest nor another file needs any more.</summary>
     public Inode? Parent;
 
     /// <summary>Its name there, with a null byte at the end.</summary>

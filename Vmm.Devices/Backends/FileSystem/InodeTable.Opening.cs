@@ -24,23 +24,25 @@ internal sealed partial class InodeTable
         HeldDescriptor held = HoldForStatus(inode, out error);
         if (error < 0)
             return held;
+        error = CheckReach(inode, in held);
+        if (error == 0)
+            return held;
+        held.Dispose();
+        return default;
+    }
+
+    // Whether the guest may work with it: 0, or a negated error number.
+    private int CheckReach(Inode inode, in HeldDescriptor held)
+    {
         // Landlock of Linux 6.18 allows all in such a directory, if the rule is for the mount's root.
         if (inode.IsDirectory && !FileTree.IsBelowItsMount(in held))
-        {
-            held.Dispose();
-            error = -Errnos.Estale;
-            return default;
-        }
+            return -Errnos.Estale;
         if (inode.IsOfStorage || inode.Identity.Device == Root.Identity.Device)
-            return held;
+            return 0;
         if (FileTree.IsOfKernel(in held))
-        {
-            held.Dispose();
-            error = -Errnos.Eacces;
-            return default;
-        }
+            return -Errnos.Eacces;
         inode.IsOfStorage = true;
-        return held;
+        return 0;
     }
 
     /// <summary>The same, for no more than to ask what a file is: the guest mounts its own /proc on that of the host's.</summary>
@@ -113,10 +115,15 @@ internal sealed partial class InodeTable
         ReleasedDescriptors released = default;
         lock (_lock)
         {
-            bool isKnown = error == 0 && _byIdentity.TryGetValue(InodeIdentity.Of(in status), out inode) && IsSame(inode, in status) && inode.Lookups > 0;
+            bool isKnown = error == 0 && _byIdentity.TryGetValue(InodeIdentity.Of(in status), out inode) && IsSame(inode, in status);
             if (isKnown && inode!.IsNamedOtherwise(parent, name))
-                (inode.OtherParent, inode.OtherName) = (null, []);
+                SetOtherName(inode, null, []);
             bool losesName = isKnown && (inode!.IsNamed(parent, name) || !HasOtherNames(in status));
+            // Nothing leads to what is below one that is only kept for that, unless it gets another name.
+            if (losesName && inode!.Lookups == 0)
+                Replace(ref inode.Parent, null);
+            isKnown = isKnown && inode!.Lookups > 0;
+            losesName = losesName && isKnown;
             if (losesName && HasOtherNames(in status))
                 (otherParent, otherName) = (inode!.OtherParent, inode.OtherName);
             if (losesName && !(isOnlyForOpen && inode!.Type is FileStatus.RegularFile or FileStatus.SymbolicLink && inode.FirstOpen is null))
@@ -187,10 +194,7 @@ internal sealed partial class InodeTable
             return result;
         using (HeldDescriptor held = opened!.Hold())
         {
-            bool isSame = FileTree.GetStatus(in held, out FileStatus status) == 0;
-            lock (_lock)
-                isSame = isSame && IsSame(inode, in status);
-            if (isSame)
+            if (IsSame(inode, in held))
             {
                 path = opened;
                 return 0;
@@ -198,6 +202,14 @@ internal sealed partial class InodeTable
         }
         opened.Dispose();
         return -Errnos.Estale;
+    }
+
+    private bool IsSame(Inode inode, in HeldDescriptor held)
+    {
+        if (FileTree.GetStatus(in held, out FileStatus status) < 0)
+            return false;
+        lock (_lock)
+            return IsSame(inode, in status);
     }
 
     private int OpenByHandle(Inode inode, out FileDescriptor? path)
@@ -261,7 +273,7 @@ internal sealed partial class InodeTable
                 at?.Dispose();
                 at = null;
                 if (number < 0)
-                    return number is -Errnos.Emfile or -Errnos.Enfile or -Errnos.Enomem or -Errnos.Eacces or -Errnos.Eio ? number : -Errnos.Estale;
+                    return ErrorOfName(number);
                 at = new FileDescriptor(number);
                 length = 0;
             }
@@ -274,6 +286,10 @@ internal sealed partial class InodeTable
             at?.Dispose();
         }
     }
+
+    // What the guest is told where a name cannot be opened: ESTALE if that leads nowhere, or the host's own trouble.
+    private static int ErrorOfName(int error) =>
+        error is -Errnos.Emfile or -Errnos.Enfile or -Errnos.Enomem or -Errnos.Eacces or -Errnos.Eio ? error : -Errnos.Estale;
 
     private static int OpenBeneath(FileDescriptor directory, ReadOnlySpan<byte> path)
     {

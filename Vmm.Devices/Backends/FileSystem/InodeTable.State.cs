@@ -17,10 +17,11 @@ internal sealed partial class InodeTable
                 if (inode != Root)
                     inode.Slot = session?.Add(inode) ?? -1;
             }
+            var written = new HashSet<Inode>();
             foreach (Inode inode in _byId.Values)
             {
                 if (inode.FirstOpen is not null)
-                    WriteWay(inode);
+                    WriteWay(inode, written);
             }
         }
     }
@@ -63,57 +64,87 @@ internal sealed partial class InodeTable
     /// and a process in between may have had another for the directory itself.</param>
     public void Restore(IReadOnlyList<FileRecord> records, ulong last, SessionTable? session, bool isElsewhere, ulong rootMount)
     {
+        var foundByName = new List<Inode>();
         lock (_lock)
         {
             Session = session;
             _lastId = Math.Max(_lastId, last);
-            var paths = new Dictionary<ulong, Inode>(records.Count) { [RootId] = Root };
-            var ofOtherMounts = new HashSet<Inode>();
             foreach (FileRecord record in records)
             {
                 _lastId = Math.Max(_lastId, record.Id);
                 bool isOfRootMount = record.Identity.Mount == rootMount;
                 InodeIdentity identity = isOfRootMount ? record.Identity with { Mount = Root.Identity.Mount } : record.Identity;
                 var inode = new Inode(record.Id, identity, record.Born, record.Type) { Lookups = record.Lookups, Name = record.Name, Slot = session is null ? -1 : record.Slot };
-                if (record.Lookups == 0 || !paths.TryAdd(record.Id, inode))
+                if (record.Lookups == 0 || !_byId.TryAdd(record.Id, inode))
                     continue;
-                _byId[record.Id] = inode;
-                if (!isOfRootMount)
-                    ofOtherMounts.Add(inode);
+                if (isElsewhere || !isOfRootMount)
+                    foundByName.Add(inode);
+                else
+                    _byIdentity[identity] = inode;
             }
-            foreach (FileRecord record in records)
-            {
-                Inode? parent = paths.GetValueOrDefault(record.Parent);
-                if (parent is { IsDirectory: true } && record.Name.Length > 0 && paths.TryGetValue(record.Id, out Inode? inode) && !IsBelow(parent, inode))
-                    inode.Parent = parent;
-            }
+            PlaceAll(records);
+        }
+        // Not under the lock: the host may take its time.
+        OpenByNames(foundByName, (Inode inode, in HeldDescriptor path, int error) =>
+        {
+            if (error == 0)
+                Adopt(inode, in path, isElsewhere);
+            return false;
+        });
+        lock (_lock)
+        {
             foreach (Inode inode in _byId.Values)
             {
-                if (inode != Root && (isElsewhere || ofOtherMounts.Contains(inode)))
-                    Adopt(inode, isElsewhere);
-                else
-                    _byIdentity[inode.Identity] = inode;
                 // One that the host has renamed meanwhile is found when the guest looks its new name up, if the number of its mount is the same.
                 if (!isElsewhere)
                     _byIdentity.TryAdd(inode.Identity, inode);
-            }
-            foreach (Inode inode in _byId.Values)
                 NoteFileSystem(inode);
+            }
+        }
+    }
+
+    // Where the files were seen. Records that make a circle, or directories too deep, make no sense: there a file is in no directory. Each directory is looked at once, whatever is below it.
+    private void PlaceAll(IReadOnlyList<FileRecord> records)
+    {
+        foreach (FileRecord record in records)
+        {
+            if (record.Name.Length > 0 && _byId.GetValueOrDefault(record.Parent) is { IsDirectory: true } parent && _byId.TryGetValue(record.Id, out Inode? inode) && inode != Root)
+                inode.Parent = parent;
+        }
+        const int unknown = -1;
+        var depths = new Dictionary<Inode, int>(_byId.Count) { [Root] = 0 };
+        var way = new Stack<Inode>();
+        foreach (Inode inode in _byId.Values)
+        {
+            Inode? each = inode;
+            for (; each is not null && depths.TryAdd(each, unknown); each = each.Parent)
+                way.Push(each);
+            // One whose depth is not known is on this way: that is a circle.
+            if (each is not null && depths[each] == unknown)
+                way.Peek().Parent = null;
+            while (way.TryPop(out Inode? next))
+            {
+                int depth = next.Parent is null ? 0 : depths[next.Parent] + 1;
+                if (depth > MaxDepth)
+                    (next.Parent, depth) = (null, 0);
+                depths[next] = depth;
+                if (next.Parent is { } parent)
+                    parent.Uses++;
+            }
         }
     }
 
     // Binds the inode to the file at its saved path. In a copy of the directory a file of the same kind fits; where only the number of the mount has changed, it must be the very
     // same file. If none fits, no file is entered for the inode, and it is stale.
-    private void Adopt(Inode inode, bool isElsewhere)
+    private void Adopt(Inode inode, in HeldDescriptor path, bool isElsewhere)
     {
-        if (OpenByName(inode, isFromRoot: true, out FileDescriptor? opened) < 0)
+        if (FileTree.GetStatus(in path, out FileStatus status) < 0 || status.Type != inode.Type)
             return;
-        using (opened)
+        InodeIdentity found = InodeIdentity.Of(in status);
+        lock (_lock)
         {
-            using HeldDescriptor held = opened!.Hold();
-            if (FileTree.GetStatus(in held, out FileStatus status) < 0 || status.Type != inode.Type)
-                return;
-            InodeIdentity found = InodeIdentity.Of(in status);
+            if (_byId.GetValueOrDefault(inode.Id) != inode)
+                return;     // forgotten meanwhile
             if (!isElsewhere && (found with { Mount = inode.Identity.Mount } != inode.Identity || status.Born != inode.Born))
                 return;
             (inode.Identity, inode.Born) = (found, status.Born);
@@ -121,22 +152,28 @@ internal sealed partial class InodeTable
         }
     }
 
-    // Only open files are looked for by their names: the host may have replaced or renamed one, and the guest does not know. A file that is not open has nothing but its path.
+    // Only open files are looked for by their names: the host may have replaced or renamed one, and the guest does not know. A file that is not open has nothing but its path. Where the host cannot say,
+    // the name is kept.
     private HashSet<Inode> FindNameless()
     {
-        Inode[] candidates;
+        var nameless = new HashSet<Inode>();
+        var open = new List<Inode>();
         lock (_lock)
-            candidates = [.. _byId.Values.Where(inode => inode != Root && (inode.IsPinned || inode.FirstOpen is not null))];
-        return [.. candidates.Where(inode => inode.IsPinned || !IsFoundByName(inode))];
-    }
-
-    // Where the host cannot say, the name is kept.
-    private bool IsFoundByName(Inode inode)
-    {
-        int result = OpenSame(inode, isFromRoot: true, out FileDescriptor? path);
-        if (result is -Errnos.Emfile or -Errnos.Enfile && Shrink())
-            result = OpenSame(inode, isFromRoot: true, out path);
-        path?.Dispose();
-        return result != -Errnos.Estale;
+        {
+            foreach (Inode inode in _byId.Values.Where(inode => inode != Root))
+            {
+                if (inode.IsPinned)
+                    nameless.Add(inode);
+                else if (inode.FirstOpen is not null)
+                    open.Add(inode);
+            }
+        }
+        OpenByNames(open, (Inode inode, in HeldDescriptor path, int error) =>
+        {
+            if (error == -Errnos.Estale || (error == 0 && !IsSame(inode, in path)))
+                nameless.Add(inode);
+            return false;
+        });
+        return nameless;
     }
 }

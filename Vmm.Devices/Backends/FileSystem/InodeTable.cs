@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Native.FileSystem;
 
@@ -5,7 +6,9 @@ namespace Vmm.Devices.Backends.FileSystem;
 
 /// <summary>The files that the guest knows, by the numbers that it was given. Thread-safe.</summary>
 /// <remarks>A million files need no million descriptors: a file that has a name is opened when it is needed, and closed when too many are open. If the
-/// host has renamed or replaced the file meanwhile, its name leads to another one. That gives ESTALE, and the guest's kernel looks the path up again.</remarks>
+/// host has renamed or replaced the file meanwhile, its name leads to another one. That gives ESTALE, and the guest's kernel looks the path up again.
+/// A directory that the guest has forgotten is kept as long as there is a file below it that the guest knows: the way to that file leads through it. If the guest looks it up again, it has the
+/// number that it had. So there is one of each directory, however often a guest looks it up and forgets it.</remarks>
 internal sealed partial class InodeTable : IDisposable
 {
     /// <summary>FUSE_ROOT_ID.</summary>
@@ -49,6 +52,13 @@ internal sealed partial class InodeTable : IDisposable
         }
     }
 
+    /// <summary>How many files that the guest has forgotten are kept for others below them.</summary>
+    public int CountKept()
+    {
+        lock (_lock)
+            return _byIdentity.Values.Count(inode => inode.Lookups == 0);
+    }
+
     /// <summary>The file with number <paramref name="id"/>; null if the guest cannot know such a one.</summary>
     public Inode? Find(ulong id)
     {
@@ -66,18 +76,19 @@ internal sealed partial class InodeTable : IDisposable
         InodeIdentity identity = InodeIdentity.Of(in status);
         lock (_lock)
         {
-            if (!_byIdentity.TryGetValue(identity, out Inode? inode) || !IsSame(inode, in status))
+            bool isNew = !_byIdentity.TryGetValue(identity, out Inode? inode) || !IsSame(inode, in status);
+            if (isNew)
             {
                 inode = new Inode(++_lastId, identity, status.Born, status.Type);
-                _byId.Add(inode.Id, inode);
                 _byIdentity[identity] = inode;  // a file that had that number before is gone
             }
-            inode.Lookups++;
+            if (inode!.Lookups++ == 0)
+                _byId[inode.Id] = inode;
             if (inode == Root)
                 return inode;
             inode.IsPinned = false;     // a name leads to it
             // One for which there was no room may have it now.
-            if (!inode.IsNamed(parent, name))
+            if (!inode.IsNamed(parent, name) && (isNew || !inode.IsDirectory || TryUntie(inode, parent)))
                 Move(inode, parent, name, keepsName: HasOtherNames(in status));
             else if (inode.Slot < 0)
                 Write(inode);
@@ -170,6 +181,8 @@ internal sealed partial class InodeTable : IDisposable
         lock (_lock)
         {
             file.NextOfInode = inode.FirstOpen;
+            if (inode.FirstOpen is { } first)
+                first.PreviousOfInode = file;
             inode.FirstOpen = file;
             WriteWay(inode);
         }
@@ -182,13 +195,13 @@ internal sealed partial class InodeTable : IDisposable
         ReleasedDescriptors released = default;
         lock (_lock)
         {
-            if (inode.FirstOpen == file)
+            if (file.PreviousOfInode is { } previous)
+                previous.NextOfInode = file.NextOfInode;
+            else if (inode.FirstOpen == file)
                 inode.FirstOpen = file.NextOfInode;
-            for (OpenFile? other = inode.FirstOpen; other is not null; other = other.NextOfInode)
-            {
-                if (other.NextOfInode == file)
-                    other.NextOfInode = file.NextOfInode;
-            }
+            if (file.NextOfInode is { } next)
+                next.PreviousOfInode = file.PreviousOfInode;
+            (file.PreviousOfInode, file.NextOfInode) = (null, null);
             if (inode.FirstOpen is null)
                 inode.Locks?.Clear(ref released);
         }
@@ -213,6 +226,8 @@ internal sealed partial class InodeTable : IDisposable
                 if (inode != Root)
                     Release(inode, ref released);
             }
+            foreach (Inode inode in _mounted.Values)
+                Release(inode, ref released);
             Session?.Clear();
             _byId.Clear();
             _byIdentity.Clear();
@@ -221,6 +236,7 @@ internal sealed partial class InodeTable : IDisposable
             _byIdentity.Add(Root.Identity, Root);
             Root.Locks?.Clear(ref released);
             Root.LinkedFiles = null;
+            Root.Uses = 0;
         }
         released.Close();
     }
@@ -262,7 +278,7 @@ internal sealed partial class InodeTable : IDisposable
     private void NoteFileSystem(Inode inode)
     {
         if (inode.Parent is { } parent && parent.Identity.Device != inode.Identity.Device && (inode.IsDirectory || inode.IsRegular) && inode.Identity.Device != Root.Identity.Device)
-            _mounted[inode.Identity.Device] = inode;
+            Replace(ref CollectionsMarshal.GetValueRefOrAddDefault(_mounted, inode.Identity.Device, out _), inode);
     }
 
     private static bool HasOtherNames(in FileStatus status) => status.LinkCount > 1 && !status.IsDirectory;
@@ -270,26 +286,69 @@ internal sealed partial class InodeTable : IDisposable
     // Whether the name that it had is another of the same file, by which that can be found when this one is gone.
     private void Move(Inode inode, Inode parent, ReadOnlySpan<byte> name, bool keepsName)
     {
+        parent.Uses++;      // it may be kept for nothing but the name that is forgotten here
         if (keepsName && inode.Parent is not null)
-            (inode.OtherParent, inode.OtherName) = (inode.Parent, inode.Name);
+            SetOtherName(inode, inode.Parent, inode.Name);
         else if (inode.IsNamedOtherwise(parent, name))
-            (inode.OtherParent, inode.OtherName) = (null, []);
+            SetOtherName(inode, null, []);
         Place(inode, parent, name.ToArray());
+        parent.Uses--;
+    }
+
+    private void SetOtherName(Inode inode, Inode? parent, byte[] name)
+    {
+        Replace(ref inode.OtherParent, parent);
+        inode.OtherName = name;
     }
 
     private void Place(Inode inode, Inode parent, byte[] name)
     {
         inode.Parent?.LinkedFiles?.Remove(inode);
-        (inode.Parent, inode.Name) = (parent, name);
+        Replace(ref inode.Parent, parent);
+        inode.Name = name;
         if (inode.OtherParent is not null)
             (parent.LinkedFiles ??= []).Add(inode);
         Write(inode);
     }
 
+    // Has a file, or the table, refer to another file. The one to which it referred may be one that nobody needs from now on.
+    private void Replace(ref Inode? reference, Inode? inode)
+    {
+        if (inode is not null)
+            inode.Uses++;
+        Inode? before = reference;
+        reference = inode;
+        if (before is null)
+            return;
+        before.Uses--;
+        Drop(before);
+    }
+
+    // Lets go of a file if neither the guest nor another file needs it, and then of each directory above that was kept for nothing else. Those may be very many: no recursion but for another name's
+    // directory, which is none that has another name.
+    private void Drop(Inode inode)
+    {
+        for (Inode? each = inode; each is { Lookups: 0, Uses: 0 };)
+        {
+            if (_byIdentity.GetValueOrDefault(each.Identity) == each)
+                _byIdentity.Remove(each.Identity);
+            SetOtherName(each, null, []);
+            Inode? parent = each.Parent;
+            each.Parent = null;
+            if (parent is not null)
+            {
+                parent.LinkedFiles?.Remove(each);
+                parent.Uses--;
+            }
+            each = parent;
+        }
+    }
+
     // Writes down where it is now. What is written down is of no use without the directories above.
     private void Write(Inode inode)
     {
-        if (Session is not { } session)
+        // One that the guest has forgotten is no file of a process after this one.
+        if (Session is not { } session || inode.Lookups == 0)
             return;
         inode.Slot = session.Move(inode);
         if (inode.Slot >= 0 && inode.Parent is { } parent)
@@ -297,14 +356,13 @@ internal sealed partial class InodeTable : IDisposable
     }
 
     // Writes a file and all directories above it down, where there was no room for that: an opening leads there, and there is more room for these.
-    private void WriteWay(Inode inode)
+    private void WriteWay(Inode inode, HashSet<Inode>? written = null)
     {
         if (Session is not { IsFull: true } session)
             return;
         int depth = 0;
-        for (Inode? each = inode; each is not null && each != Root && depth < MaxDepth; each = each.Parent, depth++)
+        for (Inode? each = inode; each is not null && each != Root && depth < MaxDepth && written?.Add(each) != false; each = each.Parent, depth++)
         {
-            // One that the guest has forgotten is no file of a process after this one.
             if (each.Slot < 0 && each.Lookups > 0)
                 each.Slot = session.AddForOpening(each);
         }
@@ -321,15 +379,17 @@ internal sealed partial class InodeTable : IDisposable
             return;
         }
         Session?.Remove(inode.Slot);
+        inode.Slot = -1;
         _byId.Remove(id);
-        if (_byIdentity.GetValueOrDefault(inode.Identity) == inode)
-            _byIdentity.Remove(inode.Identity);
         inode.Parent?.LinkedFiles?.Remove(inode);
+        if (inode.IsPinned)
+            Replace(ref inode.Parent, null);    // no name leads to it, nor to what was below
         Release(inode, ref released);
         LeaveToOtherNames(inode);
+        Drop(inode);
     }
 
-    // The guest has forgotten a directory. Nobody follows it from now on, and a process after this one will not know it: a file that was seen there is found by its other name.
+    // The guest has forgotten a directory. A process after this one will not know it: a file that was seen there is found by its other name.
     private void LeaveToOtherNames(Inode directory)
     {
         if (directory.LinkedFiles is not { } files)
@@ -340,7 +400,7 @@ internal sealed partial class InodeTable : IDisposable
             if (file.OtherParent is not { } parent || _byId.GetValueOrDefault(parent.Id) != parent)
                 continue;
             byte[] name = file.OtherName;
-            (file.OtherParent, file.OtherName) = (directory, file.Name);
+            SetOtherName(file, directory, file.Name);
             Place(file, parent, name);
         }
     }
@@ -355,6 +415,25 @@ internal sealed partial class InodeTable : IDisposable
                 return true;
         }
         return false;
+    }
+
+    // Makes sure that a directory is not among those above the directory in which it was seen now. If it is, the host has moved them about, and where the one of them was seen that is right below is older.
+    // False where it cannot be there.
+    private bool TryUntie(Inode inode, Inode parent)
+    {
+        int depth = 0;
+        for (Inode each = parent; each.Parent is { } above; each = above)
+        {
+            if (above == inode)
+            {
+                Replace(ref each.Parent, null);
+                Write(each);
+                break;
+            }
+            if (depth++ > MaxDepth)
+                return false;
+        }
+        return parent != inode;
     }
 
     private void Release(Inode inode, ref ReleasedDescriptors released)

@@ -66,7 +66,7 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
     /// <summary>The guest does not want the answer to a request any more: it ends with EINTR, if it waits here.</summary>
     public void Interrupt(ulong unique)
     {
-        FuseRequest found;
+        Waiter found;
         lock (_lock)
         {
             int index = _waiting.FindIndex(waiter => waiter.Request.Header.Unique == unique);
@@ -74,30 +74,36 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
                 return;
             if (!TryTakeAway(_waiting[index], -Errnos.Eintr))
                 return;
-            found = _waiting[index].Request;
+            found = _waiting[index];
             _waiting.RemoveAt(index);
         }
-        found.Result = -Errnos.Eintr;
-        found.Ring!.Done(found);
+        found.LetGo();
+        found.Request.Result = -Errnos.Eintr;
+        found.Request.Ring!.Done(found.Request);
     }
 
     /// <summary>Takes away all requests of a ring. One for which the lock is being asked for comes back by itself, with <see cref="FuseServer.Waits"/> if somebody else still has it.</summary>
     public IReadOnlyList<FuseRequest> Remove(FileSystemRing ring)
     {
+        List<Waiter> taken;
         lock (_lock)
-            return TakeAway(waiter => waiter.Request.Ring == ring, FuseServer.Waits);
+            taken = TakeAway(waiter => waiter.Request.Ring == ring, FuseServer.Waits);
+        foreach (Waiter waiter in taken)
+            waiter.LetGo();
+        return taken.ConvertAll(waiter => waiter.Request);
     }
 
     /// <summary>All requests end with ENOLCK: what they wait for is gone.</summary>
     public void Clear()
     {
-        List<FuseRequest> all;
+        List<Waiter> all;
         lock (_lock)
             all = TakeAway(_ => true, -Errnos.Enolck);
-        foreach (FuseRequest request in all)
+        foreach (Waiter waiter in all)
         {
-            request.Result = -Errnos.Enolck;
-            request.Ring!.Done(request);
+            waiter.LetGo();
+            waiter.Request.Result = -Errnos.Enolck;
+            waiter.Request.Ring!.Done(waiter.Request);
         }
     }
 
@@ -160,6 +166,8 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
                 waiter.IsAway = true;
                 _waiting.Remove(waiter);
             }
+            if (result != 0)
+                waiter.LetGo();
             request.Ring!.Done(request);
             isAnyDone = true;
         }
@@ -179,13 +187,13 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
         return true;
     }
 
-    private List<FuseRequest> TakeAway(Func<Waiter, bool> isMeant, long end)
+    private List<Waiter> TakeAway(Func<Waiter, bool> isMeant, long end)
     {
-        var taken = new List<FuseRequest>();
+        var taken = new List<Waiter>();
         foreach (Waiter waiter in _waiting.Where(isMeant))
         {
             if (TryTakeAway(waiter, end))
-                taken.Add(waiter.Request);
+                taken.Add(waiter);
         }
         _waiting.RemoveAll(waiter => waiter.IsAway);
         return taken;
@@ -245,5 +253,12 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
 
         // How it ends if the try does not give it its lock; null where it waits on.
         public long? End { get; set; }
+
+        // It ends without its lock. Without the lock of those who wait: a server may be asked.
+        public void LetGo()
+        {
+            if (IsOfRange)
+                Inode.Locks?.RemoveIdle(Owner);
+        }
     }
 }

@@ -37,4 +37,7 @@ internal sealed class OpenFile(ulong handle, Inode inode, FileDescriptor descrip
 
     /// <summary>The next opening of the same file; the <see cref="InodeTable"/>'s.</summary>
     public OpenFile? NextOfInode;
+
+    /// <summary>The one before it; the <see cref="InodeTable"/>'s.</summary>
+    public OpenFile? PreviousOfInode;
 }

@@ -14,21 +14,69 @@ internal sealed class RangeLocks(RangeCount all)
     private readonly Lock _lock = new();        // of what is noted here
     private readonly Dictionary<ulong, Owner> _owners = [];
 
-    /// <summary>Whether an owner has an opening.</summary>
-    public bool Has(ulong owner)
+    /// <summary>A request of an owner begins: its opening stays until <see cref="End"/>.</summary>
+    /// <returns>Null where it has no opening.</returns>
+    public Owner? Begin(ulong owner)
     {
         lock (_lock)
-            return _owners.ContainsKey(owner);
+        {
+            if (_owners.TryGetValue(owner, out Owner? found))
+                found.Requests++;
+            return found;
+        }
     }
 
-    /// <summary>Gives an owner an opening, which is closed if it has one already.</summary>
-    public void Add(ulong owner, FileDescriptor file)
+    /// <summary>The same, with an opening for it, which is closed if it has one meanwhile.</summary>
+    public Owner Begin(ulong owner, FileDescriptor file)
     {
         bool isNew;
+        Owner? found;
         lock (_lock)
-            isNew = _owners.TryAdd(owner, new Owner(file));
+        {
+            isNew = !_owners.TryGetValue(owner, out found);
+            if (isNew)
+                _owners.Add(owner, found = new Owner(owner, file));
+            found!.Requests++;
+        }
         if (!isNew)
             file.Dispose();
+        return found;
+    }
+
+    /// <summary>A request has ended. The opening of an owner that has no lock is closed: owners are as many as the guest says.</summary>
+    /// <param name="owner">Whose.</param>
+    /// <param name="waits">Whether the opening is kept, because the request will be tried again: <see cref="RemoveIdle"/> is called when it is not.</param>
+    public void End(Owner owner, bool waits)
+    {
+        lock (_lock)
+        {
+            owner.Requests--;
+            if (waits || !TryRemoveIdle(owner))
+                return;
+        }
+        owner.File.Dispose();
+    }
+
+    /// <summary>A request of an owner does not wait any more.</summary>
+    public void RemoveIdle(ulong owner)
+    {
+        Owner? found;
+        lock (_lock)
+        {
+            if (!_owners.TryGetValue(owner, out found) || !TryRemoveIdle(found))
+                return;
+        }
+        found.File.Dispose();
+    }
+
+    /// <summary>How many owners have an opening.</summary>
+    public int Count
+    {
+        get
+        {
+            lock (_lock)
+                return _owners.Count;
+        }
     }
 
     /// <summary>Closes an owner's opening: its locks are gone.</summary>
@@ -66,67 +114,60 @@ internal sealed class RangeLocks(RangeCount all)
     /// <param name="range">The range; then the lock, or one of type <see cref="OpenFileIo.Unlock"/> if there is none.</param>
     /// <param name="process">The guest's process that has it; 0 for a program of the host's, whose number says nothing in the guest.</param>
     /// <returns>0, or a negated error number.</returns>
-    public int Get(ulong owner, ref RangeLockRequest range, out uint process)
+    /// <exception cref="ObjectDisposedException">The owner's opening was closed meanwhile.</exception>
+    public int Get(Owner owner, ref RangeLockRequest range, out uint process)
     {
         process = 0;
-        Owner? asker;
-        HeldDescriptor held;
-        lock (_lock)
-        {
-            if (!_owners.TryGetValue(owner, out asker))
-                return -Errnos.Ebadf;
-            held = asker.File.Hold();
-        }
-        using HeldDescriptor file = held;
+        using HeldDescriptor file = owner.File.Hold();
         int error = OpenFileIo.GetLock(in file, ref range);
         if (error < 0 || range.Type == OpenFileIo.Unlock)
             return error;
         LockedRange found = LockedRange.Of(in range);
         lock (_lock)
         {
-            foreach ((ulong other, Owner holder) in _owners)
+            foreach (Owner holder in _owners.Values)
             {
-                if (other != owner && holder.Held.Contains(found))
+                if (holder != owner && holder.Held.Contains(found))
                     process = holder.Process;
             }
             return 0;
         }
     }
 
-    /// <summary>Takes or gives up a range, which an owner without an opening does not have. Does not wait.</summary>
+    /// <summary>Takes or gives up a range. Does not wait.</summary>
     /// <param name="owner">Whose.</param>
     /// <param name="process">The guest's process that asks.</param>
     /// <param name="range">The range.</param>
     /// <returns>0, or a negated error number.</returns>
-    public int Set(ulong owner, uint process, in RangeLockRequest range)
+    public int Set(Owner owner, uint process, in RangeLockRequest range)
     {
         lock (_order)
         {
-            Owner? setter;
             HeldDescriptor held;
             int more;       // ranges than now, at most
             lock (_lock)
             {
-                if (!_owners.TryGetValue(owner, out setter))
+                // It may have been closed meanwhile.
+                if (_owners.GetValueOrDefault(owner.Id) != owner)
                     return range.Type == OpenFileIo.Unlock ? 0 : -Errnos.Ebadf;
-                more = range.Type != OpenFileIo.Unlock ? 2 : Splits(setter.Held, LockedRange.Of(in range)) ? 1 : 0;
-                if (more > 0 && (setter.Held.Count >= MostRanges || !all.TryTake(more)))
+                more = range.Type != OpenFileIo.Unlock ? 2 : Splits(owner.Held, LockedRange.Of(in range)) ? 1 : 0;
+                if (more > 0 && (owner.Held.Count >= MostRanges || !all.TryTake(more)))
                     return -Errnos.Enolck;
-                held = setter.File.Hold();
+                held = owner.File.Hold();
             }
             using HeldDescriptor file = held;
             int error = OpenFileIo.SetLock(in file, in range);
             lock (_lock)
             {
                 // If the owner's opening was closed meanwhile, its locks are gone with it.
-                if (error == 0 && _owners.GetValueOrDefault(owner) == setter)
+                if (error == 0 && _owners.GetValueOrDefault(owner.Id) == owner)
                 {
                     // Linux does not say which process gives a lock up.
                     if (range.Type != OpenFileIo.Unlock)
-                        setter.Process = process;
-                    int before = setter.Held.Count;
-                    Note(setter.Held, in range);
-                    more -= setter.Held.Count - before;
+                        owner.Process = process;
+                    int before = owner.Held.Count;
+                    Note(owner.Held, in range);
+                    more -= owner.Held.Count - before;
                 }
             }
             all.GiveBack(more);
@@ -193,17 +234,31 @@ internal sealed class RangeLocks(RangeCount all)
             held.Add(added);
     }
 
-    private sealed class Owner(FileDescriptor file)
+    // Under the lock. Whether the caller is to close its opening.
+    private bool TryRemoveIdle(Owner owner) =>
+        owner.Requests == 0 && owner.Held.Count == 0 && _owners.GetValueOrDefault(owner.Id) == owner && _owners.Remove(owner.Id);
+
+    /// <summary>An owner of locks that has an opening.</summary>
+    internal sealed class Owner(ulong id, FileDescriptor file)
     {
+        /// <summary>By what number the guest knows it.</summary>
+        public ulong Id { get; } = id;
+
+        /// <summary>The opening.</summary>
         public FileDescriptor File { get; } = file;
 
+        /// <summary>Its ranges.</summary>
         public List<LockedRange> Held { get; } = [];
 
+        /// <summary>The guest's process that asked for a lock last.</summary>
         public uint Process { get; set; }
+
+        /// <summary>How many are under way.</summary>
+        public int Requests { get; set; }
     }
 
-    // From the first byte to the last.
-    private readonly record struct LockedRange(long Start, long End, bool IsExclusive)
+    /// <summary>From the first byte to the last.</summary>
+    internal readonly record struct LockedRange(long Start, long End, bool IsExclusive)
     {
         public static LockedRange Of(in RangeLockRequest range) =>
             new(range.Start, range.Length == 0 ? long.MaxValue : range.Start + (range.Length - 1), range.Type == OpenFileIo.WriteLock);

@@ -239,6 +239,7 @@ internal sealed class SessionTable(Func<Span<byte>> memory, bool isKept = false)
             // One of a version before this one says nothing of requests, and has slots in their place.
             _toldCount = Head.ToldCount == MostTold ? MostTold : 0;
             _used = (int)Math.Min(Head.MostUsed, (uint)Slots);
+            bool[] isRead = new bool[_used];
             for (int i = 0; i < _used; i++)
             {
                 Slot slot = At(i);      // the one copy that is looked at
@@ -246,7 +247,7 @@ internal sealed class SessionTable(Func<Span<byte>> memory, bool isKept = false)
                     continue;
                 if (slot.Kind == SlotKind.Opening)
                     openings.TryAdd(slot.Id, new OpeningRecord(slot.Id, slot.Parent, (int)slot.Lookups, slot.Type == 1, slot.Number, i));
-                if (slot.Kind != SlotKind.File || slot.Id <= InodeTable.RootId || ReadName(i, in slot) is not { } name)
+                if (slot.Kind != SlotKind.File || slot.Id <= InodeTable.RootId || ReadName(i, in slot, isRead) is not { } name)
                     continue;
                 if (files.TryGetValue(slot.Id, out FileRecord? other) && other.Version >= slot.Version)
                     continue;
@@ -355,17 +356,22 @@ internal sealed class SessionTable(Func<Span<byte>> memory, bool isKept = false)
         return true;
     }
 
-    private byte[]? ReadName(int index, in Slot slot)
+    // A slot is of one name only, so that names take no more memory than the table does.
+    private byte[]? ReadName(int index, in Slot slot, bool[] isRead)
     {
         if (slot.NameLength is 0 or > InodeTable.MaxName)
             return slot.NameLength == 0 ? [] : null;
+        // Nor is there memory for a name of which there is no rest.
+        if (slot.NameLength > NameInSlot && ((uint)slot.Next >= (uint)_used || isRead[slot.Next]))
+            return null;
         byte[] name = new byte[slot.NameLength];
         int done = Math.Min(NameInSlot, name.Length);
         Bytes(index).Slice(SlotSize - NameInSlot, done).CopyTo(name);
         for (int next = slot.Next; done < name.Length; next = MemoryMarshal.Read<int>(Bytes(next)[4..]))
         {
-            if (next < 0 || next >= _used || At(next).Kind != SlotKind.RestOfName)
+            if (next < 0 || next >= _used || At(next).Kind != SlotKind.RestOfName || isRead[next])
                 return null;
+            isRead[next] = true;
             int count = Math.Min(NameInRest, name.Length - done);
             Bytes(next).Slice(SlotSize - NameInRest, count).CopyTo(name.AsSpan(done));
             done += count;

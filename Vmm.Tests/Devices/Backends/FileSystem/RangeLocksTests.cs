@@ -30,8 +30,7 @@ public sealed class RangeLocksTests
         for (; ; held.Push(Next()))
         {
             (RangeLocks file, ulong owner, long start) = Next();
-            file.Add(owner, FileDescriptor.Open(_path, OpenMode.ReadWrite));
-            if (file.Set(owner, 1, Range(start, OpenFileIo.WriteLock)) is int error and < 0)
+            if (Set(file, owner, Range(start, OpenFileIo.WriteLock)) is int error and < 0)
             {
                 Assert.That(error, Is.EqualTo(Enolck));
                 break;
@@ -41,9 +40,9 @@ public sealed class RangeLocksTests
         Assert.That(held, Has.Count.InRange(most - 2, most));
 
         (RangeLocks lastFile, ulong lastOwner, long lastStart) = held.Peek();
-        Assert.That(lastFile.Set(lastOwner, 1, Range(lastStart + 1, OpenFileIo.Unlock, length: 1)), Is.Zero.Or.EqualTo(Enolck), "two of one");
-        Assert.That(lastFile.Set(lastOwner, 1, Range(lastStart, OpenFileIo.Unlock)), Is.Zero, "one less is always possible");
-        Assert.That(lastFile.Set(lastOwner, 1, Range(lastStart, OpenFileIo.WriteLock)), Is.Zero, "and can be had again");
+        Assert.That(Set(lastFile, lastOwner, Range(lastStart + 1, OpenFileIo.Unlock, length: 1)), Is.Zero.Or.EqualTo(Enolck), "two of one");
+        Assert.That(Set(lastFile, lastOwner, Range(lastStart, OpenFileIo.Unlock)), Is.Zero, "one less is always possible");
+        Assert.That(Set(lastFile, lastOwner, Range(lastStart, OpenFileIo.WriteLock)), Is.Zero, "and can be had again");
 
         // By closing, too: one owner of each file, then all.
         foreach (RangeLocks file in files)
@@ -52,10 +51,53 @@ public sealed class RangeLocksTests
         foreach (RangeLocks file in files)
             file.Clear(ref released);
         released.Close();
-        files[0].Add(7, FileDescriptor.Open(_path, OpenMode.ReadWrite));
         for (int i = 0; i <= most - 2; i++)
-            Assert.That(files[0].Set(7, 1, Range(10 * i, OpenFileIo.WriteLock)), Is.Zero, $"range {i}");
+            Assert.That(Set(files[0], 7, Range(10 * i, OpenFileIo.WriteLock)), Is.Zero, $"range {i}");
         Assert.That(files[0].Remove(7));
+    }
+
+    // Owners are as many as a guest likes, too.
+    [Test]
+    public void Owner_WithoutALock_HasNoOpening()
+    {
+        var file = new RangeLocks(new RangeCount());
+        RangeLocks.Owner? asker = file.Begin(1, FileDescriptor.Open(_path, OpenMode.ReadWrite));
+        RangeLockRequest asked = Range(0, OpenFileIo.WriteLock);
+        Assert.That(file.Get(asker, ref asked, out _), Is.Zero);
+        file.End(asker, waits: false);
+        Assert.That((file.Count, asker.File.IsClosed), Is.EqualTo((0, true)), "it has only asked");
+
+        Assert.That(Set(file, 1, Range(0, OpenFileIo.WriteLock)), Is.Zero);
+        Assert.That(Set(file, 2, Range(0, OpenFileIo.WriteLock)), Is.EqualTo(-Errnos.Eagain));
+        Assert.That(file.Count, Is.EqualTo(1), "another has the lock");
+        Assert.That(Set(file, 2, Range(0, OpenFileIo.WriteLock), waits: true), Is.EqualTo(-Errnos.Eagain));
+        Assert.That(file.Count, Is.EqualTo(2), "it is tried again");
+        file.RemoveIdle(2);
+        file.RemoveIdle(1);
+        Assert.That(file.Count, Is.EqualTo(1));
+
+        // As another thread of that owner asks, its lock is given up, and taken.
+        asker = file.Begin(1);
+        Assert.That(Set(file, 1, Range(0, OpenFileIo.Unlock)), Is.Zero);
+        file.RemoveIdle(1);
+        Assert.That(file.Set(asker!, 1, Range(0, OpenFileIo.WriteLock)), Is.Zero);
+        file.End(asker!, waits: false);
+        Assert.That(file.Count, Is.EqualTo(1));
+        Assert.That(Set(file, 1, Range(0, OpenFileIo.Unlock)), Is.Zero);
+        Assert.That(file.Count, Is.Zero);
+    }
+
+    private int Set(RangeLocks file, ulong owner, RangeLockRequest range, bool waits = false)
+    {
+        RangeLocks.Owner opened = file.Begin(owner) ?? file.Begin(owner, FileDescriptor.Open(_path, OpenMode.ReadWrite));
+        try
+        {
+            return file.Set(opened, 1, in range);
+        }
+        finally
+        {
+            file.End(opened, waits);
+        }
     }
 
     private static RangeLockRequest Range(long start, short type, long length = 3) => new() { Type = type, Start = start, Length = length };
