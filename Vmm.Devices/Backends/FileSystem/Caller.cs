@@ -19,7 +19,9 @@ internal readonly ref struct Caller
     /// <param name="request">Who asks.</param>
     /// <param name="error">0, or a negated error number: nothing has changed then.</param>
     /// <param name="isAsked">Whether the host's kernel is asked what he may do, and the guest's has not checked it.</param>
-    public static Caller Become(FuseServer server, FuseRequest request, out int error, bool isAsked = false)
+    /// <param name="hasAllRights">Whether more is done than making a file, so that he needs all rights that the guest's kernel may have found him to have. The mode of what is made
+    /// must then be one that does not depend on his rights.</param>
+    public static Caller Become(FuseServer server, FuseRequest request, out int error, bool isAsked = false, bool hasAllRights = false)
     {
         error = 0;
         ref readonly FuseRequestHeader header = ref request.Header;
@@ -38,7 +40,7 @@ internal readonly ref struct Caller
         var caller = new Caller(isOther: true, hasGroup: more is not null);
         // The guest's kernel has checked what the user may do: it knows his groups, his capabilities and the ACLs.
         bool isRoot = header.User == 0;
-        if (ThreadIdentity.TrySet(user, group) && (user == 0 || (isAsked && !isRoot) || server.TryKeepRights(isRoot)))
+        if (ThreadIdentity.TrySet(user, group) && (user == 0 || (isAsked && !isRoot) || server.TryKeepRights(isRoot || hasAllRights)))
             return caller;
         caller.Dispose();
         error = -Errnos.Eperm;

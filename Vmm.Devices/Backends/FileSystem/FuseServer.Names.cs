@@ -8,7 +8,7 @@ internal sealed partial class FuseServer
 {
     private const int MaxTarget = 4096;             // PATH_MAX: of a symbolic link
     private const uint RenameFlags = 7;             // RENAME_NOREPLACE, _EXCHANGE and _WHITEOUT of linux/fs.h
-    private const uint RenameExchange = 2;
+    private const uint RenameExchange = 2, RenameWhiteout = 4;
 
     private static ReadOnlySpan<byte> DefaultAcl => "system.posix_acl_default\0"u8;
 
@@ -182,7 +182,8 @@ internal sealed partial class FuseServer
             return error;
         // The file stays open until its new name is known: another queue may use it, or a file below it, meanwhile. If it cannot be opened, nothing is lost.
         _inodes.Pin(parent, in directory, name);
-        error = FileTree.Rename(in directory, name, in newDirectory, newName, flags);
+        error = (flags & RenameWhiteout) == 0 ? FileTree.Rename(in directory, name, in newDirectory, newName, flags)
+            : RenameLeavingWhiteout(request, in directory, name, in newDirectory, newName, flags);
         if (error < 0)
         {
             // Neither has lost its name.
@@ -194,5 +195,12 @@ internal sealed partial class FuseServer
         if (isExchange)
             _inodes.Named(parent, in directory, name, newParent, newName);
         return error;
+    }
+
+    // What stays in the place of the file (RENAME_WHITEOUT) is a new file, which belongs to the caller.
+    private int RenameLeavingWhiteout(FuseRequest request, in HeldDescriptor directory, ReadOnlySpan<byte> name, in HeldDescriptor newDirectory, ReadOnlySpan<byte> newName, uint flags)
+    {
+        using var caller = Caller.Become(this, request, out int error, hasAllRights: true);
+        return error < 0 ? error : FileTree.Rename(in directory, name, in newDirectory, newName, flags);
     }
 }

@@ -61,12 +61,12 @@ internal sealed partial class FuseServer
 
     /// <summary>A thread that has another user's identity makes files of that user wherever the guest's kernel lets him: it gets into all directories, as before, and makes device nodes.
     /// For the guest's root, who may be a user here, it has all rights. It is as all threads again once it has its own identity.</summary>
-    /// <param name="isRoot">Whether it acts for the guest's root.</param>
+    /// <param name="hasAll">Whether it has all rights: it acts for the guest's root, or does more than making a file.</param>
     /// <returns>False if the kernel refused.</returns>
-    public bool TryKeepRights(bool isRoot)
+    public bool TryKeepRights(bool hasAll)
     {
         ulong all = Capabilities;
-        return ThreadPrivileges.Set(isRoot ? all : all & ~(OfFiles & ~(ThreadPrivileges.DacOverride | ThreadPrivileges.Mknod)), all) == 0;
+        return ThreadPrivileges.Set(hasAll ? all : all & ~(OfFiles & ~(ThreadPrivileges.DacOverride | ThreadPrivileges.Mknod)), all) == 0;
     }
 
     // While the guest changes what is in a file. The host's users may have made it privileged since the guest has opened it.

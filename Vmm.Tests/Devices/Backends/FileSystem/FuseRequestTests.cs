@@ -470,6 +470,23 @@ public class FuseRequestTests : FileSystemTest
         Assert.That(ModeOf("file"), Is.EqualTo(0x1EDU), "FUSE_SETXATTR_ACL_KILL_SGID");
     }
 
+    // RENAME_WHITEOUT leaves a new file. The user is no owner of what is in this directory, and the guest's kernel has found him to have CAP_FOWNER.
+    [Test]
+    public void Rename_Whiteout_BelongsToTheCaller()
+    {
+        RequireRoot();
+        File.SetUnixFileMode(Shared, (UnixFileMode)0x3FF);
+        FuseGuest guest = Begin();
+        guest.Create(FuseGuest.Root, "file");
+        guest.Fuse.Caller = (1234, 2345);
+        Assert.That(guest.Rename(FuseGuest.Root, "file", FuseGuest.Root, "moved", flags: 4), Is.Zero);
+        Assert.That(HostCommand.Run("stat", "-c", "%F %u %g %t:%T", In("file")).Trim(), Is.EqualTo("character special file 1234 2345 0:0"));
+        Assert.That(HostCommand.Run("stat", "-c", "%u", In("moved")).Trim(), Is.EqualTo("0"));
+        guest.Fuse.Caller = (0, 0);
+        Assert.That(guest.Rename(FuseGuest.Root, "moved", FuseGuest.Root, "again", flags: 4), Is.Zero);
+        Assert.That(HostCommand.Run("stat", "-c", "%u %g", In("moved")).Trim(), Is.EqualTo("0 0"), "and the thread is itself again");
+    }
+
     // The guest's kernel leaves them to the file system, as those of NFS (system.nfs4_acl).
     [Test]
     public void Xattrs_OfTheSystem_AreForTheOwnerAndRootToChange()
@@ -504,6 +521,9 @@ public class FuseRequestTests : FileSystemTest
         Assert.That(guest.GetXattr(node, "user.nothing", out _), Is.EqualTo(-Nodata));
         Assert.That(guest.ListXattrs(node), Is.EquivalentTo(new[] { "user.mine", "trusted.overlay.opaque" }));
         Assert.That(U32(guest.Demand(23, node, Bytes(0U, 0U), 8), 0), Is.EqualTo("user.mine".Length + "trusted.overlay.opaque".Length + 2), "how long the list is");
+        guest.Fuse.Caller = (1000, 1000);
+        Assert.That(guest.ListXattrs(node), Is.EqualTo(new[] { "user.mine" }), "the names of trusted.* are for root to see");
+        guest.Fuse.Caller = (0, 0);
         Assert.That(guest.Try(24, node, Name("user.mine")), Is.Zero);
         Assert.That(guest.ListXattrs(node), Is.EqualTo(new[] { "trusted.overlay.opaque" }));
         guest.Begin(FuseGuest.AllFlags & ~(ulong)FuseFlags.PosixAcl);
