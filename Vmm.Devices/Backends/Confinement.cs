@@ -66,6 +66,7 @@ public sealed record Confinement
         Eventfd2, TimerfdCreate, TimerfdSettime, EpollCreate1, EpollCtl, EpollWait, EpollPwait,
         new(Fcntl, "cmd is F_SETFD", IsOneOf(1, SetDescriptorFlags)),
         new(Fcntl, "cmd is F_ADD_SEALS, arg is F_SEAL_SHRINK, F_SEAL_GROW and F_SEAL_SEAL", IsOneOf(1, AddSeals), IsOneOf(2, ShrinkGrowSeal)),
+        FileKind.SharedMemoryCheck,
         SystemCallRule.Requests(FileDescriptor.NonBlockingRequest),
         new(Clone, "flags with CLONE_THREAD, without new namespaces", HasBits(0, NewNamespaces | CloneThread, CloneThread)),
         new(Prctl, "option is PR_SET_NAME", IsOneOf(0, PrSetName)),

@@ -89,6 +89,28 @@ public class EventLoopTests
     }
 
     [Test]
+    public void Stop_InACallBack_CallsNoOther()
+    {
+        using EventFd first = new(), second = new();
+        using var loop = new EventLoop();
+        using var stopped = new SemaphoreSlim(0);
+        bool isCalled = false;
+        first.Signal();
+        second.Signal();
+        using var mayBegin = new SemaphoreSlim(0);
+        using EventFd begin = new();
+        // Both are there before the thread looks.
+        loop.Add(begin, () => { begin.Drain(); mayBegin.Wait(); });
+        begin.Signal();
+        loop.Add(first, () => { loop.Stop(); stopped.Release(); });
+        loop.Add(second, () => isCalled = true);
+        mayBegin.Release();
+        Assert.That(stopped.Wait(s_deadline));
+        loop.Dispose();
+        Assert.That(isCalled, Is.False, "what it waits for may be closed already");
+    }
+
+    [Test]
     public void Dispose_InACallBack_DoesNotWaitForItself()
     {
         using EventFd fd = new();

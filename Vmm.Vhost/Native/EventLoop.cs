@@ -52,7 +52,7 @@ public sealed class EventLoop(string name = "device events") : IDisposable
     }
 
     /// <summary>Ends the thread as soon as the call back that has begun, if one has, returns; without waiting for it, so that a caller
-    /// may hold the lock which that call waits for.</summary>
+    /// may hold the lock which that call waits for. Descriptors need not be removed before they are disposed of after this.</summary>
     public void Stop()
     {
         lock (_lock)
@@ -141,7 +141,7 @@ public sealed class EventLoop(string name = "device events") : IDisposable
     private bool IsStillThere(Entry entry)
     {
         lock (_lock)
-            return _entries.Contains(entry);
+            return !_stopping && _entries.Contains(entry);   // what a loop that was stopped waited for may be closed already
     }
 
     private sealed record Entry(FileDescriptor Descriptor, Action Ready, PollEvents Wanted, Action<string>? Failed);

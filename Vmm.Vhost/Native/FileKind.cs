@@ -1,11 +1,17 @@
 using System.Diagnostics.CodeAnalysis;
 using Tmds.Linux;
+using Vmm.Vhost.Native.Confinement;
 
 namespace Vmm.Vhost.Native;
 
 /// <summary>What a path or a descriptor names.</summary>
 public static class FileKind
 {
+    private const int GetSeals = 1034;      // F_GET_SEALS of linux/fcntl.h
+
+    /// <summary>The system call of <see cref="IsSharedMemory(FileDescriptor)"/>: for a process that confines itself.</summary>
+    public static readonly SystemCallRule SharedMemoryCheck = new(SystemCallNumber.Fcntl, "cmd is F_GET_SEALS", ArgumentCondition.IsOneOf(1, GetSeals));
+
     /// <summary>Whether <paramref name="path"/>, or what it links to, is a directory.</summary>
     public static bool IsDirectory([NotNullWhen(true)] string? path) => TypeOf(path) is { } type && type == LibC.S_IFDIR;
 
@@ -102,6 +108,17 @@ public static class FileKind
 
     /// <summary>Whether <paramref name="descriptor"/> names a socket.</summary>
     public static bool IsSocket(FileDescriptor descriptor) => IsOfType(descriptor, LibC.S_IFSOCK);
+
+    /// <summary>Whether <paramref name="descriptor"/> names a file of shared memory: a memfd, or a file of tmpfs or of hugetlbfs. Neither reading nor
+    /// closing such a file waits for another program. This call waits for nobody, whatever the descriptor is.</summary>
+    public static bool IsSharedMemory(FileDescriptor descriptor)
+    {
+        using HeldDescriptor held = descriptor.Hold();
+        return IsSharedMemory(held.Number);
+    }
+
+    // No other file has seals (fcntl(2), "File Sealing").
+    internal static bool IsSharedMemory(int number) => LibC.fcntl(number, GetSeals) >= 0;
 
     /// <summary>The size in bytes of the regular file (a memfd is one) that <paramref name="descriptor"/> names, and of the blocks by which it is
     /// to be mapped: its pages.</summary>

@@ -1,6 +1,5 @@
 using System.Runtime.InteropServices;
 using Tmds.Linux;
-using Vmm.Vhost.Native.Confinement;
 
 namespace Vmm.Vhost.Native;
 
@@ -22,7 +21,7 @@ public static unsafe partial class NativeThread
     }
 
     /// <summary>What starts threads instead of the calling one; null while each thread starts others itself.</summary>
-    internal static ConfinedStarter? Starter { get; set => Volatile.Write(ref field, value); }
+    internal static Action<Action>? Starter { get; set => Volatile.Write(ref field, value); }
 
     /// <summary>Starts <paramref name="thread"/>.</summary>
     /// <exception cref="ErrnoException">The host allows no more threads; the message names the limits.</exception>
@@ -31,7 +30,7 @@ public static unsafe partial class NativeThread
         try
         {
             if (Starter is { } starter)
-                starter.Do(thread.Start);
+                starter(thread.Start);
             else
                 thread.Start();
         }

@@ -12,6 +12,9 @@ public enum PollEvents : short
     /// <summary>There is something to read, or the end.</summary>
     Readable = 0x1,
 
+    /// <summary>There is something out of band.</summary>
+    Priority = 0x2,
+
     /// <summary>A write of at least some bytes does not block (on a pipe: of PIPE_BUF, 4096).</summary>
     Writable = 0x4,
 

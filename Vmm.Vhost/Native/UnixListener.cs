@@ -21,6 +21,10 @@ public sealed unsafe class UnixListener : FileDescriptor
         _identity = path is null ? null : FileKind.Identity(path);
     }
 
+    /// <summary>What closes this socket: what connections have sent that were never taken is closed with it. Null where those who connect are
+    /// trusted.</summary>
+    internal PeerDescriptors? Peer { get; set; }
+
     /// <summary>Listens on <paramref name="path"/>, in the place of a socket that a process left behind.</summary>
     /// <exception cref="ErrnoException">Somebody listens there, something else is there, or the system refused; the message says what to do.</exception>
     public static UnixListener Listen(string path)
@@ -74,7 +78,7 @@ public sealed unsafe class UnixListener : FileDescriptor
         {
             int fd = LibC.accept4(held.Number, null, null, LibC.SOCK_CLOEXEC | LibC.SOCK_NONBLOCK);
             if (fd >= 0)
-                return UnixSocket.FromAccept(fd);
+                return UnixSocket.FromAccept(fd, Peer);
             int errno = Errnos.Last;
             if (errno is Errnos.Eagain or Errnos.Econnaborted)
                 return null;
@@ -92,6 +96,15 @@ public sealed unsafe class UnixListener : FileDescriptor
         // Now, though another thread may still wait for a connection, and close it then.
         RemoveFile();
         base.Dispose(disposing);
+    }
+
+    /// <inheritdoc/>
+    protected override bool ReleaseHandle()
+    {
+        if (Peer is not { } peer)
+            return base.ReleaseHandle();
+        peer.Close((int)handle);
+        return true;
     }
 
     // Before it is closed: nobody can mistake it for one that was left behind. What has that name now may be another's.

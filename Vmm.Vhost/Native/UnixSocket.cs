@@ -12,12 +12,19 @@ public sealed unsafe class UnixSocket : FileDescriptor
     /// <summary>The most descriptors in one call: SCM_MAX_FD of the kernel is 253, and no protocol here needs more.</summary>
     public const int MaxDescriptors = 32;
 
+    private const int MaxReceived = 253;    // SCM_MAX_FD of the kernel's include/net/scm.h
+
     private static readonly int s_controlSize = CMSG_SPACE(MaxDescriptors * sizeof(int));
+    private static readonly int s_receivedSize = CMSG_SPACE(MaxReceived * sizeof(int));
 
     private UnixSocket(int fd)
         : base(fd)
     {
     }
+
+    /// <summary>What closes the descriptors that come from the peer, and this socket itself: those that were not received are closed with it. Null
+    /// where the peer is trusted.</summary>
+    internal PeerDescriptors? Peer { get; set; }
 
     /// <summary>Two sockets that are connected with each other.</summary>
     /// <exception cref="ErrnoException">There are none to be had.</exception>
@@ -150,23 +157,30 @@ public sealed unsafe class UnixSocket : FileDescriptor
     }
 
     /// <summary>Receives what is there, at most <paramref name="buffer"/>. Descriptors that come with it are added to
-    /// <paramref name="descriptors"/>, whatever else happens: they are the caller's to close. An interrupted call is repeated.</summary>
+    /// <paramref name="descriptors"/>, whatever else happens: they are the caller's to close, which never waits for the peer. An interrupted call is
+    /// repeated.</summary>
     /// <param name="buffer">Where the bytes go.</param>
     /// <param name="descriptors">Where the descriptors go.</param>
-    /// <param name="truncated">Whether there were more descriptors than <see cref="MaxDescriptors"/>, or than this process may have; the
-    /// kernel has closed those.</param>
-    /// <returns>Bytes received, 0 at the end; less: the negated error number.</returns>
+    /// <param name="truncated">Whether there were more descriptors than this process may have; the kernel has closed those.</param>
+    /// <returns>Bytes received, 0 at the end; less: the negated error number, EPROTO where the peer has sent a byte out of band.</returns>
     public int TryReceive(Span<byte> buffer, List<FileDescriptor> descriptors, out bool truncated)
     {
-        byte* control = stackalloc byte[s_controlSize];
+        byte* control = stackalloc byte[s_receivedSize];    // for all that can come: what has no room the kernel closes, on this thread
         truncated = false;
+        Span<PollEntry> entries = [new PollEntry(this, PollEvents.Readable | PollEvents.Priority)];
+        Poll.Wait(entries, 0);
+        if (entries[0].Happened == PollEvents.None)
+            return -Errnos.Eagain;
+        // The kernel drops it when the bytes before it have been read, and closes the descriptors that came with it, on this thread.
+        if ((entries[0].Happened & PollEvents.Priority) != 0)
+            return -Errnos.Eproto;
         using HeldDescriptor held = Hold();
         fixed (byte* pointer = buffer)
         {
             var part = new iovec { iov_base = pointer, iov_len = buffer.Length };
             while (true)
             {
-                var message = new msghdr { msg_iov = &part, msg_iovlen = 1, msg_control = control, msg_controllen = s_controlSize };
+                var message = new msghdr { msg_iov = &part, msg_iovlen = 1, msg_control = control, msg_controllen = s_receivedSize };
                 // SAFETY: everything that the header names is pinned or on the stack.
                 long result = (long)LibC.recvmsg(held.Number, &message, LibC.MSG_CMSG_CLOEXEC | LibC.MSG_DONTWAIT);
                 if (result < 0)
@@ -183,12 +197,23 @@ public sealed unsafe class UnixSocket : FileDescriptor
                     int count = ((int)header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
                     int* numbers = (int*)LibC.CMSG_DATA(header);
                     for (int i = 0; i < count; i++)
-                        descriptors.Add(new FileDescriptor(numbers[i]));
+                        descriptors.Add(new PeerDescriptor(numbers[i], Peer ?? PeerDescriptors.Others));
                 }
                 truncated = (message.msg_flags & LibC.MSG_CTRUNC) != 0;
                 return (int)result;
             }
         }
+    }
+
+    /// <inheritdoc/>
+    protected override bool ReleaseHandle()
+    {
+        if (Peer is not { } peer)
+            return base.ReleaseHandle();
+        // At once: the peer sees the end, and can send nothing more.
+        _ = LibC.shutdown((int)handle, LibC.SHUT_RDWR);
+        peer.Close((int)handle);
+        return true;
     }
 
     /// <summary>Ends the connection in both directions (shutdown(2)): the peer and everybody who waits here sees its end. The descriptor
@@ -245,7 +270,7 @@ public sealed unsafe class UnixSocket : FileDescriptor
     }
 
     /// <summary>A connected socket that accept(2) gave.</summary>
-    internal static UnixSocket FromAccept(int number) => new(number);
+    internal static UnixSocket FromAccept(int number, PeerDescriptors? peer) => new(number) { Peer = peer };
 
     // What was inherited is neither close-on-exec nor non-blocking.
     internal static void MakeOurs(int number)

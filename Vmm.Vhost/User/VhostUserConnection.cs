@@ -22,6 +22,7 @@ public sealed class VhostUserConnection : IDisposable
         ArgumentNullException.ThrowIfNull(peer);
         Socket = socket;
         Peer = peer;
+        Received = socket.Peer ??= new PeerDescriptors();
     }
 
     /// <summary>The socket, to wait for what the peer sends.</summary>
@@ -29,6 +30,13 @@ public sealed class VhostUserConnection : IDisposable
 
     /// <summary>What the peer is called in messages.</summary>
     public string Peer { get; }
+
+    /// <summary>What closes the descriptors that come from the peer. One for all connections with the same peer bounds what it leaves behind.</summary>
+    internal PeerDescriptors Received
+    {
+        get;
+        init => Socket.Peer = field = value;
+    }
 
     /// <summary>Whether it was the peer that ended the connection.</summary>
     internal bool IsClosedByPeer { get; private set; }
@@ -81,6 +89,8 @@ public sealed class VhostUserConnection : IDisposable
     {
         if (!Wait(PollEvents.Readable, timeout, wake))
             return null;
+        if (!Received.WaitForRoom(deadline))
+            throw Lost($"has sent {PeerDescriptors.MaxWaiting} descriptors that could not be closed within {deadline.TotalSeconds:0.#} s");
         var descriptors = new List<FileDescriptor>();
         try
         {
@@ -103,7 +113,7 @@ public sealed class VhostUserConnection : IDisposable
         }
     }
 
-    /// <summary>Closes the socket.</summary>
+    /// <summary>Ends the connection, and closes the socket. Never waits, whatever the peer has sent.</summary>
     public void Dispose() => Socket.Dispose();
 
     /// <summary>The exception that says that the connection is of no use any more.</summary>
@@ -127,6 +137,8 @@ public sealed class VhostUserConnection : IDisposable
                 filled += result;
             else if (result is 0 or -Errnos.Econnreset)
                 throw Closed(isBetween: isStart && filled == 0);
+            else if (result == -Errnos.Eproto)
+                throw Lost("sends a byte out of band");
             else if (result != -Errnos.Eagain)
                 throw Lost($"cannot be heard any more (errno {-result})");
             else if (!Wait(PollEvents.Readable, Remaining(start, deadline), wake: null))
@@ -146,7 +158,14 @@ public sealed class VhostUserConnection : IDisposable
             entries[2] = new PollEntry(Cancelled, PollEvents.Readable);
             TimeSpan remaining = timeout == Timeout.InfiniteTimeSpan ? timeout : Remaining(start, timeout);
             int milliseconds = remaining == Timeout.InfiniteTimeSpan ? -1 : (int)Math.Ceiling(remaining.TotalMilliseconds);
-            Poll.Wait(entries, milliseconds);
+            try
+            {
+                Poll.Wait(entries, milliseconds);
+            }
+            catch (ErrnoException e)
+            {
+                throw Lost($"cannot be waited for ({e.Message})");
+            }
             // Before the socket, on which a peer may send without end.
             if (entries[2].Happened != PollEvents.None)
                 throw Lost("was not waited for any longer, as this process is about to end");

@@ -6,7 +6,7 @@ using Vmm.Vhost.User.Protocol;
 namespace Vmm.Vhost.User;
 
 /// <summary>A message that was received: its header, its payload, and the descriptors that came with it, which are closed with it unless
-/// they are taken out.</summary>
+/// they are taken out. Closing them, also those that were taken out, never waits for the peer.</summary>
 public sealed class VhostUserMessage : IDisposable
 {
     private readonly List<FileDescriptor> _descriptors;

@@ -1,7 +1,9 @@
+using System.Diagnostics;
 using NUnit.Framework;
 using Vmm.Tests.Fakes;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.User.Backend;
 using Vmm.Vhost.User.Protocol;
 using Feature = Vmm.Vhost.User.Protocol.VhostUserProtocolFeatures;
 using Request = Vmm.Vhost.User.Protocol.VhostUserRequest;
@@ -105,6 +107,39 @@ public sealed class BackendStrictnessTests : IDisposable
         _frontEnd.Negotiate(0, Everything);
         _frontEnd.Send(request, new byte[rule.MinSize], 0, _event);
         Assert.That(_frontEnd.IsClosed());
+    }
+
+    // The kick is a socket; the region is, and the channel, and the log's event; and an uninvited one.
+    [TestCase(Request.SetVringKick, 8)]
+    [TestCase(Request.AddMemReg, 40)]
+    [TestCase(Request.SetBackendReqFd, 0)]
+    [TestCase(Request.SetLogFd, 0)]
+    [TestCase(Request.GetFeatures, 0)]
+    public void Descriptor_WhoseCloseWaits_HoldsNobodyUp(Request request, byte size)
+    {
+        using var hostile = new HostileDescriptor();
+        long start = Stopwatch.GetTimestamp();
+        _frontEnd.Negotiate(0, Everything);
+        hostile.SendWith(_frontEnd.Connection.Socket, [(byte)request, 0, 0, 0, 1, 0, 0, 0, size, 0, 0, 0, .. new byte[size]]);
+        Assert.That(_frontEnd.IsClosed());
+        _frontEnd.Leave();      // stops the server
+        Assert.That(Stopwatch.GetElapsedTime(start), Is.LessThan(HostileDescriptor.Patience));
+    }
+
+    [Test]
+    public void Descriptor_WhoseCloseWaitsAndThatIsNotReceived_HoldsNobodyUp()
+    {
+        using var hostile = new HostileDescriptor();
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using (ours)
+        {
+            ours.TrySend([99, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0], []);     // the connection is closed because of this
+            hostile.SendWith(ours, [1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+            long start = Stopwatch.GetTimestamp();
+            using (var server = new VhostUserServer(theirs, new EchoDevice()))
+                server.Run();
+            Assert.That(Stopwatch.GetElapsedTime(start), Is.LessThan(HostileDescriptor.Patience));
+        }
     }
 
     [TestCaseSource(nameof(WithDescriptors))]

@@ -55,6 +55,9 @@ internal sealed class FrontendFixture : IVhostUserFrontendEvents, IDisposable
     /// <summary>Called, with the lock held, with each event.</summary>
     public Action<string>? OnTold { get; set; }
 
+    /// <summary>Called when a new back-end makes its first request.</summary>
+    public Action? OnSharedMemoryIsNew { get; set; }
+
     public VhostUserFrontend Open(CancellationToken cancellation = default)
     {
         _frontend = VhostUserFrontend.Open(Options, cancellation);
@@ -113,6 +116,8 @@ internal sealed class FrontendFixture : IVhostUserFrontendEvents, IDisposable
     void IVhostUserFrontendEvents.Disconnected(string reason) => Tell("disconnected " + reason);
 
     void IVhostUserFrontendEvents.Restored() => Tell("restored");
+
+    void IVhostUserFrontendEvents.SharedMemoryIsNew() => OnSharedMemoryIsNew?.Invoke();
 
     bool IVhostUserFrontendEvents.MapShared(in ShmemMapPayload mapping, FileDescriptor file)
     {

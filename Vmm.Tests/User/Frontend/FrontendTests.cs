@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using NUnit.Framework;
 using Vmm.Tests.Fakes;
 using Vmm.Vhost;
@@ -360,6 +361,73 @@ public class FrontendTests
         }, () => "the device has not ended");
         Assert.That(_fixture.Frontend.Reset, Throws.TypeOf<VhostException>(), "nobody would connect again");
         Assert.That(() => _fixture.Rings[0].Wait(Timeout.InfiniteTimeSpan), Throws.TypeOf<VirtqueueException>(), "whoever waits for a ring hears of it");
+    }
+
+    [Test]
+    public void SharedMemoryIsNew_Throws_EndsTheDeviceAndTheChannel()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        _fixture.Open();
+        _fixture.StartAll();
+        _fixture.OnSharedMemoryIsNew = () => throw new InvalidOperationException("on purpose");
+        Assert.That(() => backend.Ask(VhostUserBackendRequest.ConfigChange, []), Throws.InstanceOf<IOException>().Or.InstanceOf<ObjectDisposedException>(), "it does not wait for an answer");
+        _fixture.WaitFor("lost");
+        Assert.That(_fixture.Told, Has.Some.Contains("a call-back failed: on purpose"));
+        Assert.That(_fixture.Frontend.Reset, Throws.TypeOf<VhostException>(), "for good");
+    }
+
+    [Test]
+    [NonParallelizable]     // no such thread of the process begins meanwhile
+    public void Open_NoThreadIsToBeHad_IsRefusedAndLeavesNothingBehind()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path).Start();
+        int before = PassedDescriptors.Count();
+        NativeThread.Starter = start =>
+        {
+            if (start.Target is Thread { Name: "vhost-user --test" })
+                throw NativeThread.Refused("vhost-user --test");
+            start();
+        };
+        try
+        {
+            Assert.That(
+                () => _fixture.Open(),
+                Throws.TypeOf<VhostException>().With.Message.StartsWith($"--test: {_fixture.Path}: cannot start the thread \"vhost-user --test\""));
+        }
+        finally
+        {
+            NativeThread.Starter = null;
+        }
+        PassedDescriptors.ReturnTo(before);
+    }
+
+    [Test]
+    public void Start_LogOfRequestsInFlightIsNoSharedMemory_IsRefusedAndWaitsForNobody()
+    {
+        using var hostile = new HostileDescriptor();
+        using FakeBackend backend = new FakeBackend(_fixture.Path)
+        {
+            ProtocolFeatures = FakeBackend.DefaultProtocolFeatures | VhostUserProtocolFeatures.InflightShmFd,
+            Script = (message, connection) =>
+            {
+                if (message.Header.Request != (uint)VhostUserRequest.GetInflightFd)
+                    return false;
+                // 4096 bytes of it.
+                hostile.SendWith(
+                    connection.Socket,
+                    [(byte)VhostUserRequest.GetInflightFd, 0, 0, 0, 5, 0, 0, 0, InflightPayload.WireSize, 0, 0, 0, 0, 16, .. new byte[InflightPayload.WireSize - 2]]);
+                return true;
+            },
+        }.Start();
+        _fixture.Open();
+        long start = Stopwatch.GetTimestamp();
+        Assert.That(
+            _fixture.StartAll,
+            Throws.TypeOf<VhostException>().With.Message.EqualTo(
+                $"--test: {_fixture.Path}: the back-end keeps its log of requests in flight in a file that is no shared memory: "
+                + "have it use a memfd, or a file of tmpfs (/dev/shm) or of hugetlbfs"));
+        _fixture.Frontend.Reset();
+        Assert.That(Stopwatch.GetElapsedTime(start), Is.LessThan(HostileDescriptor.Patience));
     }
 
     [Test]

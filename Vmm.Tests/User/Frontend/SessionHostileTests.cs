@@ -69,6 +69,113 @@ public class SessionHostileTests
         PassedDescriptors.ReturnTo(before);
     }
 
+    // As a peer can have its descriptors closed: with an answer that has too many, with one that has more than is received at all, out of band, and
+    // unread, with the connection.
+    [TestCase(1, 0, "the peer's answer brings 1 descriptors, of 0 at most")]
+    [TestCase(40, 0, "the peer sends more descriptors than a message can have, or than this process may open")]
+    [TestCase(1, 1 /* MSG_OOB */, "the peer sends a byte out of band")]
+    [TestCase(1, -1, null)]
+    public void Descriptor_WhoseCloseWaits_HoldsNobodyUp(int count, int flags, string? error)
+    {
+        int before = PassedDescriptors.Count();
+        using (var hostile = new HostileDescriptor())
+        {
+            long start = Stopwatch.GetTimestamp();
+            var peer = new SessionPeer(Agreed);
+            byte[] answer = [17, 0, 0, 0, 5, 0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+            HostileDescriptor.Send(peer.Socket, flags > 0 ? answer[..1] : answer, Math.Max(flags, 0), [.. Enumerable.Repeat(hostile.File, count)]);
+            hostile.File.Dispose();
+            if (flags > 0)
+                peer.Send(answer);
+            if (error is not null)
+            {
+                Assert.That(
+                    () => Say(peer, VhostUserRequest.GetQueueNum),
+                    Throws.TypeOf<VhostUserException>().With.Property("IsConnectionLost").True.And.Message.EqualTo($"peer: GET_QUEUE_NUM: {error}"));
+            }
+            peer.Session.Dispose();
+            Assert.That(peer.HasEnded);
+            Assert.That(Stopwatch.GetElapsedTime(start), Is.LessThan(HostileDescriptor.Patience));
+            peer.Dispose();
+        }
+        PassedDescriptors.ReturnTo(before);
+    }
+
+    [Test]
+    public void Descriptors_ThatCannotBeClosed_AreNotTakenWithoutEnd()
+    {
+        int before = PassedDescriptors.Count();
+        using (var hostile = new HostileDescriptor())
+        using (FileDescriptor file = FileDescriptor.Open("/dev/null", OpenMode.ReadOnly))
+        using (var peer = new SessionPeer(Agreed | VhostUserProtocolFeatures.SharedObject, TimeSpan.FromMilliseconds(100)))
+        {
+            byte[] answer = [(byte)VhostUserRequest.GetSharedObject, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0];
+            peer.Send(answer, hostile.File);
+            hostile.File.Dispose();
+            Assert.That(() => Close(peer), Throws.Nothing);
+            for (int i = 0; i < PeerDescriptors.MaxWaiting - 1; i++)
+            {
+                peer.Send(answer, file);
+                Close(peer);
+            }
+            peer.Send(answer, file);
+            Assert.That(
+                () => Close(peer),
+                Throws.TypeOf<VhostUserException>().With.Message.EqualTo("peer: GET_SHARED_OBJECT: the peer has sent 128 descriptors that could not be closed within 0.1 s"));
+
+            // Another peer is held up by none of that.
+            using var other = new SessionPeer(Agreed | VhostUserProtocolFeatures.SharedObject);
+            other.Send(answer, file);
+            Close(other);
+            Assert.That(() => other.Session.Received.HasRoom);
+            Eventually.True(() => other.Session.Received.Waiting == 0, () => "another peer's descriptor is not closed");
+        }
+        PassedDescriptors.ReturnTo(before);
+
+        static void Close(SessionPeer peer) => peer.Session.GetSharedObject(Guid.Empty)!.Dispose();
+    }
+
+    [Test]
+    public void StopRings_NumberThatIsNoRings_SendsNothing()
+    {
+        using var peer = new SessionPeer(Agreed);
+        Assert.That(() => peer.Session.StopRings([0, 300]), Throws.TypeOf<ArgumentOutOfRangeException>());
+        Assert.That(() => peer.Session.StopRings([0, -1]), Throws.TypeOf<ArgumentOutOfRangeException>());
+        Assert.That(peer.Receive(out _), Is.Empty);
+        peer.Answer(VhostUserRequest.GetQueueNum, 3);
+        Assert.That(peer.Session.GetQueueNum(), Is.EqualTo(3), "the session goes on");
+    }
+
+    [Test]
+    public void StopRings_CallBackThrows_EndsTheConnection()
+    {
+        using var peer = new SessionPeer(Agreed);
+        peer.Answer(VhostUserRequest.SetVringEnable, 1);
+        Assert.That(
+            () => peer.Session.StopRings([0], _ => throw new InvalidOperationException("on purpose")),
+            Throws.TypeOf<InvalidOperationException>().With.Message.EqualTo("on purpose"));
+        AssertBroken(peer, "peer: SET_VRING_ENABLE: a call-back failed: on purpose");
+    }
+
+    [Test]
+    public void SetMemoryTablePostcopy_CallBackThrows_EndsTheConnection()
+    {
+        using var peer = new SessionPeer(Agreed);
+        var region = new MemoryRegionPayload(0, 4096, 0, 0);
+        peer.Answer((uint)VhostUserRequest.SetMemTable, 5, [1, 0, 0, 0, 0, 0, 0, 0, .. SessionPeer.Bytes(region)]);
+        Assert.That(
+            () => peer.Session.SetMemoryTablePostcopy([region], [peer.Session.Socket], _ => throw new InvalidOperationException("on purpose")),
+            Throws.TypeOf<InvalidOperationException>().With.Message.EqualTo("on purpose"));
+        AssertBroken(peer, "peer: SET_MEM_TABLE: a call-back failed: on purpose");
+    }
+
+    private static void AssertBroken(SessionPeer peer, string reason)
+    {
+        Assert.That(
+            () => peer.Session.GetQueueNum(), Throws.TypeOf<VhostUserException>().With.Property("IsConnectionLost").True.And.Message.EqualTo(reason));
+        Assert.That(peer.HasEnded, "the back-end sees it");
+    }
+
     [TestCase(VhostUserRequest.GetQueueNum)]
     [TestCase(VhostUserRequest.SetVringNum)]
     public void Answer_Never_EndsTheConnectionInTime(VhostUserRequest request)

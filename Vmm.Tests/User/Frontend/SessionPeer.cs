@@ -26,6 +26,9 @@ internal sealed class SessionPeer : IDisposable
 
     public VhostUserSession Session { get; }
 
+    /// <summary>The test's end.</summary>
+    public UnixSocket Socket => _socket;
+
     public void Answer(VhostUserRequest request, ulong number) => Answer((uint)request, 5, BitConverter.GetBytes(number));
 
     public void Answer(uint request, uint flags, byte[] payload, params ReadOnlySpan<FileDescriptor> descriptors) =>

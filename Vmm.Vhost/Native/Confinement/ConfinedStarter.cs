@@ -34,7 +34,7 @@ public sealed class ConfinedStarter : IDisposable
             Dispose();
             throw;
         }
-        NativeThread.Starter = this;
+        NativeThread.Starter = Do;
     }
 
     /// <summary>Has the thread do something, and waits for it.</summary>
@@ -58,7 +58,7 @@ public sealed class ConfinedStarter : IDisposable
     /// <summary>Ends the thread: from now on each thread starts others itself.</summary>
     public void Dispose()
     {
-        if (NativeThread.Starter == this)
+        if (ReferenceEquals(NativeThread.Starter?.Target, this))
             NativeThread.Starter = null;
         lock (_lock)
         {

@@ -19,7 +19,7 @@ internal sealed partial class BackendSession
                 throw new RefusedException(e.Message);
             }
             var channel = new BackendRequestSender(
-                new VhostUserConnection(socket, $"{_connection.Peer} (back-end's channel)"), _protocolFeatures, _options.Deadline);
+                new VhostUserConnection(socket, $"{_connection.Peer} (back-end's channel)") { Received = _connection.Received }, _protocolFeatures, _options.Deadline);
             if (_device.FrontEnd is BackendRequestSender earlier)
                 channel.TakeOver(earlier);
             CloseChannel();

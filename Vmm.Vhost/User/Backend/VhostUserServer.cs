@@ -12,6 +12,7 @@ public sealed class VhostUserServer : IDisposable
     private readonly VhostUserDevice _device;
     private readonly VhostUserEndpoint _endpoint;
     private readonly VhostUserServerOptions _options;
+    private readonly PeerDescriptors _received = new();     // of all front-ends: one that connects again and again leaves no more behind
     private readonly EventFd _stop;
     private readonly UnixListener? _listener;
     private readonly bool _hasOneFrontEnd;  // over a socket that was connected already
@@ -69,6 +70,8 @@ public sealed class VhostUserServer : IDisposable
             else
                 _inherited = socket;
             _hasOneFrontEnd = _inherited is not null;
+            if (_listener is not null)
+                _listener.Peer = _received;
         }
         catch
         {
@@ -211,7 +214,7 @@ public sealed class VhostUserServer : IDisposable
 
     private void Serve(UnixSocket socket)
     {
-        using var connection = new VhostUserConnection(socket, _endpoint.ToString());
+        using var connection = new VhostUserConnection(socket, _endpoint.ToString()) { Received = _received };
         try
         {
             using var session = new BackendSession(connection, _device, _options);
@@ -232,6 +235,15 @@ public sealed class VhostUserServer : IDisposable
         bool isSilent = false;
         while (true)
         {
+            if (!_received.HasRoom)
+            {
+                if (!isSilent)
+                    s_log.Warn("{Device}: {Peer}: {Count} descriptors of front-ends are still being closed: no other is served meanwhile", _device.ServedAs, _endpoint, PeerDescriptors.MaxWaiting);
+                isSilent = true;
+                if (Wait(null, _options.ReconnectInterval))
+                    return null;
+                continue;
+            }
             if (_listener is not null && Wait(_listener, Timeout.InfiniteTimeSpan))
                 return null;
             UnixSocket? socket = TryConnect(out IOException? error);

@@ -36,13 +36,24 @@ public sealed class BackendRequestReceiver : IDisposable
     /// <param name="theirs">The back-end's end, the caller's to send and close.</param>
     /// <exception cref="ErrnoException">There are no sockets to be had.</exception>
     public static BackendRequestReceiver Create(
-        string peer, VhostUserProtocolFeatures agreed, IVhostUserBackendRequests handler, out FileDescriptor theirs)
+        string peer, VhostUserProtocolFeatures agreed, IVhostUserBackendRequests handler, out FileDescriptor theirs) =>
+        Create(peer, agreed, handler, new PeerDescriptors(), out theirs);
+
+    /// <summary>The same.</summary>
+    /// <param name="peer">What the back-end is called in messages.</param>
+    /// <param name="agreed">The protocol features that were agreed on.</param>
+    /// <param name="handler">What does as it is asked.</param>
+    /// <param name="received">What closes the descriptors that come from the back-end.</param>
+    /// <param name="theirs">The back-end's end, the caller's to send and close.</param>
+    /// <exception cref="ErrnoException">There are no sockets to be had.</exception>
+    internal static BackendRequestReceiver Create(
+        string peer, VhostUserProtocolFeatures agreed, IVhostUserBackendRequests handler, PeerDescriptors received, out FileDescriptor theirs)
     {
         ArgumentNullException.ThrowIfNull(peer);
         ArgumentNullException.ThrowIfNull(handler);
         (UnixSocket ours, UnixSocket other) = UnixSocket.Pair();
         theirs = other;
-        return new BackendRequestReceiver(new VhostUserConnection(ours, $"{peer} (its requests)"), agreed, handler);
+        return new BackendRequestReceiver(new VhostUserConnection(ours, $"{peer} (its requests)") { Received = received }, agreed, handler);
     }
 
     /// <summary>Receives a request, if one is there, has it done, and answers if it is to be answered.</summary>

@@ -53,9 +53,10 @@ internal sealed class FrontendPeer : IDisposable
     /// <param name="options">What is wanted.</param>
     /// <param name="handler">What does as the back-end asks.</param>
     /// <param name="requests">Where its requests are waited for.</param>
+    /// <param name="failed">Called, with the reason, when <paramref name="handler"/> has thrown and hears no more of the back-end's requests.</param>
     /// <exception cref="VhostException">The connection broke, or the back-end is not one for this device.</exception>
     public static FrontendPeer Negotiate(
-        VhostUserSession session, VhostUserFrontendOptions options, IVhostUserBackendRequests handler, EventLoop requests)
+        VhostUserSession session, VhostUserFrontendOptions options, IVhostUserBackendRequests handler, EventLoop requests, Action<string> failed)
     {
         var peer = new FrontendPeer(session, requests);
         try
@@ -63,7 +64,7 @@ internal sealed class FrontendPeer : IDisposable
             // Of a socket that was inherited nobody can say who has its other end.
             if (options.PeerProcessId is not null || options.Endpoint.Role != VhostUserSocketRole.Inherited)
                 peer._process = ProcessDescriptor.TryOpen(options.PeerProcessId?.Invoke() ?? session.Socket.PeerProcessId);
-            peer.Negotiate(options, handler);
+            peer.Negotiate(options, handler, failed);
             return peer;
         }
         catch (Exception e)
@@ -106,7 +107,7 @@ internal sealed class FrontendPeer : IDisposable
         Session.Dispose();
     }
 
-    private void Negotiate(VhostUserFrontendOptions options, IVhostUserBackendRequests handler)
+    private void Negotiate(VhostUserFrontendOptions options, IVhostUserBackendRequests handler, Action<string> failed)
     {
         Session.SetOwner();
         OfferedFeatures = Session.GetFeatures();
@@ -128,7 +129,7 @@ internal sealed class FrontendPeer : IDisposable
         if (Has(VhostUserProtocolFeatures.Shmem))
             SharedMemorySizes = Session.GetSharedMemorySizes();
         if (Has(VhostUserProtocolFeatures.BackendReq))
-            OpenChannel(handler);
+            OpenChannel(handler, failed);
         if (options.ConfigSize > 0)
             ReadConfig(options);
     }
@@ -160,13 +161,18 @@ internal sealed class FrontendPeer : IDisposable
             s_log.Debug("{Peer}: takes only {Slots} memory regions", Session.Peer, slots);
     }
 
-    private void OpenChannel(IVhostUserBackendRequests handler)
+    private void OpenChannel(IVhostUserBackendRequests handler, Action<string> failed)
     {
-        Channel = BackendRequestReceiver.Create(Session.Peer, Session.ProtocolFeatures, handler, out FileDescriptor theirs);
+        BackendRequestReceiver channel = Channel =
+            BackendRequestReceiver.Create(Session.Peer, Session.ProtocolFeatures, handler, Session.Received, out FileDescriptor theirs);
         using (theirs)
         {
             // Served from before the back-end knows of it: it may use it before it answers.
-            _requests.Add(Channel.Socket, () => Serve(handler));
+            _requests.Add(channel.Socket, () => Serve(handler), failed: reason =>
+            {
+                channel.Dispose();   // the back-end sees that nobody answers
+                failed(reason);
+            });
             Session.SetBackendRequestSocket(theirs);
         }
     }

@@ -12,12 +12,18 @@ internal sealed class PeerConnector : IDisposable
     private readonly VhostUserEndpoint _endpoint;
     private readonly string _peer;
     private readonly SocketConnector _connect;
+    private readonly PeerDescriptors _received;
     private bool _inheritedTaken;
 
     /// <summary>Listens, if it is the back-end that connects.</summary>
     /// <exception cref="VhostException">The path cannot be listened on.</exception>
-    public PeerConnector(VhostUserEndpoint endpoint, string peer, SocketConnector? connect = null)
+    /// <param name="endpoint">Where the back-end is.</param>
+    /// <param name="peer">What it is called in messages.</param>
+    /// <param name="connect">What connects; null for this process.</param>
+    /// <param name="received">What closes what the back-end sends; null for one of its own.</param>
+    public PeerConnector(VhostUserEndpoint endpoint, string peer, SocketConnector? connect = null, PeerDescriptors? received = null)
     {
+        _received = received ?? new PeerDescriptors();
         _endpoint = endpoint;
         _peer = peer;
         _connect = connect ?? UnixSocket.TryConnect;
@@ -26,6 +32,7 @@ internal sealed class PeerConnector : IDisposable
         try
         {
             Listener = UnixListener.Listen(endpoint.Path!);
+            Listener.Peer = _received;
         }
         catch (ErrnoException e)
         {
@@ -42,6 +49,15 @@ internal sealed class PeerConnector : IDisposable
     /// <summary>Takes a connection if one is to be had now.</summary>
     /// <exception cref="VhostException">None ever will be.</exception>
     public UnixSocket? TryConnect()
+    {
+        UnixSocket? socket = TryConnectOnce();
+        // Whoever does not want it after all closes it as it is to be closed.
+        if (socket is not null)
+            socket.Peer = _received;
+        return socket;
+    }
+
+    private UnixSocket? TryConnectOnce()
     {
         try
         {

@@ -32,6 +32,7 @@ public sealed partial class VhostUserFrontend
     private int _refusals;                      // in succession, of back-ends that came back
     private FrontendPeer? _candidate;           // connected, and another than the one that the driver knows: it waits for a reset
     private string? _toldLost;                  // why the device was lost, as it was logged last
+    private string? _channelFailure;            // what a call-back threw on the thread of _requests, until the monitor's thread has seen it
 
     void IVhostUserBackendRequests.BackendIsNew() => Events?.SharedMemoryIsNew();
 
@@ -72,6 +73,13 @@ public sealed partial class VhostUserFrontend
                 DropCandidate();
         }
         Refuse($"{Name}: a call-back failed: {reason}");
+    }
+
+    // On the thread of _requests, which waits for nobody.
+    private void ChannelFailed(string reason)
+    {
+        Interlocked.CompareExchange(ref _channelFailure, reason, null);
+        SignalNews();
     }
 
     private void SignalNews()
@@ -134,6 +142,8 @@ public sealed partial class VhostUserFrontend
             if (_disposed)
                 return;
             _news.Drain();
+            if (Interlocked.Exchange(ref _channelFailure, null) is { } failure)
+                Fail(failure);
             if (_untold is { } reason)
             {
                 _untold = null;
@@ -250,6 +260,11 @@ public sealed partial class VhostUserFrontend
         isQuiet = false;
         try
         {
+            if (!_received.HasRoom)
+            {
+                Complain($"{Name}: {PeerDescriptors.MaxWaiting} descriptors that the back-end has sent are still being closed");
+                return null;
+            }
             _options.Respawn?.Invoke();
             UnixSocket? socket = _connector.TryConnect();
             lock (_options.Sync)
@@ -272,7 +287,7 @@ public sealed partial class VhostUserFrontend
         }
         try
         {
-            return FrontendPeer.Negotiate(session, _options, this, _requests);
+            return FrontendPeer.Negotiate(session, _options, this, _requests, ChannelFailed);
         }
         finally
         {

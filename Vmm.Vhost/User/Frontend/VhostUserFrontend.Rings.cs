@@ -152,10 +152,21 @@ public sealed partial class VhostUserFrontend
         if ((peer.Session.ProtocolFeatures & VhostUserProtocolFeatures.InflightShmFd) == 0 || peer.HasInflight)
             return;
         if (_inflightFile is null)
-            (_inflight, _inflightFile) = peer.Session.GetInflight(_rings.Length, _options.QueueSize);
+            (_inflight, _inflightFile) = TakeInflight(peer);
         if (_inflightFile is not null)
             peer.Session.SetInflight(in _inflight, _inflightFile);
         peer.HasInflight = true;
+    }
+
+    // It is read while the device is stopped, under the lock: reading a file of another kind may take as long as it pleases whoever serves it.
+    private (InflightPayload Description, FileDescriptor? File) TakeInflight(FrontendPeer peer)
+    {
+        (InflightPayload description, FileDescriptor? file) = peer.Session.GetInflight(_rings.Length, _options.QueueSize);
+        if (file is null || FileKind.IsSharedMemory(file))
+            return (description, file);
+        file.Dispose();
+        throw new VhostException(
+            $"{Name}: the back-end keeps its log of requests in flight in a file that is no shared memory: have it use a memfd, or a file of tmpfs (/dev/shm) or of hugetlbfs");
     }
 
     private void ForgetInflight()

@@ -10,7 +10,7 @@ namespace Vmm.Vhost.User.Frontend;
 /// its back-end: one that is gone is waited for and told everything again, while the driver's requests wait in the rings.</summary>
 /// <remarks><para>It is called with the owner's lock held, and two threads of its own are there: one takes the lock, waits for the end of the
 /// connection and for the next one; the other answers what the back-end asks and never waits for anybody, since whoever holds the
-/// lock may wait for the back-end.</para>
+/// lock may wait for the back-end. What a back-end has sent is closed by threads of the process's (<see cref="VhostUserMessage"/>).</para>
 /// <para>While the back-end is away, everything succeeds and is done when it is back. If it then refuses, it is connected to again a few times, and
 /// what it refuses each time ends the device (<see cref="IVhostUserFrontendEvents.Lost"/>).</para></remarks>
 public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackendRequests
@@ -21,6 +21,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
         new(SystemCallNumber.Sendto, "no address", ArgumentCondition.IsNull(4)),
         SystemCallNumber.Sendmsg, SystemCallNumber.Recvmsg, SystemCallNumber.Shutdown, SystemCallNumber.TimerfdSettime, SystemCallNumber.Fstat,
         SystemCallNumber.Preadv2,   // the log of a packed ring, when the device is stopped
+        FileKind.SharedMemoryCheck,
     ];
 
     /// <summary>Those that it makes on its own threads besides, to begin a connection.</summary>
@@ -51,6 +52,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
     private static readonly BoundedLog s_log = new("Vmm.Vhost.User");
 
     private readonly VhostUserFrontendOptions _options;
+    private readonly PeerDescriptors _received = new();     // of all connections: a back-end that comes back again and again leaves no more behind
     private readonly PeerConnector _connector = null!;
     private readonly EventLoop _monitor = null!;      // takes the owner's lock
     private readonly EventLoop _requests = null!;     // never takes it
@@ -83,7 +85,9 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
             _cancelled = new EventFd();
             _cancellationToken = cancellation;
             _cancellation = cancellation.UnsafeRegister(fd => ((EventFd)fd!).Signal(), _cancelled);
-            _connector = new PeerConnector(options.Endpoint, Name, options.Connect);
+            // A thread that runs a vCPU may close what a back-end has sent, and may not be allowed to start another thread.
+            PeerDescriptors.Prepare();
+            _connector = new PeerConnector(options.Endpoint, Name, options.Connect, _received);
             _peer = Agree(cancellation);
         }
         catch (Exception e)
@@ -102,7 +106,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
     public string Name { get; }
 
     /// <summary>The receiver of its events; null for none. If the device has ended before this is set, the receiver is told of that end at once. An
-    /// exception of the receiver's ends the device.</summary>
+    /// exception of the receiver's ends the device; but to map or unmap shared memory is only refused.</summary>
     public IVhostUserFrontendEvents? Events
     {
         get;
@@ -151,7 +155,17 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
     {
         ArgumentNullException.ThrowIfNull(options);
         var frontend = new VhostUserFrontend(options, cancellation);
-        frontend.Watch();
+        try
+        {
+            frontend.Watch();
+        }
+        catch (Exception e)
+        {
+            frontend.Dispose();
+            if (e is ErrnoException)   // there is no thread to be had
+                throw new VhostException($"{frontend.Name}: {e.Message}", e);
+            throw;
+        }
         return frontend;
     }
 
@@ -291,7 +305,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
             $"{Name}: the back-end did not agree within {timeout.TotalSeconds:0.###} s: it does not answer, or is it another program?"), null);
         try
         {
-            return FrontendPeer.Negotiate(session, _options, this, _requests);
+            return FrontendPeer.Negotiate(session, _options, this, _requests, ChannelFailed);
         }
         catch (VhostException) when (cancellation.IsCancellationRequested)
         {
@@ -307,7 +321,8 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
         }
     }
 
-    private VhostUserSession NewSession(UnixSocket socket) => new(socket, Name, _options.ReplyTimeout, _cancelled);
+    private VhostUserSession NewSession(UnixSocket socket) =>
+        new(new VhostUserConnection(socket, Name) { Cancelled = _cancelled, Received = _received }, _options.ReplyTimeout);
 
     private void CheckUsable()
     {

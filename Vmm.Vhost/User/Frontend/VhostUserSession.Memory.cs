@@ -30,6 +30,8 @@ public sealed partial class VhostUserSession
     /// <param name="files">The file of each.</param>
     public void ShareMemory(ReadOnlySpan<MemoryRegionPayload> regions, ReadOnlySpan<FileDescriptor> files)
     {
+        // Before the first of them is sent.
+        ArgumentOutOfRangeException.ThrowIfNotEqual(files.Length, regions.Length, nameof(files));
         if (regions.Length <= MemoryTableHeader.MaxRegions)
         {
             SetMemoryTable(regions, files);

@@ -27,7 +27,7 @@ public sealed partial class VhostUserSession
     /// <param name="regions">As in <see cref="SetMemoryTable"/>.</param>
     /// <param name="files">The file of each.</param>
     /// <param name="register">Called with the same regions, whose user addresses are now those of the back-end: faults are handled
-    /// from when it returns, and only then the back-end goes on.</param>
+    /// from when it returns, and only then the back-end goes on. If it throws, the connection is ended: the back-end would wait for ever.</param>
     public void SetMemoryTablePostcopy(
         ReadOnlySpan<MemoryRegionPayload> regions, ReadOnlySpan<FileDescriptor> files, Action<MemoryRegionPayload[]> register)
     {
@@ -38,7 +38,8 @@ public sealed partial class VhostUserSession
             using VhostUserMessage reply = Ask(VhostUserRequest.SetMemTable, table, table.Length, table.Length, descriptors: files);
             if (reply.Read<MemoryTableHeader>().RegionCount != (uint)regions.Length)
                 throw Break(VhostUserRequest.SetMemTable, "the peer's answer has another number of regions");
-            register(MemoryMarshal.Cast<byte, MemoryRegionPayload>(reply.Payload[MemoryTableHeader.WireSize..]).ToArray());
+            MemoryRegionPayload[] theirs = MemoryMarshal.Cast<byte, MemoryRegionPayload>(reply.Payload[MemoryTableHeader.WireSize..]).ToArray();
+            CallBack(VhostUserRequest.SetMemTable, () => register(theirs));
             // The one message that is answered by the front-end: it is told by the same number.
             Send(VhostUserRequest.SetMemTable, 0, Bytes(0UL), []);
         }

@@ -45,12 +45,15 @@ public sealed partial class VhostUserSession
     /// <summary>Stops many rings at once: none waits until another has. SET_VRING_ENABLE 0 goes first, where there are protocol features, and then
     /// GET_VRING_BASE, without waiting for an answer in between; a back-end answers in the order in which it is asked.</summary>
     /// <param name="rings">The rings, 0 to 255, each once.</param>
-    /// <param name="refused">Called for each ring that the back-end refuses to disable; it is stopped all the same.</param>
+    /// <param name="refused">Called for each ring that the back-end refuses to disable; it is stopped all the same. If it throws, the connection is
+    /// ended: there are answers that nobody waits for any more.</param>
     /// <returns>Where to begin again in each, as <see cref="GetRingBase"/> says.</returns>
-    /// <exception cref="ArgumentOutOfRangeException">A ring is another number.</exception>
+    /// <exception cref="ArgumentOutOfRangeException">A ring is another number. Nothing was sent.</exception>
     /// <exception cref="VhostUserException">The back-end refused to stop a ring, or is gone.</exception>
     public uint[] StopRings(ReadOnlySpan<int> rings, Action<VhostUserException>? refused = null)
     {
+        foreach (int ring in rings)
+            Ring(ring);
         var bases = new uint[rings.Length];
         lock (_request)
         {
@@ -87,7 +90,7 @@ public sealed partial class VhostUserSession
                 }
                 catch (VhostUserException e) when (!e.IsConnectionLost)
                 {
-                    refused?.Invoke(e);
+                    CallBack(VhostUserRequest.SetVringEnable, () => refused?.Invoke(e));
                 }
             }
         }

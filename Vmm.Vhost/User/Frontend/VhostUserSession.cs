@@ -29,8 +29,14 @@ public sealed partial class VhostUserSession : IDisposable
     /// least <see cref="MemoryTimeout"/>.</param>
     /// <param name="cancelled">Ends every wait for the peer, and with it the connection, when it becomes readable; null for nothing.</param>
     public VhostUserSession(UnixSocket socket, string peer, TimeSpan? replyTimeout = null, FileDescriptor? cancelled = null)
+        : this(new VhostUserConnection(socket, peer) { Cancelled = cancelled }, replyTimeout)
     {
-        _connection = new VhostUserConnection(socket, peer) { Cancelled = cancelled };
+    }
+
+    /// <summary>The same over <paramref name="connection"/>.</summary>
+    internal VhostUserSession(VhostUserConnection connection, TimeSpan? replyTimeout)
+    {
+        _connection = connection;
         _replyTimeout = replyTimeout ?? TimeSpan.FromSeconds(5);
     }
 
@@ -46,6 +52,9 @@ public sealed partial class VhostUserSession : IDisposable
 
     /// <summary>Why the connection is of no use any more; null while it is.</summary>
     public string? LostReason => Volatile.Read(ref _lost);
+
+    /// <summary>What closes the descriptors that come from the back-end.</summary>
+    internal PeerDescriptors Received => _connection.Received;
 
     /// <summary>The time that all requests have together until this is null again; null: each has its own.</summary>
     internal Deadline? Deadline { get; set; }
@@ -154,6 +163,20 @@ public sealed partial class VhostUserSession : IDisposable
         return new VhostUserException(LostReason!, isConnectionLost: true, inner);
     }
 
+    // Calls back in the middle of a request. If that throws, the rest of the request is neither sent nor received: the connection is of no use any more.
+    private void CallBack(VhostUserRequest request, Action call)
+    {
+        try
+        {
+            call();
+        }
+        catch (Exception e)
+        {
+            Break(request, $"a call-back failed: {e.Message}");
+            throw;
+        }
+    }
+
     private void Check(VhostUserRequest request)
     {
         if (LostReason is { } lost)
@@ -184,8 +207,9 @@ public sealed partial class VhostUserSession : IDisposable
         {
             reply = _connection.Receive(TimeLeft(request), TimeLeft(request));
         }
-        catch (VhostUserException e)
+        catch (Exception e)
         {
+            // Whatever it is: the answer may still come, and would be taken for that of the next request.
             throw Break(request, Without(e.Message), e);
         }
         if (reply is null)
