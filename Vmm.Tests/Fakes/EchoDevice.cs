@@ -55,6 +55,9 @@ internal sealed class EchoDevice : VhostUserDevice
     /// <summary>So many requests a ring takes at most, from its start on.</summary>
     public int Limit { get; set; } = int.MaxValue;
 
+    /// <summary>So many requests are kept at most; others stay in the ring.</summary>
+    public int MostHeld { get; set; } = int.MaxValue;
+
     /// <summary>What is kept may be left behind when a ring stops.</summary>
     public bool Leaves { get; set; }
 
@@ -155,7 +158,7 @@ internal sealed class EchoDevice : VhostUserDevice
         public void Process(BackendRing ring)
         {
             Span<byte> data = stackalloc byte[256];
-            while (_taken < device.Limit && ring.TryTake(out DescriptorChain chain))
+            while (_taken < device.Limit && _held.Count < device.MostHeld && ring.TryTake(out DescriptorChain chain))
             {
                 _taken++;
                 Span<byte> bytes = data[..chain.Read(0, data)];

@@ -31,6 +31,37 @@ public sealed unsafe class DirtyLogTests
         Assert.That(lost, Is.Zero);
     }
 
+    [Test]
+    public void Ranges_UponEachOther_AreTheirPages()
+    {
+        using FileDescriptor file = MemFd.Create("log", PageSize);
+        using var log = new DirtyLog(MemoryMapping.Map(file, PageSize, MappingAccess.SharedReadWrite), 0x803, Pages / 8);
+        using MemoryMapping view = MemoryMapping.Map(file, PageSize, MappingAccess.SharedReadWrite);
+        var ranges = new DirtyRanges(log, 16);
+        var random = new Random(1);
+        for (int round = 0; round < 300; round++)
+        {
+            new Span<byte>(view.Pointer, PageSize).Clear();
+            bool[] expected = new bool[Pages];
+            for (int i = random.Next(16); i >= 0; i--)
+            {
+                (int start, int length) = (random.Next(Pages * PageSize), random.Next(1 << random.Next(22)));
+                ranges.Add((ulong)start, (ulong)length);
+                for (int page = start / PageSize; length > 0 && page <= Math.Min(Pages - 1, (int)(((long)start + length - 1) / PageSize)); page++)
+                    expected[page] = true;
+            }
+            ranges.Mark();
+            var bits = new ReadOnlySpan<byte>(view.Pointer, PageSize);
+            for (int page = 0; page < Pages; page++)
+            {
+                if ((bits[0x803 + page / 8] >> page % 8 & 1) != 0 != expected[page])
+                    Assert.Fail($"round {round}, page {page}: expected {expected[page]}");
+            }
+            Assert.That(bits[..0x803].IndexOfAnyExcept((byte)0), Is.EqualTo(-1), "in front of the log");
+            Assert.That(bits[(0x803 + Pages / 8)..].IndexOfAnyExcept((byte)0), Is.EqualTo(-1), "behind it");
+        }
+    }
+
     private static void MarkWithoutFence(byte* bits, int page)
     {
         var word = (int*)(bits + page / 32 * 4);

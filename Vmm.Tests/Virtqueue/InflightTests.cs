@@ -120,6 +120,31 @@ public sealed unsafe class InflightTests : IDisposable
         Assert.That(driver.TryGetUsed(out ushort used, out uint written) && used == other && written == 7);
     }
 
+    // The place is written down by one store. Earlier versions had two, and one that was stopped between them saw the driver go around the ring.
+    [Test]
+    public void Packed_KilledBetweenTheWrapCounterAndTheIndex_GoesOnBehindTheLast()
+    {
+        (VirtQueue queue, DriverQueue driver) = Begin(VirtioFeatures.RingPacked);
+        for (int i = 0; i < Size; i++)
+        {
+            ushort id = driver.Add([(0x8000, 4, false)]);
+            queue.TryTake(out _);
+            queue.Return(id, 0);
+            Assert.That(driver.TryGetUsed(out _, out _));
+        }
+        Assert.That((Short(16), Short(18), _log.Pointer[20], _log.Pointer[21]), Is.EqualTo(((ushort)0, (ushort)0, (byte)0, (byte)0)));
+        Short(18) = Size - 1;
+        ushort[] added = [.. Enumerable.Range(0, Size).Select(_ => driver.Add([(0x9000, 4, false)]))];
+        VirtQueue next = Again(driver, VirtioFeatures.RingPacked);
+        foreach (ushort id in added)
+        {
+            Assert.That(next.TryTake(out DescriptorChain chain));
+            Assert.That(chain.Head, Is.EqualTo(id));
+            next.Return(id, 0);
+            Assert.That(driver.TryGetUsed(out ushort used, out _) && used == id);
+        }
+    }
+
     [Test]
     public void Packed_KilledBeforeTheDescriptor_TakesItAgain()
     {

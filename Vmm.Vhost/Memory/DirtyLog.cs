@@ -7,9 +7,11 @@ namespace Vmm.Vhost.Memory;
 internal sealed unsafe class DirtyLog : IDisposable
 {
     private const int PageShift = 12;
+    private const ulong BitsInWord = 64;
 
     private readonly MemoryMapping _mapping;
-    private readonly byte* _bits;
+    private readonly ulong* _words;     // aligned
+    private readonly ulong _firstBit;   // the first page's, in them
     private readonly ulong _size;
 
     /// <summary>A log of <paramref name="size"/> bytes at <paramref name="offset"/> of <paramref name="mapping"/>, which belongs to it from now
@@ -19,8 +21,10 @@ internal sealed unsafe class DirtyLog : IDisposable
         ArgumentOutOfRangeException.ThrowIfGreaterThan(offset, mapping.Length);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(size, mapping.Length - offset);
         _mapping = mapping;
-        // SAFETY: just checked to lie in the mapping.
-        _bits = mapping.Pointer + offset;
+        // SAFETY: just checked to lie in the mapping, which begins at a page.
+        byte* bits = mapping.Pointer + offset;
+        _words = (ulong*)((nint)bits & ~(nint)7);
+        _firstBit = (ulong)((nint)bits & 7) * 8;
         _size = size;
     }
 
@@ -36,15 +40,17 @@ internal sealed unsafe class DirtyLog : IDisposable
         // and write afterwards, and then the page would count as clean although its copy is old.
         Interlocked.MemoryBarrier();
         ulong last = address + (length - 1) < address ? ulong.MaxValue : address + (length - 1);
-        ulong end = Math.Min((last >> PageShift) + 1, _size * 8);
-        for (ulong page = address >> PageShift; page < end; page++)
+        ulong end = _firstBit + Math.Min((last >> PageShift) + 1, _size * 8);
+        ulong count;
+        for (ulong bit = _firstBit + (address >> PageShift); bit < end; bit += count)
         {
-            // SAFETY: the byte lies in the log; the aligned word around it in the page of the byte, and its other bits stay as they are.
-            byte* place = _bits + page / 8;
-            var word = (int*)((nint)place & ~3);
-            int bit = (int)((nint)place & 3) * 8 + (int)(page % 8);
-            if ((Volatile.Read(ref *word) & 1 << bit) == 0)
-                Interlocked.Or(ref *word, 1 << bit);
+            int place = (int)(bit % BitsInWord);
+            count = Math.Min(BitsInWord - (ulong)place, end - bit);
+            ulong mask = ulong.MaxValue >> (int)(BitsInWord - count) << place;
+            // SAFETY: a page's byte lies in the log, and the aligned word around it in the page of that byte. The bits of others in it stay as they are.
+            ref ulong word = ref _words[bit / BitsInWord];
+            if ((Volatile.Read(ref word) & mask) != mask)
+                Interlocked.Or(ref word, mask);
         }
     }
 

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
@@ -81,22 +82,20 @@ internal sealed unsafe class PackedInflight
         Header header = *TheHeader;
         if (header.Version != CurrentVersion || header.DescriptorCount != _capacity)
             throw new InvalidDataException($"its in-flight log has version {header.Version} and {header.DescriptorCount} descriptors");
-        if (header.OldUsedIndex >= size || header.UsedIndex >= size)
-            throw new InvalidDataException($"its in-flight log is at {header.UsedIndex} of {size}");
+        if (header.Places.OldIndex >= size || header.Places.Index >= size)
+            throw new InvalidDataException($"its in-flight log is at {header.Places.Index} of {size}");
         // Ended between preparing a return and writing it down: it counts if the driver can see it, else it never was.
-        bool isAhead = header.UsedIndex != header.OldUsedIndex || header.UsedWrap != header.OldUsedWrap;
-        if (isAhead && !isWaiting(header.OldUsedIndex, header.OldUsedWrap != 0))
+        UsedPlaces places = header.Places;
+        if (places.IsAhead && (places.IsHalfWritten || !isWaiting(places.OldIndex, places.OldWrap != 0)))
         {
             header.OldFreeHead = header.FreeHead;
-            header.OldUsedIndex = header.UsedIndex;
-            header.OldUsedWrap = header.UsedWrap;
+            places = places.WithOldAsNew();
         }
         header.FreeHead = header.OldFreeHead;
-        header.UsedIndex = header.OldUsedIndex;
-        header.UsedWrap = header.OldUsedWrap;
+        header.Places = places.WithNewAsOld();
         *TheHeader = header;
         _free = header.FreeHead;
-        Used = (header.UsedIndex, header.UsedWrap != 0);
+        Used = (header.Places.Index, header.Places.Wrap != 0);
         return Collect(size);
     }
 
@@ -156,8 +155,7 @@ internal sealed unsafe class PackedInflight
     public void Returning(ushort id, int usedIndex, bool usedWrap)
     {
         FreeChain(id);
-        TheHeader->UsedWrap = usedWrap ? (byte)1 : (byte)0;
-        Volatile.Write(ref TheHeader->UsedIndex, (ushort)usedIndex);
+        Write(TheHeader->Places with { Index = (ushort)usedIndex, Wrap = usedWrap ? (byte)1 : (byte)0 });
     }
 
     /// <summary>After it has said so.</summary>
@@ -165,9 +163,11 @@ internal sealed unsafe class PackedInflight
     {
         Volatile.Write(ref Entries[_entryOf[id]].Inflight, 0);
         TheHeader->OldFreeHead = TheHeader->FreeHead;
-        TheHeader->OldUsedWrap = TheHeader->UsedWrap;
-        Volatile.Write(ref TheHeader->OldUsedIndex, TheHeader->UsedIndex);
+        Write(TheHeader->Places.WithOldAsNew());
     }
+
+    // By one store: a process that ends between the index and the wrap counter would leave a place where the ring never was.
+    private void Write(UsedPlaces places) => Volatile.Write(ref *(ulong*)&TheHeader->Places, Unsafe.BitCast<UsedPlaces, ulong>(places));
 
     private void FreeChain(ushort id)
     {
@@ -186,10 +186,7 @@ internal sealed unsafe class PackedInflight
         *TheHeader = new Header     // its features are 0: "Now it's initialized to 0" (vhost-user.rst, "Inflight I/O tracking")
         {
             DescriptorCount = (ushort)_capacity,
-            UsedIndex = (ushort)used.Index,
-            OldUsedIndex = (ushort)used.Index,
-            UsedWrap = used.Wrap ? (byte)1 : (byte)0,
-            OldUsedWrap = used.Wrap ? (byte)1 : (byte)0,
+            Places = new UsedPlaces { Index = (ushort)used.Index, Wrap = used.Wrap ? (byte)1 : (byte)0 }.WithOldAsNew(),
         };
         _free = 0;
         Volatile.Write(ref TheHeader->Version, CurrentVersion);
@@ -243,10 +240,28 @@ internal sealed unsafe class PackedInflight
         public ushort DescriptorCount;
         public ushort FreeHead;
         public ushort OldFreeHead;
-        public ushort UsedIndex;
-        public ushort OldUsedIndex;
-        public byte UsedWrap;
-        public byte OldUsedWrap;
+        public UsedPlaces Places;
+    }
+
+    // Where the ring gives back next: with the return that is prepared, and before it.
+    [StructLayout(LayoutKind.Sequential, Size = sizeof(ulong))]
+    private struct UsedPlaces
+    {
+        public ushort Index;
+        public ushort OldIndex;
+        public byte Wrap;
+        public byte OldWrap;
+        public ushort Padding;
+
+        public readonly bool IsAhead => Index != OldIndex || Wrap != OldWrap;
+
+        // The wrap counter changes exactly where the index becomes smaller. Only one who writes it down, after the driver could see the return, by two stores leaves it otherwise, as
+        // this library did before.
+        public readonly bool IsHalfWritten => Index != OldIndex && (Index < OldIndex) == (Wrap == OldWrap);
+
+        public readonly UsedPlaces WithOldAsNew() => this with { OldIndex = Index, OldWrap = Wrap };
+
+        public readonly UsedPlaces WithNewAsOld() => this with { Index = OldIndex, Wrap = OldWrap };
     }
 
     [StructLayout(LayoutKind.Explicit, Size = 32)]

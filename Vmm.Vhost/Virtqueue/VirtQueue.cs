@@ -35,6 +35,7 @@ public abstract unsafe class VirtQueue
     private int _readable;
     private int _writable;
     private DirtyLog? _log;
+    private DirtyRanges? _dirty;        // of the request that is given back
     private byte[]? _table;             // a copy of an indirect table that does not lie in one region of memory; made for the first
     private GuestBuffer[][]? _logged;   // with a dirty log, by head: what the device may write
 
@@ -139,6 +140,7 @@ public abstract unsafe class VirtQueue
     internal void LogTo(DirtyLog log, ulong? usedRing)
     {
         _log = log;
+        _dirty = new DirtyRanges(log, MaxChainLength);
         _logged = new GuestBuffer[Size][];
         Array.Fill(_logged, []);
         LogRingAt(usedRing);
@@ -208,8 +210,9 @@ public abstract unsafe class VirtQueue
         foreach (GuestBuffer buffer in buffers)
         {
             if (_memory.TryGetAddress(buffer.Address, out GuestAddress address))
-                _log!.Mark(address.Value, buffer.Length);
+                _dirty!.Add(address.Value, buffer.Length);
         }
+        _dirty!.Mark();
     }
 
     /// <summary>Makes sure that the memory is still there.</summary>

@@ -13,7 +13,8 @@ namespace Vmm.Tests.User.Backend;
 public sealed class BackendInflightTests
 {
     private const Feature Inflight = Feature.InflightShmFd;
-    private const Feature Skip = Inflight | Feature.GetVringBaseInflight | Feature.GetVringBaseSkipDrain;
+    private const Feature Leave = Inflight | Feature.GetVringBaseInflight;
+    private const Feature Skip = Leave | Feature.GetVringBaseSkipDrain;
 
     [TestCase(0UL)]
     [TestCase(VirtioFeatures.RingPacked)]
@@ -86,13 +87,15 @@ public sealed class BackendInflightTests
         Assert.That(again.Queue.TryGetUsed(out _, out _), Is.False, "none twice");
     }
 
-    // QEMU says status 0 after it has stopped the rings of a VM that moves: what they left is in the memory that moves along.
+    // QEMU says status 0 after it has stopped the rings of a VM that moves: what they left is in the memory that moves along. It disables all rings before it stops the first.
     [Test]
-    public void GetVringBaseSkipDrain_LeavesWhatIsInFlight([Values] bool pauses)
+    public void GetVringBaseSkipDrain_LeavesWhatIsInFlight([Values] bool pauses, [Values] bool disables)
     {
         var device = new EchoDevice { Holds = true, Leaves = true };
         using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(device);
         using FrontEndRing ring = StartHolding(frontEnd, device, Skip | Feature.Status | Feature.ResetDevice, out _);
+        if (disables)
+            ring.Enable(false);
         frontEnd.Send(Request.GetVringBaseSkipDrain, ring.State(0));
         Assert.That(frontEnd.Receive<VringState>(Request.GetVringBaseSkipDrain).Num, Is.EqualTo(1));
         Assert.That(ring.Queue.TryGetUsed(out _, out _), Is.False);
@@ -102,6 +105,118 @@ public sealed class BackendInflightTests
         ring.SetUp(1);
         ring.Enable(true);
         Assert.That(ring.Take().Bytes, Is.EqualTo(new byte[] { 2 }));
+    }
+
+    // QEMU's way to stop a ring for good, or for a reset by the driver.
+    [TestCase(0UL, Skip, Request.GetVringBase)]
+    [TestCase(VirtioFeatures.RingPacked, Skip, Request.GetVringBase)]
+    [TestCase(0UL, Skip, Request.ResetDevice)]
+    [TestCase(0UL, Skip, Request.ResetOwner)]
+    [TestCase(0UL, Skip, Request.SetFeatures)]
+    [TestCase(0UL, Leave, Request.ResetDevice)]
+    public void Disabled_ThenStopped_CompletesWhatIsInFlightAndTakesNothingNew(ulong features, Feature protocolFeatures, Request stop)
+    {
+        var device = new EchoDevice { Holds = true, Leaves = true };
+        using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(device);
+        using FrontEndRing ring = StartHolding(frontEnd, device, protocolFeatures | Feature.ResetDevice, out ushort id, features);
+        ring.Enable(false);
+        Assert.That(ring.Queue.TryGetUsed(out _, out _), Is.False);
+        ring.Add([5], 1);
+        switch (stop)
+        {
+            case Request.GetVringBase:
+                uint place = features == 0 ? 1 : PackedDriverQueue.Start | 2;
+                Assert.That(ring.Stop(), Is.EqualTo(features == 0 ? place : place | place << 16));
+                break;
+            case Request.SetFeatures:
+                Assert.That(frontEnd.Ask(stop, FrontEndDriver.Features | features | VirtioFeatures.EventIndex), Is.Zero);
+                break;
+            default:
+                Assert.That(frontEnd.Ask(stop), Is.Zero);
+                break;
+        }
+        Assert.That(ring.Queue.TryGetUsed(out ushort used, out _) && used == id);
+        Assert.That(ring.Queue.TryGetUsed(out _, out _), Is.False, "the ring is disabled");
+        Assert.That(device.Events.Count(what => what == $"held {id}"), Is.EqualTo(2), "taken again");
+    }
+
+    [TestCase(0UL)]
+    [TestCase(VirtioFeatures.RingPacked)]
+    public void Disabled_ThenEnabled_TakesAgainWhatIsInFlight(ulong features)
+    {
+        var device = new EchoDevice { Holds = true, Leaves = true };
+        using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(device);
+        using FrontEndRing ring = StartHolding(frontEnd, device, Leave, out ushort id, features);
+        ring.Enable(false);
+        ring.Add([5], 1);
+        device.Holds = false;
+        frontEnd.ShareMemory();   // others may come meanwhile
+        Assert.That(ring.Queue.TryGetUsed(out _, out _), Is.False);
+        ring.Enable(true);
+        Assert.That(ring.Take().Id, Is.EqualTo(id));
+        Assert.That(ring.Take().Bytes, Is.EqualTo(new byte[] { 6 }));
+        Assert.That(ring.Queue.TryGetUsed(out _, out _), Is.False, "none twice");
+    }
+
+    // The log is for the death of this process only: cloud-hypervisor saves a guest whose rings are disabled, and gives the log to nobody.
+    [Test]
+    public void Disabled_FrontEndThatWantsNothingLeft_CompletesWhatIsInFlight()
+    {
+        var device = new EchoDevice { Holds = true, Leaves = true };
+        using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(device);
+        using FrontEndRing ring = StartHolding(frontEnd, device, Inflight, out ushort id);
+        ring.Enable(false);
+        Assert.That(ring.Queue.TryGetUsed(out ushort used, out _) && used == id);
+    }
+
+    [Test]
+    public void Disabled_AnotherLogComes_CompletesWhatTheFirstHas()
+    {
+        var device = new EchoDevice { Holds = true, Leaves = true };
+        using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(device);
+        using FrontEndRing ring = StartHolding(frontEnd, device, Leave, out ushort id);
+        ring.Enable(false);
+        InflightPayload payload = LostRequests.GetLog(frontEnd, 1, 16, out FileDescriptor file);
+        using (file)
+            Assert.That(frontEnd.Ask(Request.SetInflightFd, payload, file), Is.Zero);
+        Assert.That(ring.Queue.TryGetUsed(out ushort used, out _) && used == id);
+    }
+
+    // The requests cannot be done. After a reset nobody wants them.
+    [TestCase(Request.GetVringBase)]
+    [TestCase(Request.ResetDevice)]
+    public void Disabled_MemoryGoneWhenItStops_KeepsTheLogUntilAReset(Request stop)
+    {
+        var device = new EchoDevice { Holds = true, Leaves = true };
+        using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(device);
+        using FrontEndRing ring = StartHolding(frontEnd, device, Skip | Feature.ConfigureMemSlots | Feature.ResetDevice, out ushort id);
+        ring.Enable(false);
+        Assert.That(frontEnd.Ask(Request.RemMemReg, new SingleMemoryRegion(0, frontEnd.Region)), Is.Zero);
+        bool isReset = stop == Request.ResetDevice;
+        if (isReset)
+            Assert.That(frontEnd.Ask(stop), Is.Zero);
+        else
+            Assert.That(ring.Stop(), Is.EqualTo(1));
+        device.Holds = false;
+        frontEnd.ShareMemory();
+        ring.SetUp(1);
+        ring.Enable(true);
+        ushort next = ring.Add([5], 1);
+        Assert.That(ring.Take().Id, Is.EqualTo(isReset ? next : id));
+    }
+
+    // A device that does a few at a time.
+    [Test]
+    public void GetVringBase_PredecessorsRequestsAreTakenAFewAtATime_CompletesAll()
+    {
+        const int count = 7;
+        using var lost = new LostRequests(count, 0, Inflight);
+        var next = new EchoDevice { Holds = true, MostHeld = 2 };
+        using FrontEndRing again = lost.GiveTo(next);
+        again.Enable(true);
+        Assert.That(again.Stop(), Is.EqualTo(count));
+        for (int i = 0; i < count; i++)
+            Assert.That(again.Queue.TryGetUsed(out _, out _), $"request {i} is left");
     }
 
     [TestCase(0UL)]
@@ -230,14 +345,14 @@ public sealed class BackendInflightTests
     }
 
     // A ring with a log and one request, which the device has taken.
-    private static FrontEndRing StartHolding(FrontEndDriver frontEnd, EchoDevice device, Feature protocolFeatures, out ushort id)
+    private static FrontEndRing StartHolding(FrontEndDriver frontEnd, EchoDevice device, Feature protocolFeatures, out ushort id, ulong features = 0)
     {
-        frontEnd.Negotiate(0, protocolFeatures);
+        frontEnd.Negotiate(features, protocolFeatures);
         frontEnd.ShareMemory();
         InflightPayload payload = LostRequests.GetLog(frontEnd, 1, 16, out FileDescriptor file);
         using (file)
             Assert.That(frontEnd.Ask(Request.SetInflightFd, payload, file), Is.Zero);
-        FrontEndRing ring = frontEnd.Ring();
+        FrontEndRing ring = frontEnd.Ring(features: features);
         ring.SetUp();
         ring.Enable(true);
         ushort added = id = ring.Add([1], 1);

@@ -494,6 +494,33 @@ public class ReconnectTests
         Assert.That(backend.All(1, VhostUserRequest.SetConfig).Select(said => said.Payload[^1]), Is.EqualTo(new byte[] { 0x44, 5 }));
     }
 
+    // The process lives on with what the driver wrote, and says that. It is not what the next driver is to find.
+    [Test]
+    public void Reset_OfABackendThatKeptWhatWasWrittenOverAConnection_TellsItTheOriginalConfig()
+    {
+        using FakeBackend backend = new FakeBackend(_fixture.Path)
+        {
+            ProtocolFeatures = FakeBackend.DefaultProtocolFeatures & ~(VhostUserProtocolFeatures.ResetDevice | VhostUserProtocolFeatures.Status),
+        }.Start();
+        VhostUserFrontend frontend = _fixture.Open();
+        _fixture.StartAll();
+        lock (_fixture.Sync)
+            frontend.WriteConfig(4, [0x44]);
+        backend.Config = [1, 2, 3, 4, 0x44, 6, 7, 8];
+        backend.Kill();
+        _fixture.WaitFor("restored");
+        byte[] config = new byte[8];
+        lock (_fixture.Sync)
+        {
+            frontend.ReadConfig(config);
+            Assert.That(config[4], Is.EqualTo(0x44));
+            frontend.Reset();
+            frontend.ReadConfig(config);
+        }
+        Assert.That(backend.All(2, VhostUserRequest.SetConfig).Select(said => said.Payload[^1]), Is.EqualTo(new byte[] { 0x44, 5 }));
+        Assert.That(config[4], Is.EqualTo(5));
+    }
+
     [Test]
     public void Back_WithTheConfigBeforeTheDriverWroteToIt_IsTakenAndToldOfIt()
     {

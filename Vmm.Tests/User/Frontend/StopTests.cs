@@ -167,6 +167,52 @@ public class StopTests
         Assert.That(_fixture.Told, Has.None.StartsWith("lost"));
     }
 
+    // The memory goes without a reset: the rings have stopped.
+    [Test]
+    public void StopAll_MemoryDisposed_TheBackendComesBackAndWorksWithOther()
+    {
+        using FakeBackend backend = Backend();
+        _fixture.Open();
+        using GuestMemory old = GuestMemory.Create([(new(0), 1 << 20)]);
+        lock (_fixture.Sync)
+        {
+            _fixture.Frontend.SetFeatures(VirtioFeatures.Version1);
+            _fixture.Frontend.SetMemory(old);
+            _fixture.Frontend.Start([_fixture.Rings[0].Config]);
+            _fixture.Frontend.StopAll();
+            old.Dispose();
+        }
+        backend.Kill();
+        _fixture.WaitFor("restored");
+        _fixture.StartAll();
+        Assert.That(_fixture.Frontend.IsConnected);
+        Assert.That(backend.All(2, VhostUserRequest.SetVringEnable), Has.Length.EqualTo(2));
+        Assert.That(_fixture.Told, Has.None.StartsWith("lost"));
+    }
+
+    // Its place is known to nobody but the back-end that is left.
+    [Test]
+    public void Stop_NeverAnsweredWhileAPackedRingRuns_IsALoss()
+    {
+        using FakeBackend backend = StartPacked();
+        backend.Script = (message, _) => message.Header.Request == (uint)VhostUserRequest.GetVringBase;
+        lock (_fixture.Sync)
+            _fixture.Frontend.Stop(1);
+        _fixture.WaitFor("lost");
+        Assert.That(_fixture.Told, Has.None.StartsWith("restored"));
+        Assert.That(backend.Connections, Is.EqualTo(1));
+    }
+
+    [Test]
+    public void StopAll_NeverAnsweredByPackedRings_IsConnectedToAgain()
+    {
+        using FakeBackend backend = StartPacked();
+        backend.Script = (message, _) => message.Header.Request == (uint)VhostUserRequest.GetVringBase;
+        lock (_fixture.Sync)
+            _fixture.Frontend.StopAll();
+        _fixture.WaitFor("restored");
+    }
+
     [TestCase(0, false, false)]
     [TestCase(0, true, false)]
     [TestCase(1, false, false, Description = "the process that has stopped its rings now is the same")]
@@ -455,6 +501,20 @@ public class StopTests
             server.Stop();
             serving.Join();
         }
+    }
+
+    private FakeBackend StartPacked()
+    {
+        FakeBackend backend = Backend();
+        _fixture.Options = _fixture.Options with { StopTimeout = s_short, Reconnect = false };
+        _fixture.Open();
+        lock (_fixture.Sync)
+        {
+            _fixture.Frontend.SetFeatures(VirtioFeatures.Version1 | VirtioFeatures.RingPacked);
+            _fixture.Frontend.SetMemory(_fixture.Memory);
+            _fixture.Frontend.Start([_fixture.Rings[0].Config with { Base = 0x8000 }, _fixture.Rings[1].Config with { Base = 0x8000 }]);
+        }
+        return backend;
     }
 
     private FakeBackend Backend() => new FakeBackend(_fixture.Path).Start();

@@ -78,6 +78,9 @@ public sealed class BackendRing
 
     internal VirtQueue Queue => _queue;
 
+    /// <summary>Whether only requests that were left in the in-flight log are taken: the ring is disabled.</summary>
+    internal bool TakesLeftOnly { get; init; }
+
     internal EventFd? Kick { get; set; }
 
     internal EventFd? Call { get; set; }
@@ -97,7 +100,7 @@ public sealed class BackendRing
     {
         Check();
         chain = default;
-        if (HasFailed)
+        if (HasFailed || (TakesLeftOnly && _queue.Left == 0))
             return false;
         if (_turnLeft == 0)
         {

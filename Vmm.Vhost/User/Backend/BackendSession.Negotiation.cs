@@ -135,12 +135,15 @@ internal sealed partial class BackendSession
 
     private void ResetDevice()
     {
+        bool[] isLeftOnPurpose = [.. _rings.Select(ring => ring.HasLeft && !ring.IsStarted)];
         ResetRings();
         foreach (RingSetup ring in _rings)
         {
-            // The driver says where a ring begins again, not the log. A log with requests that were left on purpose is kept.
-            if (!ring.HasLeft)
-                _inflight?.Forget(ring.Index, IsPacked);
+            // The driver says where a ring begins again, not the log. A log with requests that were left on purpose, at GET_VRING_BASE, is kept.
+            if (isLeftOnPurpose[ring.Index])
+                continue;
+            _inflight?.Forget(ring.Index, IsPacked);
+            ring.HasLeft = false;
         }
         _status = 0;
         _told = null;

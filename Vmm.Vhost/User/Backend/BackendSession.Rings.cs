@@ -147,7 +147,7 @@ internal sealed partial class BackendSession
         if (ring.IsEnabled)
             TryStart(ring);
         else
-            Stop(ring, mayLeave: false);
+            Stop(ring, mayLeave: Has(VhostUserProtocolFeatures.GetVringBaseInflight));   // others may save the guest now, without the log
     }
 
     private static void RequireStopped(RingSetup ring)
@@ -163,19 +163,7 @@ internal sealed partial class BackendSession
     {
         if (ring.Runner is not null || !ring.IsStarted || !ring.IsEnabled || ring.Size == 0 || ring.Address is null || _features is not ulong features)
             return;
-        uint start = FirstPosition(ring);
-        VirtQueue queue = Open(ring, start);
-        var running = new BackendRing(_device, ring.Index, features, queue)
-        {
-            Kick = ring.Kick,
-            Call = ring.Call,
-            Error = ring.Error,
-            IsInband = Has(VhostUserProtocolFeatures.InbandNotifications),
-            HasNewDriver = ring.StoppedAt is uint stopped && stopped != start,
-            IsContinued = queue.HasPredecessor || !IsBeginning(start),
-        };
-        IRingHandler handler = StartHandler(running);
-        var runner = new RingRunner(running, handler) { IsPolled = IsPolled(ring) };
+        RingRunner runner = MakeRunner(ring, features);
         try
         {
             ring.Loop ??= LoopFor(ring);
@@ -189,6 +177,24 @@ internal sealed partial class BackendSession
             throw;
         }
         ring.Runner = runner;
+    }
+
+    private RingRunner MakeRunner(RingSetup ring, ulong features, bool takesLeftOnly = false)
+    {
+        uint start = FirstPosition(ring);
+        VirtQueue queue = Open(ring, start);
+        var running = new BackendRing(_device, ring.Index, features, queue)
+        {
+            Kick = ring.Kick,
+            Call = ring.Call,
+            Error = ring.Error,
+            IsInband = Has(VhostUserProtocolFeatures.InbandNotifications),
+            HasNewDriver = ring.StoppedAt is uint stopped && stopped != start,
+            IsContinued = queue.HasPredecessor || !IsBeginning(start),
+            TakesLeftOnly = takesLeftOnly,
+        };
+        IRingHandler handler = StartHandler(running);
+        return new RingRunner(running, handler) { IsPolled = IsPolled(ring) };
     }
 
     private IRingHandler StartHandler(BackendRing ring)
@@ -229,7 +235,11 @@ internal sealed partial class BackendSession
     private void Stop(RingSetup ring, bool mayLeave)
     {
         if (ring.Runner is not RingRunner runner)
+        {
+            if (!mayLeave)
+                FinishLeft(ring);
             return;
+        }
         ring.Runner = null;
         ring.Loop!.Invoke(() =>
         {
@@ -239,6 +249,30 @@ internal sealed partial class BackendSession
         });
         NoteStop(ring, runner);
         SuspendChannel();
+    }
+
+    // Does what a ring left in the in-flight log when it was disabled, and takes nothing new. What a ring left at GET_VRING_BASE stays there: the front-end wanted that.
+    private void FinishLeft(RingSetup ring)
+    {
+        if (ring.Runner is not null || !ring.IsStarted || !ring.HasLeft || _features is not ulong features)
+            return;
+        RingRunner runner;
+        try
+        {
+            runner = MakeRunner(ring, features, takesLeftOnly: true);
+        }
+        catch (RefusedException e)
+        {
+            // Such as for memory that is gone.
+            s_log.Warn("{Device}: {Peer}: {Reason}: what ring {Ring} has in flight stays in the log", _device.ServedAs, _connection.Peer, e.Message, ring.Index);
+            return;
+        }
+        ring.Loop!.Invoke(() =>
+        {
+            runner.Pause(mayLeave: false);
+            runner.Close();
+        });
+        NoteStop(ring, runner);
     }
 
     // A predecessor's requests that were not taken again count as left, too: they are behind the base, and only the in-flight log has them.
@@ -295,10 +329,12 @@ internal sealed partial class BackendSession
     }
 
     // The ring goes on soon: a request that waits for somebody else, such as for a lock, may stay in the log of what is in flight, where the ring then finds it. Not where that log is replaced.
-    private static void Pause(RingSetup ring, bool mayLeave = true)
+    private void Pause(RingSetup ring, bool mayLeave = true)
     {
         if (ring.Runner is RingRunner runner)
             ring.Loop!.Invoke(() => runner.Pause(mayLeave && runner.Ring.Queue.IsTracked));
+        else if (!mayLeave)
+            FinishLeft(ring);
     }
 
     private void PauseAll(bool mayLeave = true)

@@ -112,15 +112,7 @@ internal sealed class RingRunner(BackendRing ring, IRingHandler handler)
             FinishPredecessors();
         _isPaused = true;
         ring.MayLeave = mayLeave;
-        try
-        {
-            ring.Drain(handler);
-            ring.Notify();
-        }
-        catch (Exception e)
-        {
-            Failed(e);
-        }
+        Drain();
         if (ring.InFlight > 0 && !mayLeave)
             s_log.Error("{Ring}: the device kept {Count} requests when it had to give them back", ring, ring.InFlight);
     }
@@ -149,11 +141,14 @@ internal sealed class RingRunner(BackendRing ring, IRingHandler handler)
     }
 
     // Does the requests that a predecessor left in flight, before any other. They are behind the ring's base, so a successor without the in-flight log, as after a migration,
-    // would never find them. A handler that takes no more of them, such as one without data for the guest, ends this.
+    // would never find them. A handler that takes some of them at a time gets the next when those are done. One that takes no more, such as one without data for the guest,
+    // ends this.
     private void FinishPredecessors()
     {
         for (int left = int.MaxValue; !ring.HasFailed && ring.Queue.Left is > 0 and var now && now < left; left = now)
         {
+            if (ring.InFlight > 0)
+                Drain();
             _hasWork = true;
             Work();
         }
@@ -165,6 +160,11 @@ internal sealed class RingRunner(BackendRing ring, IRingHandler handler)
         if (_isDrained)
             return;
         _isDrained = true;
+        Drain();
+    }
+
+    private void Drain()
+    {
         try
         {
             ring.Drain(handler);

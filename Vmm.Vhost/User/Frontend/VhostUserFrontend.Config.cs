@@ -74,15 +74,28 @@ public sealed partial class VhostUserFrontend
         if (_original is null || peer.Config is null || _original.AsSpan().SequenceEqual(peer.Config))
             return false;
         byte[] before = _config!;
+        TakeConfigAgain(peer);
+        for (int i = 0; i < _written.Length; i++)
+        {
+            if (_written[i])
+                _config![i] = before[i];
+        }
+        return true;
+    }
+
+    // Takes the configuration while a driver uses the device. The bytes that the driver wrote stay marked as its own: a back-end that begins anew does not have them. What they were
+    // before stays known, too: a back-end that was there may say what the driver wrote, and a reset undoes that.
+    private void TakeConfigAgain(FrontendPeer peer)
+    {
+        byte[]? before = _original;
         bool[] written = _written;
         TakeConfig(peer);
         for (int i = 0; i < written.Length; i++)
         {
             if (written[i])
-                _config![i] = before[i];
+                _original![i] = before![i];
         }
         _written = written;
-        return true;
     }
 
     // Whether the configuration is another than the one that the driver goes by.
@@ -148,16 +161,7 @@ public sealed partial class VhostUserFrontend
                 s_log.Warn("{Error}", e.Message);
                 return;
             }
-            byte[]? before = _original;
-            bool[] written = _written;
-            TakeConfig(peer);
-            // The bytes that the driver wrote stay marked as its own: a back-end that begins anew does not have them.
-            for (int i = 0; i < written.Length; i++)
-            {
-                if (written[i])
-                    _original![i] = before![i];
-            }
-            _written = written;
+            TakeConfigAgain(peer);
             Events?.ConfigChanged();
         }, _options.ReplyTimeout);
     }

@@ -112,7 +112,7 @@ public sealed partial class VhostUserFrontend
     }
 
     // The connection is of no use any more. Under the lock, on whatever thread; the events follow on the monitor's. A back-end that lives, and was
-    // left because it did not stop, is connected to again even if it would not be after its death.
+    // left because it did not stop, is connected to again even if it would not be after its death, unless a ring runs on and has lost its place.
     private void Leave(string reason, Parting parting)
     {
         if (_peer is not { } peer)
@@ -128,7 +128,7 @@ public sealed partial class VhostUserFrontend
         }
         _untold = reason;
         CountEnd();
-        if (CanReconnect || (parting == Parting.NotStopped && _connector.CanReconnect))
+        if (CanReconnect || (parting == Parting.NotStopped && _connector.CanReconnect && !HasLostPlace))
             _retry.Set(_quickEnds == 0 ? TimeSpan.Zero : RetryInterval);
         else
             _lost = reason;
@@ -361,8 +361,9 @@ public sealed partial class VhostUserFrontend
         if (_accepted is { } features)
             ApplyFeatures(peer, features);
         RestoreConfig(peer);   // which features allow
-        if (_hasMemory)
-            ApplyMemory(peer, _memory!);
+        // With all rings stopped, its owner may have disposed of it, and shares other memory before the next start.
+        if (_hasMemory && !_memory!.File.IsClosed)
+            ApplyMemory(peer, _memory);
         List<Ring> running = [.. _rings.Where(ring => ring.Runs)];
         if (running.Count == 0)
             return;
@@ -416,14 +417,16 @@ public sealed partial class VhostUserFrontend
     private void TurnAway(VhostException e)
     {
         bool isOfTheMoment = e.InnerException is ErrnoException { IsShortage: true } || (e is VhostUserException && ++_refusals < RefusalLimit);
-        if (!isOfTheMoment)
-        {
-            Refuse(e.Message);
-            return;
-        }
         lock (_options.Sync)
-            Drop();
-        Complain(e.Message);
+        {
+            isOfTheMoment &= _peer is not { MayRun: true } || !HasLostPlace;
+            if (isOfTheMoment)
+                Drop();
+        }
+        if (isOfTheMoment)
+            Complain(e.Message);
+        else
+            Refuse(e.Message);
     }
 
     // The device cannot go on until it is reset. A device that is lost already stays so for the first reason.

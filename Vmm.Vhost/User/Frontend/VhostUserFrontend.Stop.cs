@@ -151,6 +151,9 @@ public sealed partial class VhostUserFrontend
     // Whether it is of use to look again.
     private bool CanDrain(Ring ring) => IsPacked ? _inflightFile is not null : ring.Base <= ushort.MaxValue;
 
+    // Whether a ring runs on of which only the back-end that is left knows the place: how far a packed ring was worked, memory does not tell.
+    private bool HasLostPlace => IsPacked && Array.Exists(_rings, ring => ring.Runs && ring.WasTold);
+
     // Where the next back-end begins: requests that were given back are done, and those that were taken only are taken again.
     private uint UsedIndex(Ring ring) => IsPacked ? ring.Base : ReadIndex(ring.Config.DeviceArea) ?? ring.Base;
 
