@@ -47,7 +47,8 @@ internal class BackendDaemon : IDisposable
         try
         {
             _slot = _spawner.Add(new SpawnerProgram(
-                program.Path, program.Arguments(ChildProcess.InheritedNumber), program.IsOwn, program.Socket));
+                program.Path, program.Arguments(ChildProcess.InheritedNumber), program.IsOwn, program.Socket)
+            { FirstArguments = program.FirstArguments });
         }
         catch (ErrnoException e)
         {
