@@ -18,6 +18,9 @@ public sealed record DaemonProgram(string Name, string Path, Func<int, string[]>
     /// <summary>Further arguments that it has when it is started for the first time only (<see cref="Spawning.SpawnerProgram.FirstArguments"/>).</summary>
     public IReadOnlyList<string> FirstArguments { get; init; } = [];
 
+    /// <summary>The disk that it serves, which is kept for it; null for none.</summary>
+    public DaemonDisk? Disk { get; init; }
+
     /// <summary>A socket that it listens on besides, and may not be able to remove itself; null for none.</summary>
     public string? Socket { get; init; }
 
