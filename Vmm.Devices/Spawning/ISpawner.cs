@@ -41,7 +41,12 @@ public interface ISpawner : IDisposable
 /// <param name="Arguments">Its arguments, without its name.</param>
 /// <param name="IsOwn">Whether it is this program: see <see cref="ChildProcess.Start"/>.</param>
 /// <param name="Socket">A socket that it listens on besides, and may not be able to remove itself; null for none.</param>
-public sealed record SpawnerProgram(string Path, IReadOnlyList<string> Arguments, bool IsOwn, string? Socket);
+public sealed record SpawnerProgram(string Path, IReadOnlyList<string> Arguments, bool IsOwn, string? Socket)
+{
+    /// <summary>Further arguments, behind <see cref="Arguments"/>, that it has when it is started for the first time only: what they ask for is not to happen again when it is started in the
+    /// place of one that is gone.</summary>
+    public IReadOnlyList<string> FirstArguments { get; init; } = [];
+}
 
 /// <summary>The place of a program in a spawner.</summary>
 /// <param name="Index">Its number, from 0.</param>

@@ -41,8 +41,8 @@ public sealed class LocalSpawner : ISpawner
             place.Process?.Dispose();
             // It inherits the socket instead of making it: so nobody has to wait for it, and it writes no lock file.
             using var listener = UnixListener.Listen(slot.SocketPath);
-            place.Process = ChildProcess.Start(place.Program.Path, place.Program.Arguments, listener, place.Program.IsOwn);
-            place.IsReached = false;
+            place.Process = ChildProcess.Start(place.Program.Path, place.Arguments, listener, place.Program.IsOwn);
+            (place.IsReached, place.WasStarted) = (false, true);
             listener.LeaveFile();   // and now it alone listens: when it ends, whoever connects hears at once that nobody is there
             return place.Process;
         }
@@ -164,6 +164,10 @@ public sealed class LocalSpawner : ISpawner
         public string Directory => directory;
 
         public string Socket { get; } = Path.Combine(directory, SocketName);
+
+        public IReadOnlyList<string> Arguments => WasStarted ? program.Arguments : [.. program.Arguments, .. program.FirstArguments];
+
+        public bool WasStarted { get; set; }
 
         public bool IsReached { get; set; }     // somebody has connected to the process
 

@@ -6,7 +6,8 @@ namespace Vmm.Devices.Spawning;
 /// <summary>What is asked of a spawner in another process.</summary>
 internal enum SpawnerRequest
 {
-    /// <summary>Adds a program: its path, whether it is this program, its other socket, and its arguments, each ended by a zero byte.</summary>
+    /// <summary>Adds a program: its path, whether it is this program, its other socket, how many of its arguments, the last ones, are for its first start only, and its
+    /// arguments, with a zero byte between any two.</summary>
     Add = 1,
 
     /// <summary>Adds a path to connect to. Its number is the answer.</summary>

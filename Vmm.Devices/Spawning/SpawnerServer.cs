@@ -1,3 +1,4 @@
+using System.Globalization;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Devices.Spawning;
@@ -120,11 +121,13 @@ public sealed class SpawnerServer : IDisposable
         }
     }
 
-    private static SpawnerProgram? Parse(string text) => text.Split('\0') is [string path, string own, string socket, .. string[] arguments]
-        ? new SpawnerProgram(path, arguments, own.Length > 0, socket.Length > 0 ? socket : null)
-        : null;
+    private static SpawnerProgram? Parse(string text) =>
+        text.Split('\0') is [string path, string own, string socket, string first, .. string[] arguments]
+        && int.TryParse(first, NumberStyles.None, CultureInfo.InvariantCulture, out int count) && count <= arguments.Length
+            ? new SpawnerProgram(path, arguments[..^count], own.Length > 0, socket.Length > 0 ? socket : null) { FirstArguments = arguments[^count..] }
+            : null;
 
     /// <summary>A program as <see cref="SpawnerRequest.Add"/> has it.</summary>
     internal static string Format(SpawnerProgram program) =>
-        string.Join('\0', [program.Path, program.IsOwn ? "own" : "", program.Socket ?? "", .. program.Arguments]);
+        string.Join('\0', [program.Path, program.IsOwn ? "own" : "", program.Socket ?? "", $"{program.FirstArguments.Count}", .. program.Arguments, .. program.FirstArguments]);
 }

@@ -10,6 +10,10 @@ public abstract record VirtioDeviceOptions
     /// <summary>The option that messages about it begin with, where they cannot name it better.</summary>
     public virtual string Label => "a device";
 
+    /// <summary>The numbers of the descriptors that it takes over from this process, which has inherited them; they are then its own. No two devices may have the
+    /// same.</summary>
+    public virtual IReadOnlyList<int> InheritedDescriptors => [];
+
     /// <summary>The same device, for which a spawner starts programs and connects to sockets, if it does such things.</summary>
     /// <param name="spawner">Gives the spawner; called only if it is needed.</param>
     public virtual VirtioDeviceOptions With(Func<ISpawner> spawner) => this;

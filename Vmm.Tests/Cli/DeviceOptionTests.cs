@@ -44,6 +44,19 @@ public class DeviceOptionTests
         Assert.That(net.QueuePairs, Is.EqualTo(2));
     }
 
+    [TestCase("--net: fd=3 is given to another --net, too: each device needs a descriptor of its own", "--net", "fd=3", "--net", "fd=4:3")]
+    [TestCase("--vhost-user: fd=4 is given to --net, too: each device needs a descriptor of its own", "--net", "fd=3:4", "--vhost-user", "type=rng,fd=4")]
+    [TestCase("--vhost-user: fd=3 is given to another --vhost-user, too: each device needs a descriptor of its own",
+        "--vhost-user", "type=rng,fd=3", "--vhost-user", "type=net,fd=3")]
+    [TestCase("--disk: fd=7 is given to --fs, too: each device needs a descriptor of its own", "--disk", "fd=7", "--fs", "tag=x,fd=7")]
+    public void Descriptor_OfTwoDevices_IsRefused(string message, params string[] options) =>
+        Assert.That(() => Devices(options), Throws.TypeOf<UsageException>().With.Message.EqualTo(message));
+
+    [Test]
+    public void Descriptors_OneForEachDevice_AreTaken() => Assert.That(
+        Devices("--net", "fd=3:4", "--net", "fd=5", "--vhost-user", "type=rng,fd=6", "--disk", "fd=7", "--fs", "tag=x,fd=8").SelectMany(device => device.InheritedDescriptors),
+        Is.EquivalentTo(new[] { 3, 4, 5, 6, 7, 8 }));
+
     [TestCase("tap=aninterfacename1", "--net: tap='aninterfacename1' is too long for an interface: at most 15 bytes")]
     [TestCase("tap=a/b", "--net: tap='a/b' is not the name of an interface")]
     [TestCase("tap=a%d", "--net: tap='a%d' is not the name of an interface")]

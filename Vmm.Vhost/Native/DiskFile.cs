@@ -24,13 +24,14 @@ public sealed unsafe partial class DiskFile : FileDescriptor
     public static IoctlRequest DiscardRequest { get; } = IoctlRequest.Io(0x12, 119, "BLKDISCARD");
 
     private readonly bool _readOnly;
+    private readonly bool _isKept;
     private bool _isLocked;
 
-    private DiskFile(int fd, string path, bool readOnly)
+    private DiskFile(int fd, string path, bool readOnly, bool isKept)
         : base(fd)
     {
         Path = path;
-        _readOnly = readOnly;
+        (_readOnly, _isKept) = (readOnly, isKept);
     }
 
     /// <summary>Its path, as it was given.</summary>
@@ -41,6 +42,10 @@ public sealed unsafe partial class DiskFile : FileDescriptor
 
     /// <summary>Tells it from all other files of this host: device and inode, in hexadecimal.</summary>
     public string Identity { get; private set; } = "";
+
+    /// <summary>What two opened disks have in common if they are the same one: the number of a block device, whatever its node is called, or the
+    /// <see cref="Identity"/> of a file.</summary>
+    public string Key { get; private set; } = "";
 
     /// <summary>The sector size of a block device, in bytes; 512 for a file, however it was opened.</summary>
     public int LogicalBlockSize { get; private set; } = SectorSize;
@@ -85,9 +90,11 @@ public sealed unsafe partial class DiskFile : FileDescriptor
     /// either (O_EXCL).</param>
     /// <param name="patience">How long to wait for a disk that somebody else has, in ms. One who was killed has it until what he had
     /// begun to write is written, and the next may not begin before.</param>
+    /// <param name="key">The <see cref="Key"/> that it must have; null for any. Nothing is done to another disk.</param>
     /// <exception cref="ErrnoException">It cannot be opened, or somebody else has it open.</exception>
-    /// <exception cref="InvalidDataException">It is something else; the message says so.</exception>
-    public static DiskFile Open(string path, bool readOnly, bool direct, DiskLocking locking = DiskLocking.AtOpen, int patience = DefaultPatience)
+    /// <exception cref="InvalidDataException">It is something else, or not the disk of <paramref name="key"/>; the message says so.</exception>
+    public static DiskFile Open(
+        string path, bool readOnly, bool direct, DiskLocking locking = DiskLocking.AtOpen, int patience = DefaultPatience, string? key = null)
     {
         long deadline = Environment.TickCount64 + patience;
         bool isBlock = IsBlock(path);
@@ -103,13 +110,13 @@ public sealed unsafe partial class DiskFile : FileDescriptor
                 throw new ErrnoException($"cannot open {path}", errno, Advice(errno, direct));
         }
 
-        var disk = new DiskFile(number, path, readOnly);
+        var disk = new DiskFile(number, path, readOnly, isKept: locking == DiskLocking.Kept);
         try
         {
-            disk.Examine(isBlock, readOnly, direct);
+            disk.Examine(isBlock, readOnly, direct, key);
             // io_uring would say EAGAIN where it should wait.
             disk.MakeBlocking();
-            if (locking == DiskLocking.AtOpen)
+            if (locking is DiskLocking.AtOpen or DiskLocking.Kept)
                 disk.LockUntil(deadline);
             if (!disk.IsBlockDevice)
                 disk.CanDiscard = !readOnly && disk.CanPunchHoles();
@@ -201,10 +208,12 @@ public sealed unsafe partial class DiskFile : FileDescriptor
     {
         Errnos.Einval when direct => "its file system cannot do without the page cache: leave direct off",
         Errnos.Ebusy => "it is mounted or in use",
+        Errnos.Enoent => "nothing is there, or its directory is missing: make it first, or give another",
+        Errnos.Eacces or Errnos.Eperm => "this user may not open it: change its owner or its mode, or give another",
         _ => null,
     };
 
-    private void Examine(bool isBlock, bool readOnly, bool direct)
+    private void Examine(bool isBlock, bool readOnly, bool direct, string? key)
     {
         stat status;
         using HeldDescriptor held = Hold();
@@ -217,6 +226,12 @@ public sealed unsafe partial class DiskFile : FileDescriptor
         if (IsBlockDevice != isBlock)
             throw new InvalidDataException($"{Path} was replaced while it was opened");
         Identity = $"{(ulong)status.st_dev:x}-{(ulong)status.st_ino:x}";
+        Key = IsBlockDevice ? $"device-{(ulong)status.st_rdev:x}" : Identity;
+        if (key is not null && Key != key)
+        {
+            throw new InvalidDataException($"{Path} is another {(IsBlockDevice ? "device" : "file")} than the guest's disk: "
+                + "have that path lead to the guest's disk again, and the guest goes on");
+        }
         if (IsBlockDevice)
             ExamineDevice((ulong)status.st_rdev, readOnly, direct);
         else
@@ -344,7 +359,7 @@ public sealed unsafe partial class DiskFile : FileDescriptor
             return;
         while (true)
         {
-            int errno = DiskLock.TryTake(this, _readOnly);
+            int errno = _isKept ? DiskLock.TryTakeKept(this, _readOnly) : DiskLock.TryTake(this, _readOnly);
             if (errno == 0)
             {
                 _isLocked = true;
@@ -359,7 +374,9 @@ public sealed unsafe partial class DiskFile : FileDescriptor
             }
             if (!WaitAgain(deadline))
             {
-                throw new ErrnoException($"cannot lock {Path}", errno, _readOnly
+                throw new ErrnoException($"cannot lock {Path}", errno, _isKept
+                    ? "a back-end before this one still writes it, or nobody keeps it locked: vmm run keeps the disks of the back-ends that it starts"
+                    : _readOnly
                     ? "somebody else has it open to write: end that program first"
                     : "somebody else has it open; one may write, or several read it: end that program first");
             }

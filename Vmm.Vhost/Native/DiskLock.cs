@@ -14,6 +14,11 @@ public enum DiskLocking
 
     /// <summary>Never.</summary>
     Never,
+
+    /// <summary>While it is opened, beside another process that has it locked for itself and keeps it so, and claimed if it is a block device
+    /// (<see cref="AtOpen"/>): one that starts a back-end again when it is gone, and nobody else is to have the disk meanwhile. Of the processes
+    /// that it starts one has the disk at a time.</summary>
+    Kept,
 }
 
 /// <summary>The lock of a disk image, as QEMU takes it (block/file-posix.c): each byte from 100 on stands for something that the holder does with the
@@ -24,6 +29,7 @@ internal static unsafe partial class DiskLock
 {
     private const int DoesBase = 100;       // RAW_LOCK_PERM_BASE
     private const int ForbidsBase = 200;    // RAW_LOCK_SHARED_BASE
+    private const int KeptBase = 300;       // of no meaning to QEMU: writes the image beside one who keeps it locked
     private const int Reads = 0;            // the bit of BLK_PERM_CONSISTENT_READ
     private const int Writes = 1;           // the bit of BLK_PERM_WRITE
 
@@ -40,6 +46,29 @@ internal static unsafe partial class DiskLock
             errno = Set(file, LibC.F_RDLCK, ForbidsBase + Writes, 1);
         if (errno == 0)
             errno = Look(file, readOnly);
+        if (errno != 0)
+            Release(file);
+        return errno;
+    }
+
+    /// <summary>Takes the same lock beside one who keeps the image locked, and sees to it that nobody else has it. Only another one that has taken it like this is in the way,
+    /// if they write.</summary>
+    /// <returns>0, <see cref="Errnos.Eagain"/> if there is such another one, or nobody who keeps the image locked, or another error number, as above.</returns>
+    public static int TryTakeKept(FileDescriptor file, bool readOnly)
+    {
+        int errno = readOnly ? 0 : Test(file, KeptBase, 1);
+        if (errno == 0 && !readOnly)
+            errno = Set(file, LibC.F_RDLCK, KeptBase, 1);
+        if (errno == 0)
+            errno = Set(file, LibC.F_RDLCK, DoesBase + Reads, readOnly ? 1 : 2);
+        if (errno == 0)
+            errno = Set(file, LibC.F_RDLCK, ForbidsBase + Writes, 1);
+        if (errno == 0)
+        {
+            // Our own lock is no answer to this: there must be another one.
+            int keeper = Test(file, ForbidsBase + Writes, 1);
+            errno = keeper switch { Errnos.Eagain => 0, 0 => Errnos.Eagain, _ => keeper };
+        }
         if (errno != 0)
             Release(file);
         return errno;

@@ -84,6 +84,13 @@ public class FileDescriptor : SafeHandle
         }
     }
 
+    /// <summary>Whether descriptor <paramref name="number"/> is open and close-on-exec, as all are that this process has opened: an inherited one is not.</summary>
+    public static bool IsCloseOnExec(int number)
+    {
+        int flags = LibC.fcntl(number, LibC.F_GETFD);
+        return flags >= 0 && (flags & LibC.FD_CLOEXEC) != 0;
+    }
+
     /// <summary>Makes reads and writes return at once with EAGAIN where they would wait; for everybody who has this description.</summary>
     /// <exception cref="ErrnoException">fcntl(2) failed.</exception>
     public void SetNonBlocking()

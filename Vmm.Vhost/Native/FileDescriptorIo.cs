@@ -24,6 +24,16 @@ public static unsafe class FileDescriptorIo
             throw new ErrnoException($"cannot empty {name}", errno);
     }
 
+    /// <summary>Has the next read of a file begin <paramref name="offset"/> bytes behind its start.</summary>
+    /// <returns>0, or the negated error number: EINVAL where no file can be so long.</returns>
+    public static int TrySeek(this FileDescriptor fd, ulong offset)
+    {
+        if (offset > long.MaxValue)
+            return -Errnos.Einval;
+        using HeldDescriptor held = fd.Hold();
+        return (long)LibC.lseek(held.Number, (long)offset, LibC.SEEK_SET) < 0 ? -Errnos.Last : 0;
+    }
+
     /// <summary>Reads what is there, at most <paramref name="buffer"/> bytes. An interrupted call is repeated.</summary>
     /// <returns>Bytes read, 0 at the end; less: the negated error number.</returns>
     public static int TryRead(this FileDescriptor fd, Span<byte> buffer)

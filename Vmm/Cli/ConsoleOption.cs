@@ -32,7 +32,7 @@ internal static class ConsoleOption
 
     // The back-end takes the word "pty" for a terminal.
     private static DaemonProgram IntoFile(string text, OutputFileValue file) => file.Path != "pty"
-        ? OwnBackend.Serve("console", text, ["--path", file.Path, .. file.Truncate ? ["--truncate"] : Array.Empty<string>()])
+        ? OwnBackend.Serve("console", text, ["--path", file.Path]) with { FirstArguments = file.Truncate ? ["--truncate"] : [] }
         : throw new OptionValue(Name, null, text).Refuse("is not allowed: choose one of pty, file=./pty");
 
     // Standard output is the serial port's.

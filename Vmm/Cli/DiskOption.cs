@@ -65,16 +65,19 @@ internal static class DiskOption
             arguments.Add("--direct");
         if (list.Find("logical_block_size") is { } blockSize)
             arguments.AddRange(["--logical-block-size", $"{BlkBackendOptions.ParseBlockSize(blockSize)}"]);
-        foreach (string key in new[] { "lock", "discard" })
-        {
-            if (list.Find(key) is { } value && !Choice.ParseSwitch(value))
-                arguments.AddRange([$"--{key}", "off"]);
-        }
+        bool isLocked = list.Find("lock") is not { } locking || Choice.ParseSwitch(locking);
+        if (!isLocked)
+            arguments.AddRange(["--lock", "off"]);
+        if (list.Find("discard") is { } discard && !Choice.ParseSwitch(discard))
+            arguments.AddRange(["--discard", "off"]);
         if (list.Find("serial") is { } serial)
             arguments.AddRange(["--serial", BlkBackendOptions.CheckSerial(serial)]);
+        DaemonProgram program = OwnBackend.Serve("blk", $"path={path.Text}", arguments);
+        if (!path.Text.StartsWith(BlockOptions.NullPrefix, StringComparison.Ordinal))
+            program = program with { Disk = new DaemonDisk(path.Text, isReadOnly, isLocked, $"--{BlkBackendOptions.KeyOption}") };
         return new BlockDeviceOptions
         {
-            Peer = VhostUserPeerKeys.ParseRest(list) with { Program = OwnBackend.Serve("blk", $"path={path.Text}", arguments) },
+            Peer = VhostUserPeerKeys.ParseRest(list) with { Program = program },
             Queues = queues,
             IsReadOnly = isReadOnly,
         };

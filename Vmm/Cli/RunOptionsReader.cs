@@ -61,18 +61,20 @@ internal static class RunOptionsReader
 
     private static VirtioDeviceOptions[] ReadDevices(RunOptions options, int cpus)
     {
-        VirtioDeviceOptions[] devices =
+        (string Option, VirtioDeviceOptions Device)[] named =
         [
-            .. RepeatableOptions.Values(options.Net).Select(NetOption.Parse),
-            .. RepeatableOptions.Values(options.Fs).Select(FsOption.Parse),
-            .. RepeatableOptions.Values(options.Disk).Select(text => DiskOption.Parse(text, cpus)),
-            .. options.Vsock is string vsock ? [VsockOption.Parse(vsock)] : Array.Empty<VirtioDeviceOptions>(),
-            .. options.Rng is string rng ? [RngOption.Parse(rng)] : Array.Empty<VirtioDeviceOptions>(),
-            .. options.Console is string console ? [ConsoleOption.Parse(console)] : Array.Empty<VirtioDeviceOptions>(),
-            .. RepeatableOptions.Values(options.Scsi).Select(ScsiOption.Parse),
-            .. RepeatableOptions.Values(options.Vdpa).Select(VdpaOption.Parse),
-            .. RepeatableOptions.Values(options.VhostUser).Select(VhostUserOption.Parse),
+            .. RepeatableOptions.Values(options.Net).Select(text => (NetOption.Name, NetOption.Parse(text))),
+            .. RepeatableOptions.Values(options.Fs).Select(text => (FsOption.Name, (VirtioDeviceOptions)FsOption.Parse(text))),
+            .. RepeatableOptions.Values(options.Disk).Select(text => (DiskOption.Name, (VirtioDeviceOptions)DiskOption.Parse(text, cpus))),
+            .. One(VsockOption.Name, options.Vsock, VsockOption.Parse),
+            .. One(RngOption.Name, options.Rng, RngOption.Parse),
+            .. One(ConsoleOption.Name, options.Console, ConsoleOption.Parse),
+            .. RepeatableOptions.Values(options.Scsi).Select(text => (ScsiOption.Name, (VirtioDeviceOptions)ScsiOption.Parse(text))),
+            .. RepeatableOptions.Values(options.Vdpa).Select(text => (VdpaOption.Name, (VirtioDeviceOptions)VdpaOption.Parse(text))),
+            .. RepeatableOptions.Values(options.VhostUser).Select(text => (VhostUserOption.Name, VhostUserOption.Parse(text))),
         ];
+        RefuseSharedDescriptors(named);
+        VirtioDeviceOptions[] devices = [.. named.Select(each => each.Device)];
         // A guest can mount only one of them.
         if (devices.OfType<FsDeviceOptions>().Where(fs => fs.Tag is not null).GroupBy(fs => fs.Tag).FirstOrDefault(same => same.Count() > 1) is { Key: string tag })
             throw new UsageException($"--fs: tag '{tag}' is given more than once: give each directory another tag");
@@ -80,6 +82,26 @@ internal static class RunOptionsReader
             ? devices
             : throw new UsageException($"{NetOption.Name}, {FsOption.Name}, {DiskOption.Name} and the other devices: there are {devices.Length}, and a machine has room for "
                 + $"{AddressMap.VirtioMmioSlots}: leave {devices.Length - AddressMap.VirtioMmioSlots} out");
+    }
+
+    private static (string Option, VirtioDeviceOptions Device)[] One(string option, string? text, Func<string, VirtioDeviceOptions> parse) =>
+        text is null ? [] : [(option, parse(text))];
+
+    // Each device closes its descriptors. Then their numbers are other files', and a second device with the same number would write into those.
+    private static void RefuseSharedDescriptors((string Option, VirtioDeviceOptions Device)[] devices)
+    {
+        var owners = new Dictionary<int, string>();
+        foreach ((string option, VirtioDeviceOptions device) in devices)
+        {
+            foreach (int number in device.InheritedDescriptors)
+            {
+                if (!owners.TryAdd(number, option))
+                {
+                    string owner = owners[number] == option ? $"another {option}" : owners[number];
+                    throw new UsageException($"{option}: fd={number} is given to {owner}, too: each device needs a descriptor of its own");
+                }
+            }
+        }
     }
 
     private static string ReadCommandLine(string text) =>

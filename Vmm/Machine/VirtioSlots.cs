@@ -110,6 +110,14 @@ internal sealed class VirtioSlots : IDisposable
 
     private VirtioMmioTransport Open(VirtioDeviceOptions options, GuestMemory memory, CancellationToken cancellation)
     {
+        foreach (int number in options.InheritedDescriptors)
+        {
+            if (FileDescriptor.IsCloseOnExec(number))
+            {
+                throw new VhostException($"{options.Label}: fd={number} was not inherited: vmm has opened a file of its own by that number: start vmm with the descriptor, "
+                    + "and give its number");
+            }
+        }
         try
         {
             return new VirtioMmioTransport(options.Open(_events, cancellation), memory);

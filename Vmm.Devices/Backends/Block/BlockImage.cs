@@ -99,8 +99,9 @@ internal sealed class BlockImage : IDisposable
             {
                 BlockLocking.On => DiskLocking.AtOpen,
                 BlockLocking.Deferred => DiskLocking.Later,
+                BlockLocking.Kept => DiskLocking.Kept,
                 _ => DiskLocking.Never,
-            });
+            }, key: options.Key);
         }
         catch (Exception e) when (e is IOException or InvalidDataException)
         {
@@ -183,7 +184,7 @@ internal sealed class BlockImage : IDisposable
     {
         lock (_sync)
         {
-            if (--_users > 0 || !isMigrating || _locking == BlockLocking.Off || File is null)
+            if (--_users > 0 || !isMigrating || _locking is BlockLocking.Off or BlockLocking.Kept || File is null)
                 return;
             // Whoever takes the lock next, maybe on another host, has to read what was written here.
             if (!IsReadOnly && !EndFlush(PositionedIo.Sync(File)))

@@ -14,4 +14,8 @@ public enum BlockLocking
 
     /// <summary>Never.</summary>
     Off,
+
+    /// <summary>From the moment that it is opened until the process ends, beside the lock of the process that has started this one and keeps the image locked, whichever
+    /// back-end is there: see <see cref="Vmm.Vhost.Native.DiskLocking.Kept"/>.</summary>
+    Kept,
 }

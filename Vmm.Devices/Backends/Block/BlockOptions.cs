@@ -39,6 +39,10 @@ public sealed record BlockOptions
     /// <summary>When the image is locked against other programs.</summary>
     public BlockLocking Locking { get; init; }
 
+    /// <summary>What the disk at <see cref="Path"/> must be (<see cref="Vmm.Vhost.Native.DiskFile.Key"/>), for a back-end that takes the place of one that had it open; null for whatever
+    /// is there.</summary>
+    public string? Key { get; init; }
+
     /// <summary>Whether the guest can give parts of the disk back (VIRTIO_BLK_F_DISCARD): the image then takes less room on the host. If not, no
     /// request of the guest makes a hole in it.</summary>
     public bool Discard { get; init; } = true;

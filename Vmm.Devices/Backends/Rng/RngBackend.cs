@@ -1,4 +1,5 @@
 using Vmm.Vhost.Native;
+using Vmm.Vhost.Native.Confinement;
 using Vmm.Vhost.User.Backend;
 
 namespace Vmm.Devices.Backends.Rng;
@@ -9,20 +10,20 @@ public sealed class RngBackend : VhostUserDevice, IDisposable
     /// <summary>Where random bytes come from if nothing else is said.</summary>
     public const string DefaultSource = "/dev/urandom";
 
-    private readonly FileDescriptor _source;
-    private readonly string _path;
+    /// <summary>The system calls that it makes while it is served, besides those of every back-end.</summary>
+    public static readonly IReadOnlyList<SystemCallRule> SystemCalls = [SystemCallNumber.Lseek];
+
+    private readonly RngSource _source;
     private readonly TokenBucket? _limit;
 
     /// <summary>Opens the source.</summary>
-    /// <param name="source">A device or file; a regular file that is read to its end gives no more.</param>
+    /// <param name="source">A device or file; a regular file that is read to its end gives no more. How far it was read outlives the process with what the front-end
+    /// keeps (<see cref="VhostUserDevice.KeptMemorySize"/>).</param>
     /// <param name="bytesPerSecond">The most bytes a second; null for no limit.</param>
     /// <exception cref="ErrnoException">It cannot be opened.</exception>
     public RngBackend(string source, ulong? bytesPerSecond)
     {
-        _path = source;
-        if (FileKind.IsDirectory(source))
-            throw new ErrnoException($"cannot use {source}", Errnos.Eisdir, "give a device or a file");
-        _source = FileDescriptor.Open(source, OpenMode.ReadNonBlocking);
+        _source = new RngSource(source);
         _limit = bytesPerSecond is ulong limit ? new TokenBucket(limit) : null;
     }
 
@@ -39,7 +40,13 @@ public sealed class RngBackend : VhostUserDevice, IDisposable
     public override bool IsInOrder => true;
 
     /// <inheritdoc/>
-    public override IRingHandler StartRing(BackendRing ring) => new RngRing(_source, _path, _limit);
+    public override int KeptMemorySize => _source.IsFile ? RngSource.KeptSize : 0;
+
+    /// <inheritdoc/>
+    public override void MemoryKept(KeptMemory? memory) => _source.Keep(memory);
+
+    /// <inheritdoc/>
+    public override IRingHandler StartRing(BackendRing ring) => new RngRing(_source, _limit);
 
     /// <inheritdoc/>
     public void Dispose() => _source.Dispose();

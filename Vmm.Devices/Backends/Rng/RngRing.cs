@@ -8,7 +8,7 @@ using Vmm.Vhost.Virtqueue;
 namespace Vmm.Devices.Backends.Rng;
 
 /// <summary>The queue of an entropy device. A buffer gets as much as the source and the limit give at the moment, at least one byte.</summary>
-internal sealed class RngRing(FileDescriptor source, string path, TokenBucket? limit) : IRingHandler
+internal sealed class RngRing(RngSource source, TokenBucket? limit) : IRingHandler
 {
     private const int ChunkSize = 4096;
     private const ulong LeastAtOnce = 64;       // Linux asks for so much; less would only mean more interrupts
@@ -28,7 +28,7 @@ internal sealed class RngRing(FileDescriptor source, string path, TokenBucket? l
     private bool _hasComplained;
 
     /// <inheritdoc/>
-    public FileDescriptor? Ready => _waitsForTime ? _timer : _waitsForSource ? source : null;
+    public FileDescriptor? Ready => _waitsForTime ? _timer : _waitsForSource ? source.Descriptor : null;
 
     /// <inheritdoc/>
     public void Process(BackendRing ring)
@@ -80,7 +80,7 @@ internal sealed class RngRing(FileDescriptor source, string path, TokenBucket? l
             return true;
         if (_isExhausted)
             return false;
-        int count = source.TryRead(_chunk);
+        int count = source.Read(_chunk);
         if (count > 0)
         {
             (_start, _end) = (0, count);
@@ -92,13 +92,13 @@ internal sealed class RngRing(FileDescriptor source, string path, TokenBucket? l
             return false;
         }
         string reason = count == 0 ? "is at its end" : new ErrnoException("cannot be read", -count).Message;
-        _isExhausted = count == 0 ? FileKind.TryGetSize(source, out _, out _) : Errnos.IsOfDescriptor(-count);
+        _isExhausted = count == 0 ? source.IsFile : Errnos.IsOfDescriptor(-count);
         if (_isExhausted)
         {
-            s_log.Error("{Path} {Reason}: the guest gets no more random bytes", path, reason);
+            s_log.Error("{Path} {Reason}: the guest gets no more random bytes", source.Path, reason);
             return false;
         }
-        s_log.Log(_hasComplained ? LogLevel.Debug : LogLevel.Warn, "{Path} {Reason}: it is tried again", path, reason);
+        s_log.Log(_hasComplained ? LogLevel.Debug : LogLevel.Warn, "{Path} {Reason}: it is tried again", source.Path, reason);
         _hasComplained = true;
         _timer.Set(s_retryDelay);
         _waitsForTime = true;

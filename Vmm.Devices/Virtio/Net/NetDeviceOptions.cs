@@ -32,5 +32,8 @@ public sealed record NetDeviceOptions : VirtioDeviceOptions
     public override string Label => "--net";
 
     /// <inheritdoc/>
+    public override IReadOnlyList<int> InheritedDescriptors => Fds;
+
+    /// <inheritdoc/>
     public override VirtioDevice Open(EventLoop events, CancellationToken cancellation = default) => new NetDevice(this, events);
 }

@@ -18,18 +18,23 @@ internal class BackendDaemon : IDisposable
 
     private static readonly TimeSpan s_interval = TimeSpan.FromSeconds(1);
 
+    // One that cannot begin says so within this time, again and again as it is started again: the first time is enough.
+    private static readonly TimeSpan s_shortLife = TimeSpan.FromSeconds(5);
+
     private readonly Lock _lock = new();
     private readonly string _name;
     private readonly EventLoop _events;
     private readonly DaemonProgram _program;
     private readonly ISpawner _spawner;
     private readonly SpawnerSlot _slot;
+    private readonly DiskFile? _disk;       // kept for it
     private OutputLines _lines = new(MaxLine);
     private IStartedProcess? _process;
     private string _lastLine = "";
     private bool _hasSpoken;
     private long _started;
     private bool _isReported = true;
+    private string? _lastReport;
     private bool _isEndExpected;
     private bool _isKilled;      // and the kernel has not ended it yet
     private volatile bool _isReached;   // somebody has connected to it, so that the end of the connection ends it
@@ -40,17 +45,23 @@ internal class BackendDaemon : IDisposable
     /// <param name="program">The program.</param>
     /// <param name="events">Where is waited for what it says.</param>
     /// <param name="spawner">What starts it; null for this process.</param>
-    /// <exception cref="VhostException">There is no place for the socket.</exception>
+    /// <exception cref="VhostException">There is no place for the socket, or its disk is not to be had.</exception>
     public BackendDaemon(string name, DaemonProgram program, EventLoop events, ISpawner? spawner = null)
     {
         (_name, _program, _events, _spawner) = (name, program, events, spawner ?? new LocalSpawner());
+        string[] arguments = program.Arguments(ChildProcess.InheritedNumber);
+        if (program.Disk is { } disk)
+        {
+            _disk = Keep(disk);
+            arguments = [.. arguments, disk.Option, _disk.Key];
+        }
         try
         {
-            _slot = _spawner.Add(new SpawnerProgram(
-                program.Path, program.Arguments(ChildProcess.InheritedNumber), program.IsOwn, program.Socket));
+            _slot = _spawner.Add(new SpawnerProgram(program.Path, arguments, program.IsOwn, program.Socket) { FirstArguments = program.FirstArguments });
         }
         catch (ErrnoException e)
         {
+            _disk?.Dispose();
             throw new VhostException($"{name}: no place for a socket: {e.Message}", e);
         }
     }
@@ -175,6 +186,19 @@ internal class BackendDaemon : IDisposable
                 _process = null;
             }
             _spawner.Remove(_slot);
+            _disk?.Dispose();
+        }
+    }
+
+    private DiskFile Keep(DaemonDisk disk)
+    {
+        try
+        {
+            return disk.Keep();
+        }
+        catch (Exception e) when (e is IOException or InvalidDataException)
+        {
+            throw new VhostException($"{_name}: {e.Message}", e);
         }
     }
 
@@ -206,7 +230,12 @@ internal class BackendDaemon : IDisposable
     private void Report()
     {
         if (!_isReported && !_isEndExpected)
-            s_log.Warn("{Device}: {Failure}", _name, Failure);
+        {
+            string? failure = Failure;
+            bool isRepeated = failure == _lastReport && Stopwatch.GetElapsedTime(_started) < s_shortLife;
+            s_log.Log(isRepeated ? LogLevel.Debug : LogLevel.Warn, "{Device}: {Failure}", _name, failure);
+            _lastReport = failure;
+        }
         _isReported = true;
     }
 

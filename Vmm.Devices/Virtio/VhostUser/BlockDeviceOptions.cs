@@ -22,6 +22,9 @@ public sealed record BlockDeviceOptions : VirtioDeviceOptions
     public override string Label => "--disk";
 
     /// <inheritdoc/>
+    public override IReadOnlyList<int> InheritedDescriptors => Peer.InheritedDescriptors;
+
+    /// <inheritdoc/>
     public override VirtioDeviceOptions With(Func<ISpawner> spawner) => this with { Peer = Peer.With(spawner) };
 
     /// <inheritdoc/>

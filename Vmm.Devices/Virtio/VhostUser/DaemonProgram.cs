@@ -15,6 +15,12 @@ public sealed record DaemonProgram(string Name, string Path, Func<int, string[]>
     /// <summary>Whether it is this program, as <c>vmm backend</c>: see <see cref="Vhost.Native.ChildProcess.Start"/>.</summary>
     public bool IsOwn { get; init; }
 
+    /// <summary>Further arguments that it has when it is started for the first time only (<see cref="Spawning.SpawnerProgram.FirstArguments"/>).</summary>
+    public IReadOnlyList<string> FirstArguments { get; init; } = [];
+
+    /// <summary>The disk that it serves, which is kept for it; null for none.</summary>
+    public DaemonDisk? Disk { get; init; }
+
     /// <summary>A socket that it listens on besides, and may not be able to remove itself; null for none.</summary>
     public string? Socket { get; init; }
 

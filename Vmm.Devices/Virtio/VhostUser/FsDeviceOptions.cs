@@ -31,6 +31,9 @@ public sealed record FsDeviceOptions : VirtioDeviceOptions
     public override string Label => "--fs";
 
     /// <inheritdoc/>
+    public override IReadOnlyList<int> InheritedDescriptors => Peer.InheritedDescriptors;
+
+    /// <inheritdoc/>
     public override VirtioDeviceOptions With(Func<ISpawner> spawner) => this with { Peer = Peer.With(spawner) };
 
     /// <inheritdoc/>

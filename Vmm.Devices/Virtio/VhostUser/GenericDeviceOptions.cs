@@ -22,6 +22,9 @@ public sealed record GenericDeviceOptions : VirtioDeviceOptions
     public override string Label => Peer.Program is null ? "--vhost-user" : $"--{Kind.Word}";
 
     /// <inheritdoc/>
+    public override IReadOnlyList<int> InheritedDescriptors => Peer.InheritedDescriptors;
+
+    /// <inheritdoc/>
     public override VirtioDeviceOptions With(Func<ISpawner> spawner) => this with { Peer = Peer.With(spawner) };
 
     /// <inheritdoc/>

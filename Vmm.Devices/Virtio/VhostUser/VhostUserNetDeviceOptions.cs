@@ -25,6 +25,9 @@ public sealed record VhostUserNetDeviceOptions : VirtioDeviceOptions
     public override string Label => "--net";
 
     /// <inheritdoc/>
+    public override IReadOnlyList<int> InheritedDescriptors => Peer.InheritedDescriptors;
+
+    /// <inheritdoc/>
     public override VirtioDeviceOptions With(Func<ISpawner> spawner) => this with { Peer = Peer.With(spawner) };
 
     /// <inheritdoc/>

@@ -36,6 +36,9 @@ public sealed record VhostUserPeer
     /// <summary>The device's configuration space in place of what the back-end has; null to ask it.</summary>
     public ReadOnlyMemory<byte>? Config { get; init; }
 
+    /// <summary>The number of its socket, where this process has inherited that; none otherwise.</summary>
+    internal IReadOnlyList<int> InheritedDescriptors => Endpoint is { Role: VhostUserSocketRole.Inherited } inherited ? [inherited.Number] : [];
+
     /// <summary>The same, by a spawner unless its socket is inherited.</summary>
     internal VhostUserPeer With(Func<ISpawner> spawner) =>
         Endpoint is { Role: VhostUserSocketRole.Inherited } ? this : this with { Spawner = spawner() };

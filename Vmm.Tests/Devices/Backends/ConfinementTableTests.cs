@@ -5,6 +5,7 @@ using Vmm.Devices.Backends.Block;
 using Vmm.Devices.Backends.Console;
 using Vmm.Devices.Backends.FileSystem;
 using Vmm.Devices.Backends.Net;
+using Vmm.Devices.Backends.Rng;
 using Vmm.Devices.Virtio.Net;
 using Vmm.Sandbox;
 using Vmm.Tests.Integration;
@@ -23,6 +24,7 @@ public partial class ConfinementTableTests
         ("all but net on UDP", Confinement.Sending),
         ("vsock that connects, and `--client`", Confinement.Connecting),
         ("blk and fs on a machine with one processor", KickGathering.SystemCalls),
+        ("rng", RngBackend.SystemCalls),
         ("blk", BlockBackend.SystemCalls),
         ("net on a tap", NetBackend.TapCalls),
         ("console on a terminal", ConsoleBackend.TerminalCalls),

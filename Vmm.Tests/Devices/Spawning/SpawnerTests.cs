@@ -59,6 +59,20 @@ public sealed class SpawnerTests
     }
 
     [Test]
+    public void Start_ArgumentsOfTheFirstStart_AreNotThereInTheSecond([Values] bool isRemote)
+    {
+        using ISpawner spawner = isRemote ? new RemoteSpawner(_ours) : new LocalSpawner();
+        SpawnerSlot slot = spawner.Add(new SpawnerProgram("/bin/sh", ["-c", "exit $#", "sh", "always"], IsOwn: false, null) { FirstArguments = ["once", ""] });
+        string[] ends = [.. Enumerable.Range(0, 3).Select(_ =>
+        {
+            using IStartedProcess process = spawner.Start(slot);
+            Assert.That(process.WaitForEnd(Patience));
+            return process.End!;
+        })];
+        Assert.That(ends, Is.EqualTo(new[] { "status 3", "status 1", "status 1" }));
+    }
+
+    [Test]
     public void Start_ProgramThatIsMissing_SaysSo()
     {
         using var spawner = new RemoteSpawner(_ours);

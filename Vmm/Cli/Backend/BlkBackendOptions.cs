@@ -7,6 +7,9 @@ namespace Vmm.Cli.Backend;
 [Verb("blk", HelpText = "A disk.")]
 internal sealed class BlkBackendOptions : BackendOptions
 {
+    /// <summary>The option by which the process that starts this one says that it keeps the disk, and which one it is.</summary>
+    public const string KeyOption = "kept";
+
     [Option("path", MetaValue = "FILE", HelpText = "A raw image or a block device.")]
     public string? Path { get; set; }
 
@@ -33,6 +36,9 @@ internal sealed class BlkBackendOptions : BackendOptions
         + "uses it, for the destination of a migration (default: on).")]
     public string? Lock { get; set; }
 
+    [Option(KeyOption, MetaValue = "ID", HelpText = "For vmm run, which keeps the image locked itself and starts this process: the file or device that the image must be.")]
+    public string? Key { get; set; }
+
     [Option("discard", MetaValue = "on|off", HelpText = "Whether the guest can give parts of the image back to the host (default: on).")]
     public string? Discard { get; set; }
 
@@ -49,6 +55,11 @@ internal sealed class BlkBackendOptions : BackendOptions
             throw new UsageException("--blk-file: cannot stand beside --path: they say the same");
         if (Serial is string serial)
             CheckSerial(new OptionValue("--serial", null, serial));
+        BlockLocking locking = Choice.Parse(
+            new OptionValue("--lock", null, Lock ?? "on"),
+            ("on", BlockLocking.On), ("off", BlockLocking.Off), ("defer", BlockLocking.Deferred));
+        if (Key is not null && locking == BlockLocking.Deferred)
+            throw new UsageException($"--{KeyOption}: cannot stand beside --lock defer: whoever starts this process has the disk already");
         var options = new BlockOptions
         {
             Path = RequirePath("--path", Path ?? BlkFile),
@@ -57,9 +68,8 @@ internal sealed class BlkBackendOptions : BackendOptions
             Queues = Queues is string queues ? (int)NumberValue.Parse(new OptionValue("--queues", null, queues), 1, BlockOptions.MaxQueues) : 1,
             Serial = Serial,
             LogicalBlockSize = LogicalBlockSize is string size ? ParseBlockSize(new OptionValue("--logical-block-size", null, size)) : null,
-            Locking = Choice.Parse(
-                new OptionValue("--lock", null, Lock ?? "on"),
-                ("on", BlockLocking.On), ("off", BlockLocking.Off), ("defer", BlockLocking.Deferred)),
+            Locking = Key is not null && locking == BlockLocking.On ? BlockLocking.Kept : locking,
+            Key = Key,
             Discard = Choice.ParseSwitch(new OptionValue("--discard", null, Discard ?? "on")),
             Engine = Choice.Parse(
                 new OptionValue("--engine", null, Engine ?? "auto"),

@@ -24,6 +24,6 @@ internal sealed class RngBackendOptions : BackendOptions
         ulong? limit = MaxBytesPerSecond is string text
             ? NumberValue.Parse(new OptionValue("--max-bytes-per-second", null, text), 1, MostBytesPerSecond)
             : null;
-        return Opened("--source", () => new ServedDevice(new RngBackend(source, limit), new Confinement()));
+        return Opened("--source", () => new ServedDevice(new RngBackend(source, limit), new Confinement { Calls = RngBackend.SystemCalls }));
     }
 }

@@ -1,7 +1,12 @@
 using System.Diagnostics;
+using System.Runtime.InteropServices;
 using NUnit.Framework;
 using Vmm.Devices.Backends.Rng;
+using Vmm.Tests.Fakes;
+using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
+using Vmm.Vhost.User.Backend;
+using Vmm.Vhost.User.Protocol;
 
 namespace Vmm.Tests.Devices.Backends.Rng;
 
@@ -109,6 +114,84 @@ public class RngBackendTests
             ring.Process();
             Assert.That(ring.Take(), Is.Null);
             Assert.That(ring.Ready, Is.Null, "nothing to wait for, and nothing to spin on");
+        }
+        finally
+        {
+            File.Delete(path);
+        }
+    }
+
+    // The front-end gives the next process the memory in which the one before it has written down how far it was.
+    [Test]
+    public void Process_FileInAnotherProcess_GoesOnBehindWhatWasGivenOut()
+    {
+        const int room = 64;
+        string path = Path.GetTempFileName();
+        byte[] content = new byte[40_000];
+        new Random(1).NextBytes(content);
+        File.WriteAllBytes(path, content);
+        using var memory = GuestMemory.Create([(new(FrontEndDriver.GuestBase), FrontEndDriver.MemorySize)]);
+        FileDescriptor? log = null;
+        InflightPayload payload = default;
+        try
+        {
+            int end = 0;
+            for (int life = 0; life < 4; life++)
+            {
+                byte[] bytes = Read(life);
+                int at = content.AsSpan().IndexOf(bytes);
+                Assert.That(at, Is.GreaterThanOrEqualTo(end), $"process {life} gives out what was given out before");
+                end = at + room;
+            }
+        }
+        finally
+        {
+            log?.Dispose();
+            File.Delete(path);
+        }
+
+        byte[] Read(int life)
+        {
+            using var device = new RngBackend(path, null);
+            FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(device, memory: memory);
+            frontEnd.Negotiate(0, VhostUserProtocolFeatures.InflightShmFd);
+            frontEnd.ShareMemory();
+            if (log is null)
+                payload = LostRequests.GetLog(frontEnd, 1, 16, out log);
+            Assert.That(frontEnd.Ask(VhostUserRequest.SetInflightFd, in payload, log), Is.Zero);
+            using FrontEndRing ring = frontEnd.Ring(0);
+            for (ulong i = 0; i < 0x1000; i += 8)
+                memory.Write(ring.Queue.Layout.DriverArea + i, 0UL);
+            ring.SetUp(start: 0);
+            ring.Enable(true);
+            ring.Add([], room);
+            (_, uint written, byte[] bytes) = ring.Take();
+            Assert.That(written, Is.EqualTo(room), $"process {life}");
+            frontEnd.Leave();
+            return bytes;
+        }
+    }
+
+    // Whoever keeps the memory may write anything into it.
+    [TestCase(10UL, "end")]
+    [TestCase(13UL, null)]
+    [TestCase(1UL << 62, null)]
+    [TestCase(ulong.MaxValue, null)]
+    public void MemoryKept_Position_IsWhereTheFileIsReadOn(ulong position, string? expected)
+    {
+        string path = Path.GetTempFileName();
+        try
+        {
+            File.WriteAllText(path, "beginning end");
+            using var source = new RngSource(path);
+            using MemoryMapping mapping = MemoryMapping.Allocate(4096);
+            var kept = new KeptMemory(mapping, 0, RngSource.KeptSize);
+            MemoryMarshal.Write(kept.Bytes, in position);
+            source.Keep(kept);
+            byte[] bytes = new byte[100];
+            int count = source.Read(bytes);
+            Assert.That(System.Text.Encoding.ASCII.GetString(bytes, 0, count), Is.EqualTo(expected ?? ""));
+            Assert.That(MemoryMarshal.Read<ulong>(kept.Bytes), Is.EqualTo(position + (ulong)count));
         }
         finally
         {
