@@ -9,7 +9,8 @@ namespace Vmm.Devices.Backends.FileSystem;
 /// <param name="memory">The memory.</param>
 /// <param name="isKept">Whether it is memory that a front-end keeps, which is written while requests are under way; else it is a state that is saved.</param>
 /// <remarks>A header, then slots of 128 bytes. A name that is longer than its slot has room for goes on in others. At the end of kept memory stands by which requests the guest was told of
-/// files lately: if such a request is left to the next process, the guest has not heard of it. That is a ring, whose oldest entries are written over.</remarks>
+/// files lately: if such a request is left to the next process, the guest has not heard of it. That is a ring, whose oldest entries are written over.
+/// Kept memory is the front-end's, too, which may write anything there at any instant. So each number is read once, and only what this process knows by itself bounds loops and memory.</remarks>
 internal sealed class SessionTable(Func<Span<byte>> memory, bool isKept = false)
 {
     private const ulong Magic = 0x3130_3046_4D56_6D76;     // "vmVMF001"
@@ -20,6 +21,7 @@ internal sealed class SessionTable(Func<Span<byte>> memory, bool isKept = false)
     private const ulong MaxId = long.MaxValue;      // numbers are counted up from 1: nobody gets there
 
     private const int NameInSlot = SlotSize - 80, NameInRest = SlotSize - 8;
+    private const int MostRests = (InodeTable.MaxName - NameInSlot + NameInRest - 1) / NameInRest;  // slots that the longest name takes beside its own
 
     /// <summary>Bytes of a slot.</summary>
     public const int SlotSize = 128;
@@ -28,7 +30,7 @@ internal sealed class SessionTable(Func<Span<byte>> memory, bool isKept = false)
     private const int PartForOpenings = 4;              // of the kept memory's slots: what only openings, their files and the directories above may have
 
     private readonly Lock _lock = new();
-    private readonly Stack<int> _free = [];
+    private readonly FreeSlots _free = new();
     private int _toldCount;
     private int _used;
     private bool _isFull;
@@ -64,22 +66,22 @@ internal sealed class SessionTable(Func<Span<byte>> memory, bool isKept = false)
     /// <param name="isElsewhere">Whether the directory may be a copy, or the same one as another host has it.</param>
     public FuseFlags? Session(in InodeIdentity root, bool isElsewhere)
     {
-        ref Header head = ref Head;
+        Header head = Head;
         bool isSound = head.Magic == Magic && head.IsReady == 1 && head.LastFile <= MaxId && head.LastOpening <= MaxId;
-        return isSound && (isElsewhere || IsOf(in root)) ? head.Flags : null;
+        return isSound && (isElsewhere || IsOf(in head, in root)) ? head.Flags : null;
     }
 
     /// <summary>Whether it was written for this very directory, as far as its number says. The roots of two file systems of a kind have the same number, and the devices may have,
     /// too.</summary>
-    public bool IsOf(in InodeIdentity root) => Head.Device == root.Device && Head.Number == root.Number;
+    public bool IsOf(in InodeIdentity root) => IsOf(Head, in root);
 
     /// <summary>Whether it was written for this very directory, which was made at <paramref name="born"/>. A table may not say: of a version before this one, or of a file system that does
     /// not.</summary>
     public bool IsOf(in InodeIdentity root, FileTime born) =>
         IsOf(in root) && new FileTime(Head.RootBornSeconds, Head.RootBornNanoseconds) is var written && (written == default || written == born);
 
-    /// <summary>The last number that a file and an opening were given.</summary>
-    public (ulong File, ulong Opening) Last => (Head.LastFile, Head.LastOpening);
+    /// <summary>The last number that a file and an opening were given, at most 2⁶³-1.</summary>
+    public (ulong File, ulong Opening) Last => (Math.Min(Head.LastFile, MaxId), Math.Min(Head.LastOpening, MaxId));
 
     /// <summary>Empties the table.</summary>
     public void Clear()
@@ -256,7 +258,7 @@ internal sealed class SessionTable(Func<Span<byte>> memory, bool isKept = false)
                     slot.Lookups, name, i, slot.Version);
             }
             foreach (FileRecord file in files.Values)
-                KeepSlots(file.Slot, isUsed);
+                KeepSlots(file, isUsed);
             foreach (OpeningRecord opening in openings.Values)
                 isUsed.Add(opening.Slot);
             for (int i = 0; i < _used; i++)
@@ -271,7 +273,9 @@ internal sealed class SessionTable(Func<Span<byte>> memory, bool isKept = false)
     }
 
     /// <summary>How many slots a file takes.</summary>
-    public static int SlotsOf(Inode inode) => 1 + (Math.Max(0, inode.Name.Length - NameInSlot) + NameInRest - 1) / NameInRest;
+    public static int SlotsOf(Inode inode) => 1 + RestsOf(inode.Name.Length);
+
+    private static bool IsOf(in Header head, in InodeIdentity root) => head.Device == root.Device && head.Number == root.Number;
 
     private ref Slot At(int index) => ref MemoryMarshal.AsRef<Slot>(memory().Slice(HeaderRoom + index * SlotSize, SlotSize));
 
@@ -367,7 +371,7 @@ internal sealed class SessionTable(Func<Span<byte>> memory, bool isKept = false)
         byte[] name = new byte[slot.NameLength];
         int done = Math.Min(NameInSlot, name.Length);
         Bytes(index).Slice(SlotSize - NameInSlot, done).CopyTo(name);
-        for (int next = slot.Next; done < name.Length; next = MemoryMarshal.Read<int>(Bytes(next)[4..]))
+        for (int next = slot.Next; done < name.Length; next = NextOf(next))
         {
             if (next < 0 || next >= _used || At(next).Kind != SlotKind.RestOfName || isRead[next])
                 return null;
@@ -381,33 +385,37 @@ internal sealed class SessionTable(Func<Span<byte>> memory, bool isKept = false)
         return isName ? name : null;
     }
 
-    private void KeepSlots(int index, HashSet<int> isUsed)
+    private void KeepSlots(FileRecord file, HashSet<int> isUsed)
     {
-        isUsed.Add(index);
-        int left = (int)At(index).NameLength - NameInSlot;
-        for (int next = At(index).Next; left > 0 && next >= 0 && next < _used; next = MemoryMarshal.Read<int>(Bytes(next)[4..]))
+        isUsed.Add(file.Slot);
+        int next = At(file.Slot).Next;
+        for (int left = RestsOf(file.Name.Length); left > 0 && next >= 0 && next < _used; left--)
         {
             isUsed.Add(next);
-            left -= NameInRest;
+            next = NextOf(next);
         }
     }
 
     private void Free(int index)
     {
-        ref Slot slot = ref At(index);
-        bool isFile = slot.Kind == SlotKind.File;
-        int left = (int)slot.NameLength - NameInSlot, next = slot.Next;
-        Volatile.Write(ref Unsafe.As<SlotKind, uint>(ref slot.Kind), (uint)SlotKind.Free);
+        Slot slot = At(index);
+        Volatile.Write(ref Unsafe.As<SlotKind, uint>(ref At(index).Kind), (uint)SlotKind.Free);
         _free.Push(index);
-        while (isFile && left > 0 && next >= 0 && next < _used)
+        int next = slot.Next;
+        for (int left = slot.Kind == SlotKind.File ? RestsOf(slot.NameLength) : 0; left > 0 && next >= 0 && next < _used; left--)
         {
             int rest = next;
-            next = MemoryMarshal.Read<int>(Bytes(rest)[4..]);
+            next = NextOf(rest);
             At(rest).Kind = SlotKind.Free;
             _free.Push(rest);
-            left -= NameInRest;
         }
     }
+
+    // How many slots a name takes beside its file's own.
+    private static int RestsOf(long nameLength) => nameLength <= NameInSlot ? 0 : (int)Math.Min((nameLength - NameInSlot + NameInRest - 1) / NameInRest, MostRests);
+
+    // The slot behind one that holds a part of a name.
+    private int NextOf(int rest) => MemoryMarshal.Read<int>(Bytes(rest)[4..]);
 
     private Span<byte> Bytes(int index) => memory().Slice(HeaderRoom + index * SlotSize, SlotSize);
 

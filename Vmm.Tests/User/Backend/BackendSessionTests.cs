@@ -4,6 +4,7 @@ using Vmm.Tests.Fakes;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User;
+using Vmm.Vhost.User.Backend;
 using Vmm.Vhost.User.Protocol;
 using Feature = Vmm.Vhost.User.Protocol.VhostUserProtocolFeatures;
 using Request = Vmm.Vhost.User.Protocol.VhostUserRequest;
@@ -301,25 +302,57 @@ public sealed class BackendSessionTests : IDisposable
 
     // Its description is the front-end's, too.
     [Test]
-    public void DeviceState_PipeThatWasMadeBlocking_HoldsNothingUp()
+    public void DeviceState_PipeThatWasMadeBlocking_HoldsNothingUp([Values] bool isLoad)
     {
         _frontEnd.Negotiate(0, Feature.DeviceState);
+        _device.State = new byte[4 << 20];
         using var pipe = new Pipe();
-        _frontEnd.Send(Request.SetDeviceStateFd, new DeviceStatePayload(1, 0), 0, pipe.Reader);
+        FileDescriptor end = isLoad ? pipe.Reader : pipe.Writer;
+        _frontEnd.Send(Request.SetDeviceStateFd, new DeviceStatePayload(isLoad ? 1u : 0, 0), 0, end);
         Assert.That(_frontEnd.Receive<ulong>(Request.SetDeviceStateFd), Is.EqualTo(0x100));
-        // The thread sets its flag first.
-        Eventually.True(() => (Fcntl(pipe.Reader, LibC.F_GETFL) & LibC.O_NONBLOCK) != 0, () => "nobody reads");
-        Assert.That(Fcntl(pipe.Reader, LibC.F_SETFL), Is.Zero);
-        pipe.Writer.WriteAll([1], "the pipe");
+        // The thread sets its flag first. A pipe that was full is then writable again.
+        Eventually.True(() => (Fcntl(end, LibC.F_GETFL) & LibC.O_NONBLOCK) != 0, () => "nobody reads or writes");
+        if (!isLoad)
+            Eventually.True(() => Poll.Wait([new PollEntry(pipe.Writer, PollEvents.Writable)], 0) == 0, () => "the pipe is not full");
+        Assert.That(Fcntl(end, LibC.F_SETFL), Is.Zero);
+        if (isLoad)
+            pipe.Writer.WriteAll([1], "the pipe");
+        else
+            pipe.Reader.TryRead(new byte[32 << 10]);
         Assert.That(Task.Run(_frontEnd.Leave).Wait(TimeSpan.FromSeconds(10)), "the session waits for the pipe");
-        pipe.Writer.Dispose();
-        Eventually.True(() => OpenDescriptors.Count <= _descriptorsBefore + 2, () => "the thread has not ended");     // the memory, and the pipe's end here
+        Eventually.True(() => OpenDescriptors.OfPipe(pipe.Reader) == 2, () => "the thread has not ended");
 
         static int Fcntl(FileDescriptor descriptor, int command)
         {
             using HeldDescriptor held = descriptor.Hold();
             return LibC.fcntl(held.Number, command, 0);
         }
+    }
+
+    [Test]
+    public void DeviceState_TransferThatNobodyWantsAnyMore_KeepsNothing()
+    {
+        using var pipe = new Pipe();
+        var transfer = StateTransfer.Load(pipe.Reader);
+        pipe.Writer.WriteAll(new byte[1 << 20], "the pipe");
+        Eventually.True(() => transfer.Bytes.Length > 0, () => "nothing is read");
+        transfer.Dispose();
+        Assert.That(transfer.Bytes.Length, Is.Zero);
+    }
+
+    [TestCase(0, true)]
+    [TestCase(1, false)]
+    public void DeviceState_AsLargeAsMayBe_IsRead(int more, bool isTaken)
+    {
+        using var pipe = new Pipe();
+        using var transfer = StateTransfer.Load(pipe.Reader);
+        byte[] piece = new byte[1 << 20];
+        for (int sent = 0; sent < VhostUserDevice.MaxStateSize; sent += piece.Length)
+            pipe.Writer.WriteAll(piece, "the pipe");
+        pipe.Writer.WriteAll(piece.AsSpan(0, more), "the pipe");
+        pipe.Writer.Dispose();
+        Assert.That(transfer.Wait(TimeSpan.FromSeconds(30)), Is.EqualTo(isTaken));
+        Assert.That(transfer.Bytes.Length, Is.EqualTo(VhostUserDevice.MaxStateSize));
     }
 
     [Test]

@@ -4,11 +4,14 @@ namespace Vmm.Vhost.User.Backend;
 
 /// <summary>A device's inner state on its way through a pipe, on a thread of its own: the front-end may take its time, and has other
 /// messages meanwhile (vhost-user.rst, "Migrating back-end state").</summary>
+/// <remarks>The front-end shares the pipe's description, and may take O_NONBLOCK away. So the thread polls before each read, which then gives what is there, and before each write of what
+/// a pipe that is writable has room for. A front-end that reads or writes the pipe itself at that instant can still block the thread. Such a thread keeps <see cref="Step"/> bytes once its
+/// transfer is disposed of, and there are at most <see cref="MostRunning"/> threads in the process.</remarks>
 internal sealed class StateTransfer : IDisposable
 {
-    private const int Step = 1 << 20;
-
-    private const int MostRunning = 16;     // in this process: those that wait for a front-end that has made its pipe blocking count, too
+    private const int Step = 64 << 10;
+    private const int MostWritten = 4096;   // PIPE_BUF: a pipe that is writable takes so many bytes at once
+    private const int MostRunning = 16;
 
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(1);
 
@@ -17,6 +20,9 @@ internal sealed class StateTransfer : IDisposable
     private readonly FileDescriptor _pipe;
     private readonly EventFd _stop = new();
     private readonly Thread _thread;
+    private readonly Lock _lock = new();
+    private byte[]? _bytes;     // null once nobody wants them
+    private int _length;        // of what was read, or is to be written
     private bool _isGood;
     private int _ends;
 
@@ -24,14 +30,16 @@ internal sealed class StateTransfer : IDisposable
     {
         _pipe = pipe;
         IsLoad = state is null;
-        Bytes = state ?? [];
+        (_bytes, _length) = (state ?? [], state?.Length ?? 0);
         _thread = new Thread(Run) { Name = "device state", IsBackground = true };
+        Interlocked.Increment(ref s_running);
         try
         {
             NativeThread.Start(_thread);
         }
         catch
         {
+            Interlocked.Decrement(ref s_running);
             _stop.Dispose();
             throw;
         }
@@ -42,8 +50,15 @@ internal sealed class StateTransfer : IDisposable
 
     public bool IsLoad { get; }
 
-    /// <summary>What was read, once it is there.</summary>
-    public byte[] Bytes { get; private set; }
+    /// <summary>What was read, once it is there, until this is disposed of.</summary>
+    public ReadOnlySpan<byte> Bytes
+    {
+        get
+        {
+            lock (_lock)
+                return _bytes.AsSpan(0, _bytes is null ? 0 : _length);
+        }
+    }
 
     /// <summary>Begins to write <paramref name="state"/> to <paramref name="pipe"/>, which is closed at its end.</summary>
     /// <exception cref="ErrnoException">The host has no descriptor or no thread for it. The pipe stays the caller's.</exception>
@@ -60,14 +75,14 @@ internal sealed class StateTransfer : IDisposable
     public void Dispose()
     {
         _stop.Signal();
-        // The front-end shares the pipe's description, and may have made it blocking meanwhile: then the thread waits in read(2) or write(2) until the other end is closed.
         _thread.Join(s_patience);
+        lock (_lock)
+            _bytes = null;      // also where the thread is blocked
         LetGo();
     }
 
     private void Run()
     {
-        Interlocked.Increment(ref s_running);
         try
         {
             _pipe.SetNonBlocking();
@@ -90,13 +105,22 @@ internal sealed class StateTransfer : IDisposable
 
     private bool Write()
     {
-        ReadOnlySpan<byte> rest = Bytes;
-        while (!rest.IsEmpty)
+        byte[] step = new byte[MostWritten];
+        for (int done = 0; done < _length;)
         {
-            int result = _pipe.TryWrite(rest[..Math.Min(rest.Length, Step)]);
+            int count = Math.Min(_length - done, step.Length);
+            lock (_lock)
+            {
+                if (_bytes is null)
+                    return false;
+                _bytes.AsSpan(done, count).CopyTo(step);
+            }
+            if (!Wait(PollEvents.Writable))
+                return false;
+            int result = _pipe.TryWrite(step.AsSpan(0, count));
             if (result > 0)
-                rest = rest[result..];
-            else if (result != -Errnos.Eagain || !Wait(PollEvents.Writable))
+                done += result;
+            else if (result != -Errnos.Eagain)
                 return false;
         }
         return true;
@@ -104,22 +128,33 @@ internal sealed class StateTransfer : IDisposable
 
     private bool Read()
     {
-        using var received = new MemoryStream();
         byte[] step = new byte[Step];
-        while (received.Length <= VhostUserDevice.MaxStateSize)
+        while (Wait(PollEvents.Readable))
         {
             int result = _pipe.TryRead(step);
             if (result == 0)
-            {
-                Bytes = received.ToArray();
                 return true;
-            }
-            if (result > 0)
-                received.Write(step, 0, result);
-            else if (result != -Errnos.Eagain || !Wait(PollEvents.Readable))
+            if (result < 0 && result != -Errnos.Eagain)
+                return false;
+            if (result > 0 && !Add(step.AsSpan(0, result)))
                 return false;
         }
         return false;
+    }
+
+    // False where that is more than a state may have, or nobody wants it any more.
+    private bool Add(ReadOnlySpan<byte> data)
+    {
+        lock (_lock)
+        {
+            if (_bytes is null || data.Length > VhostUserDevice.MaxStateSize - _length)
+                return false;
+            if (data.Length > _bytes.Length - _length)
+                Array.Resize(ref _bytes, Math.Clamp(2 * _length, _length + data.Length, VhostUserDevice.MaxStateSize));
+            data.CopyTo(_bytes.AsSpan(_length));
+            _length += data.Length;
+            return true;
+        }
     }
 
     // The thread and who made this: the last of the two.
@@ -129,11 +164,17 @@ internal sealed class StateTransfer : IDisposable
             _stop.Dispose();
     }
 
-    // False when it is to end.
+    // Until that has happened. False when it is to end.
     private bool Wait(PollEvents events)
     {
-        Span<PollEntry> entries = [new PollEntry(_pipe, events), new PollEntry(_stop, PollEvents.Readable)];
-        Poll.Wait(entries, -1);
-        return entries[1].Happened == PollEvents.None;
+        while (true)
+        {
+            Span<PollEntry> entries = [new PollEntry(_pipe, events), new PollEntry(_stop, PollEvents.Readable)];
+            Poll.Wait(entries, -1);
+            if (entries[1].Happened != PollEvents.None)
+                return false;
+            if (entries[0].Happened != PollEvents.None)
+                return true;
+        }
     }
 }

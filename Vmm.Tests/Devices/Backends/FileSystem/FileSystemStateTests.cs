@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using System.Globalization;
 using System.Runtime.InteropServices;
 using NUnit.Framework;
@@ -252,6 +253,37 @@ public class FileSystemStateTests : FileSystemTest
             byte[] copy = [.. memory];
             return new SessionTable(() => copy).Load().Files;
         }
+    }
+
+    // The front-end has the memory, too, and changes it while it is in use.
+    [Test]
+    public void Table_ChainWithoutEnd_GivesEachSlotBackOnce()
+    {
+        const int nameLength = 72;      // in a record
+        const int next = 4;             // in a slot with the rest of a name
+        byte[] memory = new byte[SessionTable.HeaderRoom + 32 * SessionTable.SlotSize];
+        var table = new SessionTable(() => memory, isKept: true);
+        table.Clear();
+        Inode[] files = [.. Enumerable.Range(2, 8).Select(id => new Inode((ulong)id, default, default, 0) { Lookups = 1, Name = Name(new string('n', 100)) })];
+        Assert.That(files[..2].Select(table.Add), Is.EqualTo(new[] { 0, 2 }));
+        BinaryPrimitives.WriteUInt32LittleEndian(memory.AsSpan(SessionTable.HeaderRoom + nameLength), int.MaxValue);
+        BinaryPrimitives.WriteInt32LittleEndian(memory.AsSpan(SessionTable.HeaderRoom + SessionTable.SlotSize + next), 1);
+        long before = GC.GetAllocatedBytesForCurrentThread();
+        table.Remove(0);
+        Assert.That(GC.GetAllocatedBytesForCurrentThread() - before, Is.LessThan(4096));
+        Assert.That(files[2..].Select(table.Add), Is.Unique);
+    }
+
+    [Test]
+    public void Table_NumbersBeyondAll_AreNotTakenOver()
+    {
+        const int lastFile = 32, lastOpening = 40;      // in the header
+        byte[] memory = new byte[SessionTable.HeaderRoom + SessionTable.SlotSize];
+        var table = new SessionTable(() => memory, isKept: true);
+        table.Clear();
+        memory.AsSpan(lastFile, sizeof(ulong)).Fill(0xFF);
+        memory.AsSpan(lastOpening, sizeof(ulong)).Fill(0xFF);
+        Assert.That(table.Last, Is.EqualTo(((ulong)long.MaxValue, (ulong)long.MaxValue)));
     }
 
     [Test]
