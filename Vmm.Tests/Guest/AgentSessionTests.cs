@@ -305,6 +305,50 @@ public sealed class AgentSessionTests
         Assert.That(result.End, Is.EqualTo(new CommandEnd(CommandEndKind.Killed, number)));
     }
 
+    // The test has the output open in place of a process that cannot be killed. What comes afterwards, such as writing file systems out, may take longer than a host waits.
+    [Test]
+    public void Signal_WhileOutputIsAwaited_IsAnsweredAfterwards()
+    {
+        using var agent = new AgentProcess();
+        using var connection = new AgentConnection(agent.Socket);
+        var frames = new List<AgentFrameType>();
+        string output = "";
+        Next(AgentFrameType.Hello);
+        connection.Send(AgentFrameType.Start, AgentStream.Input, new GuestCommand { Arguments = ["sh", "-c", "echo $$; read -r line"] }.Encode(0, 0));
+        while (!output.EndsWith('\n'))
+            Next(AgentFrameType.Data);
+        string id = output.Trim();
+        using (FileDescriptor held = FileDescriptor.Open($"/proc/{id}/fd/1", OpenMode.WriteNonBlocking))
+        {
+            connection.Send(AgentFrameType.End, AgentStream.Input, []);
+            Eventually.True(() => !Directory.Exists($"/proc/{id}"), () => "the command does not end");
+            connection.Send(AgentFrameType.Signal, AgentStream.Input, Terminate);
+            connection.Send(AgentFrameType.Signal, AgentStream.Input, Interrupt);
+            Thread.Sleep(200);
+            frames.Clear();
+        }
+        Next(AgentFrameType.Exit);
+        Assert.That(frames.Where(type => type is AgentFrameType.Signalled or AgentFrameType.Exit), Is.EqualTo(new[] { AgentFrameType.Signalled, AgentFrameType.Signalled, AgentFrameType.Exit }));
+
+        // Takes frames until one of that type.
+        void Next(AgentFrameType wanted)
+        {
+            while (true)
+            {
+                while (connection.TryTake(out AgentFrame head, out ReadOnlySpan<byte> data))
+                {
+                    frames.Add(head.Type);
+                    if (head.Type == AgentFrameType.Data)
+                        output += Encoding.UTF8.GetString(data);
+                    if (head.Type == wanted)
+                        return;
+                }
+                Assert.That(Poll.Wait([new PollEntry(connection.Descriptor, PollEvents.Readable)], 20_000), Is.EqualTo(1), $"no {wanted} comes");
+                Assert.That(connection.Receive(), $"the agent has ended before {wanted}");
+            }
+        }
+    }
+
     [Test]
     public void Signal_BeforeTheCommandRuns_IsNotTaken()
     {

@@ -14,8 +14,7 @@ internal sealed class AgentTerminal
 
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
 
-    private readonly object _lock = new();
-    private string? _path;
+    private readonly TaskCompletionSource<string> _path = new();
 
     /// <summary>The same machine, whose console tells this object of its terminal and not the user.</summary>
     public MachineConfig Attach(MachineConfig config) => config with
@@ -26,29 +25,14 @@ internal sealed class AgentTerminal
     };
 
     /// <summary>Opens it, once the machine has its devices and before the process is confined.</summary>
+    /// <param name="cancellation">Ends the wait for the back-end, which may take 30 s.</param>
     /// <exception cref="VmmException">The back-end has not told of it.</exception>
     /// <exception cref="ErrnoException">It cannot be opened.</exception>
-    public FileDescriptor Open()
-    {
-        long end = Environment.TickCount64 + (long)s_patience.TotalMilliseconds;
-        lock (_lock)
-        {
-            while (_path is null)
-            {
-                long left = end - Environment.TickCount64;
-                if (left <= 0 || !Monitor.Wait(_lock, (int)left))
-                    throw new VmmException($"the back-end of the guest's console has not told of its terminal within {s_patience.TotalSeconds} s");
-            }
-        }
-        return FileDescriptor.Open(_path, OpenMode.ReadWriteNonBlocking);
-    }
+    /// <exception cref="OperationCanceledException">The wait has been ended.</exception>
+    public FileDescriptor Open(CancellationToken cancellation) => _path.Task.Wait((int)s_patience.TotalMilliseconds, cancellation)
+        ? FileDescriptor.Open(_path.Task.Result, OpenMode.ReadWriteNonBlocking)
+        : throw new VmmException($"the back-end of the guest's console has not told of its terminal within {s_patience.TotalSeconds} s");
 
-    private void Announce(string path)
-    {
-        lock (_lock)
-        {
-            _path = path;
-            Monitor.Pulse(_lock);
-        }
-    }
+    // A back-end that is started again has another terminal, which nobody opens.
+    private void Announce(string path) => _path.TrySetResult(path);
 }

@@ -77,9 +77,12 @@ internal sealed class KernelLog : IDisposable
     /// <summary>The kernel's line about the panic it ended by, without its time; null if there is none.</summary>
     public string? Panic => Lines.LastOrDefault(IsPanic) is string line ? line[line.IndexOf(PanicMark, StringComparison.Ordinal)..] : null;
 
-    /// <summary>What the agent has said of what went wrong; null if nothing.</summary>
-    public string? AgentError => Lines.LastOrDefault(line => line.Contains(AgentMark, StringComparison.Ordinal)) is string line
-        ? line[(line.IndexOf(AgentMark, StringComparison.Ordinal) + AgentMark.Length)..] : null;
+    /// <summary>What the agent has said of what went wrong, the latest last.</summary>
+    public IEnumerable<string> AgentErrors =>
+        Lines.Where(line => line.Contains(AgentMark, StringComparison.Ordinal)).Select(line => line[(line.IndexOf(AgentMark, StringComparison.Ordinal) + AgentMark.Length)..]);
+
+    /// <summary>The latest of that; null if there is nothing.</summary>
+    public string? AgentError => AgentErrors.LastOrDefault();
 
     /// <summary>Whether the agent has said last that its session was killed.</summary>
     public bool AgentWasKilled => AgentError?.StartsWith("killed by signal ", StringComparison.Ordinal) == true;

@@ -26,6 +26,10 @@ uint32_t microseconds(void);
 #define MAX_RECORD 8192
 #define MAX_RECORDS 100000
 void log_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same of what the user has asked for and the guest goes on without, in words that go on after "the guest": the guest's first command has it on its standard error, too. */
+void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void tell_complaints(int fd);
+void forget_complaints(void);
 bool read_record(int log, char *record, size_t size);
 void show_kernel_log(void);
 
@@ -43,8 +47,12 @@ void mount_root(const char *type, const char *source, bool is_read_only);
 void mount_disk_root(const char *device, const char *type, bool is_read_only);
 void enter_root(void);
 void mount_share(const char *tag, const char *target, bool is_read_only);
-void make_quiet(void);
 void make_directories(const char *path);
+void wait_a_moment(void);
+
+/* unmount.c */
+void keep_disk(const char *name);
+void make_quiet(void);
 
 /* network.c */
 void bring_up_loopback(void);

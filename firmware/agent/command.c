@@ -146,17 +146,17 @@ static void set_default(const char *name, const char *value)
 }
 
 /* Where the guest lacks the host's directory, the command runs in /, and is told so. Where what it does to / stays, it runs in an empty directory of its
-   own: `rm -rf *` was meant for another one. /tmp itself may have a directory of the host in it. Returns the error number of the host's directory, or 0. */
+   own: `rm -rf *` was meant for another one. /dev/shm is in memory; /tmp may have a directory of the host in it, or be one. Returns the error number of the host's directory, or 0. */
 static int go_to_directory(const struct request *request, int reports)
 {
-    char empty[] = "/tmp/vmm-exec-XXXXXX";
+    char empty[] = "/dev/shm/vmm-exec-XXXXXX";
     if (chdir(request->directory) == 0)
         return 0;
     int error = errno;
     if (!(request->flags & START_DIRECTORY_OPTIONAL))
         fail(reports, false, "cannot go to %s", request->directory);
     if (is_root_kept && !mkdtemp(empty))
-        fail(reports, false, "the root is written (--rw), so the command needs a working directory (--workdir): cannot make an empty one in /tmp");
+        fail(reports, false, "the root is written (--rw), so the command needs a working directory (--workdir): cannot make an empty one in /dev/shm");
     const char *place = is_root_kept ? empty : "/";
     if (chdir(place) < 0)
         fail(reports, false, "cannot go to %s", place);
@@ -210,6 +210,8 @@ static void become(const struct request *request, const struct command *command,
     set_default("HOME", user.home);
     set_default("USER", user.name);
     set_default("LOGNAME", user.name);
+    if (!(request->flags & START_QUIET))
+        tell_complaints(STDERR_FILENO);
     int directory_error = go_to_directory(request, reports);
     umask(request->umask);
     setenv("PWD", getcwd((char[4096]){ 0 }, 4096) ? : "/", 1);

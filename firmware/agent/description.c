@@ -27,9 +27,14 @@ static bool is_on(const char *text)
 /* One that is there already, or built in, is no failure. */
 static void load_module(const char *path, const char *parameters)
 {
+    const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || (syscall(SYS_finit_module, fd, parameters, 0) < 0 && errno != EEXIST))
-        log_line("module %s: %s", strrchr(path, '/') ? strrchr(path, '/') + 1 : path, strerror(errno));
+    if (fd < 0 || (syscall(SYS_finit_module, fd, parameters, 0) < 0 && errno != EEXIST)) {
+        if (errno == ENODEV) /* such as one for instructions that this processor does not have */
+            log_line("cannot load module %s: %s", name, strerror(errno));
+        else
+            complain("cannot load module %s: %s", name, strerror(errno));
+    }
     if (fd >= 0)
         close(fd);
     unlink(path); /* its memory is free again */
@@ -50,7 +55,7 @@ static void seed(const char *digits)
     }
     int fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
     if (fd < 0 || ioctl(fd, RNDADDENTROPY, &pool) < 0)
-        log_line("cannot seed the random number generator: %s", strerror(errno));
+        complain("cannot seed the random number generator: %s", strerror(errno));
     if (fd >= 0)
         close(fd);
 }
@@ -82,7 +87,7 @@ static void run_enter(char **a)
 static void run_name(char **a)
 {
     if (sethostname(a[0], strlen(a[0])) < 0)
-        log_line("cannot set the host name %s: %s", a[0], strerror(errno));
+        complain("cannot set the host name %s: %s", a[0], strerror(errno));
 }
 
 static const struct {
@@ -124,7 +129,7 @@ void run_description(const char *path)
     size_t length;
     char *text = read_whole(path, &length);
     if (!text) {
-        log_line("cannot read %s: %s", path, strerror(errno));
+        complain("cannot read %s: %s", path, strerror(errno));
         return;
     }
     char *next = text, *end = text + length;
@@ -135,7 +140,7 @@ void run_description(const char *path)
             i++;
         next += strlen(next) + 1;
         if (i == ARRAY_LENGTH(statements)) {
-            log_line("the description has an unknown word: %s", word);
+            complain("has a description with an unknown word: %s", word);
             break;
         }
         char *arguments[MAX_ARGUMENTS];

@@ -1,5 +1,6 @@
 #include "agent.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -10,20 +11,60 @@
 
 #define SHOWN 20
 #define MAX_LINE 256
+#define MAX_COMPLAINTS 8
+#define MAX_COMPLAINT 400 /* bytes: a terminal that nobody reads yet takes all of them together */
 
-void log_line(const char *format, ...)
+static char complaints[MAX_COMPLAINTS][MAX_COMPLAINT];
+static size_t complaint_count;
+
+/* Consoles show a line without an end only once the next one follows (Linux kernel/printk/printk.c, vprintk_store): of a guest that is switched off, never. */
+static void write_record(const char *format, va_list arguments)
 {
     char line[512];
     int length = snprintf(line, sizeof line, "<3>vmm-agent: ");
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(line + length, sizeof line - length, format, arguments);
-    va_end(arguments);
+    vsnprintf(line + length, sizeof line - length - 1, format, arguments);
+    strcat(line, "\n");
     int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return;
     (void)!write(fd, line, strlen(line));
     close(fd);
+}
+
+void log_line(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    write_record(format, arguments);
+    va_end(arguments);
+}
+
+void complain(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    write_record(format, arguments);
+    va_end(arguments);
+    if (complaint_count == MAX_COMPLAINTS)
+        return;
+    char *text = complaints[complaint_count++];
+    va_start(arguments, format);
+    vsnprintf(text, MAX_COMPLAINT, format, arguments);
+    va_end(arguments);
+    for (; *text; text++)
+        if (iscntrl((unsigned char)*text))
+            *text = '?'; /* a name in the root can have anything in it */
+}
+
+void tell_complaints(int fd)
+{
+    for (size_t i = 0; i < complaint_count; i++)
+        dprintf(fd, "vmm: the guest %s\n", complaints[i]);
+}
+
+void forget_complaints(void)
+{
+    complaint_count = 0;
 }
 
 /* The next record of the kernel's log, as text. Returns false if there is none. */

@@ -125,6 +125,7 @@ static void start_listener(int connection)
         return;
     }
     close(connection);
+    forget_complaints();      /* the main session tells of them */
     signal(SIGCHLD, SIG_IGN); /* its sessions are reaped by the kernel */
     int told = 0; /* the error that was told last */
     for (;;) {

@@ -1,29 +1,21 @@
 #include "agent.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/loop.h>
-#include <mntent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
-#include <sys/swap.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #define ROOT "/sysroot"
 #define LOWER "/lower"
 #define LAYERS "/layers"
-#define MAX_MOUNTS 4096
 #define MAX_LINKS 8            /* from one to the next, as far as they are followed */
 #define DEVICE_TRIES 500       /* until a device's driver has found it */
-#define END_TRIES 200          /* until killed processes have closed their files, for all mounts */
 #define INTERVAL 10000000      /* nanoseconds between two tries: 10 ms */
 
 bool is_root_kept;
@@ -41,7 +33,7 @@ static bool try_mount(const char *source, const char *target, const char *type, 
 {
     if (mount(source, target, type, flags, options) == 0)
         return true;
-    log_line("cannot mount %s (%s) on %s: %s", source, type, target, strerror(errno));
+    complain("cannot mount %s (%s) on %s: %s", source, type, target, strerror(errno));
     return false;
 }
 
@@ -101,7 +93,7 @@ void mount_initial(void)
     try_mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 }
 
-static void wait_a_moment(void)
+void wait_a_moment(void)
 {
     nanosleep(&(struct timespec){ .tv_nsec = INTERVAL }, NULL);
 }
@@ -134,6 +126,7 @@ void mount_disk_root(const char *device, const char *type, bool is_read_only)
     char path[128];
     snprintf(path, sizeof path, "/dev/%s", device);
     wait_for_device(path);
+    keep_disk(device);
     int error = 0;
     for (size_t i = 0; i < (is_read_only ? ARRAY_LENGTH(options) : 1); i++) {
         if (mount(path, place, type, is_read_only ? MS_RDONLY : 0, options[i]) == 0)
@@ -182,7 +175,7 @@ void enter_root(void)
         char from[8];
         snprintf(from, sizeof from, "/%s", directories[i]);
         if (mount(from, directories[i], NULL, MS_MOVE, NULL) < 0)
-            log_line("the root has no %s, and none can be made there: %s", from, strerror(errno));
+            complain("has no %s, which the root is without, and which cannot be made there: %s", from, strerror(errno));
     }
     if (mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0) {
         log_line("cannot enter the root: %s", strerror(errno));
@@ -206,95 +199,4 @@ void mount_share(const char *tag, const char *target, bool is_read_only)
     make_directories(target);
     if (!try_mount(tag, target, "virtiofs", is_read_only ? MS_RDONLY : 0, NULL))
         give_up();
-}
-
-static bool make_read_only(const char *target)
-{
-    return mount(NULL, target, NULL, MS_REMOUNT | MS_RDONLY, NULL) == 0;
-}
-
-/* The root stays mounted, and nothing more is written to it. */
-static bool end_mount(const char *target)
-{
-    return strcmp(target, "/") == 0 ? make_read_only(target) : umount2(target, 0) == 0;
-}
-
-static bool is_in(const char *path, const char *directory)
-{
-    size_t length = strlen(directory);
-    return length > 1 && strncmp(path, directory, length) == 0 && (path[length] == '/' || !path[length]);
-}
-
-/* What is mounted in a file system holds it. What is mounted over it hides it: neither can be unmounted before that. */
-static bool hinders_one_of(const char *path, char *const *targets, size_t count)
-{
-    while (count-- > 0)
-        if (targets[count] && (is_in(path, targets[count]) || is_in(targets[count], path)))
-            return true;
-    return false;
-}
-
-/* The lines have their names as those of /proc/mounts have them. */
-static void end_swap(void)
-{
-    FILE *swaps = setmntent("/proc/swaps", "re");
-    struct mntent *entry;
-    while (swaps && (entry = getmntent(swaps)))
-        if (*entry->mnt_fsname == '/' && swapoff(entry->mnt_fsname) < 0)
-            log_line("cannot end swap on %s: %s", entry->mnt_fsname, strerror(errno));
-    if (swaps)
-        endmntent(swaps);
-}
-
-/* One that is in use ends with its last user. */
-static void end_loop_devices(void)
-{
-    char path[300];
-    DIR *devices = opendir("/sys/block");
-    struct dirent *entry;
-    while (devices && (entry = readdir(devices))) {
-        if (strncmp(entry->d_name, "loop", 4) != 0)
-            continue;
-        snprintf(path, sizeof path, "/dev/%s", entry->d_name);
-        int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-        if (fd < 0)
-            continue;
-        ioctl(fd, LOOP_CLR_FD, 0); /* ENXIO: it has no file */
-        close(fd);
-    }
-    if (devices)
-        closedir(devices);
-}
-
-/* On a disk, in one that is or over it, or an overlay, whose layers may be on one. */
-static bool holds_a_disk(const struct mntent *entry, char *const *targets, size_t count)
-{
-    return strncmp(entry->mnt_fsname, "/dev/", 5) == 0 || hinders_one_of(entry->mnt_dir, targets, count)
-        || (strcmp(entry->mnt_type, "overlay") == 0 && strcmp(entry->mnt_dir, "/") != 0);
-}
-
-/* Everything that was written is where it belongs, and file systems on disks are unmounted. The last mount goes first. */
-void make_quiet(void)
-{
-    static char *targets[MAX_MOUNTS];
-    size_t count = 0;
-    end_swap();
-    end_loop_devices();
-    FILE *mounts = setmntent("/proc/self/mounts", "re");
-    struct mntent *entry;
-    while (mounts && count < MAX_MOUNTS && (entry = getmntent(mounts)))
-        if (holds_a_disk(entry, targets, count))
-            targets[count++] = strdup(entry->mnt_dir);
-    if (mounts)
-        endmntent(mounts);
-    sync();
-    for (int tries = END_TRIES; count-- > 0;) {
-        if (!targets[count])
-            continue;
-        bool is_ended;
-        while (!(is_ended = end_mount(targets[count])) && errno == EBUSY && tries-- > 0)
-            wait_a_moment();
-        if (!is_ended && !make_read_only(targets[count]))
-            log_line("cannot unmount %s: %s", targets[count], strerror(errno));
-    }
 }

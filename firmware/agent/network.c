@@ -34,7 +34,7 @@ static void bring_up(int fd, const char *name)
     bool is_there = ioctl(fd, SIOCGIFFLAGS, &request) == 0;
     request.ifr_flags |= IFF_UP; /* the others, such as IFF_MULTICAST, stay as the driver has set them */
     if (!is_there || ioctl(fd, SIOCSIFFLAGS, &request) < 0)
-        log_line("cannot bring up %s: %s", name, strerror(errno));
+        complain("cannot bring up %s: %s", name, strerror(errno));
 }
 
 void bring_up_loopback(void)
@@ -69,13 +69,13 @@ void set_address(const char *name, const char *address, const char *gateway)
     memcpy(copy, address, length);
     copy[length] = 0;
     if (fd < 0 || !add_address(fd, name, copy, slash ? atoi(slash + 1) : 32))
-        log_line("cannot give %s the address %s: %s", name, address, strerror(errno));
+        complain("cannot give %s the address %s: %s", name, address, strerror(errno));
     bring_up(fd, name);
     struct rtentry route = { .rt_flags = RTF_UP | RTF_GATEWAY };
     route.rt_dst = route.rt_genmask = internet(INADDR_ANY);
     route.rt_gateway = internet(inet_addr(gateway));
     if (*gateway && ioctl(fd, SIOCADDRT, &route) < 0)
-        log_line("cannot route to %s: %s", gateway, strerror(errno));
+        complain("cannot route to %s: %s", gateway, strerror(errno));
     if (fd >= 0)
         close(fd);
 }
@@ -132,17 +132,17 @@ void set_resolver(const char *address)
         snprintf(directory, sizeof directory, "%s%s", *target == '/' ? "" : "/etc/", target);
         *strrchr(directory, '/') = 0;
     } else if (is_root_kept) {
-        log_line("the root, which is written (--rw), has no " RESOLVER ": none is made");
+        complain("resolves no names: the root, which is written (--rw), has no " RESOLVER ": make an empty one there");
         return;
     }
     if (is_bound(directory)) {
-        log_line("%s is a directory of the host (--bind) and has no file for " RESOLVER ": none is made", directory);
+        complain("resolves no names: %.256s is a directory of this machine (--bind) without a file for " RESOLVER ": make an empty one there", directory);
         return;
     }
     if (*directory)
         make_directories(directory);
     if (!write_resolver(RESOLVER, address))
-        log_line("cannot write " RESOLVER ": %s", strerror(errno));
+        complain("resolves no names: cannot write " RESOLVER ": %s", strerror(errno));
 }
 
 static bool has_word(char *line, const char *word)

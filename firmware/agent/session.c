@@ -29,6 +29,7 @@ struct session {
     struct command command;
     int status; /* as waitpid has it */
     bool has_ended;
+    uint64_t unanswered; /* signals of the host, a bit each, from 1 on */
     struct failure failure; /* why there is no command, if there is none */
     pid_t unmounter;        /* the process that runs make_quiet; 0 while there is none */
     struct memory memory;
@@ -208,16 +209,30 @@ static bool is_output_awaited(const struct session *session)
     return session->has_ended && is_open;
 }
 
+/* While nothing but output is awaited, the host hears nothing: if that takes too long, it ends the guest. */
+static void answer_signals(struct session *session)
+{
+    if (session->unanswered == 0 || is_output_awaited(session))
+        return;
+    for (uint32_t number = 1; number < (uint32_t)NSIG; number++)
+        if (session->unanswered & (UINT64_C(1) << (number - 1)))
+            send_number(session, FRAME_SIGNALLED, 0, number);
+    session->unanswered = 0;
+}
+
 static void send_signal(struct session *session, uint32_t number)
 {
-    if (is_output_awaited(session))
-        return; /* the host, which hears nothing, ends the guest */
-    if (!session->has_ended && number > 0 && number < (uint32_t)NSIG) {
+    if (number == 0 || number >= (uint32_t)NSIG) {
+        send_number(session, FRAME_SIGNALLED, 0, number);
+        return;
+    }
+    if (!session->has_ended) {
         /* Those that a terminal sends go to the whole job, as a terminal's do. */
         bool is_of_terminal = number == SIGINT || number == SIGQUIT || number == SIGHUP || number == SIGWINCH;
         kill(is_of_terminal ? -session->command.id : session->command.id, (int)number);
     }
-    send_number(session, FRAME_SIGNALLED, 0, number);
+    session->unanswered |= UINT64_C(1) << (number - 1);
+    answer_signals(session);
 }
 
 static void resize(struct session *session, uint32_t size)
@@ -314,7 +329,7 @@ static void reap(struct session *session, int signals)
 
 static void give_up_output(struct session *session)
 {
-    log_line("a process that does not end has the command's output open: its end is not waited for");
+    log_line("does not wait for the end of the command's output, which a process that cannot be ended has open");
     for (size_t i = 0; i < ARRAY_LENGTH(session->outputs); i++)
         close_output(session, &session->outputs[i]);
 }
@@ -417,9 +432,11 @@ void serve(int connection, bool is_main)
         leave(&session);
     send_hello(&session);
     if (begin(&session)) {
-        while (!session.has_ended || session.outputs[0].fd >= 0 || session.outputs[1].fd >= 0)
+        while (!session.has_ended || session.outputs[0].fd >= 0 || session.outputs[1].fd >= 0) {
             if (!wait_once(&session, children, is_output_awaited(&session) ? PATIENCE : -1))
                 give_up_output(&session);
+            answer_signals(&session);
+        }
     } else if (is_main) {
         kill(-1, SIGKILL); /* the commands of other sessions */
     }

@@ -98,6 +98,9 @@ public class BackendOptionsTests
     [TestCase("--shared-dir is missing (see vmm backend fs --help)", "fs", Socket, "s")]
     [TestCase("--cache: 'some' is not allowed: choose one of auto, always, metadata, never", "fs", Socket, "s", "--shared-dir", "d", "--cache", "some")]
     [TestCase("--xattrmap: ':ok:' cannot be used: a rule ends without its ':'", "fs", Socket, "s", "--shared-dir", "d", "--xattrmap", ":ok:")]
+    [TestCase("--no-xattr: cannot stand beside --xattrmap", "fs", Socket, "s", "--shared-dir", "d", "--no-xattr", "--xattrmap", ":map::user.virtiofs.:")]
+    [TestCase("--no-xattr: cannot stand beside --posix-acl", "fs", Socket, "s", "--shared-dir", "d", "-o", "no_xattr,posix_acl")]
+    [TestCase("--killpriv-v2: cannot stand beside --dax-window", "fs", Socket, "s", "--shared-dir", "d", "--dax-window", "1G", "--killpriv-v2")]
     [TestCase("--dax-window: '3M' is not a multiple of 2M, or more than 64G", "fs", Socket, "s", "--shared-dir", "d", "--dax-window", "3M")]
     [TestCase("--translate-uid: 'map:1:2:0' is an empty range, or one that goes beyond 4294967295",
         "fs", Socket, "s", "--shared-dir", "d", "--translate-uid", "map:0:1000:1", "--translate-uid", "map:1:2:0")]

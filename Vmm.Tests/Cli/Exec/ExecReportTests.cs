@@ -36,6 +36,8 @@ public sealed class ExecReportTests
     }
 
     [TestCase("[ 1.0] vmm-agent: cannot unmount /mnt: Device or resource busy\n", "vmm: the guest cannot unmount /mnt: Device or resource busy\n")]
+    [TestCase("[ 1.0] vmm-agent: cannot unmount /mnt: Device or resource busy\n[ 2.0] vmm-agent: cannot unmount the disk vdb: it is in use\n" + Complaint,
+        "vmm: the guest cannot unmount /mnt: Device or resource busy\nvmm: the guest cannot unmount the disk vdb: it is in use\n")]
     [TestCase(Complaint, "")]
     public void Tell_DiskIsStillMounted_IsToldWhateverTheStatus(string text, string errors)
     {

@@ -36,16 +36,26 @@ public partial class ExecTests
         Assert.That(result, Is.EqualTo(new VmmResult(0, "nameserver 10.0.2.3\nmulticast\nfrom the host\n", "")));
     }
 
-    [Test]
-    public void Exec_OnTheHostsNetworkWithItsDirectories_WritesNothingIntoThem()
+    // A root whose resolver's file is a link into /run of this machine has none either.
+    [TestCase(true)]
+    [TestCase(false)]
+    public void Exec_OnTheHostsNetworkWithItsDirectories_WritesNothingIntoThemAndSaysSo(bool isEtc)
     {
         Require("passt", "passt");
-        string run = Directory.CreateDirectory(Path.Combine(Scratch, "run")).FullName, etc = Directory.CreateDirectory(Path.Combine(Scratch, "etc")).FullName;
+        string root = Directory.CreateDirectory(Path.Combine(Scratch, "root")).FullName, etc = Directory.CreateDirectory(Path.Combine(root, "etc")).FullName;
+        string bound = Directory.CreateDirectory(Path.Combine(Scratch, "bound")).FullName, place = isEtc ? "/etc" : "/run";
+        File.Copy("/bin/busybox", Path.Combine(root, "busybox"));
+        File.CreateSymbolicLink(Path.Combine(etc, "resolv.conf"), "../run/resolv.conf");
+        string[] options = ["--root", root, "--workdir", "/", "--net", "user", "--bind", $"{bound}:{place}"], command = ["/busybox", "ls", place];
+        string told = $"vmm: the guest resolves no names: {place} is a directory of this machine (--bind) without a file for /etc/resolv.conf: make an empty one there\n";
 
-        VmmResult result = Exec("", ["--net", "user", "--bind", $"{run}:/run", "--bind", $"{etc}:/etc"], "sh", "-c", "ls /run /etc");
+        Assert.That(Exec("", options, command), Is.EqualTo(new VmmResult(0, "", told.Replace(" /run ", " /etc/../run ", StringComparison.Ordinal))));
+        Assert.That(Exec("", [.. options, "--quiet"], command), Is.EqualTo(new VmmResult(0, "", "")));
+        Assert.That(Directory.GetFileSystemEntries(bound), Is.Empty);
 
-        Assert.That(result, Is.EqualTo(new VmmResult(0, "/etc:\n\n/run:\n", "")));
-        Assert.That(Directory.GetFileSystemEntries(run).Concat(Directory.GetFileSystemEntries(etc)), Is.Empty);
+        File.WriteAllText(Path.Combine(bound, "resolv.conf"), "");
+        Assert.That(Exec("", options, "/busybox", "cat", "/etc/resolv.conf"), Is.EqualTo(new VmmResult(0, "nameserver 10.0.2.3\n", "")));
+        Assert.That(File.ReadAllText(Path.Combine(bound, "resolv.conf")), Is.Empty);
     }
 
     private static int FreePort()

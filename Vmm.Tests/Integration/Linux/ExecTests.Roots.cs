@@ -117,11 +117,14 @@ public partial class ExecTests
         string bound = Directory.CreateDirectory(Path.Combine(Scratch, "bound")).FullName;
         File.WriteAllText(Path.Combine(bound, "file"), "");
         string[] command = ["/busybox", "sh", "-c", "/busybox rm -rf *; /busybox touch /touched here; /busybox ls"];
-        string told = $"\\Avmm: cannot go to {Scratch}: No such file or directory: the command runs in /tmp/vmm-exec-[A-Za-z0-9]{{6}} \\(--bind brings a directory of this machine, --workdir gives another one\\)\n\\z";
+        string told = $"\\Avmm: cannot go to {Scratch}: No such file or directory: the command runs in /dev/shm/vmm-exec-[A-Za-z0-9]{{6}} \\(--bind brings a directory of this machine, --workdir gives another one\\)\n\\z";
 
-        VmmResult alone = InScratch([.. s_kernel, "--root", root, "--rw", "--bind", $"{bound}:/tmp/bound", "--", .. command]).WaitForEnd();
-        Assert.That((alone.ExitCode, alone.Output), Is.EqualTo((0, "here\n")), alone.Summary);
-        Assert.That(alone.Errors, Does.Match(told));
+        foreach (string place in (string[])["/tmp", "/tmp/bound"])
+        {
+            VmmResult alone = InScratch([.. s_kernel, "--root", root, "--rw", "--bind", $"{bound}:{place}", "--", .. command]).WaitForEnd();
+            Assert.That((alone.ExitCode, alone.Output), Is.EqualTo((0, "here\n")), alone.Summary);
+            Assert.That(alone.Errors, Does.Match(told));
+        }
         VmmProcess first = Start(["--root", root, "--rw", "--workdir", "/", "--name", name], "/busybox", "sh", "-c", "echo ready; read -r line");
         first.WaitForOutput("ready");
         Assert.That(InScratch(["exec", "--attach", name, "--quiet", "--", .. command]).WaitForEnd(), Is.EqualTo(new VmmResult(0, "here\n", "")));
@@ -129,7 +132,7 @@ public partial class ExecTests
         first.WaitForEnd();
 
         Assert.That(Directory.GetFiles(root), Is.EquivalentTo(new[] { Path.Combine(root, "busybox"), Path.Combine(root, "touched") }));
-        Assert.That(File.Exists(Path.Combine(bound, "file")), Is.True);
+        Assert.That(Directory.GetFileSystemEntries(bound), Is.EqualTo(new[] { Path.Combine(bound, "file") }));
     }
 
     // A killed process has its files open until it has freed its memory. What is mounted in a file system holds that, too.
@@ -176,6 +179,31 @@ public partial class ExecTests
 
         Assert.That(result, Is.EqualTo(new VmmResult(0, "", "")));
         AssertClean(image);
+    }
+
+    // By a name that is relative to /dev, and in a mount namespace that a file keeps when its last process has ended.
+    [TestCase("cd /dev && mount -t ext4 vda /mnt && echo x > /mnt/file")]
+    [TestCase("mount -t tmpfs kept /media && mount --make-private /media && touch /media/kept && unshare --mount=/media/kept sh -c 'mount -t ext4 /dev/vda /mnt && echo x > /mnt/file'")]
+    public void Exec_ScratchDiskMountedInAnotherWayAtTheEnd_IsUnmounted(string script)
+    {
+        string image = ScratchDisk();
+
+        VmmResult result = Exec("", ["--disk", $"path={image}"], "sh", "-c", script);
+
+        Assert.That(result, Is.EqualTo(new VmmResult(0, "", "")));
+        AssertClean(image);
+    }
+
+    // The only process of its namespace waits in the kernel, where no signal reaches it.
+    [Test]
+    public void Exec_ScratchDiskThatCannotBeUnmounted_IsTold()
+    {
+        VmmResult result = Exec("", ["--disk", $"path={ScratchDisk()}"], "unshare", "--mount", "sh", "-c", """
+            mount -t ext4 /dev/vda /mnt && fsfreeze -f /mnt || exit 1
+            dd if=/dev/zero of=/mnt/file count=1 > /dev/null 2>&1 < /dev/null & until grep -q '(dd) D' /proc/$!/stat; do sleep 0.1; done
+            """);
+
+        Assert.That(result, Is.EqualTo(new VmmResult(0, "", "vmm: the guest cannot unmount the disk vda: it is in use where it cannot be ended\n")));
     }
 
     // The disk does not go on before more time has gone by than a signal has.

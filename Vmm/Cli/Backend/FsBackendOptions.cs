@@ -208,7 +208,8 @@ internal sealed class FsBackendOptions : BackendOptions
         foreach ((bool one, string oneName, bool other, string otherName) in new[]
         {
             (PosixAcl, "--posix-acl", NoXattr, "--no-xattr"), (SecurityLabel, "--security-label", NoXattr, "--no-xattr"), (Writeback, "--writeback", ReadOnly, "--readonly"),
-            (DaxWindow is not null, "--dax-window", NoPrivilegedFiles, "--no-privileged-files"),
+            (DaxWindow is not null, "--dax-window", NoPrivilegedFiles, "--no-privileged-files"), (XattrMapText is not null, "--xattrmap", NoXattr, "--no-xattr"),
+            (DaxWindow is not null, "--dax-window", KillprivV2, "--killpriv-v2"),
         })
         {
             if (one && other)

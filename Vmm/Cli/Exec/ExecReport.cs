@@ -8,6 +8,10 @@ namespace Vmm.Cli.Exec;
 internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? timeout, KernelLog? log)
 {
     private const int ShownOfTrouble = 60;
+    private const int ShownOfTheEnd = 8;
+
+    // What the agent says of the guest's end that concerns others than the command: disks that are still in use, and output that did not come whole.
+    private static readonly string[] s_ofTheEnd = ["cannot unmount ", "cannot end swap ", "does not wait "];
 
     /// <summary>What to do if the guest could not be set up; null where nothing is known.</summary>
     public string? Advice { get; init; }
@@ -29,7 +33,7 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
     {
         // The agent has told of the end.
         if (end.Kind is <= CommandEndKind.OutOfMemory or CommandEndKind.OutputLost)
-            TellOfDisks();
+            TellOfTheEnd();
         switch (end.Kind)
         {
             case CommandEndKind.Exited:
@@ -92,10 +96,9 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
             Say($"the guest ran out of memory, and its kernel killed {(end.OutOfMemoryKills == 1 ? "a process" : $"{end.OutOfMemoryKills} processes")}: raise --memory");
     }
 
-    // The command is not concerned, but whoever uses the disk next is.
-    private void TellOfDisks()
+    private void TellOfTheEnd()
     {
-        if (log?.AgentError is string error && error.StartsWith("cannot unmount ", StringComparison.Ordinal))
+        foreach (string error in (log?.AgentErrors ?? []).Where(error => Array.Exists(s_ofTheEnd, part => error.StartsWith(part, StringComparison.Ordinal))).Distinct().Take(ShownOfTheEnd))
             Say($"the guest {error}");
     }
 

@@ -53,7 +53,7 @@ internal sealed class ExecRun(MachineConfig config, MachineProcess process, Agen
                     machine.Resume();
                     session.Continue();
                 });
-                connection = terminal is null ? AcceptAgent() : terminal.Open();    // before the guest boots
+                connection = terminal is null ? AcceptAgent() : terminal.Open(opening.Token);    // before the guest boots
                 var thread = new Thread(() => RunSession(machine, connection)) { IsBackground = true, Name = "agent" };
                 NativeThread.Start(thread);
                 agent = thread;
