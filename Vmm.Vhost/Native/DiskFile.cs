@@ -94,11 +94,25 @@ public sealed unsafe partial class DiskFile : FileDescriptor
     /// <exception cref="ErrnoException">It cannot be opened, or somebody else has it open.</exception>
     /// <exception cref="InvalidDataException">It is something else, or not the disk of <paramref name="key"/>; the message says so.</exception>
     public static DiskFile Open(
-        string path, bool readOnly, bool direct, DiskLocking locking = DiskLocking.AtOpen, int patience = DefaultPatience, string? key = null)
+        string path, bool readOnly, bool direct, DiskLocking locking = DiskLocking.AtOpen, int patience = DefaultPatience, string? key = null) =>
+        Open(path, readOnly, opensToRead: readOnly, direct, locking, patience, key);
+
+    /// <summary>Opens the disk at <paramref name="path"/> to keep it locked for others, which open it for themselves (<see cref="DiskLocking.Kept"/>). Nothing is read
+    /// or written by this.</summary>
+    /// <param name="path">A regular file or a block device.</param>
+    /// <param name="readOnly">Those will only read it.</param>
+    /// <param name="isLocked">Whether it is locked; if not, it only says which disk it is (<see cref="Key"/>).</param>
+    /// <param name="patience">How long to wait for a disk that somebody else has, in ms.</param>
+    /// <exception cref="ErrnoException">It cannot be opened, or somebody else has it open.</exception>
+    /// <exception cref="InvalidDataException">It is something else; the message says so.</exception>
+    public static DiskFile Keep(string path, bool readOnly, bool isLocked, int patience = DefaultPatience) =>
+        Open(path, readOnly, opensToRead: true, direct: false, isLocked ? DiskLocking.AtOpen : DiskLocking.Never, patience, key: null);
+
+    private static DiskFile Open(string path, bool readOnly, bool opensToRead, bool direct, DiskLocking locking, int patience, string? key)
     {
         long deadline = Environment.TickCount64 + patience;
         bool isBlock = IsBlock(path);
-        int flags = (readOnly ? LibC.O_RDONLY : LibC.O_RDWR) | LibC.O_CLOEXEC | LibC.O_NOCTTY
+        int flags = (opensToRead ? LibC.O_RDONLY : LibC.O_RDWR) | LibC.O_CLOEXEC | LibC.O_NOCTTY
             | LibC.O_NONBLOCK                                       // opening a FIFO would wait otherwise
             | (direct ? LibC.O_DIRECT : 0)
             | (isBlock && !readOnly && locking == DiskLocking.AtOpen ? LibC.O_EXCL : 0);     // a mounted device is refused
@@ -113,13 +127,13 @@ public sealed unsafe partial class DiskFile : FileDescriptor
         var disk = new DiskFile(number, path, readOnly, isKept: locking == DiskLocking.Kept);
         try
         {
-            disk.Examine(isBlock, readOnly, direct, key);
+            disk.Examine(isBlock, opensToRead, direct, key);
             // io_uring would say EAGAIN where it should wait.
             disk.MakeBlocking();
             if (locking is DiskLocking.AtOpen or DiskLocking.Kept)
                 disk.LockUntil(deadline);
             if (!disk.IsBlockDevice)
-                disk.CanDiscard = !readOnly && disk.CanPunchHoles();
+                disk.CanDiscard = !opensToRead && disk.CanPunchHoles();
             return disk;
         }
         catch
@@ -359,7 +373,7 @@ public sealed unsafe partial class DiskFile : FileDescriptor
             return;
         while (true)
         {
-            int errno = _isKept ? DiskLock.TryTakeKept(this, _readOnly) : DiskLock.TryTake(this, _readOnly);
+            int errno = _isKept ? DiskLock.TryTakeKept(this, _readOnly, needsKeeper: !IsBlockDevice) : DiskLock.TryTake(this, _readOnly);
             if (errno == 0)
             {
                 _isLocked = true;

@@ -15,9 +15,9 @@ public enum DiskLocking
     /// <summary>Never.</summary>
     Never,
 
-    /// <summary>While it is opened, beside another process that has it locked for itself and keeps it so, and claimed if it is a block device
-    /// (<see cref="AtOpen"/>): one that starts a back-end again when it is gone, and nobody else is to have the disk meanwhile. Of the processes
-    /// that it starts one has the disk at a time.</summary>
+    /// <summary>While it is opened, beside another process that keeps it locked (<see cref="DiskFile.Keep"/>), and claims it if it is a block
+    /// device: one that starts a back-end again when it is gone, and nobody else is to have the disk meanwhile. Of the processes that it
+    /// starts one has the disk at a time.</summary>
     Kept,
 }
 
@@ -51,19 +51,19 @@ internal static unsafe partial class DiskLock
         return errno;
     }
 
-    /// <summary>Takes the same lock beside one who keeps the image locked, and sees to it that nobody else has it. Only another one that has taken it like this is in the way,
-    /// if they write.</summary>
-    /// <returns>0, <see cref="Errnos.Eagain"/> if there is such another one, or nobody who keeps the image locked, or another error number, as above.</returns>
-    public static int TryTakeKept(FileDescriptor file, bool readOnly)
+    /// <summary>Takes the same lock beside one who keeps the image locked. Of those that have taken it like this only one may write.</summary>
+    /// <param name="file">The image; open for writing unless <paramref name="readOnly"/>.</param>
+    /// <param name="readOnly">Whether it is only read.</param>
+    /// <param name="needsKeeper">Whether there must be one who keeps it locked.</param>
+    /// <returns>0, <see cref="Errnos.Eagain"/> if another one writes, or nobody keeps the image locked, or another error number, as above.</returns>
+    public static int TryTakeKept(FileDescriptor file, bool readOnly, bool needsKeeper)
     {
-        int errno = readOnly ? 0 : Test(file, KeptBase, 1);
-        if (errno == 0 && !readOnly)
-            errno = Set(file, LibC.F_RDLCK, KeptBase, 1);
+        int errno = readOnly ? 0 : Set(file, LibC.F_WRLCK, KeptBase, 1);
         if (errno == 0)
             errno = Set(file, LibC.F_RDLCK, DoesBase + Reads, readOnly ? 1 : 2);
         if (errno == 0)
             errno = Set(file, LibC.F_RDLCK, ForbidsBase + Writes, 1);
-        if (errno == 0)
+        if (errno == 0 && needsKeeper)
         {
             // Our own lock is no answer to this: there must be another one.
             int keeper = Test(file, ForbidsBase + Writes, 1);

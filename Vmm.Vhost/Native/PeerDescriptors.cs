@@ -5,8 +5,8 @@ namespace Vmm.Vhost.Native;
 
 /// <summary>Closes the descriptors that came from one peer, on threads for which nobody waits: the peer decides how long close(2) takes. A socket
 /// with SO_LINGER waits for its other end, and a file of FUSE for the program that serves it.</summary>
-/// <remarks>One close at a time is under way for each peer. A thread that is about to close something makes sure first that there is another one, so
-/// that a peer holds up its own descriptors only. Shared memory is closed at once, on the calling thread: it waits for nobody.
+/// <remarks>One close at a time is under way for each peer. A thread that is about to close something starts another one first, if none is free, so
+/// that a peer holds up its own descriptors only. Where the host refuses a thread, others wait with it until there is one again. Shared memory is closed at once, on the calling thread: it waits for nobody.
 /// <para>The process ends all the same while a close waits for a socket. One that waits for FUSE ends with the program that serves the file.</para></remarks>
 internal sealed class PeerDescriptors
 {
@@ -17,7 +17,7 @@ internal sealed class PeerDescriptors
 
     private static readonly object s_lock = new();
     private static readonly Queue<PeerDescriptors> s_ready = new();     // those with something to close, and no close under way
-    private static int s_threads;
+    private static int s_starting;      // threads that have not come to look for work yet
     private static int s_idle;
 
     private readonly Queue<int> _numbers = new();
@@ -40,15 +40,18 @@ internal sealed class PeerDescriptors
     /// <summary>Whether more may be received.</summary>
     public bool HasRoom => Waiting < MaxWaiting;
 
-    /// <summary>Starts the first thread, if there is none yet: for a process in which not every thread that receives something may start one.</summary>
+    // Whether there is a thread that is not about to close something.
+    private static bool HasSpare => s_idle + s_starting > 0;
+
+    /// <summary>Starts a thread, if none waits for work: for a process in which not every thread that receives something may start one.</summary>
     /// <exception cref="ErrnoException">The host allows no more threads.</exception>
     public static void Prepare()
     {
         lock (s_lock)
         {
-            if (s_threads > 0)
+            if (HasSpare)
                 return;
-            s_threads++;
+            s_starting++;
         }
         StartThread();
     }
@@ -61,7 +64,7 @@ internal sealed class PeerDescriptors
             _ = LibC.close(number);
             return;
         }
-        bool isFirst;
+        bool isWanted;
         lock (s_lock)
         {
             _numbers.Enqueue(number);
@@ -72,11 +75,12 @@ internal sealed class PeerDescriptors
                 s_ready.Enqueue(this);
                 Monitor.PulseAll(s_lock);
             }
-            isFirst = s_threads == 0;
-            if (isFirst)
-                s_threads++;
+            // Again where the host has refused one: those that there are may wait for other peers.
+            isWanted = !HasSpare;
+            if (isWanted)
+                s_starting++;
         }
-        if (isFirst)
+        if (isWanted)
             TryStartThread();
     }
 
@@ -108,12 +112,12 @@ internal sealed class PeerDescriptors
         catch
         {
             lock (s_lock)
-                s_threads--;
+                s_starting--;
             throw;
         }
     }
 
-    // Without a thread everything stays as it is until the next descriptor is to be closed.
+    // Where the host refuses, the threads that there are go on, and the next descriptor that is to be closed has it asked again.
     private static void TryStartThread()
     {
         try
@@ -128,6 +132,8 @@ internal sealed class PeerDescriptors
 
     private static void Run()
     {
+        lock (s_lock)
+            s_starting--;
         while (Next(out bool isLast) is { } peer)
         {
             if (isLast)
@@ -145,17 +151,14 @@ internal sealed class PeerDescriptors
             while (s_ready.Count == 0)
             {
                 if (s_idle == MaxIdle)
-                {
-                    s_threads--;
                     return null;
-                }
                 s_idle++;
                 Monitor.Wait(s_lock);
                 s_idle--;
             }
-            isLast = s_idle == 0;
+            isLast = !HasSpare;
             if (isLast)
-                s_threads++;
+                s_starting++;
             return s_ready.Dequeue();
         }
     }

@@ -10,6 +10,8 @@ namespace Vmm.Vhost.User;
 /// <remarks>One thread may send while another receives; neither may be done by two at once.</remarks>
 public sealed class VhostUserConnection : IDisposable
 {
+    private static readonly TimeSpan s_step = TimeSpan.FromMilliseconds(100);   // between two looks at what else may end a wait
+
     private readonly byte[] _sending = new byte[VhostUserHeader.WireSize + VhostUserHeader.MaxPayload];
     private readonly byte[] _header = new byte[VhostUserHeader.WireSize];
 
@@ -89,8 +91,8 @@ public sealed class VhostUserConnection : IDisposable
     {
         if (!Wait(PollEvents.Readable, timeout, wake))
             return null;
-        if (!Received.WaitForRoom(deadline))
-            throw Lost($"has sent {PeerDescriptors.MaxWaiting} descriptors that could not be closed within {deadline.TotalSeconds:0.#} s");
+        if (!WaitForRoom(deadline, wake))
+            return null;
         var descriptors = new List<FileDescriptor>();
         try
         {
@@ -123,6 +125,20 @@ public sealed class VhostUserConnection : IDisposable
     {
         IsClosedByPeer = true;
         return new($"{Peer}: the peer closed the connection" + (isBetween ? "" : " in the middle of a message"), isConnectionLost: true) { IsEnd = isBetween };
+    }
+
+    // Whether more may be received; false if wake is readable first.
+    private bool WaitForRoom(TimeSpan deadline, FileDescriptor? wake)
+    {
+        long start = Stopwatch.GetTimestamp();
+        while (!Received.WaitForRoom(s_step))
+        {
+            if (Remaining(start, deadline) == TimeSpan.Zero)
+                throw Lost($"has sent {PeerDescriptors.MaxWaiting} descriptors that could not be closed within {deadline.TotalSeconds:0.#} s");
+            if (!Wait(PollEvents.Readable, TimeSpan.Zero, wake))
+                return false;       // what has come is still there
+        }
+        return true;
     }
 
     private void Fill(Span<byte> buffer, List<FileDescriptor> descriptors, long start, TimeSpan deadline, bool isStart)

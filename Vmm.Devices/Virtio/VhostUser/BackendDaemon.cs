@@ -179,14 +179,18 @@ internal class BackendDaemon : IDisposable
             if (_disposed)
                 return;
             _disposed = true;
-            if (!TryEnd(isExpected: true))
+            if (TryEnd(isExpected: true))
+            {
+                _disk?.Dispose();
+            }
+            else
             {
                 s_log.Warn("{Device}: {Program} (process {Id}) was killed and has not ended yet", _name, _program.Name, _process!.Id);
                 _process.Dispose();
                 _process = null;
+                // The disk stays locked until this process ends, too: closing it may wait for what that one waits for, such as a file server.
             }
             _spawner.Remove(_slot);
-            _disk?.Dispose();
         }
     }
 

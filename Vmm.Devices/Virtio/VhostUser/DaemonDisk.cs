@@ -13,5 +13,5 @@ public sealed record DaemonDisk(string Path, bool ReadOnly, bool IsLocked, strin
     /// <summary>Opens it, and locks it.</summary>
     /// <exception cref="IOException">It cannot be opened, or somebody else has it.</exception>
     /// <exception cref="InvalidDataException">It is no disk.</exception>
-    internal DiskFile Keep() => DiskFile.Open(Path, ReadOnly, direct: false, IsLocked ? DiskLocking.AtOpen : DiskLocking.Never);
+    internal DiskFile Keep() => DiskFile.Keep(Path, ReadOnly, IsLocked);
 }

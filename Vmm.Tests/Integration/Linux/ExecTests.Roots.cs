@@ -181,8 +181,8 @@ public partial class ExecTests
         AssertClean(image);
     }
 
-    // By a name that is relative to /dev, and in a mount namespace that a file keeps when its last process has ended.
-    [TestCase("cd /dev && mount -t ext4 vda /mnt && echo x > /mnt/file")]
+    // By a name that is relative to /dev (mount(8) makes it whole, mount(2) does not), and in a mount namespace that a file keeps when its last process has ended.
+    [TestCase("cd /dev && perl -e '($s, $t, $f) = (\"vda\", \"/mnt\", \"ext4\"); syscall(165, $s, $t, $f, 0, 0) == 0 or die $!' && echo x > /mnt/file")]
     [TestCase("mount -t tmpfs kept /media && mount --make-private /media && touch /media/kept && unshare --mount=/media/kept sh -c 'mount -t ext4 /dev/vda /mnt && echo x > /mnt/file'")]
     public void Exec_ScratchDiskMountedInAnotherWayAtTheEnd_IsUnmounted(string script)
     {

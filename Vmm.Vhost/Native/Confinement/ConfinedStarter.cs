@@ -37,7 +37,7 @@ public sealed class ConfinedStarter : IDisposable
         NativeThread.Starter = Do;
     }
 
-    /// <summary>Has the thread do something, and waits for it.</summary>
+    /// <summary>Has the thread do something, and waits for it. The calling thread does it if that thread ends: it is confined itself by then.</summary>
     /// <remarks>Throws what <paramref name="work"/> throws.</remarks>
     public void Do(Action work)
     {
@@ -45,14 +45,19 @@ public sealed class ConfinedStarter : IDisposable
         {
             while (_work is not null)
                 Monitor.Wait(_lock);
-            _work = work;
-            Monitor.PulseAll(_lock);
-            while (ReferenceEquals(_work, work))
-                Monitor.Wait(_lock);
-            ExceptionDispatchInfo? error = _error;
-            _error = null;
-            error?.Throw();
+            if (!_isStopping)
+            {
+                _work = work;
+                Monitor.PulseAll(_lock);
+                while (ReferenceEquals(_work, work))
+                    Monitor.Wait(_lock);
+                ExceptionDispatchInfo? error = _error;
+                _error = null;
+                error?.Throw();
+                return;
+            }
         }
+        work();
     }
 
     /// <summary>Ends the thread: from now on each thread starts others itself.</summary>

@@ -5,7 +5,7 @@ namespace Vmm.Vhost.User.Backend;
 /// <summary>A device's inner state on its way through a pipe, on a thread of its own: the front-end may take its time, and has other
 /// messages meanwhile (vhost-user.rst, "Migrating back-end state").</summary>
 /// <remarks>The front-end shares the pipe's description, and may take O_NONBLOCK away. So the thread polls before each read, which then gives what is there, and before each write of what
-/// a pipe that is writable has room for. A front-end that reads or writes the pipe itself at that instant can still block the thread. Such a thread keeps <see cref="Step"/> bytes once its
+/// a pipe that is writable has room for. A front-end that reads or writes the pipe itself at that instant can still block the thread. A blocked thread keeps <see cref="Step"/> bytes once its
 /// transfer is disposed of, and there are at most <see cref="MostRunning"/> threads in the process.</remarks>
 internal sealed class StateTransfer : IDisposable
 {

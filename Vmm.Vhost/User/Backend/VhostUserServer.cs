@@ -232,14 +232,14 @@ public sealed class VhostUserServer : IDisposable
     {
         if (_hasOneFrontEnd)
             return _inherited;
-        bool isSilent = false;
+        bool isSilent = false, isFullSilent = false;
         while (true)
         {
             if (!_received.HasRoom)
             {
-                if (!isSilent)
+                if (!isFullSilent)
                     s_log.Warn("{Device}: {Peer}: {Count} descriptors of front-ends are still being closed: no other is served meanwhile", _device.ServedAs, _endpoint, PeerDescriptors.MaxWaiting);
-                isSilent = true;
+                isFullSilent = true;
                 if (Wait(null, _options.ReconnectInterval))
                     return null;
                 continue;

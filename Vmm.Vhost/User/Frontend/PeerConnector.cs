@@ -16,11 +16,11 @@ internal sealed class PeerConnector : IDisposable
     private bool _inheritedTaken;
 
     /// <summary>Listens, if it is the back-end that connects.</summary>
-    /// <exception cref="VhostException">The path cannot be listened on.</exception>
     /// <param name="endpoint">Where the back-end is.</param>
     /// <param name="peer">What it is called in messages.</param>
     /// <param name="connect">What connects; null for this process.</param>
     /// <param name="received">What closes what the back-end sends; null for one of its own.</param>
+    /// <exception cref="VhostException">The path cannot be listened on.</exception>
     public PeerConnector(VhostUserEndpoint endpoint, string peer, SocketConnector? connect = null, PeerDescriptors? received = null)
     {
         _received = received ?? new PeerDescriptors();

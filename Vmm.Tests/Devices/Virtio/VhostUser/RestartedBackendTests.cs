@@ -180,12 +180,23 @@ public sealed class RestartedBackendTests : VmmTest
         Assert.That(result.Errors, Does.Contain("or nobody keeps it locked"));
     }
 
+    // A VMM that its guest has taken over cannot write it by this descriptor.
+    [Test]
+    public void Keep_ImageToWrite_IsLockedAndOpenToReadOnly()
+    {
+        using var image = new Image();
+        using DiskFile keeper = DiskFile.Keep(image.Path, readOnly: false, isLocked: true);
+        string flags = File.ReadLines($"/proc/self/fdinfo/{keeper.Number}").Single(line => line.StartsWith("flags:", StringComparison.Ordinal)).Trim();
+        Assert.That(flags, Does.EndWith("0"), "O_RDONLY");
+        Assert.That(() => DiskFile.Open(image.Path, readOnly: true, direct: false, patience: 0), Throws.TypeOf<ErrnoException>(), "it is the lock of one who writes");
+    }
+
     // An io_uring of a process that was killed writes for a moment longer.
     [Test]
     public void KeptDisk_ThatABackendBeforeStillWrites_IsWaitedFor()
     {
         using var image = new Image();
-        using DiskFile keeper = DiskFile.Open(image.Path, readOnly: false, direct: false);
+        using DiskFile keeper = DiskFile.Keep(image.Path, readOnly: false, isLocked: true);
         DiskFile first = DiskFile.Open(image.Path, readOnly: false, direct: false, DiskLocking.Kept, key: keeper.Key);
         var second = Task.Run(() => DiskFile.Open(image.Path, readOnly: false, direct: false, DiskLocking.Kept, patience: 60_000, keeper.Key));
         Assert.That(second.Wait(200), Is.False, () => second.Exception?.ToString() ?? "it was opened twice");
@@ -199,7 +210,7 @@ public sealed class RestartedBackendTests : VmmTest
     public void KeptDisk_KeeperIsGone_IsLockedAsBefore()
     {
         using var image = new Image();
-        DiskFile keeper = DiskFile.Open(image.Path, readOnly: false, direct: false);
+        DiskFile keeper = DiskFile.Keep(image.Path, readOnly: false, isLocked: true);
         using DiskFile disk = DiskFile.Open(image.Path, readOnly: false, direct: false, DiskLocking.Kept, key: keeper.Key);
         keeper.Dispose();
         Assert.That(() => DiskFile.Open(image.Path, readOnly: false, direct: false, patience: 0), Throws.TypeOf<ErrnoException>());
