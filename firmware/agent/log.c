@@ -24,7 +24,7 @@ static void write_record(const char *format, va_list arguments)
     int length = snprintf(line, sizeof line, "<3>vmm-agent: ");
     vsnprintf(line + length, sizeof line - length - 1, format, arguments);
     strcat(line, "\n");
-    int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+    int fd = open("/dev/kmsg", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC); /* a FIFO that a program has put there would wait for a reader */
     if (fd < 0)
         return;
     (void)!write(fd, line, strlen(line));
@@ -104,7 +104,9 @@ void show_kernel_log(void)
     size_t count = 0;
     if (!is_guest)
         return;
-    int from = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC), to = open("/dev/ttyS0", O_WRONLY | O_NOCTTY | O_CLOEXEC);
+    int from = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC), to = open("/dev/ttyS0", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (to >= 0 && isatty(to))
+        fcntl(to, F_SETFL, O_WRONLY);
     while (from >= 0 && to >= 0 && count < MAX_RECORDS && read_record(from, record, sizeof record)) {
         last[count % SHOWN].length = console_line(record, last[count % SHOWN].text, MAX_LINE);
         count++;

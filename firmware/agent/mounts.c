@@ -175,7 +175,7 @@ void enter_root(void)
         char from[8];
         snprintf(from, sizeof from, "/%s", directories[i]);
         if (mount(from, directories[i], NULL, MS_MOVE, NULL) < 0)
-            complain("has no /%s: the root lacks that directory, and it cannot be made there: %s", from, strerror(errno));
+            complain("has no %s: the root lacks that directory, and it cannot be made there: %s", from, strerror(errno));
     }
     if (mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0) {
         log_line("cannot enter the root: %s", strerror(errno));

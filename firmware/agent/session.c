@@ -329,7 +329,8 @@ static void reap(struct session *session, int signals)
 
 static void give_up_output(struct session *session)
 {
-    log_line("does not wait for the end of the command's output, which a process that cannot be ended has open");
+    if (session->is_main)
+        log_line("does not wait for the end of the command's output, which a process that cannot be ended has open");
     for (size_t i = 0; i < ARRAY_LENGTH(session->outputs); i++)
         close_output(session, &session->outputs[i]);
 }

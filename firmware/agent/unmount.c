@@ -83,7 +83,7 @@ static bool parse_mount(char *line, struct mounted *mounted)
     unsigned int major, minor;
     char *separator = strstr(line, " - ");
     *mounted = (struct mounted){ 0 };
-    if (!separator || sscanf(line, "%*u %*u %u:%u %*s %ms", &major, &minor, &mounted->target) != 3 || sscanf(separator, " - %ms %ms", &mounted->type, &mounted->source) != 2) {
+    if (!separator || sscanf(line, "%*u %*u %u:%u %*[^ ] %m[^ ]", &major, &minor, &mounted->target) != 3 || sscanf(separator, " - %m[^ ] %m[^ ]", &mounted->type, &mounted->source) != 2) {
         free(mounted->target);
         free(mounted->type);
         return false;
@@ -283,6 +283,8 @@ void make_quiet(void)
             wait_a_moment();
         if (is_ended && strcmp(mounted->target, "/") != 0)
             continue;
+        if (!is_ended && strcmp(mounted->target, "/") != 0 && (errno == EINVAL || errno == ENOENT))
+            continue; /* it has ended with another one, from which it was propagated */
         if (!is_ended && !make_read_only(mounted->target) && strcmp(mounted->type, "nsfs") != 0)
             log_line("cannot unmount %s: %s", mounted->target, strerror(errno));
         keep_disk_behind(mounted);

@@ -121,14 +121,15 @@ internal sealed partial class FuseServer : IDisposable
     /// <summary>Whether a request may be left to another thread wherever the file is: <see cref="Execute"/> may return <see cref="NeedsThread"/> or <see cref="Waits"/> for it.</summary>
     public static bool MayBeLeft(FuseOpcode opcode) => MayWait(opcode) || opcode is FuseOpcode.Read or FuseOpcode.Write or FuseOpcode.Flush or FuseOpcode.SetLockWait;
 
-    /// <summary>Whether a request does something else when it is done once more: it appends, moves what is in a file, or exchanges two names.</summary>
+    /// <summary>Whether a request does something else when it is done once more: it appends, moves what is in a file, exchanges two names, or leaves a
+    /// whiteout in the place of a file, which would then take the file's new name.</summary>
     public bool IsForOnce(FuseRequest request)
     {
         bool isForOnce = request.Header.Opcode switch
         {
             FuseOpcode.Write => request.TryTake(out FuseTransfer transfer) && Appends(in transfer),
             FuseOpcode.Allocate => request.TryTake(out FuseAllocate allocate) && (allocate.Mode & AllocateShift) != 0,
-            FuseOpcode.Rename2 => request.TryTake(out FuseRename2 rename) && (rename.Flags & RenameExchange) != 0,
+            FuseOpcode.Rename2 => request.TryTake(out FuseRename2 rename) && (rename.Flags & (RenameExchange | RenameWhiteout)) != 0,
             _ => false,
         };
         request.Rewind();

@@ -365,6 +365,7 @@ public class FileSystemStateTests : FileSystemTest
         [
             Write(0x400),
             Server.Request(45, FuseGuest.Root, [.. Bytes(FuseGuest.Root), .. Bytes(2U, 0U), .. Name("a"), .. Name("b")]),
+            Server.Request(45, FuseGuest.Root, [.. Bytes(FuseGuest.Root), .. Bytes(4U, 0U), .. Name("a"), .. Name("b")]),
             Server.Request(43, node, [.. Bytes(handle, 0UL, 4096UL), .. Bytes(0x20U, 0U)]),
             Write(0),
         ];
@@ -372,7 +373,7 @@ public class FileSystemStateTests : FileSystemTest
         using FrontEndRing again = lost.GiveTo(server);
         again.Enable(true);
         int[] errors = [.. requests.Select(_ => MemoryMarshal.Read<int>(again.Take().Bytes.AsSpan(4)))];
-        Assert.That(errors, Is.EqualTo(new[] { -Eio, -Eio, -Eio, 0 }), "an append, an exchange, a part that moves; and what is the same twice");
+        Assert.That(errors, Is.EqualTo(new[] { -Eio, -Eio, -Eio, -Eio, 0 }), "an append, an exchange, a whiteout, a part that moves; and what is the same twice");
         Assert.That((File.ReadAllText(In("a")), File.ReadAllText(In("b"))), Is.EqualTo(("new", "b")));
         again.Add(Write(0x400), 64);
         Assert.That(MemoryMarshal.Read<int>(again.Take().Bytes.AsSpan(4)), Is.Zero);
