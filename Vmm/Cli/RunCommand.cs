@@ -31,8 +31,9 @@ internal static class RunCommand
         // Such a guest would hang without a word: a paravirtual KVM interprets its kernel, and does not know all of its instructions.
         if (!isForced && !ProcessorCheck.HasVirtualisation(HostView.Real) && KernelLoader.IsLinux(kernel))
         {
-            throw new VmmException("this host's KVM does not run Linux guests: /proc/cpuinfo has neither vmx nor svm; "
-                + "vmm check says what to do, and --force tries all the same");
+            const string advice = "/proc/cpuinfo has neither vmx nor svm; vmm check says what to do";
+            throw new VmmException(File.Exists("/dev/kvm") ? $"this host's KVM does not run Linux guests: {advice}, and --force tries all the same"
+                : $"there is no /dev/kvm, and {advice}");
         }
     }
 
