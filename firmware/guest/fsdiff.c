@@ -94,13 +94,7 @@ static struct result results[2];
 
 static uint64_t state;
 
-static uint64_t next(void)
-{
-    state ^= state >> 12;
-    state ^= state << 25;
-    state ^= state >> 27;
-    return state * 0x2545F4914F6CDD1DULL;
-}
+static uint64_t next(void) { return next_random(&state); }
 
 static unsigned below(unsigned limit) { return (next() >> 16) % limit; }
 

@@ -22,16 +22,9 @@
 #define MAX_FILE (1 << 20)
 #define MAX_OPERATION (1 << 16)
 
-// xorshift64*: the same numbers for the same seed everywhere.
 static uint64_t state;
 
-static uint64_t next(void)
-{
-    state ^= state >> 12;
-    state ^= state << 25;
-    state ^= state >> 27;
-    return state * 0x2545F4914F6CDD1DULL;
-}
+static uint64_t next(void) { return next_random(&state); }
 
 static uint64_t below(uint64_t limit) { return next() % limit; }
 
