@@ -44,7 +44,7 @@ internal static class Program
     {
         try
         {
-            return Execute(ProcessText.Arguments(args), output);
+            return Execute(ProcessText.Arguments(args), output, error);
         }
         catch (Exception e)
         {
@@ -80,13 +80,14 @@ internal static class Program
         return exception is UsageException || place is not null ? ExitCode.Usage : ExitCode.Failure;
     }
 
-    private static int Execute(string[] args, TextWriter output)
+    private static int Execute(string[] args, TextWriter output, TextWriter error)
     {
         object request = Verbs.Parse(args);
         if (request is string text)
         {
-            output.Write(text);
-            return ExitCode.Success;
+            bool isAskedFor = !Verbs.LacksVerb(args);
+            (isAskedFor ? output : error).Write(text);
+            return isAskedFor ? ExitCode.Success : ExitCode.Usage;
         }
         // Each queue of each device takes descriptors, and the usual soft limit is for programs that still use select(2).
         if (request is MachineOptions or BackendOptions)

@@ -25,7 +25,15 @@ public class ProgramTests
         Assert.That(all.Select(verb => verb.Name), Is.EqualTo(all.Select(verb => verb.Options.GetCustomAttribute<VerbAttribute>()!.Name)));
     }
 
-    [TestCase]
+    [Test]
+    public void Run_NoVerb_ListsTheVerbsAndIsWrongUsage()
+    {
+        (int exit, string output, string error) = Run([]);
+        Assert.That(exit, Is.EqualTo(ExitCode.Usage));
+        Assert.That(output, Is.Empty);
+        Assert.That(error, Does.Contain("\n  exec ").And.Contain("\n  backend ").And.Contain("Usage: vmm COMMAND"));
+    }
+
     [TestCase("--help")]
     [TestCase("-h")]
     [TestCase("help")]

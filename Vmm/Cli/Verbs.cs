@@ -51,6 +51,9 @@ internal static class Verbs
         _ => ParseDirectly(args) ?? ParseByLibrary(args),
     };
 
+    /// <summary>Whether <paramref name="args"/> name no verb, or no device of <c>backend</c>: who calls the program like this is told what there is.</summary>
+    public static bool LacksVerb(string[] args) => args is [] or [Backend];
+
     /// <summary>Reads <paramref name="args"/> by the parser's library; none of them is for <c>backend</c>.</summary>
     /// <exception cref="UsageException">The arguments make no sense.</exception>
     internal static object ParseByLibrary(string[] args) => Parse(new Command(Program, All), args);

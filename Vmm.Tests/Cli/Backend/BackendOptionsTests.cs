@@ -13,7 +13,15 @@ public class BackendOptionsTests
 {
     private const string Socket = "--socket-path";
 
-    [TestCase("backend")]
+    [Test]
+    public void Run_NoDevice_ListsTheDevicesAndIsWrongUsage()
+    {
+        (int exit, string output, string error) = Run(["backend"]);
+        Assert.That(exit, Is.EqualTo(ExitCode.Usage));
+        Assert.That(output, Is.Empty);
+        Assert.That(error, Does.Contain("Usage: vmm backend DEVICE").And.Contain("\n  fs "));
+    }
+
     [TestCase("backend", "--help")]
     [TestCase("backend", "help")]
     [TestCase("help", "backend")]

@@ -154,7 +154,8 @@ public sealed class ExecOptionsTests
     public void ReadTimeout_Time_IsThat(string text, double seconds) =>
         Assert.That(ExecOptionsReader.ReadTimeout(Parse("exec", "--timeout", text)), Is.EqualTo(TimeSpan.FromSeconds(seconds)));
 
-    [TestCase("user,port=80:81+udp:1:2", "--port", "80:81", "--port", "udp:1:2")]
+    [TestCase("user,port=80:81+82:83", "--port", "80:81", "--port", "82:83")]
+    [TestCase("user,host=on,port=80:81+udp:1:2", "--net", "user,host=on", "--port", "80:81", "--port", "udp:1:2")]
     [TestCase("user,mac=02:00:00:00:00:07,port=80:81", "--net", "user,mac=02:00:00:00:00:07", "--port", "80:81")]
     public void Port_WithAndWithoutItsDevice_IsOneOfTheUsersNetwork(string device, params string[] args)
     {
@@ -168,6 +169,7 @@ public sealed class ExecOptionsTests
         Assert.That(ExecOptionsReader.Drivers(Parse("exec", "--port", "1:1")), Does.Contain(GuestDriver.VirtioNet));
     }
 
+    [TestCase("--port: 'udp:127.0.0.1:1:2' needs --net user,host=on", "--port", "udp:1:2")]
     [TestCase("--port: cannot stand beside port= of --net: write all of them in one place", "--net", "user,port=1:1", "--port", "2:2")]
     [TestCase("--port: '1' is not HOST:GUEST", "--port", "1")]
     [TestCase("--net: ip='10.0.0.1/8' is not possible beside user", "--net", "user,ip=10.0.0.1/8")]

@@ -1,3 +1,5 @@
+using Vmm.Devices.Backends.Net;
+
 namespace Vmm.Cli.Exec;
 
 /// <summary>The network devices of a guest of <c>vmm exec</c>: those of <c>--net</c>, and one on the host's own network where <c>--port</c> wants it.</summary>
@@ -19,8 +21,10 @@ internal static class ExecNetwork
         if (ports.Length > 0)
         {
             string list = string.Join('+', ports);
-            _ = PortValue.ParseAll(new OptionValue(PortOption, null, list));
+            IReadOnlyList<ForwardedPort> forwarded = PortValue.ParseAll(new OptionValue(PortOption, null, list));
             int user = Array.FindIndex(devices, NetOption.IsUser);
+            if (user < 0 || !devices[user].Contains(",host=", StringComparison.Ordinal))
+                PortValue.RefuseUdp(forwarded, PortOption, $"{NetOption.Name} {User},host=on");
             if (user >= 0 && devices[user].Contains(",port=", StringComparison.Ordinal))
                 throw new UsageException($"{PortOption}: cannot stand beside port= of {NetOption.Name}: write all of them in one place");
             if (user < 0)
