@@ -1,7 +1,7 @@
 #!/bin/bash
 # Measures, from a fresh clone on:
 #   ./bench.sh boot [-n RUNS]    start, exits, memory and end of a guest, beside QEMU's microvm (5 to 10 minutes), and kvmtool with KVMTOOL=PATH
-#   ./bench.sh net [-n RUNS]     packets: round trips, throughput, connections, exits, beside QEMU's microvm (3 minutes)
+#   ./bench.sh net [-n RUNS]     packets: round trips, throughput, connections, exits, beside QEMU's microvm (5 minutes)
 #   ./bench.sh vsock [-n RUNS]   the same over virtual sockets (3 minutes)
 #   ./bench.sh blk [-n RUNS]     a disk of qemu-storage-daemon (vhost-user), beside QEMU's microvm (6 minutes)
 #   ./bench.sh fs [-n RUNS]      a directory: our daemon and virtiofsd (vhost-user), under our VMM and QEMU's microvm (12 minutes)

@@ -45,4 +45,20 @@ public static class VirtioFeatures
 
     /// <summary>VIRTIO_F_RING_RESET: a queue can be reset by itself.</summary>
     public const ulong RingReset = 1UL << 40;
+
+    /// <summary>Bits of a back-end's that a driver must not see: those with a meaning of vhost's own, and those that only legacy devices have.</summary>
+    internal const ulong Hidden = NotifyOnEmpty | LogAll | AnyLayout | VhostUserProtocolFeatures | AccessPlatform;
+
+    /// <summary>Makes sure that a driver has accepted what there is, and is none for legacy devices.</summary>
+    /// <param name="accepted">What it accepted.</param>
+    /// <param name="offered">What it was offered.</param>
+    /// <param name="name">The back-end, for messages.</param>
+    /// <exception cref="VhostException">It has not.</exception>
+    internal static void CheckAccepted(ulong accepted, ulong offered, string name)
+    {
+        if ((accepted & ~offered) != 0)
+            throw new VhostException($"{name}: does not have the features 0x{accepted & ~offered:x}");
+        if ((accepted & Version1) == 0)
+            throw new VhostException($"{name}: the driver is one for legacy devices (no VIRTIO_F_VERSION_1), which are not supported");
+    }
 }

@@ -9,9 +9,6 @@ namespace Vmm.Devices.Net;
 [StructLayout(LayoutKind.Explicit, Size = 40)]
 internal struct IfReq
 {
-    /// <summary>IFNAMSIZ less the terminating zero.</summary>
-    public const int MaxNameLength = 15;
-
     [FieldOffset(0)]
     private Bytes16 _name;
 
@@ -34,7 +31,7 @@ internal struct IfReq
         {
             Span<byte> bytes = _name;
             bytes.Clear();
-            Encoding.UTF8.GetBytes(value, bytes[..MaxNameLength]);
+            Encoding.UTF8.GetBytes(value, bytes[..NetLimits.MaxInterfaceName]);
         }
     }
 

@@ -1,4 +1,3 @@
-using Vmm.Devices.Virtio.VhostUser;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
 

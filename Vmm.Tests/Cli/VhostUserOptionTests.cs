@@ -75,6 +75,7 @@ public class VhostUserOptionTests
     [TestCase("tag=x,socket=/s,sandbox=chroot", "--fs: sandbox='chroot' has no effect without source=: it is for a daemon that is started here")]
     [TestCase("tag=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa,socket=/s",
         "--fs: tag='aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' is too long: a tag has at most 36 bytes")]
+    [TestCase("tag=\"\",socket=/s", "--fs: tag='' is empty: give the name by which the guest mounts the directory")]
     [TestCase("socket=/s,queues=256", "--fs: queues='256' is not a number from 1 to 255")]
     [TestCase("socket=/s,queue_size=3", "--fs: queue_size='3' is not a power of two")]
     [TestCase("tag=x,source=/srv,owner=me", "--fs: owner='me' is not allowed: choose one of same, root")]

@@ -8,7 +8,7 @@ namespace Vmm.Tests.Conformance;
 public abstract class PeerTest
 {
     protected const string Virtiofsd = "/usr/lib/qemu/virtiofsd";
-    protected const string StorageDaemon = "/usr/bin/qemu-storage-daemon";
+    internal const string StorageDaemon = "/usr/bin/qemu-storage-daemon";
     protected const string TestPmd = "/usr/bin/dpdk-testpmd";
 
     protected string Scratch { get; private set; } = "";
@@ -19,7 +19,7 @@ public abstract class PeerTest
     [TearDown]
     public void RemoveScratch() => Directory.Delete(Scratch, recursive: true);
 
-    protected static void Require(string program)
+    internal static void Require(string program)
     {
         if (!File.Exists(program))
             Assert.Ignore($"{program} is missing; run scripts/setup test");

@@ -302,11 +302,7 @@ public sealed class StorageDaemonTests : PeerTest
         byte[] contents = new byte[1 << 20];
         contents.AsSpan().Fill(Pattern);
         File.WriteAllBytes(Image, contents);
-        return new HostDaemon(
-            [Socket], StorageDaemon, "--object", $"{{\"qom-type\":\"throttle-group\",\"id\":\"slow\",\"limits\":{{\"iops-total\":{readsPerSecond}}}}}",
-            "--blockdev", $"driver=file,node-name=file,filename={Image}", "--blockdev", "driver=raw,node-name=raw,file=file",
-            "--blockdev", "driver=throttle,node-name=disk,throttle-group=slow,file=raw",
-            "--export", $"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={Socket},writable=on,num-queues=2");
+        return HostDaemon.Disk(Socket, Image, contents.Length, readsPerSecond);
     }
 
     // Submits reads of 4 KiB each, and waits until the first is done. Gives where their data goes.

@@ -118,10 +118,18 @@ public sealed partial class GuestDirectoryTests
     [Test]
     public void Connect_GuestThatIsBeingStarted_IsWaitedFor()
     {
-        Task<UnixSocket> connect = Task.Run(() => GuestDirectory.Connect(_name)!);
-        Thread.Sleep(200);
+        using var begins = new ManualResetEventSlim();
+        Task<UnixSocket> connect = Task.Factory.StartNew(
+            () =>
+            {
+                begins.Set();
+                return GuestDirectory.Connect(_name)!;
+            },
+            TaskCreationOptions.LongRunning);
+        begins.Wait();
+        Thread.Sleep(200);      // there is no guest of that name yet
         using GuestDirectory directory = GuestDirectory.Claim(_name);
-        Thread.Sleep(1000);
+        Thread.Sleep(1000);     // longer than one is waited for that does not come
         using var listener = UnixListener.Listen(directory.Socket);
         Assert.That(Poll.Wait([new PollEntry(listener, PollEvents.Readable)], 5000), Is.EqualTo(1));
         listener.TryAccept()!.Dispose();

@@ -2,6 +2,7 @@ using System.Net.Sockets;
 using System.Text;
 using NUnit.Framework;
 using Tmds.Linux;
+using Vmm.Tests.Fakes;
 
 namespace Vmm.Tests.Integration;
 
@@ -45,7 +46,7 @@ public class SerialTests : KvmTest
     public void Tty_ReaderIsSlow_NothingIsLost()
     {
         VmmProcess process = StartUnread("flood");
-        Thread.Sleep(TimeSpan.FromSeconds(2));   // the pipe is full by then
+        WaitUntilFull(process);
         process.StartReading();
 
         VmmResult result = process.WaitForEnd();
@@ -58,7 +59,7 @@ public class SerialTests : KvmTest
     public void Tty_NobodyReads_ASignalStillEndsIt()
     {
         VmmProcess process = StartUnread("flood");
-        Thread.Sleep(TimeSpan.FromSeconds(2));
+        WaitUntilFull(process);
 
         process.Signal(LibC.SIGTERM);
 
@@ -151,6 +152,8 @@ public class SerialTests : KvmTest
         Assert.That(process.WaitForEnd(), Is.EqualTo(new VmmResult(128 + LibC.SIGTERM, "", "")));
         Assert.That(File.Exists(path), Is.False, "the socket is left behind");
     }
+
+    private static void WaitUntilFull(VmmProcess process) => Eventually.True(() => process.IsOutputFull, () => $"the pipe is not full\n{process.Errors}");
 
     private static string Flood() => string.Concat(Enumerable.Range(0, FloodLines).Select(i => $"line 0x{i:x}\n"));
 

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Text;
 using NUnit.Framework;
+using Vmm.Tests.Fakes;
 
 namespace Vmm.Tests.Integration;
 
@@ -16,7 +17,7 @@ internal sealed class ShellOnTerminal : IDisposable
     {
         _screen = new OutputCapture(_terminal.Read, start: true);
         _process = Process.Start(
-            "setsid", ["sh", "-c", "PS1='$ ' exec bash --norc --noprofile --noediting -i < \"$0\" > \"$0\" 2>&1", _terminal.Path]);
+            "setsid", ["sh", "-c", "PS1='$ ' exec bash --norc --noprofile --noediting -i < \"$0\" > \"$0\" 2>&1", _terminal.Name]);
     }
 
     /// <summary>All that has been on the screen so far.</summary>

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using NUnit.Framework;
+using Vmm.Tests.Fakes;
 
 namespace Vmm.Tests.Integration;
 
@@ -19,10 +20,10 @@ internal sealed class VmmOnTerminal : IDisposable
 
     private VmmOnTerminal(string redirection, string[] arguments)
     {
-        _before = _terminal.Settings;
+        _before = _terminal.Attributes;
         _screen = new OutputCapture(_terminal.Read, start: true);
         _process = Process.Start("setsid",
-            ["sh", "-c", $"exec \"$@\" < \"$0\" > \"$0\" {redirection}", _terminal.Path, .. VmmProcess.Command, .. arguments]);
+            ["sh", "-c", $"exec \"$@\" < \"$0\" > \"$0\" {redirection}", _terminal.Name, .. VmmProcess.Command, .. arguments]);
     }
 
     /// <summary>The same, whose standard error is a file.</summary>
@@ -41,12 +42,7 @@ internal sealed class VmmOnTerminal : IDisposable
     public void Type(params ReadOnlySpan<byte> keys) => _terminal.Write(keys);
 
     /// <summary>Makes it another size, of which vmm is told.</summary>
-    public void Resize(int rows, int columns)
-    {
-        using Process stty = Process.Start("stty", ["-F", _terminal.Path, "rows", $"{rows}", "columns", $"{columns}"]);
-        stty.WaitForExit();
-        Assert.That(stty.ExitCode, Is.Zero, "stty");
-    }
+    public void Resize(ushort rows, ushort columns) => _terminal.SetSize(rows, columns);
 
     /// <summary>Unplugs the terminal.</summary>
     public void HangUp() => _terminal.HangUp();
@@ -59,7 +55,7 @@ internal sealed class VmmOnTerminal : IDisposable
     public void WaitForEnd(int status)
     {
         WaitForExit(status);
-        Assert.That(_terminal.Settings, Is.EqualTo(_before), "the terminal's settings");
+        Assert.That(_terminal.Attributes, Is.EqualTo(_before), "the terminal's settings");
     }
 
     /// <summary>The same, where there may be no terminal any more.</summary>

@@ -1,6 +1,9 @@
 using System.Diagnostics;
+using System.IO.Pipes;
+using Microsoft.Win32.SafeHandles;
 using NUnit.Framework;
 using Tmds.Linux;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Tests.Integration;
 
@@ -72,6 +75,17 @@ internal sealed class VmmProcess : IDisposable
 
     /// <summary>What it wrote to standard error so far.</summary>
     public string Errors => _errors.Text;
+
+    /// <summary>Whether the pipe for its output, which nobody reads yet, takes no more.</summary>
+    public bool IsOutputFull
+    {
+        get
+        {
+            SafePipeHandle ours = ((AnonymousPipeClientStream)_process.StandardOutput.BaseStream).SafePipeHandle;
+            using FileDescriptor theirs = FileDescriptor.Open($"/proc/self/fd/{ours.DangerousGetHandle()}", OpenMode.WriteNonBlocking);
+            return Poll.Wait([new PollEntry(theirs, PollEvents.Writable)], 0) == 0;
+        }
+    }
 
     /// <summary>Sends bytes to its standard input.</summary>
     public void Send(ReadOnlySpan<byte> bytes)

@@ -9,7 +9,7 @@ public abstract class VmmTest
     private readonly List<IDisposable> _started = [];
 
     /// <summary>Whether to test all there is, however long it takes: VMM_TESTS=full.</summary>
-    private protected static bool IsFull => Environment.GetEnvironmentVariable("VMM_TESTS") == "full";
+    internal static bool IsFull => Environment.GetEnvironmentVariable("VMM_TESTS") == "full";
 
     [SetUp]
     public void CreateDirectories()

@@ -74,8 +74,7 @@ public abstract class VhostKernelBackend : IVhostBackend
     private protected ulong OfferedFeatures { get; }
 
     /// <summary>Bits that a driver must not see: vhost's own meanings, and what only legacy devices have.</summary>
-    private protected virtual ulong HiddenFeatures => VirtioFeatures.NotifyOnEmpty | VirtioFeatures.LogAll | VirtioFeatures.AnyLayout
-        | VirtioFeatures.VhostUserProtocolFeatures | VirtioFeatures.AccessPlatform;
+    private protected virtual ulong HiddenFeatures => VirtioFeatures.Hidden;
 
     /// <summary>Whether rings run only all together, so that stopping one stops the others too.</summary>
     private protected virtual bool RunsAsWhole => false;
@@ -87,10 +86,7 @@ public abstract class VhostKernelBackend : IVhostBackend
     public void SetFeatures(ulong features)
     {
         ThrowIfDisposed();
-        if ((features & ~Features) != 0)
-            throw new VhostException($"{Name}: does not have the features 0x{features & ~Features:x}");
-        if ((features & VirtioFeatures.Version1) == 0)
-            throw new VhostException($"{Name}: the driver is one for legacy devices (no VIRTIO_F_VERSION_1), which are not supported");
+        VirtioFeatures.CheckAccepted(features, Features, Name);
         _acceptedFeatures = null;   // where these are refused, there are none
         ApplyFeatures(features);
         _acceptedFeatures = features;

@@ -1,7 +1,6 @@
 using System.Numerics;
 using System.Runtime.InteropServices;
 using Tmds.Linux;
-using Vmm.Vhost.Memory;
 
 namespace Vmm.Vhost.Native;
 

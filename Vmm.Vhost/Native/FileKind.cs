@@ -27,7 +27,9 @@ public static class FileKind
     }
 
     // Null: nothing is there, or this process may not look.
-    private static unsafe mode_t? TypeOf(string? path)
+    private static mode_t? TypeOf(string? path, bool followsLink = true) => Status(path, followsLink) is { } status ? status.st_mode & LibC.S_IFMT : null;
+
+    private static unsafe stat? Status(string? path, bool followsLink)
     {
         if (string.IsNullOrEmpty(path))
             return null;
@@ -35,64 +37,25 @@ public static class FileKind
         fixed (byte* name = FileDescriptor.NullTerminated(path))
         {
             // SAFETY: the name is null-terminated and pinned, the result on the stack.
-            return LibC.stat(name, &status) == 0 ? status.st_mode & LibC.S_IFMT : null;
+            return (followsLink ? LibC.stat(name, &status) : LibC.lstat(name, &status)) == 0 ? status : null;
         }
     }
 
     /// <summary>Whether <paramref name="path"/> is a socket itself (not a link to one).</summary>
-    public static unsafe bool IsSocket(string path)
-    {
-        stat status;
-        fixed (byte* name = FileDescriptor.NullTerminated(path))
-        {
-            // SAFETY: the name is null-terminated and pinned, the result on the stack.
-            return LibC.lstat(name, &status) == 0 && (status.st_mode & LibC.S_IFMT) == LibC.S_IFSOCK;
-        }
-    }
+    public static bool IsSocket(string path) => TypeOf(path, followsLink: false) is { } type && type == LibC.S_IFSOCK;
 
     /// <summary>Whether <paramref name="path"/>, or what it links to, is there and no socket.</summary>
-    public static unsafe bool LeadsToOtherThanSocket(string path)
-    {
-        stat status;
-        fixed (byte* name = FileDescriptor.NullTerminated(path))
-        {
-            // SAFETY: the name is null-terminated and pinned, the result on the stack.
-            return LibC.stat(name, &status) == 0 && (status.st_mode & LibC.S_IFMT) != LibC.S_IFSOCK;
-        }
-    }
+    public static bool LeadsToOtherThanSocket(string path) => TypeOf(path) is { } type && type != LibC.S_IFSOCK;
 
     /// <summary>Whether <paramref name="path"/>, or what it links to, is a character device, as terminals are.</summary>
-    public static unsafe bool IsCharacterDevice(string path)
-    {
-        stat status;
-        fixed (byte* name = FileDescriptor.NullTerminated(path))
-        {
-            // SAFETY: the name is null-terminated and pinned, the result on the stack.
-            return LibC.stat(name, &status) == 0 && (status.st_mode & LibC.S_IFMT) == LibC.S_IFCHR;
-        }
-    }
+    public static bool IsCharacterDevice(string path) => TypeOf(path) is { } type && type == LibC.S_IFCHR;
 
     /// <summary>Whether <paramref name="path"/>, or what it links to, belongs to this process's user.</summary>
-    public static unsafe bool IsOwn(string path)
-    {
-        stat status;
-        fixed (byte* name = FileDescriptor.NullTerminated(path))
-        {
-            // SAFETY: the name is null-terminated and pinned, the result on the stack.
-            return LibC.stat(name, &status) == 0 && status.st_uid == LibC.geteuid();
-        }
-    }
+    public static bool IsOwn(string path) => Status(path, followsLink: true) is { } status && status.st_uid == LibC.geteuid();
 
     /// <summary>What tells the file at <paramref name="path"/>, not one that it links to, from all others; null if there is none.</summary>
-    public static unsafe (ulong Device, ulong Inode)? Identity(string path)
-    {
-        stat status;
-        fixed (byte* name = FileDescriptor.NullTerminated(path))
-        {
-            // SAFETY: the name is null-terminated and pinned, the result on the stack.
-            return LibC.lstat(name, &status) == 0 ? ((ulong)status.st_dev, (ulong)status.st_ino) : null;
-        }
-    }
+    public static (ulong Device, ulong Inode)? Identity(string path) =>
+        Status(path, followsLink: false) is { } status ? ((ulong)status.st_dev, (ulong)status.st_ino) : null;
 
     /// <summary>Whether both descriptors name the same file, pipe, terminal or socket.</summary>
     public static unsafe bool IsSame(FileDescriptor one, FileDescriptor other)

@@ -1,6 +1,5 @@
 using System.Runtime.InteropServices;
 using Tmds.Linux;
-using Vmm.Vhost.Memory;
 
 namespace Vmm.Vhost.Native;
 

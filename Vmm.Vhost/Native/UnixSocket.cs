@@ -1,5 +1,4 @@
 using Tmds.Linux;
-using Vmm.Vhost.Memory;
 
 namespace Vmm.Vhost.Native;
 

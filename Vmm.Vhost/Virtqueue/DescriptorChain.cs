@@ -31,19 +31,10 @@ public readonly ref struct DescriptorChain
     public int Read(ulong offset, Span<byte> target)
     {
         int copied = 0;
-        foreach (GuestBuffer buffer in Readable)
+        foreach (GuestBuffer piece in new GuestBufferRange(Readable, offset, (ulong)target.Length))
         {
-            if (offset >= buffer.Length)
-            {
-                offset -= buffer.Length;
-                continue;
-            }
-            int count = (int)Math.Min(buffer.Length - offset, (ulong)(target.Length - copied));
-            buffer.Span.Slice((int)offset, count).CopyTo(target[copied..]);
-            copied += count;
-            offset = 0;
-            if (copied == target.Length)
-                break;
+            piece.Span.CopyTo(target[copied..]);
+            copied += (int)piece.Length;
         }
         return copied;
     }
@@ -53,19 +44,10 @@ public readonly ref struct DescriptorChain
     public int Write(ulong offset, ReadOnlySpan<byte> source)
     {
         int copied = 0;
-        foreach (GuestBuffer buffer in Writable)
+        foreach (GuestBuffer piece in new GuestBufferRange(Writable, offset, (ulong)source.Length))
         {
-            if (offset >= buffer.Length)
-            {
-                offset -= buffer.Length;
-                continue;
-            }
-            int count = (int)Math.Min(buffer.Length - offset, (ulong)(source.Length - copied));
-            source.Slice(copied, count).CopyTo(buffer.Span[(int)offset..]);
-            copied += count;
-            offset = 0;
-            if (copied == source.Length)
-                break;
+            source.Slice(copied, (int)piece.Length).CopyTo(piece.Span);
+            copied += (int)piece.Length;
         }
         return copied;
     }

@@ -6,6 +6,6 @@ namespace Vmm.Vhost.Virtqueue;
 public readonly record struct GuestBuffer(nint Address, uint Length)
 {
     /// <summary>The bytes. The guest may change them at any time.</summary>
-    // SAFETY: only a VirtQueue makes buffers, of ranges that GuestMemory has checked; memory outlives the queue.
+    // SAFETY: a VirtQueue makes buffers of ranges that GuestMemory has checked, and others only parts of these; memory outlives the queue.
     public unsafe Span<byte> Span => new((void*)Address, checked((int)Length));
 }

@@ -1,6 +1,5 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
-using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Vhost.Virtqueue;

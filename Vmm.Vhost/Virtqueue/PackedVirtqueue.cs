@@ -31,8 +31,6 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
     private ushort _eventFlags;          // as they were last written; others than any at first
     private PackedInflight? _inflight;
     private List<(ulong Counter, ushort Entry, ushort Count)> _left = [];   // by a predecessor, to be taken first
-    private int _nextLeft;
-    private int _takenBehindLeft;        // that were taken after them, and not put back
     private ulong? _logRing;             // the guest-physical addresses of what the device writes
     private readonly ulong _logEvent;
     private readonly ulong _ringAddress;
@@ -80,9 +78,6 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
     }
 
     /// <inheritdoc/>
-    internal override int Left => _left.Count - _nextLeft;
-
-    /// <inheritdoc/>
     public override int Waiting
     {
         get
@@ -96,7 +91,7 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
     public override bool TryTake(out DescriptorChain chain)
     {
         CheckMemory();
-        if (_nextLeft < _left.Count)
+        if (Left > 0)
         {
             chain = TakeLeft();
             return true;
@@ -132,25 +127,12 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
         _counts[descriptor.Id] = (ushort)count;
         _takenDescriptors += count;
         _available = next;
-        _takenBehindLeft++;
         chain = EndChain(descriptor.Id);
         return true;
     }
 
-    /// <inheritdoc/>
-    internal override bool IsLatestLeft => _takenBehindLeft == 0;
-
-    /// <inheritdoc/>
-    public override void PutBack(ushort head)
+    private protected override void Untake(ushort head)
     {
-        CheckMemory();
-        NotePutBack(head);
-        if (_takenBehindLeft == 0)
-        {
-            _nextLeft--;
-            return;
-        }
-        _takenBehindLeft--;
         _inflight?.PutBack(head);
         _takenDescriptors -= _counts[head];
         _available = _available.GoBack(_counts[head], Size);
@@ -236,7 +218,7 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
         _eventFlags = flags;
     }
 
-    private bool IsAvailable() => _nextLeft < _left.Count || IsAvailable(_available.Index, _available.Wrap);
+    private bool IsAvailable() => Left > 0 || IsAvailable(_available.Index, _available.Wrap);
 
     private bool IsAvailable(int index, bool wrap)
     {
@@ -255,8 +237,7 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
         {
             if (inflight.Open((_used.Index, _used.Wrap), IsAvailable, Size) is { } left)
             {
-                // What the front-end says counts only for a ring without a past: a predecessor that was killed told it nothing.
-                HasPredecessor = true;
+                NoteLeft(left.Count);
                 _left = left;
                 _takenDescriptors = left.Sum(request => request.Count);
                 _used = new Position(inflight.Used.Index, inflight.Used.Wrap);
@@ -275,7 +256,7 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
     // The ring may have forgotten it; the log has not.
     private DescriptorChain TakeLeft()
     {
-        (_, ushort entry, ushort count) = _left[_nextLeft];
+        (_, ushort entry, ushort count) = _left[NextLeft];
         BeginChain();
         ushort id = 0, last = entry, next = entry;
         for (int i = 0; i < count; i++)
@@ -292,7 +273,6 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
         NoteTaken(id);
         _inflight!.Found(id, entry, last);
         _counts[id] = count;
-        _nextLeft++;
         return EndChain(id);
     }
 

@@ -1,5 +1,4 @@
 using System.Runtime.InteropServices;
-using Vmm.Vhost.Memory;
 
 namespace Vmm.Vhost.Virtqueue;
 

@@ -23,8 +23,6 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     private bool? _isSuppressed;     // not known at first: a predecessor may have left it either way
     private SplitInflight? _inflight;
     private ushort[] _left = [];     // by a predecessor, to be taken first
-    private int _nextLeft;
-    private int _takenBehindLeft;    // that were taken after them, and not put back
     private ulong? _logAddress;      // of the used ring
 
     /// <summary>Begins at <see cref="RingLayout.Base"/> of <paramref name="ring"/>, and gives back behind what the used ring says was given
@@ -57,9 +55,6 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     public override uint Base => _nextAvailable;
 
     /// <inheritdoc/>
-    internal override int Left => _left.Length - _nextLeft;
-
-    /// <inheritdoc/>
     public override int Waiting
     {
         get
@@ -77,7 +72,7 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
     public override bool TryTake(out DescriptorChain chain)
     {
         CheckMemory();
-        if (_nextLeft < _left.Length)
+        if (Left > 0)
         {
             chain = TakeLeft();
             return true;
@@ -92,24 +87,11 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
         NoteTaken(head);
         _inflight?.Taken(head);
         _nextAvailable++;
-        _takenBehindLeft++;
         return true;
     }
 
-    /// <inheritdoc/>
-    internal override bool IsLatestLeft => _takenBehindLeft == 0;
-
-    /// <inheritdoc/>
-    public override void PutBack(ushort head)
+    private protected override void Untake(ushort head)
     {
-        CheckMemory();
-        NotePutBack(head);
-        if (_takenBehindLeft == 0)
-        {
-            _nextLeft--;
-            return;
-        }
-        _takenBehindLeft--;
         _inflight?.PutBack(head);
         _nextAvailable--;
     }
@@ -197,8 +179,7 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
         {
             if (inflight.Open(_nextUsed, Size) is ushort[] left)
             {
-                // What the front-end says counts only for a ring without a past: a predecessor that was killed told it nothing.
-                HasPredecessor = true;
+                NoteLeft(left.Length);
                 _left = left;
                 _nextAvailable = _seenAvailable = (ushort)(_nextUsed + left.Length);
             }
@@ -220,16 +201,15 @@ public sealed unsafe class SplitVirtqueue : VirtQueue
 
     private DescriptorChain TakeLeft()
     {
-        ushort head = _left[_nextLeft];
+        ushort head = _left[NextLeft];
         DescriptorChain chain = Walk(head);
         NoteTaken(head);
-        _nextLeft++;
         return chain;
     }
 
     private bool IsEmpty()
     {
-        if (_nextLeft < _left.Length)
+        if (Left > 0)
             return false;
         _seenAvailable = Volatile.Read(ref *(ushort*)(_available + IndexOffset));
         ushort available = (ushort)(_seenAvailable - _nextAvailable);

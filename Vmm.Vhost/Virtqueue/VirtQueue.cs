@@ -31,6 +31,8 @@ public abstract unsafe class VirtQueue
     private readonly bool[] _isTaken;
     private readonly ushort[]? _order;   // with IN_ORDER the heads that are taken, a ring
     private int _oldest;
+    private int _left;                  // requests of a predecessor's, to be taken first
+    private long _takenBehindLeft;      // that were taken after them, and not put back
     private int _descriptors;           // of the chain that is being put together
     private int _readable;
     private int _writable;
@@ -69,13 +71,16 @@ public abstract unsafe class VirtQueue
 
     /// <summary>Requests that a predecessor had in flight, and that are still to be taken again: they are behind <see cref="Base"/>, and only the
     /// in-flight log has them.</summary>
-    internal abstract int Left { get; }
+    internal int Left => _left - NextLeft;
 
     /// <summary>Whether it goes on with an in-flight log that another queue began.</summary>
-    internal bool HasPredecessor { get; private protected set; }
+    internal bool HasPredecessor { get; private set; }
 
     /// <summary>The dirty log, if one is kept.</summary>
     internal DirtyLog? Log => _log;
+
+    /// <summary>Which of the requests of a predecessor's is the next, from 0 on.</summary>
+    private protected int NextLeft { get; private set; }
 
     private protected bool HasEventIndex { get; }
 
@@ -98,11 +103,25 @@ public abstract unsafe class VirtQueue
     public abstract bool TryTake(out DescriptorChain chain);
 
     /// <summary>Whether what was taken last, and not put back, is what a predecessor left: put back, it is in the in-flight log alone.</summary>
-    internal abstract bool IsLatestLeft { get; }
+    internal bool IsLatestLeft => _takenBehindLeft == 0;
 
     /// <summary>Undoes the latest <see cref="TryTake"/>: the request is the next again. Then the one before it may be put back, and so on.</summary>
     /// <param name="head">What was taken last of all that were not put back, and not given back since.</param>
-    public abstract void PutBack(ushort head);
+    public void PutBack(ushort head)
+    {
+        CheckMemory();
+        if (head >= Size || !_isTaken[head])
+            throw new InvalidOperationException($"queue {Index}: request {head} is put back, which was not taken");
+        _isTaken[head] = false;
+        Taken--;
+        if (IsLatestLeft)
+        {
+            NextLeft--;
+            return;
+        }
+        _takenBehindLeft--;
+        Untake(head);
+    }
 
     /// <summary>Gives a request back.</summary>
     /// <param name="head"><see cref="DescriptorChain.Head"/>; with IN_ORDER of the one taken first.</param>
@@ -165,7 +184,18 @@ public abstract unsafe class VirtQueue
 
     private protected abstract void LogRingAt(ulong? usedRing);
 
-    /// <summary>Notes that <paramref name="head"/> was taken.</summary>
+    /// <summary>Makes a request that was taken from the ring, the latest, the next again.</summary>
+    private protected abstract void Untake(ushort head);
+
+    /// <summary>Notes that a predecessor has left <paramref name="count"/> requests, which are taken first.</summary>
+    private protected void NoteLeft(int count)
+    {
+        // What the front-end says counts only for a ring without a past: a predecessor that was killed told it nothing.
+        HasPredecessor = true;
+        _left = count;
+    }
+
+    /// <summary>Notes that <paramref name="head"/> was taken: the next that a predecessor has left, or where there is none the ring's next.</summary>
     private protected void NoteTaken(ushort head)
     {
         if (_isTaken[head])
@@ -174,6 +204,10 @@ public abstract unsafe class VirtQueue
         if (_order is not null)
             _order[(_oldest + Taken) % Size] = head;
         Taken++;
+        if (Left > 0)
+            NextLeft++;
+        else
+            _takenBehindLeft++;
         if (_logged is not null)
             _logged[head] = _buffers.AsSpan(_readable, _writable).ToArray();
     }
@@ -191,15 +225,6 @@ public abstract unsafe class VirtQueue
         }
         if (_log is not null)
             LogBuffers(_logged![head]);
-        _isTaken[head] = false;
-        Taken--;
-    }
-
-    /// <summary>Notes that <paramref name="head"/>, the latest, was never taken.</summary>
-    private protected void NotePutBack(ushort head)
-    {
-        if (head >= Size || !_isTaken[head])
-            throw new InvalidOperationException($"queue {Index}: request {head} is put back, which was not taken");
         _isTaken[head] = false;
         Taken--;
     }

@@ -1,3 +1,4 @@
+using Vmm.Vhost;
 using Vmm.Vhost.Memory;
 
 namespace Vmm.Boot;

@@ -1,5 +1,5 @@
 using System.Buffers.Binary;
-using Vmm.Vhost.Memory;
+using Vmm.Vhost;
 
 namespace Vmm.Boot;
 

@@ -1,5 +1,6 @@
 using System.Text;
 using Vmm.Cli.Backend;
+using Vmm.Devices;
 using Vmm.Devices.Backends.FileSystem;
 using Vmm.Devices.Virtio.VhostUser;
 using Vmm.Vhost.Native.FileSystem;
@@ -156,7 +157,9 @@ internal static class FsOption
 
     private static bool IsOn(KeyValueList list, string key) => list.Find(key) is { } value && Choice.ParseSwitch(value);
 
-    private static string ParseTag(OptionValue value) => Encoding.UTF8.GetByteCount(value.Text) <= FsDeviceOptions.MaxTagBytes
-        ? value.Text
-        : throw value.Refuse($"is too long: a tag has at most {FsDeviceOptions.MaxTagBytes} bytes");
+    /// <summary>The name by which a guest mounts a directory.</summary>
+    /// <exception cref="UsageException">It is empty, or too long.</exception>
+    public static string ParseTag(OptionValue value) => value.Text.Length == 0 ? throw value.Refuse("is empty: give the name by which the guest mounts the directory")
+        : Encoding.UTF8.GetByteCount(value.Text) <= FsConfig.MaxTagBytes ? value.Text
+        : throw value.Refuse($"is too long: a tag has at most {FsConfig.MaxTagBytes} bytes");
 }

@@ -19,19 +19,10 @@ internal static class NetOption
     /// <summary>The same without its dashes.</summary>
     public const string Option = "net";
 
-    /// <summary>The smallest MTU (VIRTIO 1.2 §5.1.4.1).</summary>
-    public const int MinMtu = 68;
-
-    /// <summary>The largest.</summary>
-    public const int MaxMtu = 65535;
-
     /// <summary>The keys of a device whose back-end is another process.</summary>
     public static readonly string[] SocketKeys = ["mac", "queues", "mtu", .. VhostUserPeerKeys.All];
 
     private const string UserWord = "user";
-
-    private const int MaxInterfaceName = 15;    // IFNAMSIZ less its terminating zero (linux/if.h)
-    private const int FirstFreeFd = 3;
 
     /// <summary>The device that <paramref name="text"/> describes.</summary>
     /// <exception cref="UsageException">The value is malformed or contradicts itself.</exception>
@@ -70,7 +61,7 @@ internal static class NetOption
         Peer = VhostUserPeerKeys.Parse(option, text, list),
         Mac = list.Find("mac") is { } mac ? ParseMac(mac) : null,
         QueuePairs = list.Find("queues") is { } queues ? (int)NumberValue.Parse(queues, 1, NetDeviceOptions.MaxQueuePairs) : 1,
-        Mtu = list.Find("mtu") is { } mtu ? (int)NumberValue.Parse(mtu, MinMtu, MaxMtu) : null,
+        Mtu = list.Find("mtu") is { } mtu ? ParseMtu(mtu) : null,
     };
 
     // The back-end starts passt, or becomes it: what is decided here holds for the next back-end, too, because the guest knows the features of the first.
@@ -122,9 +113,13 @@ internal static class NetOption
             Mac = list.Find("mac") is { } mac ? ParseMac(mac) : null,
             QueuePairs = pairs,
             QueueSize = list.Find("queue_size") is { } size ? NumberValue.ParseQueueSize(size) : 256,
-            Mtu = list.Find("mtu") is { } mtu ? (int)NumberValue.Parse(mtu, MinMtu, MaxMtu) : null,
+            Mtu = list.Find("mtu") is { } mtu ? ParseMtu(mtu) : null,
         };
     }
+
+    /// <summary>An MTU, in bytes.</summary>
+    /// <exception cref="UsageException">It is none, or out of range.</exception>
+    public static int ParseMtu(OptionValue value) => (int)NumberValue.Parse(value, NetLimits.MinMtu, NetLimits.MaxMtu);
 
     /// <summary>The interface that <paramref name="value"/> names.</summary>
     /// <exception cref="UsageException">It cannot be the name of one.</exception>
@@ -132,8 +127,8 @@ internal static class NetOption
     {
         if (value.Text.Length == 0)
             throw value.Refuse("is not the name of an interface");
-        if (Encoding.UTF8.GetByteCount(value.Text) > MaxInterfaceName)
-            throw value.Refuse($"is too long for an interface: at most {MaxInterfaceName} bytes");
+        if (Encoding.UTF8.GetByteCount(value.Text) > NetLimits.MaxInterfaceName)
+            throw value.Refuse($"is too long for an interface: at most {NetLimits.MaxInterfaceName} bytes");
         foreach (char character in value.Text)
         {
             // dev_valid_name (Linux net/core/dev.c); a % would be a pattern for a name.
@@ -148,7 +143,7 @@ internal static class NetOption
         string[] parts = value.Text.Split(':');
         if (parts.Length > NetDeviceOptions.MaxQueuePairs)
             throw value.Refuse($"has more than {NetDeviceOptions.MaxQueuePairs} descriptors");
-        int[] fds = Array.ConvertAll(parts, part => (int)NumberValue.Parse(value with { Text = part }, FirstFreeFd, int.MaxValue));
+        int[] fds = Array.ConvertAll(parts, part => NumberValue.ParseDescriptor(value with { Text = part }));
         return fds.Distinct().Count() == fds.Length ? fds : throw value.Refuse("names a descriptor twice");
     }
 

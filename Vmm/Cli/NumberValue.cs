@@ -16,6 +16,10 @@ internal static class NumberValue
         return isNumber && number >= min && number <= max ? number : throw value.Refuse($"is not a number from {min} to {max}");
     }
 
+    /// <summary>An inherited file descriptor: from 3 on, because the standard streams are before.</summary>
+    /// <exception cref="UsageException">It is none.</exception>
+    public static int ParseDescriptor(OptionValue value) => (int)Parse(value, 3, int.MaxValue);
+
     /// <summary>A queue's size: a power of two from 2 to 32768 (VIRTIO 1.2 §2.7).</summary>
     /// <exception cref="UsageException">It is none.</exception>
     public static int ParseQueueSize(OptionValue value)

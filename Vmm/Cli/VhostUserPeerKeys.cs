@@ -10,8 +10,6 @@ internal static class VhostUserPeerKeys
     /// <summary>Those keys.</summary>
     public static readonly string[] All = ["socket", "server", "fd", "reconnect", "timeout", "queue_size"];
 
-    private const int FirstFreeFd = 3;
-
     /// <summary>The back-end that <paramref name="list"/> describes.</summary>
     /// <param name="option">The option, for messages.</param>
     /// <param name="text">Its value, for messages.</param>
@@ -27,7 +25,7 @@ internal static class VhostUserPeerKeys
                 throw server.Refuse("cannot stand beside fd=: the connection is there already");
             if (list.Find("reconnect") is { } again && Choice.ParseSwitch(again))
                 throw again.Refuse("cannot stand beside fd=: a connection that was inherited cannot be made again");
-            return ParseRest(list) with { Endpoint = VhostUserEndpoint.Inherit((int)NumberValue.Parse(fd, FirstFreeFd, int.MaxValue)), Reconnect = false };
+            return ParseRest(list) with { Endpoint = VhostUserEndpoint.Inherit(NumberValue.ParseDescriptor(fd)), Reconnect = false };
         }
         OptionValue socket = list.Find("socket") ?? throw new UsageException($"{option}: '{text}' names no back-end: write socket=PATH, or fd=N for an inherited socket");
         if (ByteText.Encode(socket.Text).Length > UnixSocket.MaxPathBytes)

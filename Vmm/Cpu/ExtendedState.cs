@@ -1,5 +1,5 @@
 using Vmm.Kvm;
-using Vmm.Vhost.Memory;
+using Vmm.Vhost;
 
 namespace Vmm.Cpu;
 

@@ -1,6 +1,6 @@
 using System.Buffers.Binary;
 using System.Runtime.InteropServices;
-using Vmm.Devices.Backends;
+using Vmm.Devices;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Guest;

@@ -1,6 +1,5 @@
 using System.Text;
 using Vmm.Devices.Spawning;
-using Vmm.Devices.Virtio.VhostUser;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Native.FileSystem;
 

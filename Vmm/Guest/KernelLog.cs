@@ -1,5 +1,5 @@
 using System.Text;
-using Vmm.Devices.Backends;
+using Vmm.Devices;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Guest;

@@ -1,4 +1,4 @@
-using Vmm.Devices.Backends;
+using Vmm.Devices;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Guest;

@@ -1,6 +1,5 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.ExceptionServices;
-using Vmm.Devices.Backends;
 using Vmm.Devices.Spawning;
 using Vmm.Serial;
 using Vmm.Vhost;
@@ -103,19 +102,19 @@ internal sealed class MachineSandbox : IDisposable
             .Allow(MachineSystemCalls.Running)
             .Allow(MachineSystemCalls.Vcpu)
             .Allow(ofDrivers)
-            .Allow(Confinement.Runtime)
+            .Allow(ProcessSystemCalls.Runtime)
             .HideClone3()
-            .Kill(Confinement.Deadly);
+            .Kill(ProcessSystemCalls.Deadly);
         SeccompFilter filter = new SeccompFilter()
             .Allow(MachineSystemCalls.Running)
             .Allow(MachineSystemCalls.Vcpu)
             .Allow(ofDrivers)
-            .Allow(Confinement.Common)
+            .Allow(ProcessSystemCalls.Common)
             .Allow(MachineSystemCalls.Machine)
             .Allow(serial == SerialKind.Tty ? [.. MachineSystemCalls.OwnTerminal, .. MachineSystemCalls.Job] : [])
             .Allow(eventCalls.Concat(_others).Distinct())
             .HideClone3()
-            .Kill(Confinement.Deadly);
+            .Kill(ProcessSystemCalls.Deadly);
         if (_spawner.IsValueCreated)
             _spawner.Value.Close();
         int main = NativeThread.CurrentId;

@@ -1,4 +1,3 @@
-using Vmm.Devices.Backends;
 using Vmm.Kvm;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Native.Confinement;
@@ -22,7 +21,7 @@ internal static class MachineSystemCalls
         SystemCallRule.Requests(KvmIoctls.KvmclockCtrl, KvmIoctls.GetRegs, KvmIoctls.GetSregs, KvmIoctls.GetMpState, KvmIoctls.SetGsiRouting),
     ];
 
-    /// <summary>What other threads do besides, beside <see cref="Confinement.Common"/>: they make a VM and its vCPUs, at the start and for each restart.</summary>
+    /// <summary>What other threads do besides, beside <see cref="ProcessSystemCalls.Common"/>: they make a VM and its vCPUs, at the start and for each restart.</summary>
     public static IReadOnlyList<SystemCallRule> Machine { get; } =
     [
         Pread64, Madvise, MemfdCreate,

@@ -88,7 +88,7 @@ uint32_t input_to_give_back(struct input *input);
 /* session.c: serves one host over a connected stream socket or a raw console, from HELLO to EXIT. */
 void serve(int connection, bool is_main);
 
-/* command.c */
+/* request.c */
 struct request {
     uint32_t flags;         /* START_ of protocol.h */
     uint16_t rows, columns; /* of the terminal, 0 where unknown */
@@ -99,6 +99,9 @@ struct request {
     char **environment;
 };
 
+bool parse_request(char *data, uint32_t length, struct request *request);
+
+/* command.c */
 struct command {
     pid_t id;
     int input;    /* write end of its standard input, non-blocking; -1 for none */
@@ -114,9 +117,6 @@ struct failure {
     int error;
     char what[MAX_TEXT];
 };
-
-/* request.c */
-bool parse_request(char *data, uint32_t length, struct request *request);
 
 bool start_command(const struct request *request, struct command *command, struct failure *failure);
 void kill_command(const struct command *command);

@@ -354,13 +354,11 @@ static void deadlock(int fd, const char *path)
     close(ready[1]);
 }
 
-static void posix(const char *root)
+// Files that are removed, renamed and exchanged while they are open.
+static void posix_names(void)
 {
-    struct stat status, other;
-    char text[256];
-    CHECK(chdir(root) == 0);
-
-    // Files that are removed, renamed and exchanged while they are open.
+    struct stat status;
+    char text[8];
     int fd = make("open", "removed");
     CHECK(unlink("open") == 0 && fstat(fd, &status) == 0 && status.st_nlink == 0);
     CHECK(pread(fd, text, 7, 0) == 7 && memcmp(text, "removed", 7) == 0 && ftruncate(fd, 3) == 0 && fchmod(fd, 0600) == 0);
@@ -373,14 +371,19 @@ static void posix(const char *root)
     CHECK(mkdir("directory", 0700) == 0 && mkdir("directory", 0700) < 0 && errno == EEXIST);
     CHECK(rename("two", "directory/two") == 0 && rmdir("directory") < 0 && errno == ENOTEMPTY);
     CHECK(rename("directory", "directory/inside") < 0 && errno == EINVAL);
+}
 
-    // Links.
+// Links.
+static void posix_links(void)
+{
+    struct stat status, other;
+    char text[256];
     CHECK(link("directory/two", "hard") == 0 && stat("hard", &status) == 0 && stat("directory/two", &other) == 0);
     CHECK(status.st_ino == other.st_ino && status.st_nlink == 2);
     CHECK(symlink("directory/two", "soft") == 0 && readlink("soft", text, sizeof(text)) == 13 && holds("soft", "two"));
     CHECK(symlink("/proc/version", "absolute") == 0 && access("absolute", R_OK) == 0);
     CHECK(open("soft", O_RDONLY | O_NOFOLLOW) < 0 && errno == ELOOP);
-    fd = open(".", O_TMPFILE | O_RDWR, 0644);
+    int fd = open(".", O_TMPFILE | O_RDWR, 0644);
     if (fd < 0 && errno == EOPNOTSUPP) { // the file system below has none
         printf("tmpfile=none\n");
         close(make("named", "tmp"));
@@ -394,9 +397,13 @@ static void posix(const char *root)
     CHECK(mkfifo("fifo", 0644) == 0 && stat("fifo", &status) == 0 && S_ISFIFO(status.st_mode));
     CHECK(mknod("null", S_IFCHR | 0666, makedev(1, 3)) == 0 && (fd = open("null", O_WRONLY)) >= 0 && write(fd, "x", 1) == 1);
     close(fd);
+}
 
-    // Owners, modes and times. Who writes to another's set-user-id file takes the bit away.
-    fd = make("owned", "x");
+// Owners, modes and times. Who writes to another's set-user-id file takes the bit away.
+static void posix_owners(void)
+{
+    struct stat status;
+    int fd = make("owned", "x");
     CHECK(fchown(fd, 1000, 1000) == 0 && fchmod(fd, 04755) == 0 && fstat(fd, &status) == 0 && status.st_uid == 1000 && (status.st_mode & 07777) == 04755);
     struct timespec times[2] = {{.tv_sec = 1000, .tv_nsec = 5}, {.tv_sec = 2000, .tv_nsec = 7}};
     CHECK(futimens(fd, times) == 0 && fstat(fd, &status) == 0 && status.st_mtim.tv_sec == 2000 && status.st_mtim.tv_nsec == 7);
@@ -415,8 +422,12 @@ static void posix(const char *root)
     int result;
     CHECK(waitpid(child, &result, 0) == child && result == 0);
     close(fd);
+}
 
-    // Extended attributes, with those that overlayfs needs, and file capabilities.
+// Extended attributes, with those that overlayfs needs, and file capabilities.
+static void posix_attributes(void)
+{
+    char text[256];
     static const unsigned char capability[20] = {1, 0, 0, 2, 0, 4};
     if (setxattr("owned", "user.mine", "value", 5, 0) < 0 && errno == EOPNOTSUPP) {
         printf("xattr=none\n");
@@ -428,17 +439,26 @@ static void posix(const char *root)
         CHECK(setxattr("owned", "security.capability", capability, sizeof(capability), 0) == 0 && getxattr("owned", "security.capability", text, sizeof(text)) == 20);
         printf("xattr=kept\n");
     }
+}
 
-    // Locks, against another process.
-    fd = open("named", O_RDWR);
+// Locks, against another process.
+static void posix_locks(void)
+{
+    int fd = open("named", O_RDWR);
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     CHECK(fcntl(fd, F_SETLK, &lock) == 0 && !is_free("named", 0));
     lock.l_type = F_UNLCK;
     CHECK(fcntl(fd, F_SETLK, &lock) == 0 && is_free("named", 0));
     deadlock(fd, "named");
     CHECK(flock(fd, LOCK_EX) == 0 && !is_free("named", 1) && flock(fd, LOCK_UN) == 0 && is_free("named", 1));
+    close(fd);
+}
 
-    // Room: holes, and what is allocated and copied.
+// Room: holes, and what is allocated and copied.
+static void posix_room(void)
+{
+    char text[4];
+    int fd = open("named", O_RDWR);
     CHECK(ftruncate(fd, 1 << 20) == 0 && pwrite(fd, "data", 4, 512 << 10) == 4 && fsync(fd) == 0);
     CHECK(lseek(fd, 4096, SEEK_DATA) == 512 << 10 && lseek(fd, 512 << 10, SEEK_HOLE) > 512 << 10);
     CHECK(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 512 << 10, 4096) == 0 && pread(fd, text, 4, 512 << 10) == 4 && memcmp(text, "\0\0\0\0", 4) == 0);
@@ -447,9 +467,13 @@ static void posix(const char *root)
     CHECK(copy_file_range(fd, &from, copy, NULL, 3, 0) == 3 && holds("copy", "tmp"));
     close(copy);
     close(fd);
+}
 
-    // A mapping and the file are the same.
-    fd = make("mapped", "0123456789");
+// A mapping and the file are the same.
+static void posix_mapping(void)
+{
+    char text[13];
+    int fd = make("mapped", "0123456789");
     CHECK(ftruncate(fd, 8192) == 0);
     char *mapped = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     CHECK(mapped != MAP_FAILED && mapped[9] == '9');
@@ -457,6 +481,18 @@ static void posix(const char *root)
     CHECK(msync(mapped, 8192, MS_SYNC) == 0 && pread(fd, text, 13, 4090) == 13 && memcmp(text, "across a page", 13) == 0);
     CHECK(munmap(mapped, 8192) == 0);
     close(fd);
+}
+
+static void posix(const char *root)
+{
+    CHECK(chdir(root) == 0);
+    posix_names();
+    posix_links();
+    posix_owners();
+    posix_attributes();
+    posix_locks();
+    posix_room();
+    posix_mapping();
     printf("posix=ok\n");
 }
 

@@ -149,21 +149,11 @@ internal sealed class BlockRequest
         Span<IoVector> vectors = All;
         _first = _count = 0;
         Remaining = length;
-        foreach (GuestBuffer buffer in buffers)
+        foreach (GuestBuffer piece in new GuestBufferRange(buffers, skip, length))
         {
-            if (skip >= buffer.Length)
-            {
-                skip -= buffer.Length;
-                continue;
-            }
-            if (length == 0)
-                break;
-            ulong part = Math.Min(buffer.Length - skip, length);
             if (_count == MaxVectors)
                 return false;
-            vectors[_count++] = new IoVector(buffer.Address + (nint)skip, (nuint)part);
-            length -= part;
-            skip = 0;
+            vectors[_count++] = new IoVector(piece.Address, piece.Length);
         }
         return true;
     }

@@ -1,4 +1,4 @@
-using Vmm.Vhost.Memory;
+using Vmm.Vhost;
 
 namespace Vmm.Devices.Backends.Block;
 

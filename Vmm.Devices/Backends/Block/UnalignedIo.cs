@@ -1,4 +1,4 @@
-using Vmm.Vhost.Memory;
+using Vmm.Vhost;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Virtqueue;
 

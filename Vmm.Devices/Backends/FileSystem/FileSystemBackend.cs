@@ -1,5 +1,3 @@
-using System.Buffers.Binary;
-using System.Text;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Native.Confinement;
@@ -50,7 +48,6 @@ public sealed class FileSystemBackend : VhostUserDevice, IDisposable
     private const uint GetLock = 36, SetLock = 37;      // F_OFD_GETLK and F_OFD_SETLK of asm-generic/fcntl.h
     private const uint CopyDescriptor = 1030;           // F_DUPFD_CLOEXEC of linux/fcntl.h
     private const uint FileType = 0xF000;               // S_IFMT of linux/stat.h
-    private const int SpaceSize = FileSystemOptions.MaxTagBytes + sizeof(uint);
 
     private readonly FileSystemOptions _options;
     private readonly FuseServer _server;
@@ -96,7 +93,7 @@ public sealed class FileSystemBackend : VhostUserDevice, IDisposable
 
     /// <inheritdoc/>
     // A front-end asks for it only where the tag is this side's.
-    public override int ConfigSize => _options.Tag is null ? 0 : SpaceSize;
+    public override int ConfigSize => _options.Tag is null ? 0 : FsConfig.Size;
 
     /// <inheritdoc/>
     public override VhostUserProtocolFeatures ProtocolFeatures =>
@@ -112,11 +109,7 @@ public sealed class FileSystemBackend : VhostUserDevice, IDisposable
     internal FuseServer Server => _server;
 
     /// <inheritdoc/>
-    public override void ReadConfig(Span<byte> config)
-    {
-        Encoding.UTF8.GetBytes(_options.Tag!, config);
-        BinaryPrimitives.WriteUInt32LittleEndian(config[FileSystemOptions.MaxTagBytes..], (uint)_options.Queues);
-    }
+    public override void ReadConfig(Span<byte> config) => FsConfig.Write(config, _options.Tag, _options.Queues);
 
     /// <inheritdoc/>
     public override void Reset() => _server.Reset();

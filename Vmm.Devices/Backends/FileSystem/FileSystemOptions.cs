@@ -8,16 +8,13 @@ public sealed record FileSystemOptions
     /// <summary>The largest <see cref="Queues"/>.</summary>
     public const int MaxQueues = 64;
 
-    /// <summary>The most bytes of a <see cref="Tag"/> (VIRTIO 1.2 §5.11.4).</summary>
-    public const int MaxTagBytes = 36;
-
     /// <summary>The largest <see cref="PoolSize"/>.</summary>
     public const int MaxPoolSize = 256;
 
     /// <summary>The directory.</summary>
     public required string Directory { get; init; }
 
-    /// <summary>By what name the guest mounts it; null where the front-end says.</summary>
+    /// <summary>By what name the guest mounts it, up to <see cref="FsConfig.MaxTagBytes"/>; null where the front-end says.</summary>
     public string? Tag { get; init; }
 
     /// <summary>Whether the guest can change nothing.</summary>

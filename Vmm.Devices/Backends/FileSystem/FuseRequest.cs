@@ -12,9 +12,6 @@ internal sealed class FuseRequest
     /// <summary>The most bytes of arguments that any request but a write may have: a value of an extended attribute, and names.</summary>
     public const int MaxArguments = 128 * 1024;
 
-    /// <summary>The most bytes of a reply that is put together in memory of this process. Data of files goes straight to the guest and does not count.</summary>
-    public const int MaxReply = 128 * 1024;
-
     private const int UsualSize = 1024;
     private const int UsualPieces = 16;                 // of the guest's memory, that a request and its reply have
     private const int MaxLeftArguments = 8 * 1024;      // FUSE_REMOVEMAPPING with 256 ranges, and room to spare
@@ -63,9 +60,6 @@ internal sealed class FuseRequest
 
     /// <summary>Bytes of the arguments, without the extensions behind them.</summary>
     public int ArgumentsLength => _argumentsLength - 8 * _header.ExtensionWords;
-
-    /// <summary>The reply's bytes that were made so far.</summary>
-    public ReadOnlySpan<byte> ReplyBytes => _reply;
 
     /// <summary>Takes a request over.</summary>
     /// <returns>0, or a negated error number with which it is to be answered.</returns>
@@ -167,7 +161,8 @@ internal sealed class FuseRequest
     /// <summary>Begins the request's arguments anew, for whoever goes on with it.</summary>
     public void Rewind() => _position = 0;
 
-    /// <summary>Memory in which a reply of at most <paramref name="size"/> bytes is put together; at most <see cref="MaxReply"/>.</summary>
+    /// <summary>Memory in which a reply of at most <paramref name="size"/> bytes is put together. The largest that anybody asks for is a listing of a directory, or of
+    /// extended attributes: 64 KiB. Data of files goes straight to the guest.</summary>
     public Span<byte> MakeReply(int size)
     {
         if (_reply.Length < size)
@@ -186,11 +181,11 @@ internal sealed class FuseRequest
     }
 
     /// <summary>The guest's memory for the bytes of a reply behind its header.</summary>
-    public ReadOnlySpan<IoVector> ReplyVectors(ulong offset, ulong length) => Vectors(_writable, _writableCount, FuseReplyHeader.WireSize + offset, length);
+    public ReadOnlySpan<IoVector> ReplyVectors(ulong offset, ulong length) => Vectors(_writable.AsSpan(0, _writableCount), FuseReplyHeader.WireSize + offset, length);
 
     /// <summary>The guest's memory with the data of a write.</summary>
     public ReadOnlySpan<IoVector> DataVectors(ulong offset, ulong length) =>
-        Vectors(_readable, _readableCount, FuseRequestHeader.WireSize + FuseTransfer.WireSize + offset, length);
+        Vectors(_readable.AsSpan(0, _readableCount), FuseRequestHeader.WireSize + FuseTransfer.WireSize + offset, length);
 
     /// <summary>Bytes of data behind the arguments of a write.</summary>
     public ulong DataLength => _header.Length - Math.Min(_header.Length, FuseRequestHeader.WireSize + FuseTransfer.WireSize);
@@ -213,40 +208,20 @@ internal sealed class FuseRequest
 
     private void Write(ulong offset, ReadOnlySpan<byte> bytes)
     {
-        foreach (GuestBuffer buffer in _writable.AsSpan(0, _writableCount))
+        foreach (GuestBuffer piece in new GuestBufferRange(_writable.AsSpan(0, _writableCount), offset, (ulong)bytes.Length))
         {
-            if (offset >= buffer.Length)
-            {
-                offset -= buffer.Length;
-                continue;
-            }
-            int count = (int)Math.Min(buffer.Length - offset, (ulong)bytes.Length);
-            bytes[..count].CopyTo(buffer.Span[(int)offset..]);
-            bytes = bytes[count..];
-            offset = 0;
-            if (bytes.IsEmpty)
-                return;
+            bytes[..(int)piece.Length].CopyTo(piece.Span);
+            bytes = bytes[(int)piece.Length..];
         }
     }
 
-    private ReadOnlySpan<IoVector> Vectors(GuestBuffer[] buffers, int count, ulong offset, ulong length)
+    private ReadOnlySpan<IoVector> Vectors(ReadOnlySpan<GuestBuffer> buffers, ulong offset, ulong length)
     {
-        if (_vectors.Length < count)
-            _vectors = new IoVector[buffers.Length];
+        if (_vectors.Length < buffers.Length)
+            _vectors = new IoVector[Math.Max(buffers.Length, 2 * _vectors.Length)];
         int made = 0;
-        for (int i = 0; i < count && length > 0; i++)
-        {
-            GuestBuffer buffer = buffers[i];
-            if (offset >= buffer.Length)
-            {
-                offset -= buffer.Length;
-                continue;
-            }
-            ulong part = Math.Min(buffer.Length - offset, length);
-            _vectors[made++] = new IoVector(buffer.Address + (nint)offset, (nuint)part);
-            length -= part;
-            offset = 0;
-        }
+        foreach (GuestBuffer piece in new GuestBufferRange(buffers, offset, length))
+            _vectors[made++] = new IoVector(piece.Address, piece.Length);
         return _vectors.AsSpan(0, made);
     }
 
@@ -259,8 +234,8 @@ internal sealed class FuseRequest
     }
 }
 
-/// <summary>Memory of a ring's for the one request that it does at the moment, where that has long arguments or a long reply. It grows with what is asked for, up to
-/// <see cref="FuseRequest.MaxArguments"/> and <see cref="FuseRequest.MaxReply"/>.</summary>
+/// <summary>Memory of a ring's for the one request that it does at the moment, where that has long arguments or a long reply. It grows with what is asked for: up to
+/// twice <see cref="FuseRequest.MaxArguments"/>, and twice the 64 KiB of the largest reply.</summary>
 internal sealed class LargeBuffers
 {
     private byte[] _arguments = [];

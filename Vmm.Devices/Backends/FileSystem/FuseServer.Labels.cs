@@ -1,5 +1,5 @@
 using System.Runtime.InteropServices;
-using Vmm.Vhost.Memory;
+using Vmm.Vhost;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Native.FileSystem;
 

@@ -18,7 +18,6 @@ public sealed class NetBackend : VhostUserDevice, IDisposable
     private static readonly TimeSpan s_lookInterval = TimeSpan.FromSeconds(1);
 
     private const int HeaderSize = IFramePort.HeaderSize, OldHeaderSize = 10;
-    private const int MinMtu = 68;              // VIRTIO_NET_MIN_MTU of the drivers: what IPv4 needs
 
     private static readonly BoundedLog s_log = new("Vmm.Devices.Net");
 
@@ -119,7 +118,7 @@ public sealed class NetBackend : VhostUserDevice, IDisposable
     /// <inheritdoc/>
     public override bool SetMtu(int mtu)
     {
-        if (mtu < MinMtu || mtu > (_mtu ?? int.MaxValue))
+        if (mtu < NetLimits.MinMtu || mtu > (_mtu ?? int.MaxValue))
             return false;
         if (_port.Mtu is int own && own < mtu)
             s_log.Warn("{Port} has an MTU of {Own}, the guest one of {Mtu}: what comes to the guest is no larger; set both alike", _port, own, mtu);

@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using Vmm.Vhost.Kernel;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Backend;
 
@@ -7,12 +8,6 @@ namespace Vmm.Devices.Backends.Vsock;
 /// <summary>A socket device (VIRTIO 1.2 §5.10) whose other side are Unix sockets of the host's; see <see cref="VsockSwitch"/>.</summary>
 public sealed class VsockBackend : VhostUserDevice, IDisposable
 {
-    /// <summary>The smallest address of a guest; below are reserved ones (vsock(7)).</summary>
-    public const uint MinCid = 3;
-
-    /// <summary>The largest; above is VMADDR_CID_ANY.</summary>
-    public const uint MaxCid = uint.MaxValue - 1;
-
     private const int LastMoment = 1000;    // milliseconds
     private const int ReceiveQueue = 0, TransmitQueue = 1, Queues = 3;
 
@@ -22,7 +17,7 @@ public sealed class VsockBackend : VhostUserDevice, IDisposable
 
     /// <summary>Listens for programs of the host's.</summary>
     /// <param name="path">A socket's path. Behind it, with <c>_N</c>, are the sockets on which the host's port N is.</param>
-    /// <param name="guestCid">The guest's address, <see cref="MinCid"/> to <see cref="MaxCid"/>.</param>
+    /// <param name="guestCid">The guest's address, <see cref="VhostVsock.MinCid"/> to <see cref="VhostVsock.MaxCid"/>.</param>
     /// <param name="connects">Whether it connects to those. If not, programs accept the guest's connections at <paramref name="path"/>, where they
     /// say <c>ACCEPT N</c>.</param>
     /// <exception cref="ErrnoException">Nobody can listen there.</exception>

@@ -1,5 +1,3 @@
-using System.Buffers.Binary;
-using System.Text;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Protocol;
@@ -11,7 +9,6 @@ internal sealed class FsDevice : VhostUserFrontendDevice
 {
     private const ulong Notification = 1UL << 0;    // VIRTIO_FS_F_NOTIFICATION: one more queue, and one more field
     private const int DefaultFsQueueSize = 1024;    // what the daemons have room for
-    private const int SpaceSize = FsDeviceOptions.MaxTagBytes + sizeof(uint);
     private const byte CacheRegion = 0;             // VIRTIO_FS_SHMCAP_ID_CACHE, the only one (VIRTIO 1.2 §5.11.5)
     private const ulong PageSize = 4096;
 
@@ -30,11 +27,11 @@ internal sealed class FsDevice : VhostUserFrontendDevice
         {
             var shape = new VhostUserShape(options.Tag is null ? "--fs" : NameOf(options), 1 + options.Queues, DefaultFsQueueSize)
             {
-                ConfigSize = SpaceSize,
+                ConfigSize = FsConfig.Size,
                 NeedsConfig = options.Tag is null,
                 UsesSharedMemory = options.Dax,
                 // The number of queues is ours, and so is the tag if there is one.
-                ChangeableConfig = [(options.Tag is null ? FsDeviceOptions.MaxTagBytes : 0)..SpaceSize],
+                ChangeableConfig = [(options.Tag is null ? FsConfig.MaxTagBytes : 0)..FsConfig.Size],
             };
             Connect(shape, cancellation);
             if (options.Dax)
@@ -60,14 +57,8 @@ internal sealed class FsDevice : VhostUserFrontendDevice
     public override void ReadConfig(Span<byte> config)
     {
         base.ReadConfig(config);
-        if (config.Length < SpaceSize)
-            return;
-        if (_options.Tag is not null)
-        {
-            config[..FsDeviceOptions.MaxTagBytes].Clear();
-            Encoding.UTF8.GetBytes(_options.Tag, config);
-        }
-        BinaryPrimitives.WriteUInt32LittleEndian(config[FsDeviceOptions.MaxTagBytes..], (uint)_options.Queues);
+        if (config.Length >= FsConfig.Size)
+            FsConfig.Write(config, _options.Tag, _options.Queues);
     }
 
     /// <inheritdoc/>

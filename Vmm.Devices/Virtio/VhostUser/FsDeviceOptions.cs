@@ -9,10 +9,7 @@ public sealed record FsDeviceOptions : VirtioDeviceOptions
     /// <summary>The largest <see cref="Queues"/>: no device has more queues than 256.</summary>
     public const int MaxQueues = 255;
 
-    /// <summary>The most bytes of a <see cref="Tag"/> (VIRTIO 1.2 §5.11.4).</summary>
-    public const int MaxTagBytes = 36;
-
-    /// <summary>By what name the guest mounts it; null for the daemon's.</summary>
+    /// <summary>By what name the guest mounts it, up to <see cref="FsConfig.MaxTagBytes"/>; null for the daemon's.</summary>
     public string? Tag { get; init; }
 
     /// <summary>The daemon.</summary>

@@ -78,6 +78,7 @@ public class BackendOptionsTests
     [TestCase("--keep: has no effect with a file, which keeps all: leave it out", "console", Socket, "s", "--path", "log", "--keep", "64K")]
     [TestCase("--truncate: has no effect with --path pty: leave it out", "console", Socket, "s", "--path", "pty", "--truncate")]
     [TestCase("--stream: '' is not a path", "net", Socket, "s", "--stream=")]
+    [TestCase("--tag: '' is empty: give the name by which the guest mounts the directory", "fs", Socket, "s", "--shared-dir", "/", "--tag=")]
     [TestCase("--uds-path: './s' is --socket-path, too: the front-end has one socket and programs of the host another", "vsock", Socket, "s", "--uds-path", "./s")]
     [TestCase("--uds-path is missing (see vmm backend vsock --help)", "vsock", Socket, "s")]
     [TestCase("--guest-connections: 'off' is not allowed: choose one of connect, accept", "vsock", Socket, "s", "--uds-path", "u", "--guest-connections", "off")]

@@ -20,7 +20,7 @@ public partial class ConfinementTableTests
 {
     private static readonly (string Who, IReadOnlyList<SystemCallRule> Rules)[] s_backends =
     [
-        ("all", Confinement.Common),
+        ("all", ProcessSystemCalls.Common),
         ("all but net on UDP", Confinement.Sending),
         ("vsock that connects, and `--client`", Confinement.Connecting),
         ("blk and fs on a machine with one processor", KickGathering.SystemCalls),
@@ -39,7 +39,7 @@ public partial class ConfinementTableTests
     [
         ("vCPUs", MachineSystemCalls.Running),
         ("vCPUs", MachineSystemCalls.Vcpu),
-        ("vCPUs", Confinement.Runtime),
+        ("vCPUs", ProcessSystemCalls.Runtime),
         ("vCPUs: kernel back-ends", VhostKernelBackend.CommonSystemCalls),
         ("vCPUs: `--net tap=`", VhostNet.OwnSystemCalls),
         ("vCPUs: `--net tap=`", NetDevice.TapCalls),

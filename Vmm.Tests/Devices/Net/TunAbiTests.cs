@@ -24,7 +24,7 @@ public class TunAbiTests
             ("TUNSETVNETLE", TunAbi.TunSetVnetLe.Number), ("SIOCGIFFLAGS", TunAbi.SiocGIfFlags.Number), ("SIOCSIFFLAGS", TunAbi.SiocSIfFlags.Number),
             ("SIOCSIFMTU", TunAbi.SiocSIfMtu.Number),
             ("sizeof(struct ifreq)", Unsafe.SizeOf<IfReq>()), ("offsetof(struct ifreq, ifr_flags)", 16),
-            ("offsetof(struct ifreq, ifr_mtu)", 16), ("IFNAMSIZ - 1", IfReq.MaxNameLength), ("offsetof(struct tun_filter, addr)", 4),
+            ("offsetof(struct ifreq, ifr_mtu)", 16), ("IFNAMSIZ - 1", NetLimits.MaxInterfaceName), ("offsetof(struct tun_filter, addr)", 4),
         })
         {
             c.Append($"_Static_assert({name} == {value}, \"{name}\");\n");

@@ -7,6 +7,7 @@ using Tmds.Linux;
 using Vmm.Devices.Backends.Vsock;
 using Vmm.Tests.Fakes;
 using Vmm.Tests.Integration.Linux.Devices;
+using Vmm.Vhost.Kernel;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Native.Confinement;
 using Vmm.Vhost.User.Protocol;
@@ -334,7 +335,7 @@ public class ConfinementTests : BackendTest
         receive.Add([], 1024);
         var request = new VsockHeader
         {
-            SourceCid = VsockBackend.MinCid,
+            SourceCid = VhostVsock.MinCid,
             DestinationCid = 2,
             SourcePort = 1000,
             DestinationPort = 1024,

@@ -2,8 +2,10 @@ using System.Collections.Concurrent;
 using Example;
 using NUnit.Framework;
 using Vmm.Devices.Backends.Block;
+using Vmm.Tests.Conformance;
 using Vmm.Tests.Fakes;
 using Vmm.Tests.Integration;
+using Vmm.Tests.Integration.Linux.Devices;
 using Vmm.Vhost.User;
 using Vmm.Vhost.User.Backend;
 
@@ -37,19 +39,30 @@ public sealed class ExampleFrontEndTests
     }
 
     [Test]
+    [Category("Peers")]
     public void Program_OverQemusDaemonThatIsKilled_GoesOn()
     {
-        using var daemon = new StorageDaemon(_path, _contents);
-        daemon.Start();
-        using var disk = new DiskFrontEnd(VhostUserEndpoint.ConnectTo(_path), Queues, _told.Enqueue);
-        Use(disk);
-        daemon.Kill();
-        WaitFor("away: ");
-        disk.BeginRead(0, 3);   // waits in the ring
-        daemon.Start();
-        WaitFor("back");
-        Assert.That(disk.EndRead(0), Is.EqualTo(Sector(3)));
-        Use(disk);
+        PeerTest.Require(PeerTest.StorageDaemon);
+        string image = _path + ".img";
+        File.WriteAllBytes(image, _contents);
+        try
+        {
+            using HostDaemon daemon = HostDaemon.Disk(_path, image, _contents.Length);
+            using var disk = new DiskFrontEnd(VhostUserEndpoint.ConnectTo(_path), Queues, _told.Enqueue);
+            Use(disk);
+            daemon.Kill();
+            WaitFor("away: ");
+            disk.BeginRead(0, 3);   // waits in the ring
+            daemon.Start();
+            WaitFor("back");
+            Assert.That(disk.EndRead(0), Is.EqualTo(Sector(3)));
+            Use(disk);
+        }
+        finally
+        {
+            File.Delete(image);
+            File.Delete(_path);
+        }
     }
 
     // A back-end that connects, with several queues; the front-end listens.

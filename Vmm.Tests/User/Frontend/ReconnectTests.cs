@@ -476,14 +476,16 @@ public class ReconnectTests
         Assert.That(_fixture.Told.Any(told => told.StartsWith("lost", StringComparison.Ordinal)), Is.False);
     }
 
+    private FakeBackend StartBackendWithoutReset() => new FakeBackend(_fixture.Path)
+    {
+        ProtocolFeatures = FakeBackend.DefaultProtocolFeatures & ~(VhostUserProtocolFeatures.ResetDevice | VhostUserProtocolFeatures.Status),
+    }.Start();
+
     // What the last driver wrote would stay in it, and the next is told of the original.
     [Test]
     public void Reset_OfABackendThatCannotBeReset_TellsItTheOriginalConfig()
     {
-        using FakeBackend backend = new FakeBackend(_fixture.Path)
-        {
-            ProtocolFeatures = FakeBackend.DefaultProtocolFeatures & ~(VhostUserProtocolFeatures.ResetDevice | VhostUserProtocolFeatures.Status),
-        }.Start();
+        using FakeBackend backend = StartBackendWithoutReset();
         VhostUserFrontend frontend = _fixture.Open();
         _fixture.StartAll();
         lock (_fixture.Sync)
@@ -498,10 +500,7 @@ public class ReconnectTests
     [Test]
     public void Reset_OfABackendThatKeptWhatWasWrittenOverAConnection_TellsItTheOriginalConfig()
     {
-        using FakeBackend backend = new FakeBackend(_fixture.Path)
-        {
-            ProtocolFeatures = FakeBackend.DefaultProtocolFeatures & ~(VhostUserProtocolFeatures.ResetDevice | VhostUserProtocolFeatures.Status),
-        }.Start();
+        using FakeBackend backend = StartBackendWithoutReset();
         VhostUserFrontend frontend = _fixture.Open();
         _fixture.StartAll();
         lock (_fixture.Sync)

@@ -1,5 +1,4 @@
 using System.Runtime.InteropServices;
-using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.User.Protocol;
 using Vmm.Vhost.Virtqueue;

@@ -1,4 +1,3 @@
-using Vmm.Vhost.Memory;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Vhost.User.Backend;

@@ -32,10 +32,6 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
         SystemCallNumber.PidfdOpen,
     ];
 
-    // Bits that a driver must not see: those with a meaning of vhost's own, and those that only legacy devices have.
-    private const ulong HiddenFeatures = VirtioFeatures.NotifyOnEmpty | VirtioFeatures.LogAll | VirtioFeatures.AnyLayout
-        | VirtioFeatures.VhostUserProtocolFeatures | VirtioFeatures.AccessPlatform;
-
     // The protocol's "user address" is the guest-physical address plus this number. It names memory; it is no address of this process. No
     // guest-physical address reaches so high.
     private const ulong UserAddressBase = 1UL << 56;
@@ -175,10 +171,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
         lock (_options.Sync)
         {
             CheckUsable();
-            if ((features & ~Features) != 0)
-                throw new VhostException($"{Name}: does not have the features 0x{features & ~Features:x}");
-            if ((features & VirtioFeatures.Version1) == 0)
-                throw new VhostException($"{Name}: the driver is one for legacy devices (no VIRTIO_F_VERSION_1), which are not supported");
+            VirtioFeatures.CheckAccepted(features, Features, Name);
             // A new driver: the requests that the last one had in flight are not this one's.
             ForgetInflight();
             _accepted = features;
@@ -383,7 +376,7 @@ public sealed partial class VhostUserFrontend : IVhostBackend, IVhostUserBackend
         Session = peer.Session;
         MaxRingCount = peer.MaxRingCount;
         SharedMemorySizes = peer.SharedMemorySizes ?? [];
-        Features = peer.OfferedFeatures & ~HiddenFeatures;
+        Features = peer.OfferedFeatures & ~VirtioFeatures.Hidden;
         // How far a driver's packed ring was worked is nowhere but in the back-end: after its end nobody knows where to go on.
         if (CanReconnect)
             Features &= ~VirtioFeatures.RingPacked;

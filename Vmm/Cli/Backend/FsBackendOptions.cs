@@ -1,5 +1,4 @@
 using System.Globalization;
-using System.Text;
 using CommandLine;
 using Vmm.Devices.Backends.FileSystem;
 using Vmm.Devices.Virtio;
@@ -228,7 +227,7 @@ internal sealed class FsBackendOptions : BackendOptions
         return new FileSystemOptions
         {
             Directory = RequirePath("--shared-dir", SharedDir),
-            Tag = Tag is string tag ? ParseTag(new OptionValue("--tag", null, tag)) : null,
+            Tag = Tag is string tag ? FsOption.ParseTag(new OptionValue("--tag", null, tag)) : null,
             IsReadOnly = ReadOnly,
             Cache = ParseCache(new OptionValue("--cache", null, Cache ?? "auto")),
             Writeback = Writeback,
@@ -311,10 +310,6 @@ internal sealed class FsBackendOptions : BackendOptions
         decimal.TryParse(value.Text, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out decimal seconds) && seconds <= uint.MaxValue
             ? TimeSpan.FromTicks((long)(seconds * TimeSpan.TicksPerSecond))
             : throw value.Refuse($"is not a number of seconds from 0 to {uint.MaxValue}, such as 1 or 0.5");
-
-    private static string ParseTag(OptionValue value) => value.Text.Length == 0 ? throw value.Refuse("is no name")
-        : Encoding.UTF8.GetByteCount(value.Text) <= FileSystemOptions.MaxTagBytes ? value.Text
-        : throw value.Refuse($"is too long: a tag has at most {FileSystemOptions.MaxTagBytes} bytes");
 
     private static XattrMap ParseXattrMap(OptionValue value)
     {

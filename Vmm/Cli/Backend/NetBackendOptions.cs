@@ -44,7 +44,7 @@ internal sealed class NetBackendOptions : BackendOptions
     public override Func<ServedDevice> Read()
     {
         int pairs = Queues is string queues ? (int)NumberValue.Parse(new OptionValue("--queues", null, queues), 1, NetDeviceOptions.MaxQueuePairs) : 1;
-        int? mtu = Mtu is string text ? (int)NumberValue.Parse(new OptionValue("--mtu", null, text), NetOption.MinMtu, NetOption.MaxMtu) : null;
+        int? mtu = Mtu is string text ? NetOption.ParseMtu(new OptionValue("--mtu", null, text)) : null;
         string[] wires = [.. new[] { (Tap is not null, "--tap"), (SocketUdp is not null, "--socket-udp"), (Stream is not null, "--stream"), (User, "--user") }
             .Where(wire => wire.Item1).Select(wire => wire.Item2)];
         if (wires.Length > 1)

@@ -1,6 +1,7 @@
 using CommandLine;
 using Vmm.Devices.Backends;
 using Vmm.Devices.Backends.Vsock;
+using Vmm.Vhost.Kernel;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Cli.Backend;
@@ -34,8 +35,8 @@ internal sealed class VsockBackendOptions : BackendOptions
         if (SocketPath is { Length: > 0 } socket && RealPath.Absolute(socket) == RealPath.Absolute(path))
             throw new OptionValue("--uds-path", null, path).Refuse("is --socket-path, too: the front-end has one socket and programs of the host another");
         uint cid = GuestCid is string text
-            ? (uint)NumberValue.Parse(new OptionValue("--guest-cid", null, text), VsockBackend.MinCid, VsockBackend.MaxCid)
-            : VsockBackend.MinCid;
+            ? (uint)NumberValue.Parse(new OptionValue("--guest-cid", null, text), VhostVsock.MinCid, VhostVsock.MaxCid)
+            : VhostVsock.MinCid;
         return Opened("--uds-path", () => new ServedDevice(
             new VsockBackend(path, cid, connects),
             new Confinement { SocketDirectories = connects ? [System.IO.Path.GetDirectoryName(RealPath.Absolute(path))!] : [] }));

@@ -1,6 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
-using Vmm.Devices.Backends;
+using Vmm.Devices;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Cli.Exec;

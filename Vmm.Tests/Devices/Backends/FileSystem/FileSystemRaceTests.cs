@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Runtime.Versioning;
 using NUnit.Framework;
+using Vmm.Tests.Integration;
 using Vmm.Tests.Integration.Linux.Devices;
 using static Vmm.Tests.Conformance.FuseClient;
 
@@ -23,7 +24,7 @@ public class FileSystemRaceTests : FileSystemTest
         Directory.CreateDirectory(In("a/b"));
         File.WriteAllText(In("a/b/file"), "public");
         FuseGuest guest = Begin("--cache", "never");
-        int seconds = Environment.GetEnvironmentVariable("VMM_TESTS") == "full" ? 60 : 5;
+        int seconds = VmmTest.IsFull ? 60 : 5;
         string script = $"""
             import os, time
             end = time.time() + {seconds}

@@ -70,7 +70,7 @@ public class FileSystemStateTests : FileSystemTest
         guest.Fuse.Write(node, handle, 0, expected[..(128 * 1024)]);
         guest.Fuse.Write(node, handle, 128 * 1024, expected[(128 * 1024)..]);
         var random = new Random(7);
-        int kills = Environment.GetEnvironmentVariable("VMM_TESTS") == "full" ? 20 : 5;
+        int kills = VmmTest.IsFull ? 20 : 5;
         for (int kill = 1; kill <= kills; kill++)
         {
             // In the middle of something, most times.

@@ -1,6 +1,7 @@
 using System.Runtime.InteropServices;
 using NUnit.Framework;
 using Vmm.Devices.Backends.FileSystem;
+using Vmm.Tests.Integration;
 using static Vmm.Tests.Conformance.FuseClient;
 
 namespace Vmm.Tests.Devices.Backends.FileSystem;
@@ -23,7 +24,7 @@ public sealed class FuseMemoryTests
     public void Lookups_ThatAreForgotten_LeaveNothing()
     {
         const int files = 100;
-        int rounds = Environment.GetEnvironmentVariable("VMM_TESTS") == "full" ? 20_000 : 500;
+        int rounds = VmmTest.IsFull ? 20_000 : 500;
         for (int i = 0; i < files; i++)
             File.WriteAllText(Path.Combine(_shared, $"f{i}"), "");
         using FuseServer server = NewServer();

@@ -822,8 +822,7 @@ public class FuseRequestTests : FileSystemTest
     [Test]
     public void Descriptors_FewerThanFiles_AreEnough()
     {
-        bool isFull = Environment.GetEnvironmentVariable("VMM_TESTS") == "full";
-        int files = isFull ? 100_000 : 3000, limit = isFull ? 4096 : 400;
+        int files = VmmTest.IsFull ? 100_000 : 3000, limit = VmmTest.IsFull ? 4096 : 400;
         for (int i = 0; i < files; i++)
             File.WriteAllText(Path.Combine(Directory.CreateDirectory(In($"d{i % 10}")).FullName, $"f{i}"), $"{i}");
         VmmProcess process = Serve("--rlimit-nofile", $"{limit}");

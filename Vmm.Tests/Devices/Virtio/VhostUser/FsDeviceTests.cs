@@ -1,6 +1,7 @@
 using System.Runtime.InteropServices;
 using System.Text;
 using NUnit.Framework;
+using Vmm.Devices;
 using Vmm.Devices.Virtio;
 using Vmm.Devices.Virtio.VhostUser;
 using Vmm.Tests.Fakes;
@@ -23,7 +24,7 @@ public sealed class FsDeviceTests
     private FsDeviceOptions Options => new() { Peer = VhostUserMachine.PeerAt(_path), Tag = "work" };
 
     private static byte[] SpaceOf(string tag, byte queues) =>
-        [.. Encoding.UTF8.GetBytes(tag), .. new byte[FsDeviceOptions.MaxTagBytes - Encoding.UTF8.GetByteCount(tag)], queues, 0, 0, 0];
+        [.. Encoding.UTF8.GetBytes(tag), .. new byte[FsConfig.MaxTagBytes - Encoding.UTF8.GetByteCount(tag)], queues, 0, 0, 0];
 
     [Test]
     public void Config_DaemonWithout_IsOurs()

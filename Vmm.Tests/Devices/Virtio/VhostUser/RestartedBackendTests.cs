@@ -75,7 +75,7 @@ public sealed class RestartedBackendTests : VmmTest
         Run($"path={image.Path},queues=1", (daemon, guest) =>
         {
             VmmProcess other = StartVmm("backend", "blk", "--socket-path", Path.Combine(Scratch, "socket"), "--path", image.Path);
-            Thread.Sleep(300);
+            Eventually.True(() => ProcFs.Descriptors(other.Id).Contains(Path.GetFileName(image.Path)), () => $"it does not open the image\n{other.Errors}");
             Kill(daemon);
             VmmResult result = other.WaitForEnd();
             Assert.That(result.ExitCode, Is.EqualTo(1), result.Summary);

@@ -31,7 +31,7 @@ internal sealed class HostDaemon : IDisposable
     public static HostDaemon Virtiofsd(string socket, string directory) => new(
         [socket], "/usr/lib/qemu/virtiofsd", $"--socket-path={socket}", "-f", "-o", $"source={directory}", "-o", "sandbox=chroot");
 
-    /// <summary>Gives out a file of <paramref name="size"/> bytes, which is made, as a disk with two queues.</summary>
+    /// <summary>Gives out a file of <paramref name="size"/> bytes, which is made if it is not there, as a disk with two queues.</summary>
     /// <param name="socket">Where it listens.</param>
     /// <param name="file">The file.</param>
     /// <param name="size">Its size.</param>
@@ -41,14 +41,14 @@ internal sealed class HostDaemon : IDisposable
         [socket], "qemu-storage-daemon", [.. ThrottledDisk(file, size, perSecond, requestSize),
         "--export", $"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={socket},writable=on,num-queues=2"]);
 
-    /// <summary>Options of qemu-storage-daemon for its node "disk": a file of <paramref name="size"/> bytes, which is made.</summary>
+    /// <summary>Options of qemu-storage-daemon for its node "disk": a file of <paramref name="size"/> bytes, which is made if it is not there.</summary>
     /// <param name="file">The file.</param>
     /// <param name="size">Its size.</param>
     /// <param name="perSecond">How many requests it does in a second; 0 for as many as it can.</param>
     /// <param name="requestSize">A larger request counts as several of this size in bytes; 0: each request counts as one.</param>
     public static string[] ThrottledDisk(string file, long size, int perSecond, int requestSize)
     {
-        using (FileStream image = File.Create(file))
+        using (FileStream image = File.OpenWrite(file))
             image.SetLength(size);
         return
         [

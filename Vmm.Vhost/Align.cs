@@ -1,6 +1,6 @@
 using System.Numerics;
 
-namespace Vmm.Vhost.Memory;
+namespace Vmm.Vhost;
 
 /// <summary>Rounds sizes and addresses to multiples of a power of two.</summary>
 public static class Align

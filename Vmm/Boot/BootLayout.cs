@@ -1,4 +1,4 @@
-namespace Vmm;
+namespace Vmm.Boot;
 
 /// <summary>The part of the <see cref="AddressMap"/> below 1 MiB: where everything that a booting kernel is given lies in guest memory (guest-physical addresses).</summary>
 internal static class BootLayout

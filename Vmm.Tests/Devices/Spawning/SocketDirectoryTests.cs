@@ -1,8 +1,8 @@
 using NUnit.Framework;
-using Vmm.Devices.Virtio.VhostUser;
+using Vmm.Devices.Spawning;
 using Vmm.Vhost.Native;
 
-namespace Vmm.Tests.Devices.Virtio.VhostUser;
+namespace Vmm.Tests.Devices.Spawning;
 
 public class SocketDirectoryTests
 {

@@ -1,7 +1,7 @@
 using NUnit.Framework;
-using Vmm.Vhost.Memory;
+using Vmm.Vhost;
 
-namespace Vmm.Tests.Memory;
+namespace Vmm.Tests;
 
 public class AlignTests
 {

@@ -1,7 +1,7 @@
 using System.Text;
 using Vmm.Vhost.Native;
 
-namespace Vmm.Devices.Virtio.VhostUser;
+namespace Vmm.Devices.Spawning;
 
 /// <summary>Where a socket between this process and a back-end of its own is.</summary>
 public static class SocketDirectory

@@ -1,7 +1,8 @@
+using Vmm.Boot;
 using Vmm.Kvm;
 using Vmm.Vhost.Memory;
 
-namespace Vmm.Boot;
+namespace Vmm.Machine;
 
 /// <summary>The registers with which the boot processor enters the kernel, and those that every vCPU starts with.</summary>
 internal static class CpuState

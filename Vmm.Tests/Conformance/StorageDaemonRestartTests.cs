@@ -1,42 +1,48 @@
 using NUnit.Framework;
 using Vmm.Tests.Examples;
 using Vmm.Tests.Fakes;
+using Vmm.Tests.Integration.Linux.Devices;
+using Vmm.Tests.User.Frontend;
 using Vmm.Vhost.Memory;
 using Vmm.Vhost.User.Frontend;
 using Vmm.Vhost.Virtqueue;
 
-namespace Vmm.Tests.User.Frontend;
+namespace Vmm.Tests.Conformance;
 
-/// <summary>Against a back-end that we did not write.</summary>
-public class StorageDaemonTests
+/// <summary>The front-end and qemu-storage-daemon, one request at a time: rings that stop and start, and a daemon that ends and comes back.</summary>
+public sealed class StorageDaemonRestartTests : PeerTest
 {
     private const int SectorSize = 512;
     private const int Sectors = 1024;
 
     private readonly byte[] _contents = Contents();
-    private StorageDaemon _daemon = null!;
+    private HostDaemon? _daemon;
+
+    private string Socket => Path.Combine(Scratch, "blk.sock");
 
     [SetUp]
     public void SetUp()
     {
-        _daemon = new StorageDaemon(FakeBackend.NewPath(), _contents);
-        _daemon.Start();
+        Require(StorageDaemon);
+        string image = Path.Combine(Scratch, "disk");
+        File.WriteAllBytes(image, _contents);
+        _daemon = HostDaemon.Disk(Socket, image, _contents.Length);
     }
 
     [TearDown]
-    public void TearDown() => _daemon.Dispose();
+    public void TearDown() => _daemon?.Dispose();
 
     [Test]
     public void Example_Sector_IsRead()
     {
-        Assert.That(ReadSector.Read(_daemon.Socket, 7), Is.EqualTo(_contents[(7 * SectorSize)..(8 * SectorSize)]));
-        Assert.That(ReadSector.Read(_daemon.Socket, 0), Is.EqualTo(_contents[..SectorSize]), "and again, over another connection");
+        Assert.That(ReadSector.Read(Socket, 7), Is.EqualTo(_contents[(7 * SectorSize)..(8 * SectorSize)]));
+        Assert.That(ReadSector.Read(Socket, 0), Is.EqualTo(_contents[..SectorSize]), "and again, over another connection");
     }
 
     [Test]
     public void Reset_AndStartAgain_GoesOnOverTheSameConnection()
     {
-        using var fixture = new FrontendFixture(_daemon.Socket);
+        using var fixture = new FrontendFixture(Socket);
         fixture.Options = fixture.Options with { ConfigSize = 60 };
         VhostUserFrontend frontend = fixture.Open();
         byte[] config = new byte[60];
@@ -65,7 +71,7 @@ public class StorageDaemonTests
     [Test]
     public void Kill_TwentyTimesAtDepthOne_EveryRequestIsAnsweredOnce()
     {
-        using var fixture = new FrontendFixture(_daemon.Socket);
+        using var fixture = new FrontendFixture(Socket);
         fixture.Options = fixture.Options with { ConfigSize = 60 };
         fixture.Open();
         fixture.StartAll();
@@ -78,9 +84,9 @@ public class StorageDaemonTests
                 Read(fixture, ring, (i * 10) + sector);
                 requests++;
             }
-            _daemon.Kill();
+            _daemon!.Kill();
             // Asked while it is away, or before anybody has noticed.
-            var restart = new Thread(_daemon.Start);
+            var restart = new Thread(_daemon!.Start);
             restart.Start();
             Read(fixture, ring, i);
             requests++;
@@ -96,13 +102,13 @@ public class StorageDaemonTests
     [Test]
     public void Kill_Idle_IsBackSoonAfterItListensAgain()
     {
-        using var fixture = new FrontendFixture(_daemon.Socket);
+        using var fixture = new FrontendFixture(Socket);
         fixture.Options = fixture.Options with { ConfigSize = 60 };
         fixture.Open();
         fixture.StartAll();
-        _daemon.Kill();
+        _daemon!.Kill();
         fixture.WaitFor("disconnected");
-        _daemon.Start();
+        _daemon!.Start();
         fixture.WaitFor("restored");
         Read(fixture, fixture.Rings[1], 3);
     }

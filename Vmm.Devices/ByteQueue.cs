@@ -1,7 +1,7 @@
 using System.Numerics;
 using System.Text;
 
-namespace Vmm.Devices.Backends;
+namespace Vmm.Devices;
 
 /// <summary>Bytes that wait, in the order in which they came. Takes memory as it needs it, up to a limit. Not thread-safe.</summary>
 /// <param name="capacity">The most bytes it holds; a power of two from 4096 on.</param>

@@ -1,7 +1,7 @@
 using NUnit.Framework;
-using Vmm.Devices.Backends;
+using Vmm.Devices;
 
-namespace Vmm.Tests.Devices.Backends;
+namespace Vmm.Tests.Devices;
 
 public class ByteQueueTests
 {
