@@ -223,7 +223,7 @@ public sealed class BackendInflightTests
     [TestCase(VirtioFeatures.RingPacked)]
     public void Start_AfterAStopWithNothingInFlight_IsWhereTheFrontEndSays(ulong features)
     {
-        // The driver resets its queue: it begins anew, in the same in-flight memory.
+        // The driver resets its queue: it begins anew, in the same in-flight log.
         using FrontEndDriver frontEnd = FrontEndDriver.ConnectedTo(new EchoDevice());
         frontEnd.Negotiate(features, Inflight);
         frontEnd.ShareMemory();
