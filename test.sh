@@ -1,9 +1,9 @@
 #!/bin/bash
-# Runs every check and test, from a fresh clone on: ./test.sh
+# Runs all checks and tests but the long ones, from a fresh clone on: ./test.sh
+# VMM_TESTS=full ./test.sh runs the long ones, too, and boots every kind of machine; see docs/testing.md.
 # Tests that boot Linux run on this machine's KVM if it can, else in emulated KVM hosts (firmware/kvm-host).
 # Logs are in artifacts/logs. The last line is "N passed, N failed"; skipped tests stand above it, each with its reason.
-# With CI set, a test that boots Linux and was skipped is a failure. VMM_TESTS=full boots every kind of machine; see
-# docs/testing.md.
+# With CI set, a test that boots Linux and was skipped is a failure.
 set -uo pipefail
 cd "$(dirname "$0")" || exit 1
 repo=$PWD

@@ -5,7 +5,7 @@ namespace Vmm.Vhost;
 
 /// <summary>A log for places that a guest or a peer can make speak as often as it likes. Whatever they do, the process writes a bounded number
 /// of lines in a time: one budget for each kind of line (its logger and template), and one for all kinds together, which holds back no kind's first line. The next line that is written
-/// after some were left out is preceded by one that says how many. Debug and Trace are not bounded: who turns them on wants to see
+/// after some were left out is preceded by one that says how many. Debug and Trace are not bounded: a user who turns them on wants to see
 /// everything. Thread-safe.</summary>
 public sealed class BoundedLog
 {
@@ -23,7 +23,7 @@ public sealed class BoundedLog
     /// <summary>Whether Debug is written at all.</summary>
     public bool IsDebugEnabled => IsEnabled(LogLevel.Debug);
 
-    // NLog has one for each name, so it does not matter who is first.
+    // NLog has one logger for each name: two threads that come here at once get the same one.
     private Logger Logger => _log ??= LogManager.GetLogger(_name);
 
     /// <summary>A line at level Trace.</summary>

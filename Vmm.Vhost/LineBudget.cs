@@ -20,7 +20,7 @@ internal sealed class LineBudget
     public static LineBudget Process { get; } = new();
 
     /// <summary>Asks for a line.</summary>
-    /// <param name="logger">Who writes it. With the template it tells the line's kind.</param>
+    /// <param name="logger">The name of the logger that writes it. Logger and template together are the line's kind.</param>
     /// <param name="template">What is written.</param>
     /// <param name="now">The time, of <see cref="Stopwatch.GetTimestamp"/>.</param>
     /// <param name="leftOut">How many lines were refused since the last one that was not.</param>

@@ -3,7 +3,7 @@ using NLog;
 namespace Vmm.Vhost;
 
 /// <summary>Puts off the setting up of NLog until there is a line to write: most runs of a program write none, and it takes longer than much else at their start.
-/// Who does not use this sets NLog up as ever.</summary>
+/// A program that does not use this class sets NLog up in the usual way.</summary>
 public static class LogSetup
 {
     private static readonly Lock s_lock = new();
@@ -22,7 +22,7 @@ public static class LogSetup
         }
     }
 
-    /// <summary>Does now what was put off, and leaves it to NLog what is written: for who changes NLog's configuration afterwards.</summary>
+    /// <summary>Sets NLog up now, and from now on lets NLog decide what is written. A program that changes NLog's configuration afterwards calls this first.</summary>
     public static void Complete()
     {
         SetUp();

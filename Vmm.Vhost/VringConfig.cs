@@ -22,8 +22,9 @@ public readonly record struct VringConfig
     /// <summary>The used ring (VIRTIO 1.2 §2.7.8), or the device event suppression structure.</summary>
     public required GuestAddress DeviceArea { get; init; }
 
-    /// <summary>Where to begin: the index in the available ring of the next request; what <see cref="IVhostBackend.Stop"/> returned,
-    /// 0 for a new ring. With a packed ring, as vhost-user.rst describes for "Vring state".</summary>
+    /// <summary>Where the back-end begins. Split ring: the index of the next request in the available ring, 0 to 65535. Packed ring: the next
+    /// available descriptor in bits 0 to 14 with its wrap counter in bit 15, and the next used one with its in bits 16 to 31 (vhost-user.rst,
+    /// "Vring state"). For a ring that was stopped it is what <see cref="IVhostBackend.Stop"/> returned. For a new split ring it is 0.</summary>
     public uint Base { get; init; }
 
     /// <summary>Signalled by the driver: there is something in the ring.</summary>

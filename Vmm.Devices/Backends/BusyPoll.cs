@@ -3,11 +3,12 @@ using Vmm.Vhost.Native;
 
 namespace Vmm.Devices.Backends;
 
-/// <summary>How long to look for the next request before sleeping. Being woken costs several microseconds, and the driver a system call;
-/// so it pays where sleeps turn out to be short, and only there. Between two looks the processor is offered to others: to the driver, where
-/// both have the same one. Whoever takes it and does not give it back soon (a driver that spins, or anybody who computes) would make each
-/// request wait for a time slice: then it is better to sleep, because the scheduler prefers who was woken. On a machine
-/// with one processor nobody looks: meanwhile nobody could make a request.</summary>
+/// <summary>How long a thread looks for the next request before it sleeps. To be woken costs the thread several microseconds, and the driver a
+/// system call. So looking pays where sleeps turn out to be short, and only there.
+/// <para>Between two looks the thread offers its processor to other threads (<c>sched_yield</c>). The driver may have the same processor. Where another thread
+/// takes the processor and computes or spins, each request would wait for a time slice. Then the thread does better to sleep: the scheduler
+/// prefers a thread that was woken.</para>
+/// <para>On a machine with one processor the thread does not look: nobody could make a request meanwhile.</para></summary>
 /// <param name="clock">The time, as <see cref="Stopwatch.GetTimestamp"/> says it.</param>
 /// <param name="yield">Offers the processor to others.</param>
 /// <param name="processors">Those of the machine, <see cref="Processors.CountOnline"/>.</param>

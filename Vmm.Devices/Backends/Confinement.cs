@@ -30,13 +30,13 @@ public sealed record Confinement
         Connect,
     ];
 
-    /// <summary>What the device may do besides.</summary>
+    /// <summary>System calls of the device itself, besides those of every back-end.</summary>
     public IReadOnlyList<SystemCallRule> Calls { get; init; } = [];
 
     /// <summary>What it may not do even where <see cref="Rules"/> allow it.</summary>
     public IReadOnlyList<SystemCallRule> Refused { get; init; } = [];
 
-    /// <summary>Whether it passes descriptors to its front-end, such as the log of requests in flight. With sendmsg(2), which takes an address out of the
+    /// <summary>Whether it passes descriptors to its front-end, such as the in-flight log. With sendmsg(2), which takes an address out of the
     /// filter's sight, a datagram socket reaches everybody: what has such sockets goes without.</summary>
     public bool SendsDescriptors { get; init; } = true;
 

@@ -69,7 +69,7 @@ internal sealed class FakeBackend : IDisposable
     /// <summary>How many connections there were.</summary>
     public int Connections => Volatile.Read(ref _connections);
 
-    /// <summary>What the in-flight memory that it was given begins with.</summary>
+    /// <summary>What the in-flight log that it was given begins with.</summary>
     public ulong InflightMark { get; private set; }
 
     /// <summary>A path for a socket.</summary>

@@ -159,7 +159,7 @@ public class EndTests : KvmTest
     public void Halt_BeforeItSaidAnything_Exits3(int cpus)
     {
         VmmResult result = Run("halt", "--cpus", $"{cpus}", "--cmdline", "silent");
-        Assert.That(result, Is.EqualTo(new VmmResult(3, "", "vmm: the guest halted with interrupts off before it said or did anything\n")));
+        Assert.That(result, Is.EqualTo(new VmmResult(3, "", "vmm: the guest halted with interrupts off before it said or did anything: add console=ttyS0 earlyprintk=ttyS0 to --cmdline to see why, and check --kernel and --initramfs\n")));
     }
 
     [Test]
@@ -330,7 +330,7 @@ public class EndTests : KvmTest
         string[] lines = result.Errors.TrimEnd().Split('\n');
         Assert.That(lines[0], Does.Contain("triple fault at"), "the first one is told");
         Assert.That(lines, Has.Exactly(1).Contain("triple fault"));
-        Assert.That(lines[^1], Does.Contain("reset 5 times"));
+        Assert.That(lines[^1], Does.Contain("reset 5 times").And.EndsWith("check --kernel and --initramfs"));
     }
 
     [Test]
@@ -339,7 +339,7 @@ public class EndTests : KvmTest
         VmmResult result = Run("faultloop", "--on-reboot", "exit");
 
         Assert.That(result.ExitCode, Is.EqualTo(3), result.Errors);
-        Assert.That(result.Errors, Does.Contain("triple fault at").And.EndsWith("vmm: the guest reset by a triple fault before it said or did anything\n"));
+        Assert.That(result.Errors, Does.Contain("triple fault at").And.EndsWith("vmm: the guest reset by a triple fault before it said or did anything: add console=ttyS0 earlyprintk=ttyS0 to --cmdline to see why, and check --kernel and --initramfs\n"));
     }
 
     [TestCase("TERM")]

@@ -16,7 +16,7 @@ public sealed class ExecUsageTests : VmmTest
 
         VmmResult result = StartVmm("exec", "--matrix", "--config", config, "--report", $"{Scratch}/no/such/file", "--", "true").WaitForEnd();
 
-        Assert.That(result, Is.EqualTo(new VmmResult(125, "", $"vmm: --report {Scratch}/no/such/file: cannot open {Scratch}/no/such/file: No such file or directory (errno 2)\n")));
+        Assert.That(result, Is.EqualTo(new VmmResult(125, "", $"vmm: --report {Scratch}/no/such/file: cannot open {Scratch}/no/such/file: No such file or directory (errno 2): make its directory first, or give another path\n")));
     }
 
     [TestCase(125, "exec", "--", "true")]

@@ -15,7 +15,7 @@ public class VhostUserTests : KvmTest
     [TestCase("--net", "socket=/nonexistent/socket,server=on",
         "--net: /nonexistent/socket: cannot listen on /nonexistent/socket: No such file or directory (errno 2): make its directory first, or give another path")]
     [TestCase("--vhost-user", "type=rng,fd=99",
-        "--vhost-user type=rng: fd 99: fd 99 is no connected Unix stream socket: Invalid argument (errno 22)")]
+        "--vhost-user type=rng: fd 99: fd 99 is no connected Unix stream socket: Invalid argument (errno 22): give the number of a socket that was opened for this process")]
     [TestCase("--vhost-user", "type=rng,fd=3",
         "--vhost-user: fd=3 was not inherited: vmm has opened a file of its own by that number: start vmm with the descriptor, and give its number")]
     public void Backend_NotThere_IsOneLineBeforeTheGuestBoots(string option, string value, string expected)

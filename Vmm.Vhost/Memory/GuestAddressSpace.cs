@@ -119,10 +119,10 @@ public sealed class GuestAddressSpace
     /// <summary>The memory is disposed: nobody finds it any more.</summary>
     internal void End() => _isGone = true;
 
-    /// <summary>Says so.</summary>
+    /// <summary>Throws if the memory was disposed of.</summary>
     internal void ThrowIfGone() => ObjectDisposedException.ThrowIf(_isGone, typeof(GuestMemory));
 
-    /// <summary>What a range is that is not in it.</summary>
+    /// <summary>The exception for a range that does not lie in one region of the memory.</summary>
     internal static GuestMemoryException OutOfRange(GuestAddress address, ulong length) =>
         new($"guest-physical range {address}+0x{length:x} is not inside one region of guest memory");
 }

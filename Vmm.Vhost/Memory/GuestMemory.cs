@@ -4,8 +4,8 @@ namespace Vmm.Vhost.Memory;
 
 /// <summary>A guest's RAM: one sealed memfd, mapped once and shared, seen by the guest as a few large regions.</summary>
 /// <remarks>Dispose of it after whatever uses it. Afterwards every access to its bytes throws <see cref="ObjectDisposedException"/>. The memory is given
-/// back at once, but its addresses in this process stay reserved until nothing refers to this object, its address space or a queue in it: who
-/// still looks there, on another thread or by a span, finds zeros and harms nobody.</remarks>
+/// back at once, but its addresses in this process stay reserved until nothing refers to this object, its address space or a queue in it. A thread
+/// that still reads there, by a span for example, finds zeros and harms nobody.</remarks>
 public sealed class GuestMemory : IDisposable
 {
     /// <summary>At most this many regions, so that any vhost-user back-end takes them in one SET_MEM_TABLE

@@ -19,7 +19,7 @@ public sealed unsafe partial class DiskFile : FileDescriptor
     private static readonly IoctlRequest s_minimumIo = IoctlRequest.Io(0x12, 120, "BLKIOMIN");
     private static readonly IoctlRequest s_optimalIo = IoctlRequest.Io(0x12, 121, "BLKIOOPT");
 
-    /// <summary>The request of <see cref="Discard"/>, for who confines a process that makes it.</summary>
+    /// <summary>The ioctl(2) request of <see cref="Discard"/>, for the list of system calls of a confined process.</summary>
     public static IoctlRequest DiscardRequest { get; } = IoctlRequest.Io(0x12, 119, "BLKDISCARD");
 
     private readonly bool _readOnly;
@@ -87,8 +87,8 @@ public sealed unsafe partial class DiskFile : FileDescriptor
     /// <param name="direct">Past the page cache (O_DIRECT).</param>
     /// <param name="locking">When it is locked. A block device that is not locked while it is opened is not claimed for this process
     /// either (O_EXCL).</param>
-    /// <param name="patience">How long to wait for a disk that somebody else has, in ms. One who was killed has it until what he had
-    /// begun to write is written, and the next may not begin before.</param>
+    /// <param name="patience">How long to wait for a disk that another process has, in ms. A killed process keeps it until the kernel has
+    /// written what the process had begun to write. The next process may not begin before.</param>
     /// <param name="key">The <see cref="Key"/> that it must have; null for any. Nothing is done to another disk.</param>
     /// <exception cref="ErrnoException">It cannot be opened, or somebody else has it open.</exception>
     /// <exception cref="InvalidDataException">It is something else, or not the disk of <paramref name="key"/>; the message says so.</exception>
@@ -148,7 +148,7 @@ public sealed unsafe partial class DiskFile : FileDescriptor
 
     /// <summary>Locks the disk as QEMU does: from now on this process reads it, or reads and writes it, and nobody else may write it. A file system without
     /// locks is no error: see <see cref="LockFailure"/>. What is locked already stays so.</summary>
-    /// <param name="patience">How long to wait for who has it, in ms.</param>
+    /// <param name="patience">How long to wait for the process that has the disk, in ms.</param>
     /// <exception cref="ErrnoException">Somebody else has it, or the kernel does not say whether somebody has (EIO, for example).</exception>
     public void Lock(int patience = DefaultPatience) => LockUntil(Environment.TickCount64 + patience);
 
@@ -217,10 +217,13 @@ public sealed unsafe partial class DiskFile : FileDescriptor
         }
     }
 
+    private const string AdviceOnKind = "give a raw image or a block device";
+
     private static string? Advice(int errno, bool direct) => errno switch
     {
         Errnos.Einval when direct => "its file system cannot do without the page cache: leave direct off",
         Errnos.Ebusy => "it is mounted or in use",
+        Errnos.Eisdir or Errnos.Enxio => AdviceOnKind,      // a directory; a socket, or a device that there is not
         Errnos.Enoent => "nothing is there, or its directory is missing: make it first, or give another",
         Errnos.Eacces or Errnos.Eperm => "this user may not open it: change its owner or its mode, or give another",
         _ => null,
@@ -235,7 +238,7 @@ public sealed unsafe partial class DiskFile : FileDescriptor
             throw ErrnoException.FromLastError($"fstat({Path})");
         IsBlockDevice = LibC.S_ISBLK(status.st_mode);
         if (!IsBlockDevice && !LibC.S_ISREG(status.st_mode))
-            throw new InvalidDataException($"{Path} is neither a file nor a block device");
+            throw new InvalidDataException($"{Path} is neither a file nor a block device: {AdviceOnKind}");
         if (IsBlockDevice != isBlock)
             throw new InvalidDataException($"{Path} was replaced while it was opened");
         Identity = $"{(ulong)status.st_dev:x}-{(ulong)status.st_ino:x}";
@@ -263,7 +266,7 @@ public sealed unsafe partial class DiskFile : FileDescriptor
         DiscardGranularity = PhysicalBlockSize;
     }
 
-    // Behind the end there is nothing to change, but who cannot do it says so. Whoever has the lock may make the file larger, so it comes after our lock; without one,
+    // Behind the end there is nothing to change, but a file system that cannot make holes says so. A process with the lock may make the file larger, so this comes after our own lock; without a lock,
     // or before it, far behind the end, where a file system whose files cannot be so large says EFBIG.
     private bool CanPunchHoles() =>
         PositionedIo.Allocate(this, AllocateMode.PunchHole, (long)GetSize() + (_isLocked ? 0 : FarBehindTheEnd), 4096) is not (-Errnos.Eopnotsupp or -Errnos.Efbig);
@@ -396,7 +399,7 @@ public sealed unsafe partial class DiskFile : FileDescriptor
         }
     }
 
-    // Waits a little, not always as long: two who are in each other's way do not meet again and again.
+    // Waits a little, each time for another time: so two processes that are in each other's way do not meet again and again.
     private static bool WaitAgain(long deadline)
     {
         long left = deadline - Environment.TickCount64;

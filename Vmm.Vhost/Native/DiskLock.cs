@@ -29,7 +29,7 @@ internal static unsafe partial class DiskLock
 {
     private const int DoesBase = 100;       // RAW_LOCK_PERM_BASE
     private const int ForbidsBase = 200;    // RAW_LOCK_SHARED_BASE
-    private const int KeptBase = 300;       // of no meaning to QEMU: writes the image beside one who keeps it locked
+    private const int KeptBase = 300;       // unknown to QEMU: the holder writes the image while another process keeps it locked
     private const int Reads = 0;            // the bit of BLK_PERM_CONSISTENT_READ
     private const int Writes = 1;           // the bit of BLK_PERM_WRITE
 
@@ -51,10 +51,10 @@ internal static unsafe partial class DiskLock
         return errno;
     }
 
-    /// <summary>Takes the same lock beside one who keeps the image locked. Of those that have taken it like this only one may write.</summary>
+    /// <summary>Takes the same lock while another process, the keeper, keeps the image locked. Of the processes that have it in this way only one may write.</summary>
     /// <param name="file">The image; open for writing unless <paramref name="readOnly"/>.</param>
     /// <param name="readOnly">Whether it is only read.</param>
-    /// <param name="needsKeeper">Whether there must be one who keeps it locked.</param>
+    /// <param name="needsKeeper">Whether there must be a keeper.</param>
     /// <returns>0, <see cref="Errnos.Eagain"/> if another one writes, or nobody keeps the image locked, or another error number, as above.</returns>
     public static int TryTakeKept(FileDescriptor file, bool readOnly, bool needsKeeper)
     {

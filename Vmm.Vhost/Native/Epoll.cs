@@ -31,7 +31,7 @@ public sealed unsafe partial class Epoll : FileDescriptor
     /// <exception cref="ErrnoException">It is not in the set.</exception>
     public void Forget(FileDescriptor fd) => Control(Delete, fd, PollEvents.None, 0);
 
-    /// <summary>What has happened, without waiting for more.</summary>
+    /// <summary>Takes the events of all descriptors in the set that have some now; it does not wait.</summary>
     /// <returns>How many entries of <paramref name="events"/> are filled.</returns>
     /// <exception cref="ErrnoException">epoll_wait(2) failed.</exception>
     public int Collect(Span<EpollEntry> events)
@@ -81,9 +81,9 @@ public struct EpollEntry
 {
     internal uint Events;
 
-    /// <summary>What the descriptor was given when it came into the set.</summary>
+    /// <summary>The key that the caller gave the descriptor when it added it to the set.</summary>
     public ulong Key { get; internal set; }
 
-    /// <summary>What happened.</summary>
+    /// <summary>The events that the descriptor has, errors and hang-ups among them (epoll_ctl(2)).</summary>
     public readonly PollEvents Happened => (PollEvents)(short)Events;
 }

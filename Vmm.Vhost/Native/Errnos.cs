@@ -44,7 +44,7 @@ public static class Errnos
     /// <summary>No such device.</summary>
     public const int Enodev = 19;
 
-    /// <summary>Two who have locks would wait for each other.</summary>
+    /// <summary>Two owners of locks would wait for each other.</summary>
     public const int Edeadlk = 35;
 
     /// <summary>A part of a path is not a directory.</summary>

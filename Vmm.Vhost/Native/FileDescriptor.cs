@@ -72,10 +72,8 @@ public class FileDescriptor : SafeHandle
             if (fd < 0)
             {
                 int errno = Errnos.Last;
-                bool isForOutput = mode is OpenMode.CreateTruncate or OpenMode.CreateAppend && errno == Errnos.Enxio;
-                throw new ErrnoException($"cannot open {path}", errno, !isForOutput ? advice
-                    : FileKind.IsCharacterDevice(path) ? "there is no such device or terminal for this process: give another path"
-                    : "it is a FIFO that nobody reads, or a socket: start the reader first, or give another path");
+                bool isForOutput = mode is OpenMode.CreateTruncate or OpenMode.CreateAppend;
+                throw new ErrnoException($"cannot open {path}", errno, advice ?? (isForOutput ? OutputAdvice(path, errno) : null));
             }
             // Only the opening was not to wait.
             if (mode is OpenMode.CreateTruncate or OpenMode.CreateAppend)
@@ -83,6 +81,16 @@ public class FileDescriptor : SafeHandle
             return new FileDescriptor(fd);
         }
     }
+
+    private static string? OutputAdvice(string path, int errno) => errno switch
+    {
+        Errnos.Enoent => "make its directory first, or give another path",
+        Errnos.Eisdir => "give the path of a file",
+        Errnos.Eacces or Errnos.Eperm or Errnos.Erofs => "give a path where this user may write",
+        Errnos.Enxio when FileKind.IsCharacterDevice(path) => "there is no such device or terminal for this process: give another path",
+        Errnos.Enxio => "it is a FIFO that nobody reads, or a socket: start the reader first, or give another path",
+        _ => null,
+    };
 
     /// <summary>Whether descriptor <paramref name="number"/> is open and close-on-exec, as all are that this process has opened: an inherited one is not.</summary>
     public static bool IsCloseOnExec(int number)

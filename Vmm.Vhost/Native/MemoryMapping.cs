@@ -175,7 +175,7 @@ public sealed unsafe class MemoryMapping : SafeHandle
         Map(held.Pointer, Length, MappingAccess.SharedReadWrite, fd, LibC.MAP_FIXED, offset);
     }
 
-    /// <summary>Gives the memory back and keeps its addresses, until this object is collected: who still looks there finds zeros.</summary>
+    /// <summary>Gives the memory back and keeps its addresses, until this object is collected. A thread that still reads there finds zeros.</summary>
     internal void Retire()
     {
         using var held = new Held(this);

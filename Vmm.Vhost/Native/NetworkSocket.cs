@@ -23,8 +23,8 @@ public sealed unsafe class NetworkSocket : FileDescriptor
     public static NetworkSocket ForIoctls() =>
         Create(LibC.socket(LibC.AF_UNIX, LibC.SOCK_STREAM | LibC.SOCK_CLOEXEC, 0));
 
-    /// <summary>A socket that becomes readable whenever some interface of this network namespace changes (rtnetlink(7), RTMGRP_LINK). It hears of
-    /// nothing else: answers to what is sent on it are dropped, so that nobody who takes a process over learns the host's network by it.</summary>
+    /// <summary>A socket that becomes readable whenever some interface of this network namespace changes (rtnetlink(7), RTMGRP_LINK). It receives
+    /// nothing else: the kernel drops answers to what is sent on it. So an attacker who takes the process over does not learn the host's network by it.</summary>
     /// <exception cref="ErrnoException">There is none to be had.</exception>
     public static NetworkSocket ForLinkChanges()
     {
@@ -50,8 +50,8 @@ public sealed unsafe class NetworkSocket : FileDescriptor
         }
     }
 
-    // The kernel answers with the port of who has asked, and announces with that of who has changed something. Numbers are in the order of the host
-    // there (struct nlmsghdr), and the filter reads them in that of the network.
+    // A message of the kernel has the port of a socket in it: an answer that of the asker, an announcement that of the process that made the change. The header
+    // (struct nlmsghdr) has the host's byte order, and the filter reads it in that of the network.
     private static void PassLinkChangesOnly(int socket, uint port)
     {
         BpfInstruction* program = stackalloc BpfInstruction[]

@@ -42,10 +42,10 @@ public struct PollEntry
     /// <summary>The descriptor; null is passed over.</summary>
     public FileDescriptor? Descriptor { get; }
 
-    /// <summary>What to wait for.</summary>
+    /// <summary>The events to wait for. Errors and hang-ups end a wait also without them (poll(2)).</summary>
     public PollEvents Wanted { get; }
 
-    /// <summary>What came of it.</summary>
+    /// <summary>What the last <see cref="Poll.Wait(Span{PollEntry}, int)"/> found: those of the <see cref="Wanted"/> events that are there, errors and hang-ups; <see cref="PollEvents.Invalid"/> if the descriptor is closed.</summary>
     public PollEvents Happened { get; internal set; }
 }
 

@@ -10,7 +10,7 @@ public static class ProcessUmask
     private const int MostRead = 4096;          // it is the second line
     private const int AllRights = 0x1FF;        // 0777
 
-    /// <summary>What most have, 022: where nothing is known.</summary>
+    /// <summary>The umask 022, which most processes have: taken where the real one is not known.</summary>
     public const UnixFileMode Usual = UnixFileMode.GroupWrite | UnixFileMode.OtherWrite;
 
     /// <summary>Reads them without changing them, as umask(2) would; <see cref="Usual"/> where /proc does not tell.</summary>

@@ -102,7 +102,7 @@ public sealed class RegularFile : FileDescriptor
     /// <exception cref="ErrnoException">mmap(2) failed.</exception>
     public MappedFile Map() => new(MemoryMapping.Map(this, checked((uint)(int)Length), MappingAccess.PrivateReadOnly));
 
-    // The file is looked at before it is opened: opening alone starts the timer of a watchdog, and lets who waits at a FIFO go on. Its entry in /proc/self/fd is the same file,
+    // The file is looked at before it is opened: to open a watchdog starts its timer, and to open a FIFO lets a process go on that waits at its other end. Its entry in /proc/self/fd is the same file,
     // whatever has come into its place meanwhile. The number is closed here.
     private static unsafe RegularFile Open(int pathOnly, string path, bool isFullPath = false)
     {

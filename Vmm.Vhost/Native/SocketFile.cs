@@ -2,7 +2,7 @@ using Vmm.Vhost.Native.FileSystem;
 
 namespace Vmm.Vhost.Native;
 
-/// <summary>The file of a Unix socket: who may connect.</summary>
+/// <summary>The file of a Unix socket. Its group and mode say which users may connect.</summary>
 public static class SocketFile
 {
     private const uint OwnerAndGroup = 0x1B0;       // 0660
@@ -25,7 +25,7 @@ public static class SocketFile
         Check(FileTree.GetStatus(in held, out FileStatus status), "statx");
         if (status.Type != SocketType || status.UserId != FileOwner.User)
             throw new IOException($"{path} is not the socket that was made there: another program has replaced it");
-        // The group first: nobody who is not meant can connect in between.
+        // The group before the mode: between the two calls no user can connect who should not.
         Check(FileTree.ChangeOwner(in held, uint.MaxValue, group), $"chown to group {group}");
         Check(FileTree.ChangeMode(in heldLinks, in held, OwnerAndGroup), "chmod");
 

@@ -20,8 +20,8 @@ public sealed unsafe partial class UdpSocket : FileDescriptor
     /// <summary>A socket at <paramref name="local"/> that talks with <paramref name="remote"/>.</summary>
     /// <param name="local">An address of this host's.</param>
     /// <param name="remote">An address of the same family.</param>
-    /// <param name="receiveBuffer">Room for what has arrived and was not read yet, in bytes; the kernel gives less to who is not
-    /// root (net.core.rmem_max).</param>
+    /// <param name="receiveBuffer">Room for what has arrived and was not read yet, in bytes; the kernel gives a process that is
+    /// not root at most net.core.rmem_max.</param>
     /// <exception cref="ErrnoException">The system refused; the message names the address.</exception>
     public static UdpSocket Connect(IPEndPoint local, IPEndPoint remote, int receiveBuffer)
     {

@@ -21,7 +21,7 @@ public sealed unsafe class UnixListener : FileDescriptor
         _identity = path is null ? null : FileKind.Identity(path);
     }
 
-    /// <summary>What closes this socket: what connections have sent that were never taken is closed with it. Null where those who connect are
+    /// <summary>Closes the descriptors that came with connections which were never accepted, on threads of its own. Null where the processes that connect are
     /// trusted.</summary>
     internal PeerDescriptors? Peer { get; set; }
 
@@ -35,7 +35,7 @@ public sealed unsafe class UnixListener : FileDescriptor
         using DirectoryLock? others = LockDirectory(path);
         RemoveStale(path, operation);
         int fd = UnixSocket.Create();
-        // Nothing stands between the two: who finds the socket's file while nobody listens yet is refused.
+        // bind(2) and listen(2) follow each other at once: a process that connects between them is refused.
         // SAFETY: a struct on the stack.
         bool isBound = LibC.bind(fd, (sockaddr*)&address, length) == 0;
         if (isBound && LibC.listen(fd, Backlog) == 0)
@@ -58,7 +58,7 @@ public sealed unsafe class UnixListener : FileDescriptor
     public static UnixListener Adopt(int number)
     {
         if (!IsListening(number))
-            throw new ErrnoException($"fd {number} is no listening Unix stream socket", Errnos.Einval);
+            throw new ErrnoException($"fd {number} is no listening Unix stream socket", Errnos.Einval, UnixSocket.InheritAdvice);
         UnixSocket.MakeOurs(number);
         return new UnixListener(number, null);
     }

@@ -69,14 +69,18 @@ public sealed unsafe class UnixSocket : FileDescriptor
         return errno == Errnos.Econnrefused && FileKind.LeadsToOtherThanSocket(path) ? Errnos.Enotsock : errno;
     }
 
+    internal const string InheritAdvice = "give the number of a socket that was opened for this process";
+
     /// <summary>Takes over descriptor <paramref name="number"/>, which the process was started with, if it is a connected Unix stream socket.</summary>
     /// <exception cref="ErrnoException">It is none; the descriptor stays open.</exception>
-    public static UnixSocket Adopt(int number)
+    public static UnixSocket Adopt(int number) => Adopt(number, InheritAdvice);
+
+    private static UnixSocket Adopt(int number, string? advice)
     {
         if (Option(number, LibC.SO_DOMAIN) != LibC.AF_UNIX || Option(number, LibC.SO_TYPE) != LibC.SOCK_STREAM
             || Option(number, LibC.SO_ACCEPTCONN) != 0)
         {
-            throw new ErrnoException($"fd {number} is no connected Unix stream socket", Errnos.Einval);
+            throw new ErrnoException($"fd {number} is no connected Unix stream socket", Errnos.Einval, advice);
         }
         MakeOurs(number);
         return new UnixSocket(number);
@@ -89,7 +93,7 @@ public sealed unsafe class UnixSocket : FileDescriptor
     {
         UnixSocket socket;
         using (HeldDescriptor held = descriptor.Hold())
-            socket = Adopt(held.Number);
+            socket = Adopt(held.Number, advice: null);
         descriptor.SetHandleAsInvalid();
         return socket;
     }

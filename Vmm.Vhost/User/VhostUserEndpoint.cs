@@ -7,7 +7,7 @@ public sealed record VhostUserEndpoint
     {
     }
 
-    /// <summary>Who connects.</summary>
+    /// <summary>Whether this side connects (<see cref="VhostUserSocketRole.Client"/>), listens, or has got a connected socket from its parent process.</summary>
     public VhostUserSocketRole Role { get; private init; }
 
     /// <summary>The socket's path; null with <see cref="VhostUserSocketRole.Inherited"/>.</summary>

@@ -14,10 +14,10 @@ public readonly ref struct DescriptorChain
     /// <summary>The number by which the chain is given back.</summary>
     public ushort Head { get; }
 
-    /// <summary>What the device reads.</summary>
+    /// <summary>The buffers that the device reads (device-readable), in the order of the chain.</summary>
     public ReadOnlySpan<GuestBuffer> Readable { get; }
 
-    /// <summary>What the device writes.</summary>
+    /// <summary>The buffers that the device writes (device-writable), in the order of the chain.</summary>
     public ReadOnlySpan<GuestBuffer> Writable { get; }
 
     /// <summary>Bytes to read.</summary>

@@ -254,8 +254,8 @@ internal sealed unsafe class PackedInflight
 
         public readonly bool IsAhead => Index != OldIndex || Wrap != OldWrap;
 
-        // The wrap counter changes exactly where the index becomes smaller. Only one who writes it down, after the driver could see the return, by two stores leaves it otherwise, as
-        // this library did before.
+        // The wrap counter changes exactly where the index becomes smaller. It is otherwise only where a back-end stored the two one after the other, and was killed in between, as
+        // earlier versions of this library did.
         public readonly bool IsHalfWritten => Index != OldIndex && (Index < OldIndex) == (Wrap == OldWrap);
 
         public readonly UsedPlaces WithOldAsNew() => this with { OldIndex = Index, OldWrap = Wrap };

@@ -165,7 +165,7 @@ public abstract unsafe class VirtQueue
         LogRingAt(usedRing);
     }
 
-    /// <summary>Whether there is a log of what is in flight.</summary>
+    /// <summary>Whether there is an in-flight log.</summary>
     internal abstract bool IsTracked { get; }
 
     /// <summary>Keeps track of what is in flight, and goes on with what a predecessor has left. Nothing is taken.</summary>

@@ -35,19 +35,19 @@ internal static class FsOption
             foreach (string key in (string[])["daemon", "sandbox", .. s_ownKeys])
             {
                 if (list.Find(key) is { } own)
-                    throw own.Refuse("has no effect without source=: it is for a daemon that is started here");
+                    throw own.Refuse("has no effect without source=: it is for a back-end that is started here");
             }
             if (list.Find("socket") is null && list.Find("fd") is null)
             {
                 throw new UsageException(
-                    $"{Name}: '{text}' names no daemon: write source=DIR to have one started, or socket=PATH of one that runs, or fd=N");
+                    $"{Name}: '{text}' names no back-end: write source=DIR to have one started, or socket=PATH of one that runs, or fd=N");
             }
             return Read(Name, text, list);
         }
         foreach (string key in new[] { "socket", "fd", "server" })
         {
             if (list.Find(key) is { } both)
-                throw both.Refuse("cannot stand beside source=: either there is a daemon, or one is started");
+                throw both.Refuse("cannot stand beside source=: either there is a back-end, or one is started");
         }
         if (list.Find("tag") is null)
             throw new UsageException($"{Name}: '{text}' has no tag, by which the guest mounts it: write tag=NAME");
@@ -78,7 +78,7 @@ internal static class FsOption
         if (list.Find("privileged") is { } privileged && !Choice.ParseSwitch(privileged))
         {
             if (options.Dax)
-                throw privileged.Refuse($"cannot stand beside dax={list.Find("dax")!.Value.Text}: what the guest writes to its memory nobody looks at");
+                throw privileged.Refuse($"cannot stand beside dax={list.Find("dax")!.Value.Text}: the back-end does not see what the guest writes to files in its memory: leave one of them out");
             arguments.Add("--no-privileged-files");
         }
         // Root's numbers are the same on both sides.
@@ -107,7 +107,7 @@ internal static class FsOption
         };
     }
 
-    /// <summary>The directory that <paramref name="text"/> shares by a daemon that is started, and whether the guest may only read it; null if it shares none.</summary>
+    /// <summary>The directory that <paramref name="text"/> shares by a back-end that is started, and whether the guest may only read it; null if it shares none.</summary>
     /// <exception cref="UsageException">The value is malformed.</exception>
     public static (string Path, bool IsReadOnly)? Source(string text)
     {
@@ -125,7 +125,7 @@ internal static class FsOption
         if (ReadDax(list, isOurs: true) != FileSystemDax.Never)
         {
             throw list.Find("dax")!.Value.Refuse(
-                "needs privileged=on or --allow-setuid beside it, or readonly=on: what the guest writes to its memory nobody looks at, and a set-user-id program stays one");
+                "needs privileged=on or --allow-setuid beside it, or readonly=on: the back-end does not see what the guest writes to files in its memory, and cannot take set-user-id bits away then");
         }
         return text + ",privileged=off";
     }

@@ -9,6 +9,9 @@ namespace Vmm.Cli;
 /// <summary><c>vmm run</c>.</summary>
 internal static class RunCommand
 {
+    // Nothing was heard of the guest: its kernel writes to the serial port only where its command line says so.
+    private const string EarlyAdvice = "add console=ttyS0 earlyprintk=ttyS0 to --cmdline to see why, and check --kernel and --initramfs";
+
     /// <summary>Runs the guest that <paramref name="options"/> describe.</summary>
     /// <returns>The exit status; see <see cref="ExitCode"/>.</returns>
     /// <exception cref="UsageException">An option's value is wrong.</exception>
@@ -57,7 +60,7 @@ internal static class RunCommand
             {
                 MachineEndKind.Panic => ExitCode.GuestPanic,
                 MachineEndKind.ResetLoop => Report(
-                    $"reset {RestartWatch.MaxResets} times within 10 s of its time before it said or did anything: it does not get anywhere"),
+                    $"reset {RestartWatch.MaxResets} times within 10 s of its time before it said or did anything"),
                 MachineEndKind.EarlyFault => Report("reset by a triple fault before it said or did anything"),
                 MachineEndKind.EarlyHalt => Report("halted with interrupts off before it said or did anything"),
                 MachineEndKind.Signal => ExitCode.Signal(end.Signal),
@@ -72,7 +75,7 @@ internal static class RunCommand
 
     private static int Report(string whatTheGuestDid)
     {
-        StandardWriter.TryTell($"vmm: the guest {whatTheGuestDid}\n");
+        StandardWriter.TryTell($"vmm: the guest {whatTheGuestDid}: {EarlyAdvice}\n");
         return ExitCode.GuestPanic;
     }
 }

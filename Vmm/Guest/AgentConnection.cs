@@ -81,6 +81,10 @@ internal sealed class AgentConnection(FileDescriptor connection, bool awaitsAnsw
         return true;
     }
 
+    /// <summary>The exception for an agent that does not keep to the protocol.</summary>
+    /// <param name="what">What it does.</param>
+    public static VmmException Violation(string what) => new($"the guest's agent does not keep to the protocol: {what}: start the guest again");
+
     /// <summary>The next whole frame of what was received.</summary>
     /// <param name="head">Its head.</param>
     /// <param name="data">What follows, until the next call of <see cref="Receive"/>.</param>
@@ -96,7 +100,7 @@ internal sealed class AgentConnection(FileDescriptor connection, bool awaitsAnsw
             return false;
         head = MemoryMarshal.Read<AgentFrame>(rest);
         if (head.Length > (head.Type == AgentFrameType.Data ? AgentFrame.MaxData : AgentFrame.MaxOther))
-            throw new VmmException($"the guest's agent sends a frame of type {(int)head.Type} with {head.Length} bytes, which is too long");
+            throw Violation($"it sends a frame of type {(int)head.Type} with {head.Length} bytes, which is too long");
         if (rest.Length < AgentFrame.WireSize + (int)head.Length)
             return false;
         data = rest.Slice(AgentFrame.WireSize, (int)head.Length);

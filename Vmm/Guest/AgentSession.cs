@@ -280,7 +280,7 @@ internal sealed class AgentSession : IDisposable
                 Times = Times with { Ended = Stopwatch.GetTimestamp() };
                 break;
             default:
-                throw new VmmException($"the guest's agent sends a frame of type {(int)head.Type} for stream {(int)head.Stream}, which makes no sense now");
+                throw AgentConnection.Violation($"it sends a frame of type {(int)head.Type} for stream {(int)head.Stream}, which may not come now");
         }
     }
 
@@ -291,7 +291,7 @@ internal sealed class AgentSession : IDisposable
         {
             throw new VmmException(magic == AgentFrame.Magic
                 ? $"the guest's agent speaks version {version} of the protocol, this vmm version {AgentFrame.Version}: use the vmm that has started the guest"
-                : "who answers in the guest is no agent of vmm");
+                : "another program than vmm's agent answers in the guest: start the guest again");
         }
         _isGreeted = true;
         uint modules = Number(data, 2), mounts = Number(data, 3), now = Number(data, 4);
@@ -305,9 +305,9 @@ internal sealed class AgentSession : IDisposable
     {
         uint kind = Number(data, 0), value = Number(data, 1);
         if (kind > (uint)CommandEndKind.OutOfMemory)
-            throw new VmmException($"the guest's agent tells of an end of kind {kind}, which there is not");
+            throw AgentConnection.Violation($"it says that the command ended in way {kind}, which is unknown");
         if ((CommandEndKind)kind is CommandEndKind.Killed or CommandEndKind.OutOfMemory && value is 0 or > LastSignal)
-            throw new VmmException($"the guest's agent tells of an end by signal {value}, which there is not");
+            throw AgentConnection.Violation($"it says that signal {value} ended the command, which is no signal");
         return new CommandEnd((CommandEndKind)kind, (int)(value & 0xFF), Text(data[(3 * sizeof(uint))..]), Number(data, 2));
     }
 
@@ -334,7 +334,7 @@ internal sealed class AgentSession : IDisposable
     {
         AgentStream.Output => _streams.Output,
         AgentStream.Error => _streams.Error,
-        _ => throw new VmmException($"the guest's agent writes to stream {(int)stream}, which there is not"),
+        _ => throw AgentConnection.Violation($"it writes to stream {(int)stream}, which is neither standard output nor standard error"),
     };
 
     private uint Size()
@@ -364,7 +364,7 @@ internal sealed class AgentSession : IDisposable
 
     private static uint Number(ReadOnlySpan<byte> data, int index) => data.Length >= (index + 1) * sizeof(uint)
         ? BinaryPrimitives.ReadUInt32LittleEndian(data[(index * sizeof(uint))..])
-        : throw new VmmException("the guest's agent sends a frame that is too short");
+        : throw AgentConnection.Violation("it sends a frame that is too short");
 
     private static string Text(ReadOnlySpan<byte> data) => Encoding.UTF8.GetString(data);
 }

@@ -110,7 +110,8 @@ internal sealed class GuestDirectory : IDisposable
         }
     }
 
-    // Whether the process of a guest of that name lives. Nobody claims the name at the same time, who would take this look at the lock for the lock of a guest.
+    // Whether the process of a guest of that name lives. It holds the lock of the guest's directory; this method tries to take that lock. Claim would take such an attempt for a guest that
+    // runs. So both take the lock of the place first.
     private static bool IsClaimed(string name, string place)
     {
         try

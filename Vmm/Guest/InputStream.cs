@@ -48,7 +48,7 @@ internal sealed class InputStream(FileDescriptor? source, Terminal? terminal, bo
     public void Give(uint count)
     {
         if (count > AgentFrame.Window - _window)
-            throw new VmmException("the guest's agent takes more input than it was sent");
+            throw AgentConnection.Violation("it takes more input than it was sent");
         _window += (int)count;
     }
 

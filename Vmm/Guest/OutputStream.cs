@@ -48,7 +48,7 @@ internal sealed class OutputStream
         if (_isClosed && !_hasEnded)
             return;     // the agent is told, but has sent this before
         if (data.Length > _queue.Room || _hasEnded)
-            throw new VmmException("the guest's agent sends more than it may");
+            throw AgentConnection.Violation("it sends more output than it may");
         if (_target is null)
         {
             _written += (uint)data.Length;

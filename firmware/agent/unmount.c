@@ -261,7 +261,7 @@ static void wait_for_disks(int tries)
         while ((is_used = is_in_use(entry->d_name)) && tries-- > 0)
             wait_a_moment();
         if (is_used)
-            log_line("cannot unmount the disk %s: it is in use where it cannot be ended", entry->d_name);
+            log_line("cannot unmount the disk %s: a process that does not end or the kernel uses it", entry->d_name);
     }
     if (disks)
         closedir(disks);

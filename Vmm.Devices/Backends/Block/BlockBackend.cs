@@ -85,13 +85,13 @@ public sealed class BlockBackend : VhostUserDevice, IDisposable
     /// <summary>Its image.</summary>
     internal BlockImage Image => _image;
 
-    /// <summary>Who does what would make a queue wait: never <see cref="BlockEngineKind.Auto"/>.</summary>
+    /// <summary>What does the disk's reads, writes and flushes, so that no queue waits for them: never <see cref="BlockEngineKind.Auto"/>.</summary>
     internal BlockEngineKind Engine => _urings is null ? BlockEngineKind.Threads : BlockEngineKind.IoUring;
 
     /// <summary>Whether a write is only done when it is on the disk (VIRTIO 1.2 §5.2.6.2).</summary>
     internal bool IsWriteThrough => _cache.IsWriteThrough;
 
-    /// <summary>What its process still needs.</summary>
+    /// <summary>The system calls and rights that the process of this back-end keeps when it is confined.</summary>
     public Confinement Confinement => new() { Calls = [.. SystemCalls, .. KickGathering.CallsOn(_processors)] };
 
     /// <inheritdoc/>

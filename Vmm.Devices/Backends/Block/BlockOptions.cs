@@ -47,6 +47,6 @@ public sealed record BlockOptions
     /// request of the guest makes a hole in it.</summary>
     public bool Discard { get; init; } = true;
 
-    /// <summary>Who does what would make a queue wait.</summary>
+    /// <summary>What does the disk's reads, writes and flushes, so that no queue waits for them.</summary>
     public BlockEngineKind Engine { get; init; }
 }

@@ -3,7 +3,7 @@ using Vmm.Vhost.Virtqueue;
 
 namespace Vmm.Devices.Backends.Block;
 
-/// <summary>What an engine is to do for a request.</summary>
+/// <summary>The operation on the image that an engine does for a request, or for a piece of it.</summary>
 internal enum BlockOperation
 {
     Read,
@@ -62,7 +62,7 @@ internal sealed class BlockRequest
 
     public BlockRequestType Type { get; set; }
 
-    /// <summary>What is to be done next.</summary>
+    /// <summary>The operation on the image that comes next.</summary>
     public BlockOperation Operation { get; set; }
 
     /// <summary>Where, in bytes.</summary>

@@ -65,7 +65,7 @@ internal sealed class UnalignedIo
     /// <returns>Bytes written; less than 0: the negated error number.</returns>
     public long Write(ReadOnlySpan<IoVector> vectors, ulong offset)
     {
-        // First the buffer, then the blocks: who has blocks waits for nobody but the disk.
+        // First the buffer, then the blocks. So a thread that has blocks waits for the disk only, and not for a thread that has a buffer.
         NativeBuffer buffer = Take();
         try
         {

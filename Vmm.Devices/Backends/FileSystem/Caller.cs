@@ -15,8 +15,8 @@ internal readonly ref struct Caller
     private Caller(bool isOther, bool hasGroup) => (_isOther, _hasGroup) = (isOther, hasGroup);
 
     /// <summary>Takes the identity on.</summary>
-    /// <param name="server">Whose maps of ids count.</param>
-    /// <param name="request">Who asks.</param>
+    /// <param name="server">The server; its maps translate the numbers of users and groups.</param>
+    /// <param name="request">The request; its header names the user in the guest.</param>
     /// <param name="error">0, or a negated error number: nothing has changed then.</param>
     /// <param name="isAsked">Whether the host's kernel is asked what he may do, and the guest's has not checked it.</param>
     /// <param name="hasAllRights">Whether more is done than making a file, so that he needs all rights that the guest's kernel may have found him to have. The mode of what is made

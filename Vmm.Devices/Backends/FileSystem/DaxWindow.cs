@@ -33,7 +33,7 @@ internal sealed class DaxWindow(ulong length)
     }
 
     /// <summary>Maps a part of a file, in place of whatever is there.</summary>
-    /// <param name="frontEnd">Who maps it.</param>
+    /// <param name="frontEnd">The front-end, which maps the part into the guest at our request.</param>
     /// <param name="offset">Where in the window.</param>
     /// <param name="bytes">How much.</param>
     /// <param name="inode">Of which file.</param>

@@ -3,7 +3,7 @@ using Vmm.Vhost.Native;
 namespace Vmm.Devices.Backends.FileSystem;
 
 /// <summary>Files of the <see cref="InodeTable"/> that have a descriptor (<see cref="Inode.Path"/>). When there are too many, those are closed that were not used for some time.
-/// The table's lock protects it. Who calls closes what is let go of when that lock is free.</summary>
+/// The table's lock protects it. The caller closes what is let go of, after it has released that lock.</summary>
 /// <param name="most">How many may be open, besides those that must.</param>
 internal sealed class DescriptorCache(int most)
 {

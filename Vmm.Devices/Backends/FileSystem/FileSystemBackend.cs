@@ -70,7 +70,7 @@ public sealed class FileSystemBackend : VhostUserDevice, IDisposable
     /// <exception cref="Vhost.Native.ErrnoException">The kernel refused that.</exception>
     public void PrepareProcess() => _server.PrepareProcess();
 
-    /// <summary>What its process still needs.</summary>
+    /// <summary>The system calls and rights that the process of this back-end keeps when it is confined.</summary>
     public Confinement Confinement => new()
     {
         Calls = [.. SystemCalls, .. _options.IsReadOnly ? [] : ChangingCalls, .. NodeRules, .. _server.ActsForUsers ? IdentityCalls : [], .. KickGathering.CallsOn(_processors)],
@@ -105,7 +105,7 @@ public sealed class FileSystemBackend : VhostUserDevice, IDisposable
     /// <inheritdoc/>
     public override IReadOnlyList<ulong> SharedMemorySizes => _options.DaxWindow > 0 ? [_options.DaxWindow] : [];
 
-    /// <summary>What it does.</summary>
+    /// <summary>Answers the FUSE requests of the rings.</summary>
     internal FuseServer Server => _server;
 
     /// <inheritdoc/>

@@ -68,9 +68,9 @@ public sealed record FileSystemOptions
     /// guest's kernel does, at the price of a request before writes. It does so with a <see cref="DaxWindow"/>: what is written there is not seen here.</summary>
     public bool KillPrivileges { get; init; } = true;
 
-    /// <summary>Whether the guest can make programs that run with the rights of their owner (set-user-id, set-group-id, file capabilities), and device nodes. They are
-    /// such for the users of the host, too: a guest's root, who is no root here, could give them his rights. If not, these bits are left out, a file that the guest opens for
-    /// writing loses them, and the rest is EPERM.</summary>
+    /// <summary>Whether the guest can make programs that run with the rights of their owner (set-user-id, set-group-id, file capabilities), and device nodes. The
+    /// users of the host can run these programs, too. So root in the guest could give them the rights of the user of this process. If this is off, the bits are left out, a file that the
+    /// guest opens for writing loses them, and making capabilities or device nodes is EPERM.</summary>
     public bool PrivilegedFiles { get; init; } = true;
 
     /// <summary>Capabilities that the process gives up though serving needs them, as bits of <see cref="ThreadPrivileges"/>: what they are needed for fails then.</summary>

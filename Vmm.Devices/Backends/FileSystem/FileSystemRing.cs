@@ -142,7 +142,7 @@ internal sealed class FileSystemRing(FuseServer server, RequestPool pool, int pr
     // A request that has waited for a lock, when the ring is to stop.
     private void GiveUp(BackendRing ring, FuseRequest request)
     {
-        // With a log of what is in flight, the request is left to that log, and waits again when the ring goes on.
+        // With an in-flight log, the request is left to that log, and waits again when the ring goes on.
         if (ring.MayLeave)
         {
             Free(request);

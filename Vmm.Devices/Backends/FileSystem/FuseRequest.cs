@@ -40,7 +40,7 @@ internal sealed class FuseRequest
     /// <summary>Memory for what is larger than usual: the ring's, because only a request that is done at once has such things.</summary>
     public required LargeBuffers Large { get; init; }
 
-    /// <summary>Who asks for what.</summary>
+    /// <summary>The header of the request: its operation, the file, and the caller in the guest.</summary>
     public ref readonly FuseRequestHeader Header => ref _header;
 
     /// <summary>What came of it: bytes of the reply behind its header, or a negated error number.</summary>

@@ -60,7 +60,7 @@ internal sealed partial class FuseServer
     }
 
     /// <summary>A thread that has another user's identity makes files of that user wherever the guest's kernel lets him: it gets into all directories, as before, and makes device nodes.
-    /// For the guest's root, who may be a user here, it has all rights. It is as all threads again once it has its own identity.</summary>
+    /// Where it acts for the guest's root it has all rights: that root may be an ordinary user on this host. Once it has its own identity back, it has the rights of all threads again.</summary>
     /// <param name="hasAll">Whether it has all rights: it acts for the guest's root, or does more than making a file.</param>
     /// <returns>False if the kernel refused.</returns>
     public bool TryKeepRights(bool hasAll)

@@ -77,7 +77,7 @@ internal sealed partial class FuseServer
     /// (DAX). No ring runs.</summary>
     public byte[]? Save()
     {
-        // The guest looks there without asking anybody, and who loads the state has nothing there.
+        // The guest reads mapped files without a request. The process that loads the state has nothing mapped there.
         if (_window is { IsEmpty: false } || _mayHaveMappings)
         {
             s_log.Warn("{Directory}: the guest has files mapped (DAX), so its state cannot be saved: unmount the directory in the guest first, or mount it without -o dax", Options.Directory);

@@ -111,7 +111,7 @@ internal sealed partial class FuseServer
                 break;
             ReadOnlySpan<byte> name = Map.ToGuest(list[start..end]);
             start = end + 1;
-            // File systems show the names of trusted.* to who has CAP_SYS_ADMIN. The guest's kernel does not check that for FUSE, and does not say what the caller has.
+            // File systems show the names of trusted.* only to processes with CAP_SYS_ADMIN. The guest's kernel does not check that for FUSE, nor does a request tell the caller's capabilities: so root sees them.
             if (name.IsEmpty || (!Has(FuseFlags.PosixAcl) && name.StartsWith(AclPrefix)) || (request.Header.User != 0 && name.StartsWith("trusted."u8)))
                 continue;
             int count = name.Length;

@@ -55,7 +55,7 @@ internal sealed partial class FuseServer : IDisposable
                     _isOfServer = FileTree.IsOfServer(in held);
                     using HeldDescriptor links = _links.Hold();
                     if (FileTree.CheckAccess(in links, in held, ReadAndSearch) == -Errnos.Eacces)
-                        s_log.Warn("{Directory}: the daemon's user may not read or enter it, and so the guest may not: change its owner or its mode, or give another", options.Directory);
+                        s_log.Warn("{Directory}: the back-end's user may not read or enter it, and so the guest may not: change its owner or its mode, or give another", options.Directory);
                 }
                 _inodes = new InodeTable(root, DescriptorsForFiles(ResourceLimit.OpenFiles.Current ?? 1024)) { Links = _links };
             }
@@ -79,7 +79,7 @@ internal sealed partial class FuseServer : IDisposable
         }
     }
 
-    /// <summary>What was asked for.</summary>
+    /// <summary>The options of the directory.</summary>
     public FileSystemOptions Options { get; }
 
     /// <summary>Makes this process one that serves directories: its current directory, its umask and its groups are no longer those that it was started with. Without it

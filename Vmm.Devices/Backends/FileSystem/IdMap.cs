@@ -12,7 +12,7 @@ public sealed class IdMap
     /// <summary>The map by which all numbers are the same.</summary>
     public static IdMap Same { get; } = new();
 
-    /// <summary>What a number of the guest's is on the host.</summary>
+    /// <summary>Translates a number of a user or group in the guest into that on the host.</summary>
     /// <returns>False if the guest may not use it.</returns>
     public bool TryToHost(uint guest, out uint host)
     {
@@ -27,7 +27,7 @@ public sealed class IdMap
         return true;
     }
 
-    /// <summary>What a number of the host's is for the guest.</summary>
+    /// <summary>Translates a number of a user or group on the host into that in the guest.</summary>
     public uint ToGuest(uint host)
     {
         foreach (IdRule rule in _rules)
@@ -54,10 +54,10 @@ public enum IdRuleKind
     /// <summary>In both.</summary>
     Both,
 
-    /// <summary>What the guest says is translated.</summary>
+    /// <summary>Only numbers in the guest's requests are translated.</summary>
     GuestToHost,
 
-    /// <summary>What the host has is translated.</summary>
+    /// <summary>Only the numbers that the guest is told are translated.</summary>
     HostToGuest,
 
     /// <summary>All numbers that the guest says are one on the host.</summary>

@@ -68,7 +68,7 @@ internal sealed partial class InodeTable
         {
             if (inode.Path is { } other)
             {
-                // Somebody else was faster. One who renames the file opens it by the name that it had.
+                // Another thread was faster. A rename, for example, opens the file by its old name.
                 held = other.Hold();
                 error = 0;
                 if (opened is not null)

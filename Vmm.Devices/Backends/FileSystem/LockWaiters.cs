@@ -22,7 +22,7 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
     /// <param name="request">The request.</param>
     /// <param name="inode">The file.</param>
     /// <param name="wanted">The lock.</param>
-    /// <returns>0; ENOLCK if too many wait; EDEADLK if who has the lock waits for who asks.</returns>
+    /// <returns>0; ENOLCK if too many wait; EDEADLK if the owner of the lock itself waits for the caller, so that neither would ever go on.</returns>
     public int Add(FuseRequest request, Inode inode, in FuseLock wanted)
     {
         lock (_lock)
@@ -155,7 +155,7 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
                     continue;
                 waiter.IsTried = true;
             }
-            // Without the lock: no try waits for who has it, but the server of a file may not answer for long.
+            // Outside of this object's lock: the try does not wait for the owner of the file's lock, but a file server may take long to answer.
             long result = server.TryLockAgain(request);
             lock (_lock)
             {
@@ -199,8 +199,8 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
         return taken;
     }
 
-    // Under the lock. Whether those who have the lock wait, for one another or at once, for who asks: none of them would ever go on (EDEADLK of fcntl(2)). Programs of the host's are not
-    // known here, nor are locks of whole files, for which the kernel does not look either.
+    // Under the lock. Whether the owners of the wanted range wait for the asker, at once or by way of other owners: none of them would ever go on (EDEADLK of fcntl(2)). This class does not
+    // know the locks of programs of the host. It leaves out locks of whole files, as the kernel does.
     private bool IsDeadlock(Waiter asker)
     {
         int steps = MostSteps;
@@ -254,7 +254,7 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
         // How it ends if the try does not give it its lock; null where it waits on.
         public long? End { get; set; }
 
-        // It ends without its lock. Without the lock of those who wait: a server may be asked.
+        // It ends without the lock that it asked for. Outside of the lock of LockWaiters: this may ask a file server.
         public void LetGo()
         {
             if (IsOfRange)

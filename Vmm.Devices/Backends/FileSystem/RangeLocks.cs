@@ -90,7 +90,7 @@ internal sealed class RangeLocks(RangeCount all)
                 return false;
         }
         all.GiveBack(removed.Held.Count);
-        // Not under the lock: a server may be asked, and who looks for a deadlock waits for that.
+        // Outside of the lock: closing may ask a file server, and a search for a deadlock needs the lock meanwhile.
         removed.File.Dispose();
         return true;
     }

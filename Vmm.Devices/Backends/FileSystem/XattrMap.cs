@@ -162,7 +162,7 @@ public sealed record XattrRule(XattrRuleKind Kind, XattrScope Scope, string KeyT
     internal byte[] Prepend { get; } = Encoding.UTF8.GetBytes(PrependText);
 }
 
-/// <summary>What happens to a name.</summary>
+/// <summary>What a rule does with the name of an attribute.</summary>
 public enum XattrRuleKind
 {
     /// <summary>It gets a prefix.</summary>

@@ -8,7 +8,7 @@ namespace Vmm.Devices.Backends.Net;
 
 /// <summary>passt, which makes a guest's connections its own and so needs no rights. It is on the other end of a wire of frames, and ends when that is
 /// closed, however its starter ends.</summary>
-/// <remarks>In place of a sign that it is ready it is asked who has the gateway's address.</remarks>
+/// <remarks>passt does not tell when it is ready. So it is sent an ARP request for the gateway's address: when it answers, it is ready.</remarks>
 internal sealed class PasstProcess : IDisposable
 {
     private const int Patience = 5000;          // milliseconds until it must have answered

@@ -4,10 +4,10 @@ using Vmm.Vhost.Native;
 
 namespace Vmm.Devices.Backends.Vsock;
 
-/// <summary>What a host program wants.</summary>
+/// <summary>The kind of connection that a program of the host has asked for.</summary>
 internal enum HostWish
 {
-    /// <summary>It has not said all of it yet.</summary>
+    /// <summary>Its line is not complete yet.</summary>
     Unsaid,
 
     /// <summary>A connection with a port of the guest's.</summary>

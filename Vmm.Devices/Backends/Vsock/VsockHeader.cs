@@ -9,10 +9,10 @@ internal record struct VsockHeader
     /// <summary>Its length on the wire.</summary>
     public const int WireSize = 44;
 
-    /// <summary>Who sends it.</summary>
+    /// <summary>The context id (CID) of the sender.</summary>
     public ulong SourceCid;
 
-    /// <summary>Whom it is for.</summary>
+    /// <summary>The context id of the receiver.</summary>
     public ulong DestinationCid;
 
     /// <summary>The sender's port.</summary>
@@ -24,10 +24,10 @@ internal record struct VsockHeader
     /// <summary>Bytes of data that follow.</summary>
     public uint Length;
 
-    /// <summary>What kind of socket.</summary>
+    /// <summary>The kind of the socket.</summary>
     public VsockType Type;
 
-    /// <summary>What it is about.</summary>
+    /// <summary>The operation, such as a request for a connection, or data.</summary>
     public VsockOperation Operation;
 
     /// <summary>Of <see cref="VsockOperation.Shutdown"/>: which directions end.</summary>

@@ -110,7 +110,7 @@ public class BackendOptionsTests
     [TestCase("--no-xattr: cannot stand beside --xattrmap", "fs", Socket, "s", "--shared-dir", "d", "--no-xattr", "--xattrmap", ":map::user.virtiofs.:")]
     [TestCase("--no-xattr: cannot stand beside --posix-acl", "fs", Socket, "s", "--shared-dir", "d", "-o", "no_xattr,posix_acl")]
     [TestCase("--killpriv-v2: cannot stand beside --dax-window", "fs", Socket, "s", "--shared-dir", "d", "--dax-window", "1G", "--killpriv-v2")]
-    [TestCase("--dax-window: '3M' is not a multiple of 2M, or more than 64G", "fs", Socket, "s", "--shared-dir", "d", "--dax-window", "3M")]
+    [TestCase("--dax-window: '3M' is no size of a window: write a multiple of 2M, up to 64G", "fs", Socket, "s", "--shared-dir", "d", "--dax-window", "3M")]
     [TestCase("--translate-uid: 'map:1:2:0' is an empty range, or one that goes beyond 4294967295",
         "fs", Socket, "s", "--shared-dir", "d", "--translate-uid", "map:0:1000:1", "--translate-uid", "map:1:2:0")]
     [TestCase("--sandbox: 'perhaps' is not allowed: choose one of on, off, true, false, namespace, chroot, none",

@@ -180,7 +180,7 @@ public class CheckCommandTests
     public void Run_NoHardwareVirtualisation_FailsAndPointsToTheEmulatedHost(string cpuinfo)
     {
         _host.Write("proc/cpuinfo", cpuinfo);
-        AssertMissing("missing  hardware virtualisation: ", "firmware/kvm-host/run");
+        AssertMissing("missing  hardware virtualisation: ", "in a checkout of vmm's sources: firmware/kvm-host/run");
     }
 
     [TestCase("proc/cpuinfo", "hardware virtualisation")]

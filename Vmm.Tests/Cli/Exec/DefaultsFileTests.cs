@@ -230,25 +230,25 @@ public sealed class DefaultsFileTests
     [TestCase("memory = \"size=8G,prefault=on\"", "memory: prefault=")]
     [TestCase("memory = \"size=8G,hugepages=on,hugepage_size=1G\"", "memory: hugepages=")]
     [TestCase("[[matrix]]\nname = \"x\"\ncpus = \"nested=on\"", "cpus: nested=")]
-    [TestCase("fs = [\"tag=x,source=/\"]", "fs: /,")]
+    [TestCase("fs = [\"tag=x,source=/\"]", "fs: / ")]
     [TestCase("fs = [\"tag=x,source=out\"]", "fs: ")]
     [TestCase("bind = [\"/etc\"]", "bind: /etc")]
     [TestCase("bind = [\"in\", \"..\"]", "bind: ")]
     [TestCase("bind = [\"out:/mnt\"]", "bind: ")]
     [TestCase("bind-ro = [\"out/ssl\"]", "bind-ro: ")]
-    [TestCase("root = \"/\"", "root: /,")]
+    [TestCase("root = \"/\"", "root: / ")]
     [TestCase("root = \"out\"", "root: ")]
     [TestCase("net = [\"user\"]", "net ")]
     [TestCase("env = [\"A=1\", \"GITHUB_TOKEN\"]", "env: GITHUB_TOKEN ")]
     [TestCase("port = [\"80:80\"]", "port ")]
-    [TestCase("[[matrix]]\nname = \"x\"\nroot = \"/\"", "root: /,")]
+    [TestCase("[[matrix]]\nname = \"x\"\nroot = \"/\"", "root: / ")]
     public void ApplyTo_FileThatWasFound_GivesNothingOutsideOfItsDirectory(string text, string what)
     {
         using HostTree place = Untrusted();
         string path = Path.Combine(place.Root, "project/vmm.toml");
 
         UsageException error = Assert.Throws<UsageException>(() => ApplyAs(isNamed: false))!;
-        Assert.That(error.Message, Does.Match($"\\A{path}: line [123]: ").And.Contain($": {what}").And.Contain("not for a file that was found").And.EndsWith($"--config {path}"));
+        Assert.That(error.Message, Does.Match($"\\A{path}: line [123]: ").And.Contain($": {what}").And.Contain("allowed only in a file that --config names").And.EndsWith($"--config {path}"));
         Assert.That(() => ApplyAs(isNamed: true), Throws.Nothing);
 
         void ApplyAs(bool isNamed)
@@ -283,8 +283,8 @@ public sealed class DefaultsFileTests
         Assert.That(RepeatableOptions.Values(options.Fs), Is.EqualTo(new[] { $"tag=x,source={project}/in,readonly=on", $"tag=y,source={project}/in,readonly=true" }));
         Assert.That((options.Kernel, options.Modules), Is.EqualTo(($"{place.Root}/kernel", "/lib/modules")));
         Assert.That(notes, Is.EqualTo(new[] { ("bind", $"{project}", "--bind"), ("bind", $"{project}/in", "--bind"), ("disk", $"{project}/in/a.img", "--disk"), ("fs", $"{project}/in", "--fs") }
-            .Select(less => $"{file}: {less.Item1}: the guest may only read {less.Item2}, since this file was found and not named: for writing say {less.Item3} on the command line, "
-                + $"or name the file by --config {file}")));
+            .Select(less => $"{file}: {less.Item1}: the guest may only read {less.Item2}, since --config does not name this file: for writing say {less.Item3} on the command line, "
+                + $"or add --config {file}")));
     }
 
     [Test]
@@ -358,9 +358,9 @@ public sealed class DefaultsFileTests
         File.SetUnixFileMode(place.Add("other.toml", "[[matrix]]\nname = \"it\"\n"), Mode("666"));
 
         Assert.That(DefaultsFile.Open(Path.Combine(place.Root, "other.toml")).Variants, Has.Count.EqualTo(1));
-        Assert.That(() => DefaultsFile.Open(place.Root), Throws.TypeOf<UsageException>().With.Message.EqualTo($"--config: '{place.Root}' is a directory, not a file"));
-        Assert.That(() => DefaultsFile.Open(""), Throws.TypeOf<UsageException>().With.Message.StartsWith("--config: "));
-        Assert.That(() => DefaultsFile.Open("/no/such"), Throws.TypeOf<UsageException>().With.Message.StartsWith("--config: cannot open /no/such"));
+        Assert.That(() => DefaultsFile.Open(place.Root), Throws.TypeOf<UsageException>().With.Message.EqualTo($"--config: '{place.Root}' is a directory, not a file: give the path of a file such as vmm.toml"));
+        Assert.That(() => DefaultsFile.Open(""), Throws.TypeOf<UsageException>().With.Message.EqualTo("--config: '' is empty: give the path of a file such as vmm.toml"));
+        Assert.That(() => DefaultsFile.Open("/no/such"), Throws.TypeOf<UsageException>().With.Message.EqualTo("--config: cannot open /no/such: No such file or directory (errno 2): give the path of a file such as vmm.toml"));
     }
 
     // A project with links that lead out of it.

@@ -136,7 +136,7 @@ public sealed class ExecOptionsTests
 
     [TestCase("--env", "=x", "has no name")]
     [TestCase("--workdir", "relative", "is not an absolute path")]
-    [TestCase("--user", "", "is nobody")]
+    [TestCase("--user", "", "is empty: name a user")]
     public void ReadCommand_WrongValue_IsRefused(string option, string value, string why) =>
         Assert.That(() => Command(s_pipes, "exec", option, value, "--", "x"), Throws.TypeOf<UsageException>().With.Message.StartsWith($"{option}: '{value}' {why}"));
 

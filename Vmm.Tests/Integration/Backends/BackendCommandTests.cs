@@ -76,7 +76,7 @@ public class BackendCommandTests : BackendTest
         {
             (_, string output) = HostCommand.TryRun("timeout", "-s", "TERM", "1", "setpriv", "--reuid=54321", "--regid=54321", "--clear-groups",
                 $"{Scratch}/copy", "backend", "fs", "--socket-path", $"{open}/socket", "--shared-dir", directory);
-            Assert.That(output.Contains($"{directory}: the daemon's user may not read or enter it", StringComparison.Ordinal), Is.EqualTo(directory == closed), output);
+            Assert.That(output.Contains($"{directory}: the back-end's user may not read or enter it", StringComparison.Ordinal), Is.EqualTo(directory == closed), output);
         }
     }
 
@@ -189,16 +189,32 @@ public class BackendCommandTests : BackendTest
     }
 
     [Test]
+    public void Stream_NobodyListens_SaysWhatToDo()
+    {
+        string path = Path.Combine(Scratch, "dead");
+        using (UnixListener dead = UnixListener.Listen(path))
+            dead.LeaveFile();
+
+        VmmResult result = StartVmm("backend", "net", "--socket-path", SocketPath, "--stream", path).WaitForEnd();
+
+        Assert.That((result.ExitCode, result.Errors), Is.EqualTo(
+            (1, $"vmm: --stream: cannot connect to {path}: Connection refused (errno 111): nobody listens there: start the program that listens first, or give another\n")));
+    }
+
+    [Test]
     public void Fd_NoSocket_IsRefused()
     {
         VmmResult result = StartVmm("backend", "rng", "--fd", "0").WaitForEnd();
-        Assert.That((result.ExitCode, result.Errors), Is.EqualTo((1, "vmm: --fd: fd 0 is no connected Unix stream socket: Invalid argument (errno 22)\n")));
+        Assert.That((result.ExitCode, result.Errors), Is.EqualTo((1, "vmm: --fd: fd 0 is no connected Unix stream socket: Invalid argument (errno 22): give the number of a socket that was opened for this process\n")));
     }
 
     [TestCase("--path: cannot open /nonexistent/disk: No such file or directory (errno 2): nothing is there, or its directory is missing: make it first, or give another", "blk", "--path", "/nonexistent/disk")]
     [TestCase("--source: cannot open /nonexistent/random: No such file or directory (errno 2): nothing is there, or its directory is missing: make it first, or give another", "rng", "--source", "/nonexistent/random")]
     [TestCase("--source: cannot use /proc: Is a directory (errno 21): give a device or a file", "rng", "--source", "/proc")]
-    [TestCase("--path: cannot open /nonexistent/file: No such file or directory (errno 2): nothing is there, or its directory is missing: make it first, or give another", "console", "--path", "/nonexistent/file")]
+    [TestCase("--path: cannot open /nonexistent/file: No such file or directory (errno 2): make its directory first, or give another path", "console", "--path", "/nonexistent/file")]
+    [TestCase("--path: cannot open /proc: Is a directory (errno 21): give the path of a file", "console", "--path", "/proc")]
+    [TestCase("--path: cannot open /proc: Is a directory (errno 21): give a raw image or a block device", "blk", "--path", "/proc")]
+    [TestCase("--path: /dev/null is neither a file nor a block device: give a raw image or a block device", "blk", "--path", "/dev/null")]
     [TestCase("--shared-dir: /nonexistent/dir is no directory: make it first, or give another", "fs", "--shared-dir", "/nonexistent/dir")]
     [TestCase("--shared-dir: /proc/version is no directory: make it first, or give another", "fs", "--shared-dir", "/proc/version")]
     [TestCase("--uds-path: cannot listen on /nonexistent/vsock: No such file or directory (errno 2): make its directory first, or give another path", "vsock", "--uds-path", "/nonexistent/vsock")]

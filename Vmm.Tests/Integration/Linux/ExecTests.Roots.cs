@@ -203,7 +203,7 @@ public partial class ExecTests
             dd if=/dev/zero of=/mnt/file count=1 > /dev/null 2>&1 < /dev/null & until grep -q '(dd) D' /proc/$!/stat; do sleep 0.1; done
             """);
 
-        Assert.That(result, Is.EqualTo(new VmmResult(0, "", "vmm: the guest cannot unmount the disk vda: it is in use where it cannot be ended\n")));
+        Assert.That(result, Is.EqualTo(new VmmResult(0, "", "vmm: the guest cannot unmount the disk vda: a process that does not end or the kernel uses it\n")));
     }
 
     // The disk does not go on before more time has gone by than a signal has.

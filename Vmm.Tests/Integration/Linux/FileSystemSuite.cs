@@ -2,7 +2,7 @@ using NUnit.Framework;
 
 namespace Vmm.Tests.Integration.Linux;
 
-/// <summary>Scripts for a guest whose directory our daemon shares, and what they have to print. They are the same under our VMM and under QEMU.</summary>
+/// <summary>Scripts for a guest whose directory our back-end shares, and what they have to print. They are the same under our VMM and under QEMU.</summary>
 internal static class FileSystemSuite
 {
     /// <summary>The status of <c>apt-get</c> for root's packages is good if the output has these.</summary>

@@ -219,7 +219,7 @@ public sealed class BackendInflightTests
             Assert.That(again.Queue.TryGetUsed(out _, out _), $"request {i} is left");
     }
 
-    // The driver resets its queue, or the front-end the device: it begins anew, in the same in-flight memory.
+    // The driver resets its queue, or the front-end the device: it begins anew, in the same in-flight log.
     [Test]
     public void Start_AfterAStopOrAResetWithNothingInFlight_IsWhereTheFrontEndSays([Values(0UL, VirtioFeatures.RingPacked)] ulong features, [Values] bool isReset)
     {

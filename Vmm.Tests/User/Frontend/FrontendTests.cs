@@ -424,7 +424,7 @@ public class FrontendTests
         Assert.That(
             _fixture.StartAll,
             Throws.TypeOf<VhostException>().With.Message.EqualTo(
-                $"--test: {_fixture.Path}: the back-end keeps its log of requests in flight in a file that is no shared memory: "
+                $"--test: {_fixture.Path}: the back-end keeps its in-flight log in a file that is no shared memory: "
                 + "have it use a memfd, or a file of tmpfs (/dev/shm) or of hugetlbfs"));
         _fixture.Frontend.Reset();
         Assert.That(Stopwatch.GetElapsedTime(start), Is.LessThan(HostileDescriptor.Patience));
@@ -682,7 +682,7 @@ public class FrontendTests
         }));
         _fixture.StartAll();
         Assert.That(backend.Connections, Is.EqualTo(1));
-        Assert.That(backend.All(1, VhostUserRequest.GetInflightFd), Has.Length.EqualTo(2), "and in-flight memory is new");
+        Assert.That(backend.All(1, VhostUserRequest.GetInflightFd), Has.Length.EqualTo(2), "and the in-flight log is new");
         Assert.That(backend.InflightMark, Is.Not.EqualTo(mark));
     }
 

@@ -69,7 +69,7 @@ public static unsafe partial class ThreadPrivileges
     }
 
     /// <summary>From now on no program that the calling thread executes gains privileges by set-user-id bits or file capabilities (no_new_privs).
-    /// Who has that may install seccomp filters and Landlock rules without being root.</summary>
+    /// A thread with no_new_privs may install seccomp filters and Landlock rules without being root.</summary>
     /// <exception cref="ErrnoException">prctl(2) failed.</exception>
     public static void GiveUpNewOnes()
     {

@@ -2,7 +2,7 @@ using Tmds.Linux;
 
 namespace Vmm.Vhost.Native.FileSystem;
 
-/// <summary>Whose a file is.</summary>
+/// <summary>Compares the owner and the mode of a file with the user of this process: may somebody else change the file?</summary>
 public static class FileOwner
 {
     private const uint WritableByOthers = 0x12;     // 0022

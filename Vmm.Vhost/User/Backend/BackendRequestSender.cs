@@ -9,7 +9,7 @@ namespace Vmm.Vhost.User.Backend;
 public sealed class BackendRequestSender : IDisposable
 {
     private readonly Lock _lock = new();
-    private readonly Lock _changeLock = new();  // taken behind the other one; who holds it waits for no answer
+    private readonly Lock _changeLock = new();  // taken after _lock; no thread waits for an answer while it holds this one
     private readonly VhostUserConnection _connection;
     private readonly VhostUserProtocolFeatures _features;
     private readonly TimeSpan _deadline;

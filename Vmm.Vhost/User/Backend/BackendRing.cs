@@ -39,7 +39,7 @@ public sealed class BackendRing
     /// buffers (<see cref="VirtQueue.MaxChainLength"/>).</summary>
     public int Size => _queue.Size;
 
-    /// <summary>What the driver accepted.</summary>
+    /// <summary>The feature bits that the driver and the device agreed on (VIRTIO 1.2 §2.2), as the front-end told by SET_FEATURES: bits of <see cref="VirtioFeatures"/> and of the device's own type.</summary>
     public ulong Features { get; }
 
     /// <summary>Whether the driver used the ring before this start: it does not start at its beginning, or its in-flight log is not new. What

@@ -54,7 +54,7 @@ internal sealed partial class BackendSession
         _features = _told = features;
         if ((changed & ~VirtioFeatures.LogAll) != 0)
             _device.FeaturesAccepted(features);
-        // Who does not know of SET_VRING_ENABLE has its rings enabled (vhost-user.rst, "Ring states").
+        // A front-end without the protocol features does not know SET_VRING_ENABLE: its rings are enabled from the beginning (vhost-user.rst, "Ring states").
         if ((features & VirtioFeatures.VhostUserProtocolFeatures) == 0)
         {
             foreach (RingSetup ring in _rings)
@@ -69,7 +69,7 @@ internal sealed partial class BackendSession
         VhostUserProtocolFeatures extra = features & ~OfferedProtocolFeatures;
         if (extra != 0)
             throw new RefusedException($"protocol features 0x{(ulong)extra:x} were not offered");
-        // crosvm has a feature of its own at this bit, SHMEM_MAP. It never accepts the log of what is in flight, without which the bit means nothing else.
+        // crosvm has a feature of its own at this bit, SHMEM_MAP. It never accepts the in-flight log, without which the bit means nothing else.
         _meansCrosvmsShmem = (features & OnInflight) == VhostUserProtocolFeatures.GetVringBaseInflight;
         if (_meansCrosvmsShmem)
             features &= ~VhostUserProtocolFeatures.GetVringBaseInflight;

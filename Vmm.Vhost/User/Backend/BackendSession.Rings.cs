@@ -139,7 +139,7 @@ internal sealed partial class BackendSession
     {
         if (state.Num > 1)
             throw new ViolationException($"{state.Num} is neither 0 nor 1");
-        // Some say this before they say SET_FEATURES; afterwards it is known whether they may.
+        // Some front-ends send SET_VRING_ENABLE before SET_FEATURES. So the check has to wait until the features are known.
         if (_features is ulong features && (features & VirtioFeatures.VhostUserProtocolFeatures) == 0)
             throw new ViolationException("VHOST_USER_F_PROTOCOL_FEATURES was not accepted");
         RingSetup ring = RingAt(state.Index);
@@ -147,7 +147,7 @@ internal sealed partial class BackendSession
         if (ring.IsEnabled)
             TryStart(ring);
         else
-            Stop(ring, mayLeave: Has(VhostUserProtocolFeatures.GetVringBaseInflight));   // others may save the guest now, without the log
+            Stop(ring, mayLeave: Has(VhostUserProtocolFeatures.GetVringBaseInflight));   // another front-end may save the guest now, without the in-flight log: its requests must be done
     }
 
     private static void RequireStopped(RingSetup ring)
@@ -212,8 +212,9 @@ internal sealed partial class BackendSession
 
     private static RefusedException DoesNotStart(int ring, Exception e) => new($"ring {ring} does not start: {e.Message}", isDevices: true);
 
-    // In a packed ring there are two positions, of what is available and of what is used. DPDK's front-end says only the first, with
-    // zeros for the other; as nothing is in flight (or the log of that knows better) they are the same. libkrun says 0 for the beginning.
+    // A packed ring has two positions: that of the next available request, and that of the next used one. DPDK's front-end gives the first
+    // only, and zeros for the second. Nothing is in flight then, or the in-flight log tells the second: so the second is the first. libkrun
+    // gives 0 for the beginning.
     private uint FirstPosition(RingSetup ring)
     {
         if (!IsPacked || ring.Base > ushort.MaxValue)
@@ -328,7 +329,7 @@ internal sealed partial class BackendSession
         }
     }
 
-    // The ring goes on soon: a request that waits for somebody else, such as for a lock, may stay in the log of what is in flight, where the ring then finds it. Not where that log is replaced.
+    // The ring goes on soon. A request that waits, for a lock for example, may stay in the in-flight log: the ring finds it there when it goes on. It may not stay where that log is replaced.
     private void Pause(RingSetup ring, bool mayLeave = true)
     {
         if (ring.Runner is RingRunner runner)

@@ -181,7 +181,7 @@ internal sealed partial class BackendSession : IDisposable
                 SetBase(message.Read<VringState>());
                 break;
             case VhostUserRequest.GetVringBase:
-                // With GET_VRING_BASE_SKIP_DRAIN there is another message for who wants requests to be left.
+                // A front-end that agreed on GET_VRING_BASE_SKIP_DRAIN sends that message where requests may be left in the in-flight log.
                 GetBase(request, message.Read<VringState>(), mayLeave: Has(VhostUserProtocolFeatures.GetVringBaseInflight) && !Has(VhostUserProtocolFeatures.GetVringBaseSkipDrain));
                 break;
             case VhostUserRequest.SetVringKick:
@@ -266,7 +266,7 @@ internal sealed partial class BackendSession : IDisposable
                 GetSharedMemory();
                 break;
             default:
-                throw new ViolationException("this back-end has no such thing");
+                throw new ViolationException("this back-end does not know the message");
         }
     }
 

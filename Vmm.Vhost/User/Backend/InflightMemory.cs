@@ -27,10 +27,10 @@ internal sealed unsafe class InflightMemory : IDisposable
     {
         if ((ulong)payload.RingCount * VirtQueue.InflightSizeOf(isPacked: false, payload.QueueSize) > payload.MmapSize)
             throw new RefusedException($"{payload.MmapSize} bytes are too few for {payload.RingCount} rings of {payload.QueueSize}");
-        return new InflightMemory(SharedFile.Map(file, payload.MmapOffset, payload.MmapSize, "the in-flight memory"), in payload);
+        return new InflightMemory(SharedFile.Map(file, payload.MmapOffset, payload.MmapSize, "the in-flight log"), in payload);
     }
 
-    /// <summary>What the device keeps behind the logs.</summary>
+    /// <summary>The device's own memory, which lies behind the logs of the rings.</summary>
     /// <param name="size">Bytes.</param>
     /// <returns>Null where there is no room for it.</returns>
     public KeptMemory? Kept(int size)
@@ -52,8 +52,8 @@ internal sealed unsafe class InflightMemory : IDisposable
         return true;
     }
 
-    /// <summary>What it has room for.</summary>
-    public override string ToString() => $"in-flight memory for {_payload.RingCount} rings of {_payload.QueueSize}";
+    /// <summary>The number and the size of the rings that it has room for, for messages.</summary>
+    public override string ToString() => $"in-flight log for {_payload.RingCount} rings of {_payload.QueueSize}";
 
     /// <summary>Has a ring begin anew: nothing of it is in flight.</summary>
     public void Forget(int index, bool isPacked)

@@ -2,7 +2,7 @@ using Vmm.Vhost.Native;
 
 namespace Vmm.Vhost.User.Backend;
 
-/// <summary>Memory of a device's own that its front-end keeps, behind the log of what is in flight: the next process finds it as this one has left it, at
+/// <summary>Memory of a device's own that its front-end keeps, behind the in-flight log: the next process finds it as this one has left it, at
 /// whatever instant it ended. Whoever has it may have written anything into it.</summary>
 public sealed unsafe class KeptMemory
 {

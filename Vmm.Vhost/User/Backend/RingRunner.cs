@@ -85,7 +85,7 @@ internal sealed class RingRunner(BackendRing ring, IRingHandler handler)
         return _hasWork ? 0 : IsPolled ? Poll : -1;
     }
 
-    /// <summary>What the wait brought.</summary>
+    /// <summary>The wait for the ring's kick and for the handler's descriptor has ended.</summary>
     public void Woken(PollEvents kick, PollEvents ready)
     {
         if (ready == PollEvents.Invalid)

@@ -157,7 +157,7 @@ internal sealed class StateTransfer : IDisposable
         }
     }
 
-    // The thread and who made this: the last of the two.
+    // Called by the thread, and by Dispose: the last of the two closes the event.
     private void LetGo()
     {
         if (Interlocked.Increment(ref _ends) == 2)

@@ -45,7 +45,7 @@ public abstract class VhostUserDevice
     /// completed are then taken again by the next process: doing one twice must do no harm.</summary>
     public virtual bool TracksInflight => true;
 
-    /// <summary>Bytes that the front-end is to keep for the device, beside the log of what is in flight, so that they outlive this process; 0 for none.</summary>
+    /// <summary>Bytes that the front-end is to keep for the device, beside the in-flight log, so that they outlive this process; 0 for none.</summary>
     public virtual int KeptMemorySize => 0;
 
     /// <summary>The front-end has given the <see cref="KeptMemorySize"/> bytes that it keeps, new ones or those that a process before this one had; or takes them away. No ring

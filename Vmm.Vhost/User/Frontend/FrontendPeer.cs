@@ -37,7 +37,7 @@ internal sealed class FrontendPeer : IDisposable
     /// <summary>The sizes of its shared-memory regions by their ids; null if it has none that are wanted.</summary>
     public ulong[]? SharedMemorySizes { get; private set; }
 
-    /// <summary>Whether it was told of the in-flight memory that is in use.</summary>
+    /// <summary>Whether it was told of the in-flight log that is in use.</summary>
     public bool HasInflight { get; set; }
 
     /// <summary>Whether it was told what the device's type has to say before the first ring, since features were agreed on.</summary>
@@ -61,7 +61,7 @@ internal sealed class FrontendPeer : IDisposable
         var peer = new FrontendPeer(session, requests);
         try
         {
-            // Of a socket that was inherited nobody can say who has its other end.
+            // The kernel does not tell which process has the other end of an inherited socket now.
             if (options.PeerProcessId is not null || options.Endpoint.Role != VhostUserSocketRole.Inherited)
                 peer._process = ProcessDescriptor.TryOpen(options.PeerProcessId?.Invoke() ?? session.Socket.PeerProcessId);
             peer.Negotiate(options, handler, failed);

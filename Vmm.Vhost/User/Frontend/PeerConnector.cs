@@ -40,7 +40,7 @@ internal sealed class PeerConnector : IDisposable
         }
     }
 
-    /// <summary>Readable when the back-end has connected; null if it is we who connect.</summary>
+    /// <summary>Readable when the back-end has connected; null where this side connects.</summary>
     public UnixListener? Listener { get; }
 
     /// <summary>Whether there can be another connection after the first.</summary>

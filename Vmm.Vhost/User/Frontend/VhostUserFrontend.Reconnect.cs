@@ -104,7 +104,7 @@ public sealed partial class VhostUserFrontend
             }
             if (peer != _peer)
                 return;
-            // A connection that a request of others than Do has broken hangs up, too: that back-end lives.
+            // The connection also hangs up where this process has broken it, because a request outside of Do failed. Then the back-end lives.
             string? broken = peer.Session.LostReason;
             Leave(broken ?? $"{Name}: the peer closed the connection", broken is null || peer.Session.IsClosedByPeer ? Parting.Theirs : Parting.Ours);
         }
@@ -413,7 +413,7 @@ public sealed partial class VhostUserFrontend
     }
 
     // A back-end did not come back. It is tried again if this process has run out of something, which says nothing about the back-end, and a few times if the back-end
-    // refused something, which it may take a moment later. Any other error is for good: it is no back-end for this device, or nobody is left who can start it or connect to it.
+    // refused something, which it may take a moment later. Any other error is for good: the back-end does not fit this device, or the process that starts or connects to it is gone.
     private void TurnAway(VhostException e)
     {
         bool isOfTheMoment = e.InnerException is ErrnoException { IsShortage: true } || (e is VhostUserException && ++_refusals < RefusalLimit);

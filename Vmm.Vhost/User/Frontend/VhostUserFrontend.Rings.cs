@@ -166,7 +166,7 @@ public sealed partial class VhostUserFrontend
             return (description, file);
         file.Dispose();
         throw new VhostException(
-            $"{Name}: the back-end keeps its log of requests in flight in a file that is no shared memory: have it use a memfd, or a file of tmpfs (/dev/shm) or of hugetlbfs");
+            $"{Name}: the back-end keeps its in-flight log in a file that is no shared memory: have it use a memfd, or a file of tmpfs (/dev/shm) or of hugetlbfs");
     }
 
     private void ForgetInflight()

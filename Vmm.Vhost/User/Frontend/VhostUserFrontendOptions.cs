@@ -109,9 +109,9 @@ public sealed record VhostUserFrontendOptions
     public Lock Sync { get; init => field = NotNull(value, nameof(Sync)); } = new();
 
     /// <summary>Called without <see cref="Sync"/> before each attempt to connect again, up to 40 times a second: to start the
-    /// daemon if it does not run.</summary>
+    /// back-end if it does not run.</summary>
     /// <remarks>If it throws an <see cref="IOException"/>, that is logged as a warning, and it is called again before the next attempt. If it throws an
-    /// <see cref="IOException"/> whose inner exception is an <see cref="ErrnoException"/> with EPIPE, nobody is left who can start the daemon: the
+    /// <see cref="IOException"/> whose inner exception is an <see cref="ErrnoException"/> with EPIPE, the process that starts the back-end is gone: the
     /// device is lost (<see cref="IVhostUserFrontendEvents.Lost"/>). Any other exception ends the device, too.</remarks>
     public Action? Respawn { get; init; }
 
@@ -129,6 +129,6 @@ public sealed record VhostUserFrontendOptions
 
 /// <summary>Connects to the socket at <paramref name="path"/>.</summary>
 /// <returns>0, or the error number.</returns>
-/// <exception cref="ErrnoException">It could not be tried. With EPIPE, nobody is left who can connect: a device whose back-end is away is lost
+/// <exception cref="ErrnoException">It could not be tried. With EPIPE, the process that connects is gone: a device whose back-end is away is lost
 /// (<see cref="IVhostUserFrontendEvents.Lost"/>).</exception>
 public delegate int SocketConnector(string path, out UnixSocket? socket);

@@ -97,7 +97,7 @@ public sealed partial class VhostUserSession
         return bases;
     }
 
-    /// <summary>GET_VRING_BASE_SKIP_DRAIN: stops a ring at once; what is not done is in the in-flight memory.</summary>
+    /// <summary>GET_VRING_BASE_SKIP_DRAIN: stops a ring at once; what is not done is in the in-flight log.</summary>
     /// <returns>What <see cref="SetRingBase"/> takes.</returns>
     /// <exception cref="VhostUserException">The back-end refused or is gone, or <see cref="VhostUserProtocolFeatures.GetVringBaseSkipDrain"/> was not agreed on.</exception>
     /// <inheritdoc cref="KickRing"/>

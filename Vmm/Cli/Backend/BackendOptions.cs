@@ -70,6 +70,7 @@ internal abstract class BackendOptions : IVerbOptions
             {
                 _ when !e.Message.EndsWith($"(errno {errno})", StringComparison.Ordinal) => null,
                 Errnos.Enoent => "nothing is there, or its directory is missing: make it first, or give another",
+                Errnos.Econnrefused => "nobody listens there: start the program that listens first, or give another",
                 Errnos.Eacces or Errnos.Eperm => "this user may not open it: change its owner or its mode, or give another",
                 _ => null,
             };

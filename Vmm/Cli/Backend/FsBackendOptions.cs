@@ -327,6 +327,6 @@ internal sealed class FsBackendOptions : BackendOptions
     {
         const ulong unit = 2 << 20;     // what Linux maps at a time
         ulong size = SizeValue.Parse(value);
-        return size % unit == 0 && size <= SharedMemoryWindow.MaxLength ? size : throw value.Refuse("is not a multiple of 2M, or more than 64G");
+        return size % unit == 0 && size <= SharedMemoryWindow.MaxLength ? size : throw value.Refuse("is no size of a window: write a multiple of 2M, up to 64G");
     }
 }

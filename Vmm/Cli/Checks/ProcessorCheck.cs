@@ -16,7 +16,7 @@ internal static class ProcessorCheck
         return flags.Contains("vmx") ? [Finding.Ok(Topic, "Intel VT-x (vmx in /proc/cpuinfo)")]
             : flags.Contains("svm") ? [Finding.Ok(Topic, "AMD-V (svm in /proc/cpuinfo)")]
             : [Finding.Missing(Topic, "neither vmx nor svm in /proc/cpuinfo: Linux guests do not run here, even where /dev/kvm exists. Enable it "
-                + "in the firmware or for this virtual machine, or use the software-emulated host: firmware/kvm-host/run -- COMMAND")];
+                + "in the firmware or for this virtual machine, or use the software-emulated host (in a checkout of vmm's sources: firmware/kvm-host/run -- COMMAND)")];
     }
 
     // Of the first processor: they are alike.

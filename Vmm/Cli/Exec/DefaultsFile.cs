@@ -61,7 +61,7 @@ internal sealed class DefaultsFile
     {
         var value = new OptionValue("--config", null, path);
         if (path.Length == 0)
-            throw value.Refuse("names no file");
+            throw value.Refuse("is empty: give the path of a file such as vmm.toml");
         try
         {
             using RegularFile file = RegularFile.OpenRead(path);
@@ -69,11 +69,11 @@ internal sealed class DefaultsFile
         }
         catch (ErrnoException e)
         {
-            throw new UsageException($"--config: {e.Message}", e);
+            throw new UsageException($"--config: {e.Message}{(e.Errno == Errnos.Enoent ? ": give the path of a file such as vmm.toml" : "")}", e);
         }
         catch (InvalidDataException e)
         {
-            throw value.Refuse($"{e.Message}, not a file");
+            throw value.Refuse($"{e.Message}, not a file: give the path of a file such as vmm.toml");
         }
     }
 

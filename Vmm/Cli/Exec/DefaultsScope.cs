@@ -140,7 +140,7 @@ internal sealed class DefaultsScope(string file, bool isNamed, ExecOptions optio
     {
         if (isNamed || IsGivenForWriting(path))
             return false;
-        _notes.Add($"{file}: {key}: the guest may only read {path}, since this file was found and not named: for writing say {option} on the command line, or name the file by --config {file}");
+        _notes.Add($"{file}: {key}: the guest may only read {path}, since --config does not name this file: for writing say {option} on the command line, or add --config {file}");
         return true;
     }
 
@@ -154,12 +154,12 @@ internal sealed class DefaultsScope(string file, bool isNamed, ExecOptions optio
             return;
         string? real = RealPath.TryResolve(path);
         if (real is null)
-            throw new UsageException($"{file}: {key}: {path} is not there, or you may not look for it");
+            throw new UsageException($"{file}: {key}: {path} is not there, or you may not look for it: make it, or change the path");
         string? own = RealPath.TryResolve(Directory);
         if (own is null || !RealPath.IsIn(real, own))
-            throw Refuse($"{key}: {path}, which is not in its directory,");
+            throw Refuse($"{key}: {path} is outside of the file's directory, which");
     }
 
     private UsageException Refuse(string what) =>
-        new($"{file}: {what} is not for a file that was found and not named: say it on the command line, or name the file by --config {file}");
+        new($"{file}: {what} is allowed only in a file that --config names: say it on the command line, or add --config {file}");
 }

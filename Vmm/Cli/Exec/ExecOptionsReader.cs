@@ -34,7 +34,7 @@ internal static class ExecOptionsReader
         if (options.Command.Count == 0 && !isTerminal.Input && !hasTerminal)
             throw new UsageException("no command: write it behind --; without one a shell runs, but only on a terminal");
         if (options.User is "")
-            throw new OptionValue("--user", null, options.User).Refuse("is nobody");
+            throw new OptionValue("--user", null, options.User).Refuse("is empty: name a user");
         if (options.WorkDir is not (null or ['/', ..]))
             throw new OptionValue("--workdir", null, options.WorkDir).Refuse("is not an absolute path");
         return new GuestCommand

@@ -163,7 +163,7 @@ public sealed class RestartedBackendTests : VmmTest
     }
 
     [TestCase("/nonexistent/disk", "cannot open /nonexistent/disk: No such file or directory (errno 2): nothing is there, or its directory is missing: make it first, or give another")]
-    [TestCase("/dev/null", "/dev/null is neither a file nor a block device")]
+    [TestCase("/dev/null", "/dev/null is neither a file nor a block device: give a raw image or a block device")]
     public void Disk_ThatIsNone_IsRefusedBeforeItsBackendStarts(string path, string message) => Assert.That(
         () => new BackendDaemon("--disk path=x", ProgramOf("--disk", $"path={path}"), _events), Throws.InstanceOf<VhostException>().With.Message.EqualTo($"--disk path=x: {message}"));
 

@@ -3,7 +3,7 @@ using NUnit.Framework;
 
 namespace Vmm.Tests.Integration.Linux.Devices;
 
-/// <summary>The same random operations on a directory that our daemon shares and on the guest's own ext4 (fsdiff): results, errors and trees have to be the same. The shared directory is
+/// <summary>The same random operations on a directory that our back-end shares and on the guest's own ext4 (fsdiff): results, errors and trees have to be the same. The shared directory is
 /// on an ext4 of the host's.</summary>
 public class FileSystemDifferenceTests : DeviceTest
 {

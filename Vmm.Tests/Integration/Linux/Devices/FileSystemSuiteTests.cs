@@ -3,7 +3,7 @@ using Vmm.Tests.Integration.Peers;
 
 namespace Vmm.Tests.Integration.Linux.Devices;
 
-/// <summary>What others test file systems with (firmware/guest/suite): in a directory that our daemon shares, and for comparison on the guest's own ext4. The shared directory is on an ext4 of
+/// <summary>What others test file systems with (firmware/guest/suite): in a directory that our back-end shares, and for comparison on the guest's own ext4. The shared directory is on an ext4 of
 /// the host's. They take minutes: ./test.sh runs them with VMM_TESTS=full.</summary>
 [Category("Full")]
 public class FileSystemSuiteTests : DeviceTest

@@ -5,7 +5,7 @@ using Vmm.Tests.Fakes;
 
 namespace Vmm.Tests.Integration.Linux.Devices;
 
-/// <summary>File systems: our own daemon, and virtiofsd, started by the VMM or by somebody else.</summary>
+/// <summary>File systems: our own back-end, and virtiofsd, started by the VMM or by somebody else.</summary>
 public class FileSystemTests : DeviceTest
 {
     private const string Unbind = "echo LNRO0005:00 > /sys/bus/platform/drivers/virtio-mmio/unbind";
