@@ -33,7 +33,7 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
     }
 
     /// <inheritdoc/>
-    public override ulong Features => Frontend.Features & ~VirtioFeatures.RingReset;
+    public override ulong Features => Frontend.Features;
 
     /// <inheritdoc/>
     public override int ConfigSize => _configSize;
