@@ -255,8 +255,8 @@ internal sealed unsafe class PackedInflight
 
         public readonly bool IsAhead => Index != OldIndex || Wrap != OldWrap;
 
-        // The wrap counter changes exactly where the index becomes smaller. Only one who writes it down, after the driver could see the return, by two stores leaves it otherwise, as
-        // this library did before.
+        // The wrap counter changes exactly where the index becomes smaller. A log in which it does not is one whose writer died between two stores, one of the index and one of the
+        // counter. Earlier versions of this library wrote them so, after the driver could see the return.
         public readonly bool IsHalfWritten => Index != OldIndex && (Index < OldIndex) == (Wrap == OldWrap);
 
         public readonly UsedPlaces WithOldAsNew() => this with { OldIndex = Index, OldWrap = Wrap };
