@@ -57,7 +57,7 @@ public sealed class LocalSpawner : ISpawner
     /// <inheritdoc/>
     public void AllowConnection(string path)
     {
-        // Nothing forbids it.
+        // This process may connect to any socket.
     }
 
     /// <inheritdoc/>
@@ -87,7 +87,7 @@ public sealed class LocalSpawner : ISpawner
     /// <inheritdoc/>
     public void Close()
     {
-        // Nobody has to be kept from saying more.
+        // This process is trusted: it may go on adding programs and paths.
     }
 
     /// <summary>How the program in slot <paramref name="index"/> ended, in a few words; null while it runs, and for one that was never started.</summary>

@@ -18,9 +18,6 @@ internal sealed class QueueRegisters(int index, int maxSize) : IDisposable
 
     public bool Ready { get; set; }
 
-    /// <summary>Reset by itself while its device runs, so that it may be set up again.</summary>
-    public bool WasReset { get; set; }
-
     public uint Size { get; set; } = (uint)maxSize;
 
     public ulong Descriptors { get; set; }
@@ -35,7 +32,6 @@ internal sealed class QueueRegisters(int index, int maxSize) : IDisposable
     public void Reset()
     {
         Ready = false;
-        WasReset = false;
         Size = (uint)MaxSize;
         Descriptors = Driver = Device = 0;
         Kick.DrainPeer();

@@ -106,13 +106,6 @@ public abstract class VirtioDevice : IDisposable
     /// <see cref="IVhostBackend.MayWrite"/>.</summary>
     public virtual bool MayWrite(GuestMemory memory) => false;
 
-    /// <summary>The driver set up a queue again that <see cref="StopQueue"/> stopped. Only where RING_RESET was accepted.</summary>
-    /// <exception cref="VhostException">The device cannot.</exception>
-    public virtual void StartQueue(in VringConfig queue) => throw new VhostException($"{Name}: queues cannot be reset");
-
-    /// <summary>The driver resets one queue (VIRTIO 1.2 §2.6.1). Only where RING_RESET was accepted.</summary>
-    public virtual void StopQueue(int queue) => throw new VhostException($"{Name}: queues cannot be reset");
-
     /// <summary>The driver has put something into a queue that is not delegated. On a vCPU's thread.</summary>
     public virtual void Notify(int queue)
     {

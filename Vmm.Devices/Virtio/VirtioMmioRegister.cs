@@ -30,7 +30,6 @@ internal static class VirtioMmioRegister
     public const int ShmLenHigh = 0x0B4;
     public const int ShmBaseLow = 0x0B8;
     public const int ShmBaseHigh = 0x0BC;
-    public const int QueueReset = 0x0C0;
     public const int ConfigGeneration = 0x0FC;
 
     /// <summary>The device's configuration space, to the end of the page.</summary>

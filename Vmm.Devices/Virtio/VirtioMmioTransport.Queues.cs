@@ -13,15 +13,9 @@ public sealed partial class VirtioMmioTransport
             return;
         }
         QueueRegisters queue = _queues[_queueSel];
-        if (offset == VirtioMmioRegister.QueueReset)
-        {
-            ResetQueue(queue, value);
-            return;
-        }
         // The values are final from QueueReady and from DRIVER_OK on: a back-end has its own copy of them.
-        bool isRunning = (_status & VirtioStatus.DriverOk) != 0;
-        if ((_status & (VirtioStatus.FeaturesOk | VirtioStatus.Failed | VirtioStatus.NeedsReset)) != VirtioStatus.FeaturesOk
-            || (isRunning && !queue.WasReset) || (queue.Ready && offset != VirtioMmioRegister.QueueReady))
+        if ((_status & (VirtioStatus.FeaturesOk | VirtioStatus.DriverOk | VirtioStatus.Failed | VirtioStatus.NeedsReset)) != VirtioStatus.FeaturesOk
+            || (queue.Ready && offset != VirtioMmioRegister.QueueReady))
         {
             Ignore(offset, "comes when the queue cannot be set up");
             return;
@@ -32,11 +26,6 @@ public sealed partial class VirtioMmioTransport
                 queue.Size = value;
                 break;
             case VirtioMmioRegister.QueueReady:
-                if (value == 1 && isRunning)
-                {
-                    _device.StartQueue(queue.Check(_memory, _driverFeatures, Interrupt));
-                    queue.WasReset = false;
-                }
                 queue.Ready = value == 1;
                 ShowQueue();
                 break;
@@ -65,20 +54,6 @@ public sealed partial class VirtioMmioTransport
 
         static ulong WithLow(ulong whole, uint low) => (whole & ~0xFFFF_FFFFUL) | low;
         static ulong WithHigh(ulong whole, uint high) => (whole & 0xFFFF_FFFFUL) | ((ulong)high << 32);
-    }
-
-    private void ResetQueue(QueueRegisters queue, uint value)
-    {
-        if (value != 1 || !queue.Ready || (_driverFeatures & VirtioFeatures.RingReset) == 0
-            || (_status & (VirtioStatus.DriverOk | VirtioStatus.Failed | VirtioStatus.NeedsReset)) != VirtioStatus.DriverOk)
-        {
-            Ignore(VirtioMmioRegister.QueueReset, "comes when the queue cannot be reset");
-            return;
-        }
-        _device.StopQueue((int)_queueSel);
-        queue.Reset();
-        queue.WasReset = true;
-        ShowQueue();
     }
 
     private void Notify(uint value)

@@ -99,8 +99,9 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
         }
     }
 
-    // KVM compares the whole value that is written, and these put more into it than the queue's index.
-    private ulong OfferedFeatures => _device.Features & ~(VirtioFeatures.NotificationData | VirtioFeatures.NotificationConfigData);
+    // Two bits have the driver put more into QueueNotify than the queue's index, and KVM compares the whole value that is written. The third lets it reset a single queue, which
+    // no register here does: Linux does that over PCI only.
+    private ulong OfferedFeatures => _device.Features & ~(VirtioFeatures.NotificationData | VirtioFeatures.NotificationConfigData | VirtioFeatures.RingReset);
 
     /// <inheritdoc/>
     public void Read(ulong offset, Span<byte> data)
@@ -178,7 +179,7 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
     public void ConfigChanged()
     {
         UpdateConfig();
-        // Also where it is shown already: a write of the driver's may have brought that, of which the driver knows nothing.
+        // The driver is interrupted also where the registers show the change already. A write of its own may have brought that, and it has not read them since.
         if ((_status & VirtioStatus.DriverOk) != 0)
             RaiseConfigurationInterrupt();
     }
@@ -255,7 +256,6 @@ public sealed partial class VirtioMmioTransport : IBusDevice, IVirtioHost, IDisp
                 break;
             case VirtioMmioRegister.QueueNum:
             case VirtioMmioRegister.QueueReady:
-            case VirtioMmioRegister.QueueReset:
             case >= VirtioMmioRegister.QueueDescLow and <= VirtioMmioRegister.QueueDeviceHigh:
                 WriteQueue(offset, value);
                 break;

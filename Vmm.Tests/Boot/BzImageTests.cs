@@ -98,7 +98,7 @@ public sealed class BzImageTests
         }.Build());
         using GuestMemory memory = Guest.Memory();
 
-        Assert.That(() => Guest.Load(memory, file, guestDecompression: true), Throws.TypeOf<VmmException>().With.Message.Contains("not between 1 MiB and 3 GiB"));
+        Assert.That(() => Guest.Load(memory, file, guestDecompression: true), Throws.TypeOf<VmmException>().With.Message.Contains("not between 1 MiB and 3 GiB: check --kernel"));
     }
 
     [Test]

@@ -1,7 +1,9 @@
 using System.Diagnostics;
 using NUnit.Framework;
 using Vmm.Boot;
+using Vmm.Boot.Payload;
 using Vmm.Vhost.Memory;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Tests.Boot;
 
@@ -107,6 +109,26 @@ public sealed class CorruptionTests
         Assert.That(Try(new BzImageBuilder { Payload = payload }.Build())?.Message, Does.Contain($"the {format} payload is corrupt"));
         Assert.That(
             _memory.Slice(new(ElfBuilder.Text + 0x100000), 0x100000).ContainsAnyExcept((byte)0), Is.False, "nothing is written behind it");
+    }
+
+    // It is not the file's fault.
+    [Test]
+    public void CopyTo_HostLacksMemory_IsNotToldAsCorruption()
+    {
+        byte[] image = new BzImageBuilder { Payload = Packer.Pack("lz4", Vmlinux) }.Build();
+        using var file = new TempFile(image);
+        using ImageFile kernel = ImageFile.OpenKernel(file.Path);
+        using PackedPayload payload = PackedPayload.TryOpen(kernel, SetupHeader.Read(kernel, image))!;
+        Assert.That(() => payload.CopyTo(new FailingSink(new ErrnoException("mmap", Errnos.Enomem))), Throws.TypeOf<VmmException>().With.Message
+            .EqualTo($"kernel {file.Path}: the lz4 payload cannot be unpacked: mmap: Cannot allocate memory (errno 12): the host has no memory left, or this process as many mappings as it may "
+                + "have: free some, or raise vm.max_map_count (sysctl)"));
+        Assert.That(() => payload.CopyTo(new FailingSink(new InsufficientMemoryException())), Throws.TypeOf<VmmException>().With.Message
+            .EqualTo($"kernel {file.Path}: the lz4 payload cannot be unpacked: this process gets no more memory: free some on this host, or raise the limit (ulimit -v)"));
+    }
+
+    private sealed class FailingSink(Exception failure) : IPayloadSink
+    {
+        public void Write(int position, ReadOnlySpan<byte> bytes) => throw failure;
     }
 
     [TestCase(0u)]

@@ -23,8 +23,8 @@ public class InitramfsTests
 
     [TestCase(100, 64, 0, Kernel64 | Above4G, BootMode.Long64, "needs at least 132 MiB of guest memory, but the guest has 64 MiB: raise --memory")]
     [TestCase(3072, 3072, 1024, Kernel64 | Above4G, BootMode.Long64, "its 3072 MiB need at least 6144 MiB of guest memory, as they do not fit below 3 GiB behind the kernel, but the guest has 4096 MiB: raise --memory")]
-    [TestCase(2560, 3072, 8192, Kernel64, BootMode.Long64, "0x7fffffff, the last address where this kernel takes it (initrd_addr_max; xloadflags has no XLF_CAN_BE_LOADED_ABOVE_4G)")]
-    [TestCase(2560, 3072, 8192, Kernel64 | Above4G, BootMode.Pvh32, "0x7fffffff, the last address where this kernel takes it by its PVH entry")]
+    [TestCase(2560, 3072, 8192, Kernel64, BootMode.Long64, "0x7fffffff, the last address where this kernel takes it (initrd_addr_max; xloadflags has no XLF_CAN_BE_LOADED_ABOVE_4G): give a smaller initramfs, or a newer kernel")]
+    [TestCase(2560, 3072, 8192, Kernel64 | Above4G, BootMode.Pvh32, "0x7fffffff, the last address where this kernel takes it by its PVH entry: give a smaller initramfs, or a bzImage of the kernel")]
     public void Place_NoRoom_SaysTheLimit(int size, int low, int high, int flags, object mode, string expected) =>
         Assert.That(() => Place(size, low, high, flags, (BootMode)mode), Throws.TypeOf<VmmException>().With.Message.Contains(expected));
 

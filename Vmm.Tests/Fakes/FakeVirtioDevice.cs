@@ -69,10 +69,6 @@ internal sealed class FakeVirtioDevice : VirtioDevice
         Calls.Add("stop");
     }
 
-    public override void StartQueue(in VringConfig queue) => Calls.Add($"start queue {queue.Index}");
-
-    public override void StopQueue(int queue) => Calls.Add($"stop queue {queue}");
-
     public override void Notify(int queue) => Calls.Add($"notify {queue}");
 
     public override void Dispose() => IsDisposed = true;

@@ -1,6 +1,10 @@
+using System.Diagnostics;
 using System.Globalization;
 using NUnit.Framework;
 using Tmds.Linux;
+using Vmm.Tests.Fakes;
+using Vmm.Vhost;
+using Vmm.Vhost.User.Protocol;
 
 namespace Vmm.Tests.Integration;
 
@@ -69,6 +73,29 @@ public class TerminalTests : KvmTest
         vmm.Type(CtrlA, (byte)'x');
 
         vmm.WaitForEnd(0);
+    }
+
+    // The end of a device waits up to 5 s for its back-end.
+    [TestCase(1, 4)]
+    [TestCase(2, 3, Description = "who types it again does not wait at all")]
+    public void Ends_ByCtrlAXWhileABackendDoesNotStop_TakesAMoment(int times, int seconds)
+    {
+        string path = Path.Combine(Scratch, "rng");
+        using FakeBackend backend = new FakeBackend(path)
+        {
+            Features = VirtioFeatures.Version1 | VirtioFeatures.VhostUserProtocolFeatures | 5,
+            Script = (message, _) => message.Header.Request == (uint)VhostUserRequest.GetVringBase,
+        }.Start();
+        VmmOnTerminal vmm = StartOnTerminal("virtio", "--vhost-user", $"type=rng,socket={path}");
+        vmm.WaitForScreen("status 0xf");
+
+        vmm.Type(CtrlA, (byte)'x');
+        long start = Stopwatch.GetTimestamp();
+        Eventually.True(() => backend.All(1, VhostUserRequest.GetVringBase).Length > 0, () => vmm.Screen);
+        for (int i = 1; i < times; i++)
+            vmm.Type(CtrlA, (byte)'x');
+        vmm.WaitForEnd(0);
+        Assert.That(Stopwatch.GetElapsedTime(start), Is.LessThan(TimeSpan.FromSeconds(seconds)));
     }
 
     [Test]

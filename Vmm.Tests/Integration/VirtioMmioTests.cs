@@ -30,7 +30,7 @@ public class VirtioMmioTests : KvmTest
 
         Assert.That(output, Is.EqualTo("""
             magic 0x74726976, version 0x2, device 0x4
-            features 0x5 0x101, status 0xb
+            features 0x5 0x1, status 0xb
             queue of 0x40, status 0xf
             interrupt 0x1
             interrupt 0x1

@@ -87,6 +87,41 @@ public sealed class TtySerialTerminalTests : IDisposable
         Eventually.True(() => _quits == 1, () => "not seen");
     }
 
+    // More than the port and the buffer behind it hold, and the terminal's own.
+    [Test]
+    public void Type_CtrlAXBehindMoreThanAHungGuestTakes_Quits()
+    {
+        _guest.Uart.Reset();
+        for (int i = 0; i < 12; i++)
+            TypeAll(new string('k', 1000));
+        TypeAll("\u0001x");
+        Eventually.True(() => _quits == 1, () => "not seen");
+        TypeAll("\u0001");
+        TypeAll("x");
+        Eventually.True(() => _quits == 2, () => "not seen the second time");
+    }
+
+    // As long as the guest reads, nothing is dropped.
+    [Test]
+    public void Type_MoreThanTheBufferToAGuestThatReads_ArrivesWhole()
+    {
+        string text = string.Concat(Enumerable.Range(0, 4000).Select(i => $"{i:x4} ")) + "end";
+        Task typing = Task.Run(() => TypeAll(text));
+        Assert.That(_guest.WaitForInput("end"), Is.EqualTo(text));
+        typing.Wait();
+    }
+
+    private void TypeAll(string text)
+    {
+        ReadOnlySpan<byte> left = Encoding.ASCII.GetBytes(text);
+        while (!left.IsEmpty)
+        {
+            int count = _pty.User.TryWrite(left);
+            Assert.That(count, Is.Positive);
+            left = left[count..];
+        }
+    }
+
     [Test]
     public void Type_CtrlAH_PrintsHelpAndNotToTheGuest()
     {

@@ -304,7 +304,7 @@ public abstract class VhostKernelBackend : IVhostBackend
     private protected void CloseByForce()
     {
         if (_startFailed)
-            return;   // what never ran may be refused to be stopped
+            return;   // the rings never ran, so it does not matter that the kernel refuses to stop them
         Warn($"{Name}: cannot be stopped, and is closed: end this program and start it again to have the device back");
         Device.Dispose();
     }

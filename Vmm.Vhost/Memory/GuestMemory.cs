@@ -118,7 +118,7 @@ public sealed class GuestMemory : IDisposable
             ulong last = Math.Min(Align.Up(offset + length, HugePageSize), Align.Down(region.Size, HugePageSize));
             for (ulong page = region.FileOffset + first; page < region.FileOffset + last; page += HugePageSize)
             {
-                // A huge page is gathered from what is there, and where nothing is there is nothing to gather: touch one page.
+                // The kernel makes a huge page of the small pages that are there. It makes none where there is no page at all: touch one.
                 // SAFETY: inside the mapping.
                 _ = Volatile.Read(ref *(_mapping.Pointer + page));
                 int result = _mapping.TryCollapse(page, HugePageSize);

@@ -254,8 +254,8 @@ internal sealed unsafe class PackedInflight
 
         public readonly bool IsAhead => Index != OldIndex || Wrap != OldWrap;
 
-        // The wrap counter changes exactly where the index becomes smaller. It is otherwise only where a back-end stored the two one after the other, and was killed in between, as
-        // earlier versions of this library did.
+        // The wrap counter changes exactly where the index becomes smaller. A log in which it does not is one whose writer died between two stores, one of the index and one of the
+        // counter. Earlier versions of this library wrote them so, after the driver could see the return.
         public readonly bool IsHalfWritten => Index != OldIndex && (Index < OldIndex) == (Wrap == OldWrap);
 
         public readonly UsedPlaces WithOldAsNew() => this with { OldIndex = Index, OldWrap = Wrap };

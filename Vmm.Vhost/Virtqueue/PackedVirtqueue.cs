@@ -60,8 +60,8 @@ public sealed unsafe class PackedVirtqueue : VirtQueue
     /// <inheritdoc/>
     public override uint Base => _available.Value | (uint)_used.Value << 16;
 
-    /// <summary>Whether a ring has been gone around. Where the next round has the wrap counter 0, at least one descriptor was used in the last one, and has its flag set. In the first
-    /// round the driver has set none.</summary>
+    /// <summary>Whether the device has been around a ring once: for a ring that is said to go on with the wrap counter 0. If it has, it has used at least one
+    /// descriptor, which has the flag "used" set. If not, the ring is in its first round, in which the driver sets that flag nowhere.</summary>
     /// <param name="memory">The guest's memory.</param>
     /// <param name="ring">The ring.</param>
     /// <exception cref="VirtqueueException">It is not in memory.</exception>

@@ -1,7 +1,7 @@
 namespace Vmm.Acpi;
 
-/// <summary>The Firmware ACPI Control Structure (ACPI 6.5 §5.2.10): the global lock, which nobody else takes, and where to wake, which nobody
-/// does. It has neither the header nor the checksum of other tables.</summary>
+/// <summary>The Firmware ACPI Control Structure (ACPI 6.5 §5.2.10). It holds the global lock, which only the guest takes here, and the address at
+/// which a sleeping system wakes, which stays 0: the machine does not sleep. It has neither the header nor the checksum of other tables.</summary>
 internal static class Facs
 {
     /// <summary>What its address is a multiple of.</summary>

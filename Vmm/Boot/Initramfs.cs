@@ -55,7 +55,8 @@ internal static class Initramfs
                 + $"but the guest has {ToMiB(lowEnd + highSize)} MiB: raise --memory");
         }
         throw file.Error($"its {size} bytes do not fit between the kernel's end 0x{kernel.End:x} and 0x{limit - 1:x}, the last address where this kernel takes it"
-            + (kernel.Mode == BootMode.Pvh32 ? " by its PVH entry" : " (initrd_addr_max; xloadflags has no XLF_CAN_BE_LOADED_ABOVE_4G)"));
+            + (kernel.Mode == BootMode.Pvh32 ? " by its PVH entry: give a smaller initramfs, or a bzImage of the kernel"
+                : " (initrd_addr_max; xloadflags has no XLF_CAN_BE_LOADED_ABOVE_4G): give a smaller initramfs, or a newer kernel"));
 
         bool FitsBelow(ulong end) => bottom <= end && size <= end - bottom;
     }

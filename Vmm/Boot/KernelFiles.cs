@@ -3,8 +3,8 @@ using Vmm.Vhost.Native;
 
 namespace Vmm.Boot;
 
-/// <summary>The kernel and the initramfs of a machine, open for as long as it lives: a guest that resets boots the same files, also when others
-/// have taken their places meanwhile, or nothing has.</summary>
+/// <summary>The kernel and the initramfs of a machine, open for as long as it lives. So a guest that resets boots the same files, even if their names
+/// were given to other files or removed meanwhile.</summary>
 internal sealed class KernelFiles : IDisposable
 {
     private readonly CachedPayload? _kept;

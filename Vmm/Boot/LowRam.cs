@@ -31,7 +31,7 @@ internal readonly struct LowRam
             throw NeedsMore(file, address + length);
         return _memory.TrySlice(new(address), length, out Span<byte> span)
             ? span
-            : throw file.Error($"the {length >> 20} MiB at 0x{address:x} are more than can be loaded in one piece (2 GiB)");
+            : throw file.Error($"the {length >> 20} MiB at 0x{address:x} are more than can be loaded in one piece (2 GiB): give a smaller kernel");
     }
 
     /// <summary>As <see cref="Slice"/>, for a kernel: what is written as a whole and used all along is better backed by huge pages.</summary>
@@ -70,7 +70,7 @@ internal readonly struct LowRam
     }
 
     private static VmmException OutOfPlace(ImageFile file, ulong address, ulong length) =>
-        file.Error($"it wants 0x{length:x} bytes at 0x{address:x}, which is not between 1 MiB and 3 GiB");
+        file.Error($"it wants 0x{length:x} bytes at 0x{address:x}, which is not between 1 MiB and 3 GiB: check --kernel, or give a kernel that is linked for addresses in there");
 
     /// <summary>The failure to throw when all of <paramref name="file"/> would fit if the low RAM reached to <paramref name="end"/>.</summary>
     public VmmException NeedsMore(ImageFile file, ulong end) =>

@@ -44,6 +44,15 @@ internal sealed class KvmDevice : IKvmProbe
     public KvmVm CreateVm() =>
         new(new FileDescriptor(Ioctl.Call(_device, KvmIoctls.CreateVm)), runSize: Ioctl.Call(_device, KvmIoctls.GetVcpuMmapSize));
 
+    /// <summary>Says what the user can do where KVM refuses to make a VM or a part of it.</summary>
+    /// <returns>One line: the failure, and the advice.</returns>
+    public static string Explain(ErrnoException refusal) => refusal.Errno switch
+    {
+        Errnos.Ebusy => $"{refusal.Message}: another hypervisor uses the processor's virtualisation: stop it",
+        Errnos.Emfile or Errnos.Enfile => refusal.Message,      // which says it already
+        _ => $"{refusal.Message}: the kernel's log (dmesg) may say more",
+    };
+
     /// <inheritdoc/>
     public void TryMachine()
     {

@@ -8,6 +8,16 @@ internal sealed class MachineEndLatch
     private MachineEnd? _guest;
     private MachineEnd? _host;
 
+    /// <summary>How the host's user has ended the run; null while nobody has.</summary>
+    public MachineEnd? ByHost
+    {
+        get
+        {
+            lock (_lock)
+                return _host;
+        }
+    }
+
     /// <summary>The guest, or KVM, ends the run.</summary>
     public void SetByGuest(MachineEnd end)
     {

@@ -4,6 +4,7 @@ using Vmm.Cpu;
 using Vmm.Kvm;
 using Vmm.Serial;
 using Vmm.Vhost.Memory;
+using Vmm.Vhost.Native;
 
 namespace Vmm.Machine;
 
@@ -25,9 +26,10 @@ internal sealed class PowerCycle : IDisposable
         KvmSystem kvm, MachineConfig config, KernelFiles kernel, GuestMemory memory, PlatformDevices platform, VirtioSlots slots, IVcpuEvents events,
         Action? confineVcpu)
     {
-        var cycle = new PowerCycle(kvm.CreateVm());
+        PowerCycle? cycle = null;
         try
         {
+            cycle = new PowerCycle(kvm.CreateVm());
             KvmVm vm = cycle._vm;
             vm.SetReservedPages(new GuestAddress(AddressMap.KvmTssAddress), new GuestAddress(AddressMap.KvmIdentityMapAddress));
             if (!config.Cpu.Pmu)
@@ -71,9 +73,11 @@ internal sealed class PowerCycle : IDisposable
             CpuState.Enter(boot, memory, entry);
             return cycle;
         }
-        catch
+        catch (Exception e)
         {
-            cycle.Dispose();
+            cycle?.Dispose();
+            if (e is ErrnoException refusal && refusal.Operation.StartsWith("ioctl(KVM_", StringComparison.Ordinal))
+                throw new VmmException(KvmDevice.Explain(refusal), refusal);
             throw;
         }
     }

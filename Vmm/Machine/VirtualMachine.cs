@@ -18,6 +18,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
 {
     private static readonly BoundedLog s_log = new("Vmm.Machine");
     private static readonly TimeSpan s_haltInterval = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan s_quitPatience = TimeSpan.FromSeconds(1);
 
     private readonly MachineConfig _config;
     private readonly MachineSandbox? _sandbox;
@@ -31,7 +32,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     private readonly Lock _cycleLock = new();   // held to kick vCPUs, so that they are not freed meanwhile
     private readonly RestartWatch _restarts = new();
     private PowerCycle? _cycle;
-    private readonly CancellationTokenSource _ending = new();   // the run ends by a signal: nobody waits for back-ends, or for memory, any more
+    private readonly CancellationTokenSource _ending = new();   // the run ends by a signal, or by Ctrl-A x: nobody waits for back-ends, or for memory, any more
     private readonly ShutdownTimer _shutdown;
     private bool _warnedOfTripleFault;
     private volatile bool _hasTripleFaulted;    // in this power cycle
@@ -39,6 +40,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     private int _warnedOfMissingFile;
     private bool _isHeld;   // no vCPU will run any more
     private int _isSuspending;
+    private int _isQuitting;
 
     /// <summary>Opens what the host gives: KVM, guest memory, the console, the devices' back-ends. Nothing runs yet.</summary>
     /// <param name="config">What to build.</param>
@@ -64,7 +66,7 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
             if (_kernel.IsLinux && !_tellsPanics)
                 s_log.Warn("--cmdline: its reboot= leaves the guest no way to tell of a panic before its pvpanic driver is loaded: it will look like a reboot");
             _memory = CreateMemory(config, _ending.Token);
-            _platform = new PlatformDevices(config, _kvm, this, quit: () => Stop(new MachineEnd(MachineEndKind.Quit)));
+            _platform = new PlatformDevices(config, _kvm, this, quit: Quit);
             if (sandbox is not null && config.Serial is { Kind: SerialKind.Socket, Path: { } socket })
                 sandbox.Spawner.RemoveAtEnd(socket);
             _slots = new VirtioSlots(DevicesOf(config, sandbox), _memory, _platform.Mmio, _kvm, _ending.Token);
@@ -85,6 +87,18 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
     /// <summary>Confines the process, and runs the guest until it ends or <see cref="Stop"/> is called, restarting it as configured.</summary>
     /// <exception cref="VmmException">The guest could not be started or could not go on.</exception>
     public MachineEnd Run()
+    {
+        try
+        {
+            return RunToItsEnd();
+        }
+        catch (OperationCanceledException) when (_end.ByHost is { Kind: MachineEndKind.Quit } quit)
+        {
+            return quit;    // while the guest restarted
+        }
+    }
+
+    private MachineEnd RunToItsEnd()
     {
         _sandbox?.Close(_config.Serial.Kind, _slots.DriverCalls, _slots.EventCalls);
         _platform.StartConsole();
@@ -187,6 +201,17 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         if (end.Kind == MachineEndKind.Signal)
             _ending.Cancel();
         StopVcpus();
+    }
+
+    // Ctrl-A x. The back-ends have a moment to complete what the guest has asked for last. One that does not holds the user up no longer than that, and who types it again does not want
+    // to wait at all.
+    private void Quit()
+    {
+        Stop(new MachineEnd(MachineEndKind.Quit));
+        if (Interlocked.Exchange(ref _isQuitting, 1) == 0)
+            _ending.CancelAfter(s_quitPatience);
+        else
+            _ending.Cancel();
     }
 
     /// <inheritdoc/>
@@ -327,16 +352,25 @@ internal sealed class VirtualMachine : IMachineEvents, IVcpuEvents, IDisposable
         }
         catch (GuestMemoryException e)
         {
-            throw new VmmException($"--memory: {e.Message}", e);
+            throw LackOfMemory(e);
         }
     }
+
+    private static VmmException LackOfMemory(GuestMemoryException e) => new($"--memory: {e.Message}", e);
 
     // All devices were reset, and no vCPU runs.
     private void RenewMemory()
     {
         if (!_slots.MayWriteToMemory)
         {
-            _memory.Clear(_ending.Token);
+            try
+            {
+                _memory.Clear(_ending.Token);
+            }
+            catch (GuestMemoryException e)
+            {
+                throw LackOfMemory(e);
+            }
             return;
         }
         s_log.Warn("a back-end that did not stop may still write to the guest's memory: it keeps that, and the guest gets other memory");

@@ -5,13 +5,16 @@ using Vmm.Vhost.Native;
 namespace Vmm.Serial;
 
 /// <summary>Moves what is typed or piped into standard input to a serial port, on a thread of its own. When the port and a small
-/// buffer are full it stops reading, so that nothing is lost; at the end of input it stops for good.</summary>
+/// buffer are full it stops reading, so that nothing is lost; at the end of input it stops for good. A terminal is read on after a second in
+/// which the guest has taken nothing: its user must be able to leave. Of the keys that have no room only those that are the VMM's count.</summary>
 /// <remarks>A terminal is made raw while this process is the shell's foreground job. In the background it is neither read nor changed,
 /// for which the kernel would stop the process (SIGTTIN, SIGTTOU); it is taken up within a second of coming to the foreground.</remarks>
 internal sealed class InputPump : IDisposable
 {
     private const int StackSize = 256 * 1024;
     private const int BackgroundPollMilliseconds = 1000;
+    private const int StuckMilliseconds = 1000;
+    private const int ScratchSize = 256;
 
     private static readonly BoundedLog s_log = new("Vmm.Serial");
 
@@ -23,6 +26,8 @@ internal sealed class InputPump : IDisposable
     private readonly PendingInput _pending = new();
     private Thread? _thread;
     private Uart16550? _uart;
+    private long _fullSince;        // milliseconds of Environment.TickCount64; 0 while _pending has room
+    private bool _hasDropped;
     private bool _foreground;
     private int _takesTerminal;     // 1: the terminal is made raw again
     private bool _ended;
@@ -89,8 +94,10 @@ internal sealed class InputPump : IDisposable
 
     private void WaitAndMove(Uart16550 uart)
     {
-        bool reads = !_ended && _pending.HasRoom;
-        int timeout = -1;
+        int timeout = _ended ? -1 : TimeUntilRead();
+        bool reads = timeout == 0;
+        if (reads)
+            timeout = -1;
         if ((reads || Volatile.Read(ref _takesTerminal) != 0) && !HoldsTerminal())
             (reads, timeout) = (false, BackgroundPollMilliseconds);
         Span<PollEntry> entries = [new(reads ? _input : null, PollEvents.Readable), new(_wakeUp.Descriptor, PollEvents.Readable)];
@@ -103,9 +110,27 @@ internal sealed class InputPump : IDisposable
         _pending.DeliverTo(uart);
     }
 
+    // Milliseconds until the input is read; -1: not before there is room. The guest that takes a single byte makes room.
+    private int TimeUntilRead()
+    {
+        if (_pending.HasRoom)
+        {
+            _fullSince = 0;
+            return 0;
+        }
+        if (_escapes is null)
+            return -1;
+        long now = Environment.TickCount64;
+        if (_fullSince == 0)
+            _fullSince = now;
+        return (int)Math.Max(0, _fullSince + StuckMilliseconds - now);
+    }
+
     private void ReadInput()
     {
-        Span<byte> room = _pending.Room;
+        Span<byte> scratch = stackalloc byte[ScratchSize];
+        bool hasRoom = _pending.HasRoom;
+        Span<byte> room = hasRoom ? _pending.Room : scratch;
         int count = _input.TryRead(room);
         if (count == -Errnos.Eagain)
             return;   // somebody else reads the same pipe
@@ -114,7 +139,16 @@ internal sealed class InputPump : IDisposable
             _ended = true;   // the end, or an error that would only repeat itself
             return;
         }
-        _pending.Append(_escapes?.Filter(room[..count]) ?? count);
+        count = _escapes?.Filter(room[..count]) ?? count;
+        if (hasRoom)
+        {
+            _pending.Append(count);
+        }
+        else if (count > 0 && !_hasDropped)
+        {
+            _hasDropped = true;
+            s_log.Warn("the guest reads nothing from its serial port: what is typed meanwhile is dropped, but for the keys after Ctrl-A");
+        }
     }
 
     private bool HoldsTerminal()

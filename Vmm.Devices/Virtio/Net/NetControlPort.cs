@@ -28,8 +28,8 @@ internal sealed class NetControlPort(VirtioDevice device, INetControl control, E
     public void Start(GuestMemory memory, VringConfig queue, ulong features)
     {
         _queue = new NetControlQueue(new SplitVirtqueue(memory.AddressSpace, queue, features), control);
-        // What a vCPU's thread has left comes here. So does all from a driver without MQ, which has the queue where a data queue would be: its kicks do not come
-        // by Notify.
+        // A driver with MQ kicks by Notify: what that call has left undone goes on here. A driver without MQ has the control queue in the place of a data queue, so KVM signals its kicks.
+        // An earlier driver may have had a data queue there, with a back-end that still has the eventfd and may have made it blocking: hence the calls for peers.
         _kick = queue.Kick;
         events.Add(queue.Kick, () =>
         {
@@ -37,7 +37,7 @@ internal sealed class NetControlPort(VirtioDevice device, INetControl control, E
             {
                 if (_kick is null)
                     return;
-                _kick.Drain();
+                _kick.DrainPeer();
                 Process();
             }
         }, failed: Fail);
@@ -62,7 +62,7 @@ internal sealed class NetControlPort(VirtioDevice device, INetControl control, E
             if (_queue.Process(out bool hasMore))
                 device.Host.InterruptQueue();
             if (hasMore)
-                _kick?.Signal();
+                _kick?.SignalPeer();
         }
         catch (VhostException e)
         {

@@ -18,7 +18,7 @@ internal class BackendDaemon : IDisposable
 
     private static readonly TimeSpan s_interval = TimeSpan.FromSeconds(1);
 
-    // One that cannot begin says so within this time, again and again as it is started again: the first time is enough.
+    // A program that cannot begin says why within this time. It is started again and again, and says the same each time: only the first time is a warning.
     private static readonly TimeSpan s_shortLife = TimeSpan.FromSeconds(5);
 
     private readonly Lock _lock = new();
@@ -35,7 +35,7 @@ internal class BackendDaemon : IDisposable
     private long _started;
     private bool _isReported = true;
     private string? _lastReport;
-    private bool _isEndExpected;
+    private volatile bool _isEndExpected;
     private bool _isKilled;      // and the kernel has not ended it yet
     private volatile bool _isReached;   // somebody has connected to it, so that the end of the connection ends it
     private bool _disposed;
@@ -112,12 +112,8 @@ internal class BackendDaemon : IDisposable
             _isReported = false;
     }
 
-    /// <summary>From now on its end is nothing to warn of: the connection is about to be closed, and it ends when it sees that.</summary>
-    public void ExpectEnd()
-    {
-        lock (_lock)
-            _isEndExpected = true;
-    }
+    /// <summary>From now on its end is nothing to warn of: the connection is about to be closed, and it ends when it sees that. Waits for nobody.</summary>
+    public void ExpectEnd() => _isEndExpected = true;
 
     /// <summary>Starts it; in place of the last one, which is gone or about to be. It can be connected to when this returns.</summary>
     /// <exception cref="VhostException">It cannot be started.</exception>
@@ -279,7 +275,7 @@ internal class BackendDaemon : IDisposable
             _ when _lastLine.StartsWith("vmm: warn: ", StringComparison.Ordinal) => (LogLevel.Warn, _lastLine["vmm: warn: ".Length..]),
             _ => (_program.LevelOf(_lastLine), _lastLine),
         };
-        // Ours may log something first, if it is to log more than usual.
+        // A program of ours whose log level is low logs lines before it says its first line. Lines of its log begin with "vmm: ", and that line does not.
         bool isFirst = !_hasSpoken && !_lastLine.StartsWith("vmm: ", StringComparison.Ordinal);
         _hasSpoken |= isFirst;
         if (isFirst && _program.FirstLine is { } announce)

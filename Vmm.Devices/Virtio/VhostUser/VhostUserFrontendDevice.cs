@@ -33,7 +33,7 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
     }
 
     /// <inheritdoc/>
-    public override ulong Features => Frontend.Features & ~VirtioFeatures.RingReset;
+    public override ulong Features => Frontend.Features;
 
     /// <inheritdoc/>
     public override int ConfigSize => _configSize;
@@ -148,7 +148,7 @@ internal abstract class VhostUserFrontendDevice : VhostDevice, IVhostUserFronten
     public override void ReadConfig(Span<byte> config)
     {
         if (_peer.Config is { } given)
-            given.Span.CopyTo(config);
+            given.Span[..Math.Min(given.Length, config.Length)].CopyTo(config);
         else
             Frontend.ReadConfig(config);
     }

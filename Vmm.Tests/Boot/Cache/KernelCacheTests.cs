@@ -305,20 +305,29 @@ public sealed class KernelCacheTests
     public void Trim_MoreThanTheLimit_RemovesWhatWasNotUsedForLongest()
     {
         DateTime now = DateTime.UtcNow;
-        Make("a.kernel", 100, now.AddDays(-3));
-        Make("b.kernel", 100, now.AddDays(-1));
-        Make("c.kernel", 100, now.AddDays(-2));
-        Make("notes", 100, now.AddDays(-9));
-        Make(".new-0123456789abcdef", 100, now);
+        const string oldest = "fe01-10-1a2b-5f.0-5f.3b9ac9ff.kernel", newest = "fe01-11-1a2b-5f.0-5f.0.kernel", between = "fe01-12-1a2b-5f.0-5f.0.kernel", unfinished = ".new-0123456789abcdef";
+        // The user's own, in a directory that --kernel-cache names.
+        string[] others =
+        [
+            "notes", "vmlinux.kernel", "a-b-c.kernel", ".kernel", "fe01-10-1a2b-5f.0-5f.0.kernel.kernel", "fe01-10-1a2b-5f.0-5f.0.kernel~", "my-fe01-10-1a2b-5f.0-5f.0.kernel",
+            "FE01-10-1a2b-5f.0-5f.0.kernel", "fe01-10-1a2b-5f.0-5f..kernel", "00000000000000001-10-1a2b-5f.0-5f.0.kernel", ".new-", ".new-idea", ".new-0123456789abcde", ".new-0123456789abcdef0",
+            ".new-0123456789ABCDEF",
+        ];
+        Make(oldest, 100, now.AddDays(-3));
+        Make(newest, 100, now.AddDays(-1));
+        Make(between, 100, now.AddDays(-2));
+        foreach (string other in others)
+            Make(other, 100, now.AddDays(-9));
+        Make(unfinished, 100, now);
         using (var directory = CacheDirectory.Open(new KernelCacheOptions(_directory)))
             directory.Trim(DateTimeOffset.UtcNow.ToUnixTimeSeconds(), maxSize: 250);
 
-        Assert.That(Directory.GetFiles(_directory).Select(Path.GetFileName), Is.EquivalentTo((string[])["b.kernel", "c.kernel", "notes", ".new-0123456789abcdef"]));
+        Assert.That(Directory.GetFiles(_directory).Select(Path.GetFileName), Is.EquivalentTo((string[])[newest, between, unfinished, .. others]));
 
         using (var directory = CacheDirectory.Open(new KernelCacheOptions(_directory)))
             directory.Trim(DateTimeOffset.UtcNow.ToUnixTimeSeconds() + 7200, maxSize: 250);
 
-        Assert.That(Directory.GetFiles(_directory).Select(Path.GetFileName), Is.EquivalentTo((string[])["b.kernel", "c.kernel", "notes"]));
+        Assert.That(Directory.GetFiles(_directory).Select(Path.GetFileName), Is.EquivalentTo((string[])[newest, between, .. others]));
     }
 
     [Test]

@@ -40,4 +40,30 @@ public sealed class OutputLinesTests
         new OutputLines(4).Read(pipe.Reader, _said.Add);
         Assert.That(_said, Is.EqualTo(new[] { "1234", "12" }));
     }
+
+    // What writes faster than it is read must not hold the reader up: it has a lock, and others wait for its thread.
+    [Test]
+    public void Read_OutputWithoutEnd_ReturnsToBeCalledAgain()
+    {
+        using FileDescriptor endless = FileDescriptor.Open("/dev/zero", OpenMode.ReadOnly);
+        Task<int> read = Task.Run(() => new OutputLines(4).Read(endless, _said.Add));
+        Assert.That(read.Wait(TimeSpan.FromSeconds(30)), "it reads on and on");
+        Assert.That(read.Result, Is.EqualTo(-Errnos.Eagain));
+    }
+
+    [Test]
+    public void Read_FullPipeOfAProgramThatHasEnded_IsReadToItsEnd()
+    {
+        using var pipe = new Pipe();
+        pipe.Reader.SetNonBlocking();
+        byte[] all = new byte[64 * 1024];
+        all.AsSpan().Fill((byte)'\n');
+        all[^1] = (byte)'x';
+        pipe.Writer.WriteAll(all, "the pipe");
+        pipe.Writer.Dispose();
+        var lines = new OutputLines(4);
+        Assert.That(lines.Read(pipe.Reader, _said.Add), Is.Zero);
+        lines.End(_said.Add);
+        Assert.That(_said[^1], Is.EqualTo("x"));
+    }
 }

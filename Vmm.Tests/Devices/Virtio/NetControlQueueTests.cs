@@ -1,4 +1,5 @@
 using NUnit.Framework;
+using Tmds.Linux;
 using Vmm.Devices.Net;
 using Vmm.Devices.Virtio;
 using Vmm.Devices.Virtio.Net;
@@ -110,6 +111,51 @@ public sealed class NetControlQueueTests : IDisposable
             Assert.That(_control.Calls, Has.Count.EqualTo(_driver.Config.Size));
         }
         Eventually.True(() => _driver.UsedIndex == enough, () => $"{_driver.UsedIndex} of {enough} are answered");
+        lock (device.Sync)
+            port.Stop();
+    }
+
+    // A back-end may have had the eventfd for a data queue, and have made it blocking. Whoever waits here has the device's lock.
+    [Test]
+    public unsafe void Kick_ThatABackendMadeBlocking_HoldsNobodyUp()
+    {
+        using var events = new EventLoop();
+        using var device = new FakeVirtioDevice();
+        using var transport = new VirtioMmioTransport(device, _driver.Memory);
+        var port = new NetControlPort(device, _control, events);
+        EventFd kick = _driver.Config.Kick;
+        using (HeldDescriptor held = kick.Hold())
+            Assert.That(LibC.fcntl(held.Number, LibC.F_SETFL, 0), Is.Zero);
+        lock (device.Sync)
+        {
+            port.Start(_driver.Memory, _driver.Config, VirtioFeatures.Version1);
+            // The event loop sees the kick, and waits for the lock; somebody else takes the kick meanwhile.
+            kick.Signal();
+            Thread.Sleep(200);
+            kick.Drain();
+        }
+        Thread.Sleep(200);      // the event loop looks
+        bool isFree = device.Sync.TryEnter(TimeSpan.FromSeconds(10));
+        if (!isFree)
+            kick.Signal();      // so that the test comes to an end
+        Assert.That(isFree, "read(2) waits with the lock");
+        // The driver goes on adding, so that a call leaves something; the eventfd is full.
+        _control.Announced = () => _driver.PublishRequest([3, 0], room: 1);
+        _driver.PublishRequest([3, 0], room: 1);
+        events.Remove(kick);
+        ulong all = ulong.MaxValue - 1;
+        using (HeldDescriptor held = kick.Hold())
+            Assert.That((long)LibC.write(held.Number, &all, sizeof(ulong)), Is.EqualTo(sizeof(ulong)));
+        device.Sync.Exit();
+        Task process = Task.Run(() =>
+        {
+            lock (device.Sync)
+                port.Process();
+        });
+        bool isProcessed = process.Wait(TimeSpan.FromSeconds(10));
+        if (!isProcessed)
+            kick.Drain();
+        Assert.That(isProcessed, "write(2) waits with the lock");
         lock (device.Sync)
             port.Stop();
     }

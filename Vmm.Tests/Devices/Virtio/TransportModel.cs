@@ -26,7 +26,7 @@ internal sealed class TransportModel
     public uint DeviceFeatures => _deviceFeaturesSel switch
     {
         0 => 5,
-        1 => (uint)((VirtioFeatures.Version1 | VirtioFeatures.RingReset) >> 32),
+        1 => (uint)(VirtioFeatures.Version1 >> 32),
         _ => 0,
     };
 
@@ -40,7 +40,7 @@ internal sealed class TransportModel
 
     public void Write(int offset, uint value)
     {
-        bool canSetUp = Selected is { } queue && (_status & 0xC8) == 8 && ((_status & 4) == 0 || queue.WasReset);
+        bool canSetUp = Selected is not null && (_status & 0xCC) == 8;
         switch (offset)
         {
             case 0x14: _deviceFeaturesSel = value; break;
@@ -48,31 +48,14 @@ internal sealed class TransportModel
             case 0x20 when _driverFeaturesSel < 2 && (_status & 0x8A) == 2: _driverFeatures[_driverFeaturesSel] = value; break;
             case 0x30: _queueSel = value; break;
             case 0x38 when canSetUp && !Selected!.Ready: Selected!.Size = value; break;
-            case 0x44 when canSetUp: SetReady(value); break;
+            case 0x44 when canSetUp: Selected!.Ready = value == 1; break;
             case 0x64: HasConfigInterrupt &= (value & 2) == 0; break;
             case 0x70: WriteStatus(value); break;
             case 0x80 or 0x84 or 0x90 or 0x94 or 0xA0 or 0xA4 when canSetUp && !Selected!.Ready:
                 Selected!.Words[offset] = value;
                 break;
             case 0xAC: _shmSel = value; break;
-            case 0xC0 when value == 1 && (_status & 0xC4) == 4 && Selected is { Ready: true } && (Accepted & VirtioFeatures.RingReset) != 0:
-                _queues[_queueSel] = new ModelQueue(Selected.Max) { WasReset = true };
-                break;
         }
-    }
-
-    private void SetReady(uint value)
-    {
-        if (value == 1 && (_status & 4) != 0)
-        {
-            if (!Selected!.IsGood)
-            {
-                NeedReset();
-                return;
-            }
-            Selected.WasReset = false;
-        }
-        Selected!.Ready = value == 1;
     }
 
     private void WriteStatus(uint value)
@@ -104,7 +87,7 @@ internal sealed class TransportModel
         if ((_status & 1) != 0)
             _status |= value & 2;
         bool good = (Accepted & VirtioFeatures.Version1) != 0
-            && (Accepted & ~(5 | VirtioFeatures.Version1 | VirtioFeatures.RingReset)) == 0;
+            && (Accepted & ~(5 | VirtioFeatures.Version1)) == 0;
         if ((_status & 2) != 0 && good)
             _status |= value & 8;
         if ((_status & 0x4C) == 8 && (value & 4) != 0)
@@ -128,8 +111,6 @@ internal sealed class TransportModel
         public uint Size { get; set; } = max;
 
         public bool Ready { get; set; }
-
-        public bool WasReset { get; set; }
 
         public Dictionary<int, uint> Words { get; } = [];
 

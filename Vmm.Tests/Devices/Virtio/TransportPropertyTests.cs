@@ -26,7 +26,7 @@ public class TransportPropertyTests
     private static readonly (int Offset, uint Value)[] s_steps =
     [
         (Register.Status, 1), (Register.Status, 3), (Register.DriverFeaturesSel, 0), (Register.DriverFeatures, 5),
-        (Register.DriverFeaturesSel, 1), (Register.DriverFeatures, (uint)((VirtioFeatures.Version1 | VirtioFeatures.RingReset) >> 32)),
+        (Register.DriverFeaturesSel, 1), (Register.DriverFeatures, (uint)(VirtioFeatures.Version1 >> 32)),
         (Register.Status, 11), (Register.QueueSel, 0), (Register.QueueNum, 16), (Register.QueueDescLow, 0x1000),
         (Register.QueueDriverLow, 0x2000), (Register.QueueDeviceLow, 0x3000), (Register.QueueReady, 1), (Register.Status, 15),
     ];

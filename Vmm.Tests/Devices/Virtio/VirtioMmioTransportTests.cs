@@ -47,7 +47,7 @@ public sealed class VirtioMmioTransportTests : IDisposable
     public void DeviceFeatures_HighWordSelected_LackWhatTheTransportCannotDo()
     {
         _driver[Register.DeviceFeaturesSel] = 1;
-        Assert.That((ulong)_driver[Register.DeviceFeatures] << 32, Is.EqualTo(VirtioFeatures.Version1 | VirtioFeatures.RingReset));
+        Assert.That((ulong)_driver[Register.DeviceFeatures] << 32, Is.EqualTo(VirtioFeatures.Version1));
         _driver[Register.DeviceFeaturesSel] = 2;
         Assert.That(_driver[Register.DeviceFeatures], Is.Zero);
     }
@@ -364,29 +364,6 @@ public sealed class VirtioMmioTransportTests : IDisposable
         Assert.That(
             _transport.Notifications.Select(notification => (notification.Offset, notification.Value)),
             Is.EqualTo(new[] { (0x50, 0U), (0x50, 1U), (0x64, 1U) }));
-
-    [Test]
-    public void QueueReset_Negotiated_StopsThatQueueAndLetsItStartAgain()
-    {
-        Run(Features | VirtioFeatures.RingReset);
-        _driver[Register.QueueSel] = 0;
-        _driver[Register.QueueReset] = 1;
-        Assert.That(_device.Calls[^1], Is.EqualTo("stop queue 0"));
-        Assert.That(_driver[Register.QueueReset], Is.Zero);
-        Assert.That(_driver[Register.QueueReady], Is.Zero);
-
-        _driver.SetUpQueue(0, 32, Ring + 0x8000);
-        Assert.That(_device.Calls[^1], Is.EqualTo("start queue 0"));
-        Assert.That(_driver[Register.QueueReady], Is.EqualTo(1));
-    }
-
-    [Test]
-    public void QueueReset_NotNegotiated_HasNoEffect()
-    {
-        Run();
-        _driver[Register.QueueReset] = 1;
-        Assert.That(_device.Calls, Has.None.EqualTo("stop queue 0"));
-    }
 
     [Test]
     public void SharedMemory_Selected_IsShownOrMinusOne()

@@ -238,6 +238,27 @@ public class StopTests
         }
     }
 
+    // A vCPU waits for it. The process that has left again and again is this one, and lives.
+    [Test]
+    public void MayWrite_BackendsThatHaveLeftAndLive_AreWaitedForTogether()
+    {
+        using FakeBackend backend = Backend();
+        _fixture.Open();
+        _fixture.StartAll();
+        _fixture.SetIndexes(0, 1, 0);
+        for (int i = 2; i < 14; i++)
+        {
+            backend.Kill();
+            Eventually.True(() => backend.All(i, VhostUserRequest.SetVringEnable).Length == 2, () => "it is not started again");
+        }
+        lock (_fixture.Sync)
+        {
+            long start = Stopwatch.GetTimestamp();
+            Assert.That(_fixture.Frontend.MayWrite(_fixture.Memory));
+            Assert.That(Stopwatch.GetElapsedTime(start), Is.LessThan(TimeSpan.FromMilliseconds(900)), "12 processes of 100 ms each");
+        }
+    }
+
     // A direct read of a disk's back-end may be written to memory after the end of the process.
     [Test]
     public void NeverStopped_AndItsProcessEnds_OnlyADiskMayStillWrite([Values] bool isDisk)

@@ -11,7 +11,9 @@ public sealed partial class VhostUserFrontend
 {
     private const int MaxWriters = 16;      // bounds the descriptors that a back-end which leaves again and again makes us keep
     private const int MaxPause = 10;        // milliseconds between two looks at a used index
-    private const int EndPatience = 100;    // milliseconds between the end of a dying process's connection and its own
+
+    // Between the end of a dying process's connection and its own. All processes have it together: a vCPU may wait for it.
+    private static readonly TimeSpan s_endPatience = TimeSpan.FromMilliseconds(100);
 
     // The back-ends that were left, or left, with requests of _memory in flight: their processes, null for one that is not known.
     private readonly List<Writer> _writers = [];
@@ -24,7 +26,10 @@ public sealed partial class VhostUserFrontend
             ObjectDisposedException.ThrowIf(_disposed, this);
             if (memory != _memory)
                 return false;
-            _writers.RemoveAll(writer => writer.HasEnded());
+            if (_writers.Count == 0)
+                return false;
+            var deadline = new Deadline(s_endPatience);
+            _writers.RemoveAll(writer => writer.HasEnded(deadline));
             return _writers.Count > 0;
         }
     }
@@ -206,9 +211,9 @@ public sealed partial class VhostUserFrontend
 
     private sealed record Writer(ProcessDescriptor? Process, bool MayBeEnding)
     {
-        public bool HasEnded()
+        public bool HasEnded(Deadline deadline)
         {
-            if (Process is null || !Process.HasEnded(MayBeEnding ? EndPatience : 0))
+            if (Process is null || !Process.HasEnded(MayBeEnding ? (int)deadline.Left.TotalMilliseconds : 0))
                 return false;
             Process.Dispose();
             return true;

@@ -1,3 +1,4 @@
+using System.Buffers;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Native.FileSystem;
 
@@ -12,7 +13,10 @@ internal sealed class CacheDirectory : IDisposable
     private const string UnfinishedPrefix = ".new-";
     private const string Suffix = ".kernel";
     private const uint OwnerReadWrite = 0x180;      // 0600
+    private const int MaxDigits = 16;               // of a number in a name
     private const long Abandoned = 3600;            // seconds, after which an unfinished file has no writer any more
+
+    private static readonly SearchValues<char> s_hexDigits = SearchValues.Create("0123456789abcdef");
 
     private readonly string _path;
     private readonly FileDescriptor _directory;
@@ -93,7 +97,8 @@ internal sealed class CacheDirectory : IDisposable
         _ = FileTree.Remove(held, Bytes(name), isDirectory: false);
     }
 
-    /// <summary>Removes files that nobody finishes, and those that were not used for longest, until at most <paramref name="maxSize"/> bytes are left.</summary>
+    /// <summary>Removes files of the cache that nobody finishes, and those that were not used for longest, until at most <paramref name="maxSize"/> bytes are left. The directory may be one in
+    /// which the user has other files, too: these stay.</summary>
     /// <param name="now">The time, in seconds since 1970.</param>
     /// <param name="maxSize">In all.</param>
     public void Trim(long now, ulong maxSize = MaxSize)
@@ -103,8 +108,8 @@ internal sealed class CacheDirectory : IDisposable
         foreach (string path in Directory.EnumerateFiles($"/proc/self/fd/{held.Number}"))
         {
             string name = Path.GetFileName(path);
-            bool isUnfinished = name.StartsWith(UnfinishedPrefix, StringComparison.Ordinal);
-            if ((!isUnfinished && !name.EndsWith(Suffix, StringComparison.Ordinal)) || FileTree.GetStatus(held, Bytes(name), out FileStatus status) < 0)
+            bool isUnfinished = IsUnfinished(name);
+            if ((!isUnfinished && !IsFinished(name)) || FileTree.GetStatus(held, Bytes(name), out FileStatus status) < 0)
                 continue;
             long used = Math.Max(status.Accessed.Seconds, status.Modified.Seconds);
             if (!isUnfinished)
@@ -144,6 +149,25 @@ internal sealed class CacheDirectory : IDisposable
             TryMake(path);
         }
         return path;
+    }
+
+    // Whether a name is one of Create.
+    private static bool IsUnfinished(string name) =>
+        name.StartsWith(UnfinishedPrefix, StringComparison.Ordinal) && name.Length == UnfinishedPrefix.Length + MaxDigits
+            && !name.AsSpan(UnfinishedPrefix.Length).ContainsAnyExcept(s_hexDigits);
+
+    // Whether a name is one of NameOf: seven numbers, and what stands behind each.
+    private static bool IsFinished(string name)
+    {
+        ReadOnlySpan<char> rest = name;
+        foreach (string behind in (ReadOnlySpan<string>)["-", "-", "-", ".", "-", ".", Suffix])
+        {
+            int digits = rest.IndexOfAnyExcept(s_hexDigits);
+            if (digits is < 1 or > MaxDigits || !rest[digits..].StartsWith(behind, StringComparison.Ordinal))
+                return false;
+            rest = rest[(digits + behind.Length)..];
+        }
+        return rest.IsEmpty;
     }
 
     private static void TryMake(string path)

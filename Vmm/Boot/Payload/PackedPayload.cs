@@ -68,9 +68,9 @@ internal sealed class PackedPayload : IKernelPayload, IDisposable
         {
             _decoder.DecodeHead(_packed, head);
         }
-        catch (Exception e) when (e is not OutOfMemoryException)
+        catch (Exception e)
         {
-            throw Corrupt(e);
+            throw Failure(e);
         }
     }
 
@@ -81,15 +81,20 @@ internal sealed class PackedPayload : IKernelPayload, IDisposable
         {
             _decoder.Decode(_packed, Length, sink);
         }
-        catch (Exception e) when (e is not (OutOfMemoryException or VmmException))
+        catch (Exception e) when (e is not VmmException)
         {
-            throw Corrupt(e);
+            throw Failure(e);
         }
     }
 
     /// <inheritdoc/>
     public void Dispose() => _view.Dispose();
 
-    // Whatever a decoder trips over in a damaged file, it is the file's fault: several libraries, each with exceptions of its own.
-    private VmmException Corrupt(Exception e) => _file.Error($"the {_decoder.Format} payload is corrupt: {e.Message.ReplaceLineEndings(" ")}", e);
+    // A failed system call and a lack of memory are the host's fault. All else is the file's: a damaged one makes the decoders' libraries throw exceptions of many types.
+    private VmmException Failure(Exception e) => _file.Error(e switch
+    {
+        ErrnoException => $"the {_decoder.Format} payload cannot be unpacked: {e.Message}",
+        OutOfMemoryException => $"the {_decoder.Format} payload cannot be unpacked: this process gets no more memory: free some on this host, or raise the limit (ulimit -v)",
+        _ => $"the {_decoder.Format} payload is corrupt: {e.Message.ReplaceLineEndings(" ")}",
+    }, e);
 }

@@ -78,9 +78,7 @@ internal static class KvmCheck
         }
         catch (ErrnoException e)
         {
-            return Finding.Missing(topic, e.Errno == Errnos.Ebusy
-                ? $"{e.Message}: another hypervisor uses the processor's virtualisation: stop it"
-                : $"{e.Message}: the kernel's log (dmesg) may say more");
+            return Finding.Missing(topic, KvmDevice.Explain(e));
         }
     }
 }

@@ -1,3 +1,5 @@
+using System.Diagnostics;
+using NLog;
 using NUnit.Framework;
 using Vmm.Devices.Backends.Net;
 using Vmm.Devices.Virtio.VhostUser;
@@ -19,5 +21,35 @@ public sealed class BackendDaemonTests
 
         Eventually.True(() => daemon.Failure is not null, () => "it lives");
         Assert.That(daemon.Failure, Is.EqualTo(expected));
+    }
+
+    [Test]
+    public void Dispose_ProgramThatWritesWithoutEnd_EndsIt()
+    {
+        var events = new EventLoop();
+        // Each line takes its time: the program writes faster than it is read, whatever else the machine does.
+        var program = new DaemonProgram("yes", "/bin/sh", _ => ["-c", "exec yes $(printf %01000d 1)"])
+        {
+            LevelOf = _ =>
+            {
+                Thread.Sleep(1);
+                return LogLevel.Debug;
+            },
+        };
+        var daemon = new BackendDaemon("--fs tag=x", program, events);
+        daemon.Start();
+        int id = daemon.ProcessId;
+        Thread.Sleep(200);      // it writes, and is read
+        Task end = Task.Run(() =>
+        {
+            daemon.ExpectEnd();
+            daemon.Dispose();
+            events.Dispose();
+        });
+        bool hasEnded = end.Wait(TimeSpan.FromSeconds(30));
+        if (!hasEnded)
+            Process.GetProcessById(id).Kill();      // or it writes for ever
+        Assert.That(hasEnded, "the lock is held while it writes");
+        Assert.That(Directory.Exists($"/proc/{id}"), Is.False);
     }
 }

@@ -50,6 +50,19 @@ public sealed class GenericDeviceTests
         Assert.That(machine.Backend.Names(1), Does.Not.Contain(VhostUserRequest.GetConfig));
     }
 
+    // The CID, which the VMM reads, is less than that, or more.
+    [TestCase(12)]
+    [TestCase(2)]
+    public void Config_OfAnotherSizeThanTheTypes_StartsAllTheSame(int size)
+    {
+        GenericDeviceOptions options = Options(VirtioDeviceType.Vsock);
+        byte[] given = [9, .. new byte[size - 1]];
+        using var machine = new VhostUserMachine(Backend, options with { Peer = options.Peer with { Config = given } });
+        machine.StartDriver(3);
+        Assert.That(machine.Driver.Status & VirtioDriver.NeedsReset, Is.Zero);
+        Assert.That(machine.Config, Is.EqualTo(given));
+    }
+
     [Test]
     public void Config_NeededAndNotThere_IsRefused() => Assert.That(
         () => new VhostUserMachine(new FakeBackend(_path) { ProtocolFeatures = VhostUserProtocolFeatures.Mq }, Options(VirtioDeviceType.Gpio)),
