@@ -44,6 +44,11 @@ public sealed class DirectParserTests
         Assert.That(() => Verbs.ParseByLibrary(args), Throws.TypeOf<UsageException>().With.Message.Contains("has the control character 0x1F in it"));
     }
 
+    // A name alone takes the value from here, whatever is in it.
+    [Test]
+    public void Parse_VariableWithThatCharacter_SaysHowToGiveIt() =>
+        Assert.That(() => Verbs.Parse(["exec", "--env", "TEXT=a\x1f=b"]), Throws.TypeOf<UsageException>().With.Message.Contains("(export TEXT), and write --env TEXT"));
+
     [TestCase("run", "--kernel", "k")]
     [TestCase("run", "--kernel=k", "--cmdline=", "--force")]
     [TestCase("run", "--kernel", "--cpus", "--cmdline", "-x", "--memory", "")]

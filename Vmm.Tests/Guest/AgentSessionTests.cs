@@ -4,6 +4,7 @@ using System.Text;
 using NUnit.Framework;
 using Vmm.Guest;
 using Vmm.Tests.Fakes;
+using Vmm.Tests.Integration.Linux.Devices;
 using Vmm.Vhost.Native;
 
 namespace Vmm.Tests.Guest;
@@ -12,6 +13,7 @@ namespace Vmm.Tests.Guest;
 [SupportedOSPlatform("linux")]
 public sealed class AgentSessionTests
 {
+    private const int NoExecutable = 8;     // ENOEXEC
     private const int Hangup = 1, Interrupt = 2, PipeSignal = 13, Terminate = 15;
 
     private string _file = "";
@@ -86,6 +88,55 @@ public sealed class AgentSessionTests
         Assert.That(Encoding.UTF8.GetString(result.Output), Is.EqualTo("done\n"));
     }
 
+    // An opening of it that comes after the last writer's end is never told of that.
+    [Test]
+    public void Run_InputIsAFifoWhoseWriterHasEnded_CommandReadsItAll()
+    {
+        using var agent = new AgentProcess();
+        using var output = new Pipe();
+        string fifo = $"{_file}.fifo";
+        HostCommand.Run("mkfifo", fifo);
+        try
+        {
+            using FileDescriptor input = FileDescriptor.Open(fifo, OpenMode.ReadNonBlocking);
+            using (FileDescriptor writer = FileDescriptor.Open(fifo, OpenMode.WriteNonBlocking))
+                writer.WriteAll("all of it"u8, "the FIFO");
+            using var session = new AgentSession(new GuestCommand { Arguments = ["cat"] }, new HostStreams(input, output.Writer, null, false, false), TimeSpan.FromSeconds(10));
+
+            Assert.That(session.Run(agent.Socket), Is.EqualTo(new CommandEnd(CommandEndKind.Exited)));
+            byte[] buffer = new byte[100];
+            Assert.That(buffer[..output.Reader.TryRead(buffer)], Is.EqualTo("all of it"u8.ToArray()));
+        }
+        finally
+        {
+            File.Delete(fifo);
+        }
+    }
+
+    [Test]
+    public void Run_InputThatCannotBeRead_IsTold()
+    {
+        using FileDescriptor directory = FileDescriptor.Open("/", OpenMode.ReadOnly);
+
+        Assert.That(RunWith(directory), Is.EqualTo(new CommandEnd(CommandEndKind.InputLost, Errnos.Eisdir, "standard input")));
+    }
+
+    // As nohup(1) does in place of a terminal.
+    [Test]
+    public void Run_InputThatIsOnlyOpenForWriting_HasEnded()
+    {
+        using FileDescriptor nothing = FileDescriptor.Open("/dev/null", OpenMode.WriteNonBlocking);
+
+        Assert.That(RunWith(nothing), Is.EqualTo(new CommandEnd(CommandEndKind.Exited)));
+    }
+
+    private static CommandEnd RunWith(FileDescriptor input)
+    {
+        using var agent = new AgentProcess();
+        using var session = new AgentSession(new GuestCommand { Arguments = ["cat"] }, new HostStreams(input, null, null, false, false), TimeSpan.FromSeconds(10));
+        return session.Run(agent.Socket);
+    }
+
     [Test]
     public void Run_EnvironmentAndDirectory_AreTheCommands()
     {
@@ -106,6 +157,67 @@ public sealed class AgentSessionTests
         Result result = Run(new GuestCommand { Arguments = ["sh", "-c", "printf '%s|%s' \"$1\" \"$NAME\"", "sh", "a\uDCFFb"], Environment = ["NAME=\uDC80"], Directory = "/" });
 
         Assert.That(result.Output, Is.EqualTo(new byte[] { (byte)'a', 0xFF, (byte)'b', (byte)'|', 0x80 }));
+    }
+
+    // The name by which the user went there.
+    [TestCase("PWD={0}", "{0}")]
+    [TestCase("PWD=/", "/usr/bin")]
+    [TestCase("PWD=/no/such", "/usr/bin")]
+    [TestCase("PWD=.", "/usr/bin")]
+    [TestCase("A=b", "/usr/bin")]
+    public void Run_NameOfTheWorkingDirectory_IsKeptWhereItLeadsThere(string variable, string expected)
+    {
+        string link = $"{_file}.link";
+        File.CreateSymbolicLink(link, "/usr/bin");
+        try
+        {
+            Result result = Run(new GuestCommand { Arguments = ["sh", "-c", "echo \"$PWD\""], Environment = [variable.Replace("{0}", link, StringComparison.Ordinal)], Directory = "/usr/bin" });
+
+            Assert.That(Encoding.UTF8.GetString(result.Output), Is.EqualTo($"{expected.Replace("{0}", link, StringComparison.Ordinal)}\n"));
+        }
+        finally
+        {
+            File.Delete(link);
+        }
+    }
+
+    [TestCase(false)]
+    [TestCase(true)]
+    public void Run_ProgramOfAnotherMachine_IsNoScript(bool isInPath)
+    {
+        byte[] program = [0x7F, (byte)'E', (byte)'L', (byte)'F', 2, 1, 1, .. new byte[57]];
+        program[16] = 2;                            // ET_EXEC
+        (program[18], program[19]) = (0xFE, 0xFE);  // no machine's number
+
+        Assert.That(RunFile(program, isInPath).End, Is.EqualTo(new CommandEnd(CommandEndKind.NotExecuted, NoExecutable, isInPath ? Path.GetFileName(_file) : _file)));
+    }
+
+    [TestCase(false)]
+    [TestCase(true)]
+    public void Run_ScriptThatNamesNoShell_IsRunByOne(bool isInPath)
+    {
+        Result result = RunFile("echo \"$0|$1|$2\"; exit 3"u8, isInPath, "a  b", "");
+
+        Assert.That((result.End, Encoding.UTF8.GetString(result.Output)), Is.EqualTo((new CommandEnd(CommandEndKind.Exited, 3), $"{_file}|a  b|\n")));
+    }
+
+    // What may not be executed is passed over, but is the reason if there is no other of that name.
+    [Test]
+    public void Run_ProgramInPathThatMayNotBeExecuted_IsTold()
+    {
+        string path = $"/no/such::/etc/passwd:{Path.GetDirectoryName(_file)}";
+        Assert.That(Run(new GuestCommand { Arguments = [Path.GetFileName(_file)], Environment = [$"PATH={path}"] }).End.Value, Is.EqualTo(Errnos.Eacces));
+        Assert.That(Run(new GuestCommand { Arguments = ["no-such-command"], Environment = [$"PATH={path}"] }).End.Value, Is.EqualTo(Errnos.Enoent));
+        Assert.That(Run(new GuestCommand { Arguments = [""], Environment = [$"PATH={path}"] }).End.Value, Is.EqualTo(Errnos.Enoent));
+        Assert.That(Run(new GuestCommand { Arguments = ["sh", "-c", "exit 3"], Environment = [$"PATH={path}:/usr/bin:/bin"] }).End.Value, Is.EqualTo(3));
+        Assert.That(Run(new GuestCommand { Arguments = ["sh", "-c", "exit 3"], Environment = ["PATH="], Directory = "/bin" }).End.Value, Is.EqualTo(3));
+    }
+
+    private Result RunFile(ReadOnlySpan<byte> content, bool isInPath, params string[] arguments)
+    {
+        File.WriteAllBytes(_file, content);
+        File.SetUnixFileMode(_file, UnixFileMode.UserRead | UnixFileMode.UserExecute);
+        return Run(new GuestCommand { Arguments = [isInPath ? Path.GetFileName(_file) : _file, .. arguments], Environment = [$"PATH=/no/such:{Path.GetDirectoryName(_file)}:/usr/bin:/bin"] });
     }
 
     [TestCase("/no/such/program", Errnos.Enoent)]
@@ -485,6 +597,15 @@ public sealed class AgentSessionTests
 
         Assert.That(end, Is.EqualTo(new CommandEnd(CommandEndKind.Exited)));
         Assert.That(screen, Is.EqualTo("40 100\r\n"));
+    }
+
+    [Test]
+    public void Run_WithTerminal_ItsEraseKeyTakesWholeCharacters()
+    {
+        using var terminal = new PseudoTerminal();
+        string screen = RunOnTerminal(terminal, "stty -a", out _);
+
+        Assert.That(screen, Does.Match("(^|[ \n])iutf8"));
     }
 
     [Test]

@@ -150,8 +150,81 @@ public sealed partial class GuestDirectoryTests
         File.SetUnixFileMode(host.In("place"), Mode("700"));
         long start = Environment.TickCount64;
 
-        Assert.That(() => GuestDirectory.Connect(_name, host.In("place")), Throws.TypeOf<VmmException>().With.Message.Contains($"no guest called {_name} runs"));
+        Assert.That(() => GuestDirectory.Connect(_name, [host.In("place")]), Throws.TypeOf<VmmException>().With.Message.Contains($"no guest called {_name} runs"));
         Assert.That(Environment.TickCount64 - start, Is.LessThan(10_000));
+    }
+
+    // cron has no XDG_RUNTIME_DIR, and a login has one.
+    [Test]
+    public void Connect_GuestOfAnotherEnvironment_IsFound()
+    {
+        using var host = new HostTree();
+        foreach (string place in new[] { "one", "two" })
+            Directory.CreateDirectory(host.In(place), Mode("700"));
+        using GuestDirectory directory = GuestDirectory.Claim(_name, [host.In("two")]);
+        using var listener = UnixListener.Listen(directory.Socket);
+        Task<UnixSocket> connect = Task.Run(() => GuestDirectory.Connect(_name, [host.In("one"), host.In("none"), host.In("two")])!);
+        Assert.That(Poll.Wait([new PollEntry(listener, PollEvents.Readable)], 5000), Is.EqualTo(1));
+        using UnixSocket server = listener.TryAccept()!;
+        Assert.That(server.TrySend("OK 1\n"u8, []), Is.EqualTo(5));
+
+        Assert.That(connect.Wait(5000), Is.True);
+        connect.Result.Dispose();
+        Assert.That(() => GuestDirectory.Claim(_name, [host.In("one"), host.In("two")]), Throws.TypeOf<VmmException>().With.Message.Contains($"called {_name} runs already"));
+        using GuestDirectory other = GuestDirectory.Claim($"{_name}-2", [host.In("one"), host.In("two")]);
+        Assert.That(other.Socket, Does.StartWith(host.In("one")));
+    }
+
+    [Test]
+    public void Connect_NoGuest_NamesThePlaces()
+    {
+        using var host = new HostTree();
+        host.Add("open/file");
+        File.SetUnixFileMode(host.In("open"), Mode("755"));
+
+        Assert.That(() => GuestDirectory.Connect(_name, [host.In("none"), host.In("open")]),
+            Throws.TypeOf<VmmException>().With.Message.Contains($"no guest called {_name} runs (looked for in {host.In("none")}, {host.In("open")}): start one"));
+    }
+
+    [Test]
+    public void Places_OfThisUser_BeginWithThatOfThisEnvironment()
+    {
+        using var host = new HostTree();
+        string? before = Environment.GetEnvironmentVariable("XDG_RUNTIME_DIR");
+        try
+        {
+            Environment.SetEnvironmentVariable("XDG_RUNTIME_DIR", host.Root);
+            IReadOnlyList<string> places = GuestDirectory.Places();
+            Environment.SetEnvironmentVariable("XDG_RUNTIME_DIR", null);
+
+            Assert.That(places[0], Is.EqualTo(host.In("vmm-exec")));
+            Assert.That(GuestDirectory.Places(), Is.EqualTo(places.Skip(1)).And.Contains($"/tmp/vmm-exec-{Vmm.Vhost.Native.FileSystem.FileOwner.User}"));
+        }
+        finally
+        {
+            Environment.SetEnvironmentVariable("XDG_RUNTIME_DIR", before);
+        }
+    }
+
+    [Test]
+    public void Connect_GuestWithoutVsock_IsToldAtOnce()
+    {
+        using GuestDirectory directory = GuestDirectory.Claim(_name);
+        directory.RefuseOthers();
+        long start = Environment.TickCount64;
+
+        Assert.That(() => GuestDirectory.Connect(_name), Throws.TypeOf<VmmException>().With.Message.Contains($"the kernel of the guest called {_name} has no vsock"));
+        Assert.That(Environment.TickCount64 - start, Is.LessThan(5000));
+    }
+
+    [Test]
+    public void Claim_PlaceWithALongName_SaysWhatToDo()
+    {
+        using var host = new HostTree();
+        string place = host.In(new string('x', 100));
+
+        Assert.That(() => GuestDirectory.Claim(_name, [place]), Throws.TypeOf<VmmException>().With.Message.StartsWith("--name: ").And.Message.Contains("set XDG_RUNTIME_DIR to a shorter one"));
+        Assert.That(Directory.Exists(place), Is.False);
     }
 
     [TestCase(false)]
@@ -187,7 +260,7 @@ public sealed partial class GuestDirectoryTests
     {
         using var host = new HostTree();
         string place = host.In("place");
-        using (GuestDirectory.Claim(_name, place))
+        using (GuestDirectory.Claim(_name, [place]))
             Assert.That((File.GetUnixFileMode(place), File.GetUnixFileMode(Path.Combine(place, _name))), Is.EqualTo((Mode("700"), Mode("700"))));
         Assert.That(Directory.GetFileSystemEntries(place), Is.Empty);
     }
@@ -199,7 +272,7 @@ public sealed partial class GuestDirectoryTests
         using var host = new HostTree();
         string place = host.In("place"), path = Path.Combine(place, _name);
         var spawner = new LocalSpawner();
-        using (GuestDirectory killed = GuestDirectory.Claim(_name, place))
+        using (GuestDirectory killed = GuestDirectory.Claim(_name, [place]))
             killed.LeaveTo(spawner);
 
         DirectoryLock turn = DirectoryLock.TryTake(place, 0)!;
@@ -211,7 +284,7 @@ public sealed partial class GuestDirectoryTests
         Assert.That(Directory.Exists(path), Is.False);
 
         turn = DirectoryLock.TryTake(place, 0)!;
-        Task<GuestDirectory> claim = Task.Run(() => GuestDirectory.Claim(_name, place));
+        Task<GuestDirectory> claim = Task.Run(() => GuestDirectory.Claim(_name, [place]));
         Assert.That(claim.Wait(300), Is.False, "the next guest waits");
         Assert.That(Directory.Exists(path), Is.False);
         turn.Dispose();
@@ -231,8 +304,8 @@ public sealed partial class GuestDirectoryTests
 
         foreach (string place in new[] { "open", "link", "open/file" })
         {
-            Assert.That(() => GuestDirectory.Claim(_name, host.In(place)), Throws.TypeOf<VmmException>().With.Message.StartsWith("--name: ").And.Message.Contains("XDG_RUNTIME_DIR"));
-            Assert.That(() => GuestDirectory.Connect(_name, host.In(place)), Throws.TypeOf<VmmException>().With.Message.StartsWith("--attach: ").And.Message.Contains("XDG_RUNTIME_DIR"));
+            Assert.That(() => GuestDirectory.Claim(_name, [host.In(place)]), Throws.TypeOf<VmmException>().With.Message.StartsWith("--name: ").And.Message.Contains("XDG_RUNTIME_DIR"));
+            Assert.That(() => GuestDirectory.Connect(_name, [host.In(place)]), Throws.TypeOf<VmmException>().With.Message.StartsWith("--attach: ").And.Message.Contains("XDG_RUNTIME_DIR"));
         }
         Assert.That(Directory.GetFileSystemEntries(host.In("private")), Is.Empty);
     }
@@ -246,7 +319,7 @@ public sealed partial class GuestDirectoryTests
         string place = Directory.CreateDirectory(host.In("place"), Mode("700")).FullName;
         HostCommand.Run("chown", "65534:65534", place);
 
-        Assert.That(() => GuestDirectory.Claim(_name, place), Throws.TypeOf<VmmException>().With.Message.Contains("another user's"));
+        Assert.That(() => GuestDirectory.Claim(_name, [place]), Throws.TypeOf<VmmException>().With.Message.Contains("another user's"));
     }
 
     [Test]
@@ -257,7 +330,7 @@ public sealed partial class GuestDirectoryTests
         host.Add("elsewhere/file");
         File.CreateSymbolicLink(Path.Combine(place, _name), host.In("elsewhere"));
 
-        Assert.That(() => GuestDirectory.Claim(_name, place), Throws.TypeOf<VmmException>().With.Message.StartsWith("--name: cannot open"));
+        Assert.That(() => GuestDirectory.Claim(_name, [place]), Throws.TypeOf<VmmException>().With.Message.StartsWith("--name: cannot open"));
         Assert.That(File.Exists(host.In("elsewhere/file")));
     }
 
@@ -268,12 +341,12 @@ public sealed partial class GuestDirectoryTests
             Assert.Ignore("only root can listen as another user");
         using var host = new HostTree();
         string place = Directory.CreateDirectory(host.In("place"), Mode("700")).FullName;
-        using GuestDirectory directory = GuestDirectory.Claim(_name, place);
+        using GuestDirectory directory = GuestDirectory.Claim(_name, [place]);
         using UnixListener listener = UnixListener.Listen(directory.Socket);
 
         AsAnotherUser(() => Listen(listener));
 
-        Assert.That(() => GuestDirectory.Connect(_name, place), Throws.TypeOf<VmmException>().With.Message.EqualTo($"--attach: the guest called {_name} is another user's"));
+        Assert.That(() => GuestDirectory.Connect(_name, [place]), Throws.TypeOf<VmmException>().With.Message.EqualTo($"--attach: the guest called {_name} is another user's"));
     }
 
     [TestCase("")]

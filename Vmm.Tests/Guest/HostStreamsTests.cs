@@ -31,6 +31,60 @@ public sealed class HostStreamsTests
         }
     }
 
+    // make | less: both wait for the same terminal, and the other one has read the key.
+    [TestCase("pipe")]
+    [TestCase("terminal")]
+    [TestCase("socket")]
+    public void Input_SomebodyElseHasReadIt_DoesNotHoldTheSession(string kind)
+    {
+        using var pipe = new Pipe();
+        using var terminal = new PseudoTerminal();
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        (UnixSocket connection, UnixSocket peer) = UnixSocket.Pair();
+        using (ours)
+        using (theirs)
+        using (peer)
+        {
+            int isOn = 0;
+            Ioctl.Call(ours, FileDescriptor.NonBlockingRequest, ref isOn);
+            (FileDescriptor input, FileDescriptor user) = kind switch
+            {
+                "pipe" => (pipe.Reader, pipe.Writer),
+                "terminal" => (terminal.Terminal, terminal.User),
+                _ => ((FileDescriptor)ours, theirs),
+            };
+            string flags = Flags(input);
+            using var agent = new AgentConnection(connection);
+            using var streams = new HostStreams(input, null, null, hasTerminal: false, closesOutput: false);
+            streams.Input.Begin(agent);
+            Task<bool> read = Task.Run(() => streams.Input.Read(agent));
+            bool hasReturned = read.Wait(2000);
+            user.WriteAll("typed\n"u8, "the input");
+            Assert.That(read.Wait(10_000) && read.Result);
+            Assert.That(hasReturned, Is.True, "it waits for more");
+
+            Eventually.True(() => streams.Input.Read(agent) && Poll.Wait([new PollEntry(peer, PollEvents.Readable)], 0) == 1, () => "nothing is passed on");
+            byte[] frame = new byte[100];
+            Assert.That(frame[8..peer.TryRead(frame)], Is.EqualTo("typed\n"u8.ToArray()));
+            Assert.That(Flags(input), Is.EqualTo(flags), "others have the same description");
+            Assert.That(streams.Input.Failure, Is.Zero);
+        }
+
+        static string Flags(FileDescriptor descriptor) => File.ReadLines($"/proc/self/fdinfo/{descriptor.Number}").First(line => line.StartsWith("flags:", StringComparison.Ordinal));
+    }
+
+    [Test]
+    public void TerminalSize_OnlyTheOutputIsATerminal_IsThatOnes()
+    {
+        using var terminal = new PseudoTerminal();
+        using var pipe = new Pipe();
+        terminal.SetSize(40, 100);
+        using (var streams = new HostStreams(pipe.Reader, terminal.Terminal, null, hasTerminal: true, closesOutput: false))
+            Assert.That((streams.TerminalSize, streams.HasTerminal), Is.EqualTo((((ushort)40, (ushort)100), true)));
+        using (var streams = new HostStreams(pipe.Reader, terminal.Terminal, null, hasTerminal: false, closesOutput: false))
+            Assert.That((streams.TerminalSize, streams.HasTerminal), Is.EqualTo((((ushort)0, (ushort)0), false)), "nobody needs it");
+    }
+
     // The reader of a pipe sees its end once nobody has it open.
     [Test]
     public void Dispose_OutputToAPipe_LetsItEnd()

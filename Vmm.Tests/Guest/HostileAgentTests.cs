@@ -320,9 +320,72 @@ public sealed class HostileAgentTests
             session.Leave();
 
             Assert.That(end.Wait(10_000), Is.True);
-            Assert.That(end.Result, Is.EqualTo(new CommandEnd(CommandEndKind.Exited)));
+            Assert.That(end.Result, Is.EqualTo(new CommandEnd(CommandEndKind.Lost)), "a part of the output is missing: no status of the command may hide that");
         }
     }
+
+    // It comes to its end all the same.
+    [Test]
+    public void Leave_OutputThatIsReadInTime_HasTheCommandsStatus()
+    {
+        using var pipe = new Pipe();
+        (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
+        using (theirs)
+        {
+            using var session = new AgentSession(new GuestCommand { Arguments = ["x"] }, new HostStreams(null, pipe.Writer, null, false, false), null);
+            byte[] block = Frame(AgentFrameType.Data, AgentStream.Output, new byte[60_000]);
+            Assert.That(theirs.TrySend(Started([.. block, .. block, .. Exit(7)]), []), Is.GreaterThan(120_000));
+            Task<CommandEnd> end = Task.Run(() => session.Run(ours));
+            Assert.That(end.Wait(500), Is.False, "nobody has read the output");
+            session.Leave();
+            byte[] all = new byte[120_000];
+            for (int count = 0; count < all.Length;)
+                count += pipe.Reader.TryRead(all.AsSpan(count));
+
+            Assert.That(end.Wait(10_000), Is.True);
+            Assert.That(end.Result, Is.EqualTo(new CommandEnd(CommandEndKind.Exited, 7)));
+        }
+    }
+
+    // Whatever comes, the session ends with what it says of the agent: no other exception.
+    [Test]
+    public void Frame_OfEachTypeAndLength_IsTakenOrRefused([Values(0, 1, 2)] int before, [Values(0, 0x01, 0xFF)] byte value)
+    {
+        byte[][] greetings = [[], Frame(AgentFrameType.Hello, 0, s_hello), Started([])];
+        for (int type = 0; type <= 16; type++)
+        {
+            for (int length = 0; length <= 24; length++)
+            {
+                byte[] data = new byte[length];
+                Array.Fill(data, value);
+                foreach (AgentStream stream in (AgentStream[])[AgentStream.Input, AgentStream.Output])
+                {
+                    byte[] frame = Frame((AgentFrameType)type, stream, data);
+                    Check([.. greetings[before], .. frame], $"type {type}, {length} bytes");
+                    Check([.. greetings[before], .. frame.AsSpan(0, frame.Length - 1)], $"type {type}, {length} bytes without the last one");
+                }
+            }
+        }
+
+        static void Check(byte[] sent, string what)
+        {
+            try
+            {
+                Run(sent, end: true);
+            }
+            catch (Exception e)
+            {
+                Assert.That(e, Is.TypeOf<VmmException>(), what);
+            }
+        }
+    }
+
+    [TestCase(0)]
+    [TestCase(7)]
+    [TestCase(8)]
+    [TestCase(11)]
+    public void Exit_TooShort_IsRefused(int length) =>
+        Assert.That(Refusal(Started(Frame(AgentFrameType.Exit, 0, new byte[length]))), Does.Contain("too short"));
 
     [Test]
     public void Signal_ThatNobodyTakes_IsAGuestThatDoesNotReact()

@@ -205,6 +205,20 @@ public sealed class KernelSearchTests : IDisposable
         AssertError(() => Search(_host.In("linux")), "has no arch/x86/boot/bzImage yet", "make bzImage");
     }
 
+    // /lib/modules/RELEASE/build is such a tree.
+    [Test]
+    public void Search_HeadersOfAKernel_SaysHowToNameThatKernel()
+    {
+        string image = _host.AddImage("boot/vmlinuz-6.1.0", "6.1.0");
+        _host.Add("headers/include/config/kernel.release", "6.1.0\n");
+        _host.Add("headers/include/config/auto.conf");
+
+        AssertError(() => Search(_host.In("headers")), "has no arch/x86/boot/bzImage yet", "only the headers", "write --kernel 6.1.0");
+        AssertError(() => Search(image, _host.In("headers")), "--modules: ", "no module was built", "name /lib/modules/6.1.0");
+        _host.Add("headers/vmlinux");
+        Assert.That(Search(image, _host.In("headers")).IsBuildTree, Is.True, "a kernel without modules");
+    }
+
     [Test]
     public void Search_DirectoryOfModulesWithTheirKernel_IsThatKernel()
     {

@@ -30,6 +30,35 @@ public sealed class ExecUsageTests : VmmTest
         Assert.That(ended, Is.EqualTo(status));
     }
 
+    [Test]
+    public void WorkingDirectory_ThatWasRemovedWhereAnotherOneIsGiven_IsNotNeeded()
+    {
+        string gone = Path.Combine(Scratch, "gone");
+        (int status, string output) = HostCommand.TryRun("sh", ["-c", "mkdir \"$1\"; cd \"$1\"; rmdir \"$1\"; shift; exec \"$@\"", "sh", gone, .. VmmProcess.Command,
+            "exec", "--workdir", "/", "--kernel", "/no/such/kernel", "--", "true"]);
+
+        Assert.That(output.Trim(), Does.StartWith("vmm: kernel: cannot open /no/such/kernel: No such file"));
+        Assert.That(status, Is.EqualTo(125));
+    }
+
+    // The guests run, and what they have shown is in the report.
+    [TestCase("> /dev/full", "No space left on device")]
+    [TestCase(">&-", "Bad file descriptor")]
+    [TestCase("| true", "Broken pipe")]
+    public void Matrix_OutputThatCannotBeWritten_RunsAllAndWritesTheReport(string output, string why)
+    {
+        if (!VmmProcess.IsNative)
+            Assert.Ignore("each guest of a matrix is a process of vmm's own, which only the binary starts: VMM_BINARY");
+        File.WriteAllText(Path.Combine(Scratch, "vmm.toml"), "kernel = \"./nothing\"\n[[matrix]]\nname = \"one\"\n[[matrix]]\nname = \"two\"\n");
+
+        // The reader is gone before the first variant has ended.
+        string command = output[0] == '|' ? $"{{ sleep 0.5; \"$@\"; echo status $? >&2; }} {output}" : $"\"$@\" {output}; echo status $? >&2";
+        (_, string errors) = HostCommand.TryRun("sh", ["-c", $"cd \"$1\"; shift; {command}", "sh", Scratch, .. VmmProcess.Command, "exec", "--matrix", "--report", "report.xml", "--", "true"]);
+
+        Assert.That(errors, Does.Match($"\\Avmm: --matrix: cannot write to standard output: {why}.*: a part of the results was not shown\nstatus 1\n\\z"));
+        Assert.That(File.ReadAllText(Path.Combine(Scratch, "report.xml")), Does.Contain("tests=\"2\" failures=\"2\"").And.Contain("name=\"two\""));
+    }
+
     // What a file calls its guests reaches the terminal: none of that may turn the direction of writing there. And it is no option.
     [Test]
     public void Matrix_NamesThatTryTricks_AreShownAsTheyAre()

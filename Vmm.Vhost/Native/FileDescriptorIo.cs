@@ -54,6 +54,29 @@ public static unsafe class FileDescriptorIo
         }
     }
 
+    /// <summary>Reads what is there from a socket, at most <paramref name="buffer"/> bytes, and never waits, whatever the socket does otherwise. Descriptors that come with it are
+    /// closed. An interrupted call is repeated.</summary>
+    /// <returns>Bytes read, 0 at the end; less: the negated error number, EAGAIN where there is nothing.</returns>
+    public static int TryReadFromSocket(this FileDescriptor socket, Span<byte> buffer)
+    {
+        using HeldDescriptor held = socket.Hold();
+        fixed (byte* pointer = buffer)
+        {
+            var part = new iovec { iov_base = pointer, iov_len = buffer.Length };
+            var message = new msghdr { msg_iov = &part, msg_iovlen = 1 };
+            while (true)
+            {
+                // SAFETY: the span is pinned and its length is what the kernel may fill; the structs are on the stack.
+                long result = (long)LibC.recvmsg(held.Number, &message, LibC.MSG_DONTWAIT);
+                if (result >= 0)
+                    return (int)result;
+                int errno = Errnos.Last;
+                if (errno != Errnos.Eintr)
+                    return -errno;
+            }
+        }
+    }
+
     /// <summary>Writes some of <paramref name="data"/>. An interrupted call is repeated.</summary>
     /// <returns>Bytes written; less than 0: the negated error number.</returns>
     public static int TryWrite(this FileDescriptor fd, ReadOnlySpan<byte> data)

@@ -1,3 +1,5 @@
+using Vmm.Cli.Exec;
+
 namespace Vmm.Cli;
 
 /// <summary>Options that may be given several times, once for each device. The parser knows of one value only, so theirs are put together
@@ -54,7 +56,11 @@ internal static class RepeatableOptions
     public static string Append(string option, string? joined, string value)
     {
         if (value.Contains(Separator, StringComparison.Ordinal))
-            throw new OptionValue(option, null, value).Refuse("has the control character 0x1F in it: leave that out");
+        {
+            int equals = value.IndexOf('=', StringComparison.Ordinal);
+            string way = option == EnvironmentOption.Name && equals > 0 ? $"set the variable here (export {value[..equals]}), and write {option} {value[..equals]}" : "leave that out";
+            throw new OptionValue(option, null, value).Refuse($"has the control character 0x1F in it: {way}");
+        }
         return joined is null ? value : joined + Separator + value;
     }
 

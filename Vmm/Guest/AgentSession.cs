@@ -148,9 +148,9 @@ internal sealed class AgentSession : IDisposable
             WriteTheRest(_end.Kind <= CommandEndKind.OutOfMemory ? limit : Environment.TickCount64 + LastMoment);
             if (_end.Kind <= CommandEndKind.OutOfMemory && limit <= Environment.TickCount64 && _streams.HasWork)
                 return new CommandEnd(CommandEndKind.TimedOut);
-            return _end.Kind is CommandEndKind.Exited or CommandEndKind.Killed && _streams.Failure is var (name, error)
-                ? new CommandEnd(CommandEndKind.OutputLost, error, name)
-                : _end;
+            if (_leaveDeadline is not null && _streams.HasWork)
+                return new CommandEnd(CommandEndKind.Lost);     // the output is not whole: the command's status would hide that
+            return _end.Kind is CommandEndKind.Exited or CommandEndKind.Killed ? _streams.Failure ?? _end : _end;
         }
         finally
         {
@@ -308,7 +308,8 @@ internal sealed class AgentSession : IDisposable
             throw AgentConnection.Violation($"it says that the command ended in way {kind}, which is unknown");
         if ((CommandEndKind)kind is CommandEndKind.Killed or CommandEndKind.OutOfMemory && value is 0 or > LastSignal)
             throw AgentConnection.Violation($"it says that signal {value} ended the command, which is no signal");
-        return new CommandEnd((CommandEndKind)kind, (int)(value & 0xFF), Text(data[(3 * sizeof(uint))..]), Number(data, 2));
+        uint kills = Number(data, 2);
+        return new CommandEnd((CommandEndKind)kind, (int)(value & 0xFF), Text(data[(3 * sizeof(uint))..]), kills);
     }
 
     // What has come is written out, as long as somebody takes it and nobody ends us.

@@ -28,6 +28,9 @@ internal enum CommandEndKind
     /// <summary>It has ended, but a part of what it wrote could not be written here.</summary>
     OutputLost,
 
+    /// <summary>It has ended, but did not get all of its input, which could not be read here.</summary>
+    InputLost,
+
     /// <summary>It took longer than it may.</summary>
     TimedOut,
 

@@ -11,6 +11,7 @@ internal sealed class GuestDirectory : IDisposable
 {
     private const string PlaceName = "vmm-exec";
     private const string SocketName = "vsock";
+    private const string RefusalName = "no-vsock";      // is there where nobody else can get into the guest
     private const uint AgentPort = 1024;        // of the host, where the guest's agent connects to, and of the guest, where it listens
     private const int MaxName = 32;
     private const string Advice = "remove it, or set XDG_RUNTIME_DIR to a directory of yours";
@@ -35,14 +36,19 @@ internal sealed class GuestDirectory : IDisposable
 
     /// <summary>Makes that of <paramref name="name"/>, in the place of one that a guest has left behind.</summary>
     /// <exception cref="VmmException">A guest of that name runs, or there is no place for it.</exception>
-    public static GuestDirectory Claim(string name) => Claim(name, Place());
+    public static GuestDirectory Claim(string name) => Claim(name, Places());
 
     /// <inheritdoc cref="Claim(string)"/>
     /// <param name="name">The name.</param>
-    /// <param name="place">The directory of the directories of all guests of this user that have a name. It is made if it is not there.</param>
-    internal static GuestDirectory Claim(string name, string place)
+    /// <param name="places">The directories of the directories of guests of this user that have a name. The first one, in which it is to be, is made if it is not there.</param>
+    internal static GuestDirectory Claim(string name, IReadOnlyList<string> places)
     {
         CheckName("--name", name);
+        string place = places[0];
+        CheckLength(Path.Combine(place, name, SocketName));
+        // Another environment has another first place.
+        if (places.Skip(1).Any(other => IsClaimed(name, other)))
+            throw IsTaken(name);
         FileDescriptor? file = null;
         try
         {
@@ -54,7 +60,7 @@ internal sealed class GuestDirectory : IDisposable
             {
                 using FileDescriptor old = PrivateDirectory.Open(path, isMade: false, Advice);
                 if (!TryLock(old))
-                    throw new VmmException($"--name: a guest called {name} runs already: give another name, or get into it by --attach {name}");
+                    throw IsTaken(name);
                 Remove(path);
             }
             PrivateDirectory.Make(path);
@@ -81,18 +87,19 @@ internal sealed class GuestDirectory : IDisposable
     /// <param name="deadline">Until when at the most, as <see cref="Environment.TickCount64"/> counts.</param>
     /// <returns>Null if that time came first.</returns>
     /// <exception cref="VmmException">There is no such guest, or it does not answer.</exception>
-    public static UnixSocket? Connect(string name, long? deadline = null) => Connect(name, Place(), deadline);
+    public static UnixSocket? Connect(string name, long? deadline = null) => Connect(name, Places(), deadline);
 
     /// <inheritdoc cref="Connect(string, long?)"/>
     /// <param name="name">The name.</param>
-    /// <param name="place">The directory of the directories of all guests of this user that have a name.</param>
+    /// <param name="places">The directories of the directories of guests of this user that have a name. What is wrong with the first one is an error; another one may be anybody's.</param>
     /// <param name="deadline">Until when at the most.</param>
-    internal static UnixSocket? Connect(string name, string place, long? deadline = null)
+    internal static UnixSocket? Connect(string name, IReadOnlyList<string> places, long? deadline = null)
     {
         CheckName("--attach", name);
         long start = Environment.TickCount64;
         while (true)
         {
+            string place = places.FirstOrDefault(each => IsClaimed(name, each)) ?? places[0];
             UnixSocket? socket = TryConnect(name, place);
             if (socket is not null && ReadsOk(socket, deadline))
                 return socket;
@@ -100,11 +107,13 @@ internal sealed class GuestDirectory : IDisposable
             if (deadline <= Environment.TickCount64)
                 return null;
             bool isThere = IsClaimed(name, place);
+            if (isThere && FileKind.Identity(Path.Combine(place, name, RefusalName)) is not null)
+                throw new VmmException($"--attach: the kernel of the guest called {name} has no vsock, by which one more command gets in: start the guest with another kernel (--kernel)");
             if (Environment.TickCount64 - start >= (isThere ? BootPatience : StartPatience))
             {
                 throw new VmmException(isThere || socket is not null
                     ? $"--attach: the guest called {name} does not answer: it has not booted yet, or hangs"
-                    : $"--attach: no guest called {name} runs: start one by vmm exec --name {name}");
+                    : $"--attach: no guest called {name} runs (looked for in {string.Join(", ", places)}): start one by vmm exec --name {name}");
             }
             Thread.Sleep(Interval);
         }
@@ -114,6 +123,8 @@ internal sealed class GuestDirectory : IDisposable
     // runs. So both take the lock of the place first.
     private static bool IsClaimed(string name, string place)
     {
+        if (!PrivateDirectory.Is(place))
+            return false;   // it may be anybody's: nobody waits for a lock of it
         try
         {
             using DirectoryLock? turn = DirectoryLock.TryTake(place, Patience);
@@ -180,6 +191,10 @@ internal sealed class GuestDirectory : IDisposable
         _isLeft = true;
     }
 
+    /// <summary>Has <see cref="Connect(string, long?)"/> say at once that this guest has no vsock device.</summary>
+    /// <exception cref="ErrnoException">The directory cannot be written to.</exception>
+    public void RefuseOthers() => FileDescriptor.Open(Path.Combine(_path, RefusalName), OpenMode.CreateTruncate).Dispose();
+
     /// <inheritdoc/>
     public void Dispose()
     {
@@ -224,12 +239,31 @@ internal sealed class GuestDirectory : IDisposable
             throw new UsageException($"{option}: '{name}' is no name of a guest: it has 1 to {MaxName} letters, digits, '-', '_' and '.', and does not begin with '.'");
     }
 
-    /// <summary>Where the directories of guests with a name are: in XDG_RUNTIME_DIR, if it is this user's; root has /run, and everybody /tmp.</summary>
-    internal static string Place()
+    /// <summary>Where the directories of guests with a name are: in XDG_RUNTIME_DIR, if it is this user's; root has /run, and everybody /tmp. The first place is that of this
+    /// environment, the others are those of other environments of this user: cron, for example, sets no XDG_RUNTIME_DIR, and a login sets it to /run/user/UID.</summary>
+    internal static IReadOnlyList<string> Places()
     {
+        string login = $"/run/user/{FileOwner.User}";
         string? runtime = Environment.GetEnvironmentVariable("XDG_RUNTIME_DIR");
-        return runtime is { Length: > 0 } && Path.IsPathRooted(runtime) && FileKind.IsOwn(runtime) ? Path.Combine(runtime, PlaceName)
-            : FileKind.IsOwn("/run") ? $"/run/{PlaceName}" : $"/tmp/{PlaceName}-{FileOwner.User}";
+        return
+        [
+            .. new[]
+            {
+                runtime is { Length: > 0 } && Path.IsPathRooted(runtime) && FileKind.IsOwn(runtime) ? Path.Combine(runtime, PlaceName) : null,
+                FileKind.IsOwn("/run") ? $"/run/{PlaceName}" : null,
+                $"/tmp/{PlaceName}-{FileOwner.User}",
+                FileKind.IsOwn(login) ? $"{login}/{PlaceName}" : null,
+            }.OfType<string>().Distinct(),
+        ];
+    }
+
+    private static VmmException IsTaken(string name) => new($"--name: a guest called {name} runs already: give another name, or get into it by --attach {name}");
+
+    private static void CheckLength(string socket)
+    {
+        int length = ByteText.Encode(socket).Length;
+        if (length > UnixSocket.MaxPathBytes)
+            throw new VmmException($"--name: the path of the guest's socket, {socket}, has {length} bytes, and a socket's has {UnixSocket.MaxPathBytes} at most: give a shorter name, or set XDG_RUNTIME_DIR to a shorter one");
     }
 
     // "OK port\n", byte by byte: what follows is the agent's.

@@ -6,10 +6,11 @@ namespace Vmm.Guest;
 internal sealed class HostStreams : IDisposable
 {
     private readonly Terminal? _terminal;
+    private readonly Terminal? _outputTerminal;     // where the command has a terminal, and the input is none
     private readonly bool _isRaw;
     // Opened now: later this process may be confined.
     private readonly FileDescriptor? _nothing;
-    private readonly FileDescriptor? _ownOutput, _ownError;
+    private readonly FileDescriptor? _ownInput, _ownOutput, _ownError;
     private readonly Lock _lock = new();     // around what follows, and the terminal's settings
     private bool _isTaken;
     private bool _isSuspended;
@@ -24,10 +25,11 @@ internal sealed class HostStreams : IDisposable
     {
         _terminal = input is null ? null : Terminal.TryOpen(input);
         _isRaw = hasTerminal && _terminal is not null;
-        Input = new InputStream(input, _terminal, _isRaw);
+        _outputTerminal = !hasTerminal || _isRaw || output is null ? null : Terminal.TryOpen(output);
         if (closesOutput)
             _nothing = FileDescriptor.Open("/dev/null", OpenMode.ReadWrite);
-        (_ownOutput, _ownError) = (OpenOwn(output), OpenOwn(error));
+        (_ownInput, _ownOutput, _ownError) = (OpenOwn(input, OpenMode.ReadNonBlocking), OpenOwn(output, OpenMode.WriteNonBlocking), OpenOwn(error, OpenMode.WriteNonBlocking));
+        Input = new InputStream(input, _ownInput, _terminal, _isRaw);
         Output = new OutputStream(AgentStream.Output, _ownOutput ?? output, IsFile(output), _nothing is null ? null : EndOutput);
         Error = new OutputStream(AgentStream.Error, _ownError ?? error, IsFile(error));
     }
@@ -41,18 +43,22 @@ internal sealed class HostStreams : IDisposable
     /// <summary>Its errors.</summary>
     public OutputStream Error { get; }
 
-    /// <summary>Whether the input is a terminal, whose settings and size are asked for, and may be changed.</summary>
-    public bool HasTerminal => _terminal is not null;
+    /// <summary>Whether there is a terminal that is asked for its settings or its size, and whose settings may be changed.</summary>
+    public bool HasTerminal => _terminal is not null || _outputTerminal is not null;
 
     /// <summary>Whether output waits to be written.</summary>
     public bool HasWork => (Output.HasWork && Output.Target is not null) || (Error.HasWork && Error.Target is not null);
 
-    /// <summary>The output that was lost because the host's file did not take it, and the error number; null if none was.</summary>
-    public (string Name, int Error)? Failure =>
-        Output.Failure != 0 ? ("standard output", Output.Failure) : Error.Failure != 0 ? ("standard error", Error.Failure) : null;
+    /// <summary>The end of a command whose output was lost because the host's file did not take it, or that did not get its input because that could not be read; null if none of
+    /// that happened.</summary>
+    public CommandEnd? Failure =>
+        Output.Failure != 0 ? new CommandEnd(CommandEndKind.OutputLost, Output.Failure, "standard output")
+        : Error.Failure != 0 ? new CommandEnd(CommandEndKind.OutputLost, Error.Failure, "standard error")
+        : Input.Failure != 0 ? new CommandEnd(CommandEndKind.InputLost, Input.Failure, "standard input")
+        : null;
 
     /// <summary>Rows and columns of the terminal; zeros without one.</summary>
-    public (ushort Rows, ushort Columns) TerminalSize => _terminal?.Size ?? default;
+    public (ushort Rows, ushort Columns) TerminalSize => (_terminal ?? _outputTerminal)?.Size ?? default;
 
     /// <summary>Makes the terminal raw, if the command has it and it is not raw yet. In the background that waits.</summary>
     public void TakeTerminal()
@@ -99,6 +105,7 @@ internal sealed class HostStreams : IDisposable
     public void Dispose()
     {
         _nothing?.Dispose();
+        _ownInput?.Dispose();
         _ownOutput?.Dispose();
         _ownError?.Dispose();
     }
@@ -110,17 +117,17 @@ internal sealed class HostStreams : IDisposable
         _ownOutput?.Dispose();
     }
 
-    // A terminal that has room for one byte counts as writable, and holds up whoever writes more. So does a pipe into which somebody else has written meanwhile. By an opening of its own
-    // that never waits this process goes on, and the others that have the terminal or the pipe are not concerned. Null if it is neither, or may not be opened, as after su: then it is
-    // written as it is.
-    private static FileDescriptor? OpenOwn(FileDescriptor? output)
+    // A terminal that has room for one byte counts as writable, and holds up whoever writes more. So does a pipe into which somebody else has written meanwhile, and a terminal or a
+    // pipe that somebody else has read. By an opening of its own that never waits this process goes on, and the others that have the terminal or the pipe are not concerned. Null if it is
+    // neither, or may not be opened, as after su: then it is used as it is.
+    private static FileDescriptor? OpenOwn(FileDescriptor? stream, OpenMode mode)
     {
-        if (output is null || (Terminal.TryOpen(output) is null && !FileKind.IsPipe(output)))
+        if (stream is null || (Terminal.TryOpen(stream) is null && !FileKind.IsPipe(stream)))
             return null;
         try
         {
-            using HeldDescriptor held = output.Hold();
-            return FileDescriptor.Open($"/proc/self/fd/{held.Number}", OpenMode.WriteNonBlocking);
+            using HeldDescriptor held = stream.Hold();
+            return FileDescriptor.Open($"/proc/self/fd/{held.Number}", mode);
         }
         catch (ErrnoException)
         {

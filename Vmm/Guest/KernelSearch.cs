@@ -102,7 +102,8 @@ internal sealed class KernelSearch(string root, string running)
                 return FromTree(Path.Combine(path, image), path);
         }
         if (IsBuildTree(path))
-            throw new VmmException($"{Option}: {path} has no arch/x86/boot/bzImage yet: build the kernel (make bzImage)");
+            throw new VmmException($"{Option}: {path} has no arch/x86/boot/bzImage yet: build the kernel (make bzImage)"
+                + (ReleaseOf(path) is string built ? $"; if these are only the headers of a kernel that is installed, write {Option} {built}" : ""));
         string release = Path.GetFileName(Path.TrimEndingDirectorySeparator(RealPath.Absolute(path)));
         string own = Path.Combine(path, "vmlinuz");
         if (FileKind.IsFile(own))
@@ -140,7 +141,11 @@ internal sealed class KernelSearch(string root, string running)
         if (!FileKind.IsDirectory(modules))
             throw new VmmException($"--modules: {modules} is not a directory");
         if (IsBuildTree(modules) && !HasModules(modules))
-            return kernel with { Modules = modules, IsBuildTree = true };
+        {
+            return !IsOfHeaders(modules)
+                ? kernel with { Modules = modules, IsBuildTree = true }
+                : throw new VmmException($"--modules: {modules} is a tree in which no module was built: build them (make modules); if these are only the headers of a kernel, name /lib/modules/{ReleaseOf(modules)}");
+        }
         string? directory = HasModules(modules) ? modules : kernel.Release is string release ? ModulesIn(modules, release) : null;
         return directory is not null
             ? kernel with { Modules = directory, IsBuildTree = false }
@@ -177,6 +182,13 @@ internal sealed class KernelSearch(string root, string running)
 
     private static bool IsBuildTree(string path) =>
         FileKind.IsFile(Path.Combine(path, "include/config/kernel.release")) || FileKind.IsFile(Path.Combine(path, "include/config/auto.conf"));
+
+    // A distribution's package of headers is such a tree, too, without a kernel and without modules. Only one that was built has a list of its modules.
+    private static bool IsOfHeaders(string tree) => ReleaseOf(tree) is not null && !FileKind.IsFile(Path.Combine(tree, "modules.order"))
+        && !FileKind.IsFile(Path.Combine(tree, "vmlinux")) && !FileKind.IsFile(Path.Combine(tree, "arch/x86/boot/bzImage"));
+
+    private static string? ReleaseOf(string tree) =>
+        HostFile.TryReadLine(Path.Combine(tree, "include/config/kernel.release")) is { } release && KernelRelease.IsValid(release) ? release : null;
 
     private static bool HasModules(string path) =>
         FileKind.IsFile(Path.Combine(path, "modules.dep")) || FileKind.IsFile(Path.Combine(path, "modules.builtin"));

@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #define CGROUPS "/sys/fs/cgroup"
@@ -52,6 +53,12 @@ static bool open_terminal(const struct request *request, struct command *command
         return false;
     struct winsize size = { .ws_row = request->rows, .ws_col = request->columns };
     ioctl(master, TIOCSWINSZ, &size);
+    /* The erase key takes a whole character. */
+    struct termios settings;
+    if (tcgetattr(command->terminal, &settings) == 0) {
+        settings.c_iflag |= IUTF8;
+        tcsetattr(command->terminal, TCSANOW, &settings);
+    }
     return true;
 }
 
@@ -177,13 +184,73 @@ static void __attribute__((noreturn)) fail_to_execute(int reports, const char *p
     fail(reports, true, "%.100s in %.40s (cannot go to %.100s: %s; --bind brings a directory of this machine, --workdir gives another one)", program, place, directory, strerror(directory_error));
 }
 
-/* The C library has /bin/sh run a file that is no program, and tells of that one's error where there is none. */
+static bool is_elf(const char *path)
+{
+    char start[4];
+    int fd = open_regular(path, O_RDONLY);
+    bool is = fd >= 0 && read(fd, start, sizeof start) == sizeof start && memcmp(start, "\177ELF", sizeof start) == 0;
+    if (fd >= 0)
+        close(fd);
+    return is;
+}
+
+/* /bin/sh runs a file that is no program, as execvp(3) has it. But a program of another machine is no script, and a root without /bin/sh has none that could run one. */
+static void execute_file(char *path, char **arguments)
+{
+    execv(path, arguments);
+    if (errno != ENOEXEC || is_elf(path))
+        return;
+    size_t count = 0;
+    while (arguments[count])
+        count++;
+    char **script = calloc(count + 2, sizeof *script);
+    if (script) {
+        script[0] = "/bin/sh";
+        script[1] = path;
+        memcpy(script + 2, arguments + 1, count * sizeof *script); /* with the NULL */
+        execv(script[0], script);
+    }
+    errno = ENOEXEC;
+}
+
+/* As execvp(3) does: by PATH unless the name has a slash. */
 static void execute(char **arguments)
 {
-    bool is_no_program = strchr(arguments[0], '/') && execv(arguments[0], arguments) < 0 && errno == ENOEXEC;
-    execvp(arguments[0], arguments);
-    if (is_no_program)
-        errno = ENOEXEC;
+    const char *name = arguments[0];
+    bool is_refused = false;
+    if (!*name) {
+        errno = ENOENT;
+        return;
+    }
+    if (strchr(name, '/')) {
+        execute_file(arguments[0], arguments);
+        return;
+    }
+    for (const char *place = getenv("PATH"), *end; place; place = *end ? end + 1 : NULL) {
+        char *path;
+        end = strchrnul(place, ':');
+        if (asprintf(&path, "%.*s%s%s", (int)(end - place), place, end > place ? "/" : "", name) < 0)
+            return;
+        execute_file(path, arguments);
+        int error = errno;
+        free(path);
+        is_refused |= error == EACCES;
+        if (error != EACCES && error != ENOENT && error != ENOTDIR && error != ENODEV && error != ETIMEDOUT && error != ESTALE) {
+            errno = error;
+            return;
+        }
+    }
+    errno = is_refused ? EACCES : ENOENT;
+}
+
+/* PWD stays where it leads to the working directory, as in a shell: links may be a part of it. */
+static void set_pwd(void)
+{
+    struct stat here, named;
+    const char *pwd = getenv("PWD");
+    if (pwd && *pwd == '/' && stat(".", &here) == 0 && stat(pwd, &named) == 0 && here.st_dev == named.st_dev && here.st_ino == named.st_ino)
+        return;
+    setenv("PWD", getcwd((char[4096]){ 0 }, 4096) ? : "/", 1);
 }
 
 static void become(const struct request *request, const struct command *command, const struct ends *ends, int reports)
@@ -214,7 +281,7 @@ static void become(const struct request *request, const struct command *command,
         tell_complaints(STDERR_FILENO);
     int directory_error = go_to_directory(request, reports);
     umask(request->umask);
-    setenv("PWD", getcwd((char[4096]){ 0 }, 4096) ? : "/", 1);
+    set_pwd();
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);

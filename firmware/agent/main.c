@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/reboot.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -145,6 +146,8 @@ static void run_as_init(void)
     is_guest = true;
     mount_initial();
     write_text("/proc/self/oom_score_adj", "-1000"); /* its children have that, too; a command has 0 again */
+    /* So far may a command raise it that is not root's, as on a host with systemd; the kernel's own is 4096. */
+    setrlimit(RLIMIT_NOFILE, &(struct rlimit){ .rlim_cur = 1024, .rlim_max = 524288 });
     run_description(DESCRIPTION);
     times.mounts = microseconds();
     int connection = *host_console ? open_console(host_console) : connect_to_host(host_port);

@@ -11,7 +11,7 @@ public sealed class ExecConflictsTests
 {
     // What has a meaning for one more command in a guest that runs.
     private static readonly string[] s_ofCommand =
-        ["attach", "env", "user", "workdir", "tty", "no-tty", "timeout", "quiet", "verbose", "sandbox", "log-level"];
+        ["attach", "env", "user", "workdir", "tty", "no-tty", "timeout", "quiet", "sandbox", "log-level"];
 
     private static IEnumerable<PropertyInfo> Options => typeof(ExecOptions).GetProperties().Where(property => NameOf(property) is not null);
 

@@ -97,6 +97,34 @@ public sealed class ExecOptionsTests
         Assert.That(variables, Has.None.StartsWith("VMM_NOT_SET_ANYWHERE"));
     }
 
+    [Test]
+    public void ReadCommand_NameOfTheWorkingDirectory_IsToldWhereItLeadsThere()
+    {
+        string link = Path.Combine(Path.GetTempPath(), $"test-{Guid.NewGuid():N}");
+        File.CreateSymbolicLink(link, Environment.CurrentDirectory);
+        string? before = Environment.GetEnvironmentVariable("PWD");
+        try
+        {
+            Assert.That(PwdWith(link), Is.EqualTo(new[] { $"PWD={link}" }));
+            Assert.That(PwdWith(link, "--workdir", "/"), Is.Empty);
+            Assert.That(PwdWith("/"), Is.Empty);
+            Assert.That(PwdWith("/no/such"), Is.Empty);
+            Assert.That(PwdWith("."), Is.Empty);
+            Assert.That(PwdWith(null), Is.Empty);
+        }
+        finally
+        {
+            Environment.SetEnvironmentVariable("PWD", before);
+            File.Delete(link);
+        }
+
+        string[] PwdWith(string? value, params string[] options)
+        {
+            Environment.SetEnvironmentVariable("PWD", value);
+            return [.. Command(s_pipes, ["exec", .. options, "--", "x"]).Environment.Where(variable => variable.StartsWith("PWD=", StringComparison.Ordinal))];
+        }
+    }
+
     // The command is root's, and an ordinary user has no sbin here.
     [TestCase("/bin:/usr/sbin", ExpectedResult = "/bin:/usr/sbin:/usr/local/sbin:/sbin")]
     [TestCase("/usr/local/sbin:/usr/sbin:/sbin", ExpectedResult = "/usr/local/sbin:/usr/sbin:/sbin")]

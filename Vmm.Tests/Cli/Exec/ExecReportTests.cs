@@ -1,5 +1,6 @@
 using System.Text;
 using NUnit.Framework;
+using Vmm.Cli;
 using Vmm.Cli.Exec;
 using Vmm.Guest;
 using Vmm.Machine;
@@ -41,7 +42,7 @@ public sealed class ExecReportTests
     [TestCase(Complaint, "")]
     public void Tell_DiskIsStillMounted_IsToldWhateverTheStatus(string text, string errors)
     {
-        foreach (CommandEndKind kind in (CommandEndKind[])[CommandEndKind.Killed, CommandEndKind.NotExecuted, CommandEndKind.NotPrepared, CommandEndKind.OutOfMemory, CommandEndKind.OutputLost])
+        foreach (CommandEndKind kind in (CommandEndKind[])[CommandEndKind.Killed, CommandEndKind.NotExecuted, CommandEndKind.NotPrepared, CommandEndKind.OutOfMemory, CommandEndKind.OutputLost, CommandEndKind.InputLost])
         {
             using KernelLog others = LogOf(text);
             using var told = new StringWriter();
@@ -69,6 +70,29 @@ public sealed class ExecReportTests
 
         Assert.That(report.Tell(null, new CommandEnd((CommandEndKind)kind, value, "", kills)), Is.EqualTo(status));
         Assert.That(written.ToString(), Is.EqualTo(errors));
+    }
+
+    [TestCase(true, true, "make took longer than 5 s (--timeout)")]
+    [TestCase(false, true, "the guest was not ready within 5 s (--timeout), and make had not started")]
+    [TestCase(false, false, "the guest's devices were not ready within 5 s (--timeout), and make had not started")]
+    public void Tell_TimeIsOver_SaysWhatTookIt(bool hasStarted, bool hasMachine, string expected)
+    {
+        using KernelLog log = LogOf("");
+        using var written = new StringWriter();
+        var report = new ExecReport(new GuestCommand { Arguments = ["make"] }, true, TimeSpan.FromSeconds(5), log) { Errors = written, HasStarted = hasStarted };
+
+        Assert.That(report.Tell(hasMachine ? new MachineEnd(MachineEndKind.Quit) : null, new CommandEnd(CommandEndKind.TimedOut)), Is.EqualTo(ExitCode.ExecTimeout));
+        Assert.That(written.ToString(), Is.EqualTo($"vmm: {expected}\n"));
+    }
+
+    [Test]
+    public void Tell_InputThatCouldNotBeRead_IsAFailure()
+    {
+        using var written = new StringWriter();
+        var report = new ExecReport(new GuestCommand { Arguments = ["cat"] }, false, null, null) { Errors = written, HasStarted = true };
+
+        Assert.That(report.Tell(null, new CommandEnd(CommandEndKind.InputLost, Errnos.Eisdir, "standard input")), Is.EqualTo(ExitCode.ExecFailure));
+        Assert.That(written.ToString(), Is.EqualTo("vmm: cannot read standard input, so that cat did not get all of it: Is a directory\n"));
     }
 
     private static KernelLog LogOf(string text)

@@ -1,5 +1,7 @@
 using System.Security.Cryptography;
 using NUnit.Framework;
+using Vmm.Guest;
+using Vmm.Tests.Fakes;
 using Vmm.Tests.Integration.Linux.Devices;
 
 namespace Vmm.Tests.Integration.Linux;
@@ -111,9 +113,14 @@ public partial class ExecTests
             """);
         string[] kernel = ["exec", "--kernel", LinuxGuest.Artifact("kernels", "cloud", "vmlinuz"), "--modules", tree, "--cmdline", LinuxHost.GuestOptions];
 
+        string name = $"test-{Guid.NewGuid():N}"[..20];
         VmmProcess process = StartHere(
-            [.. kernel, "--bind-ro", Scratch, "--", "sh", "-c", $"grep -c vsock /proc/modules; sha256sum < {input}; tee /tmp/x | sha256sum; sha256sum < /tmp/x >&2; exit 7"]);
+            [.. kernel, "--name", name, "--bind-ro", Scratch, "--", "sh", "-c", $"grep -c vsock /proc/modules; sha256sum < {input}; tee /tmp/x | sha256sum; sha256sum < /tmp/x >&2; exit 7"]);
         process.Send(File.ReadAllBytes(input));
+        Eventually.True(() => GuestDirectory.Places().Any(place => Directory.Exists(Path.Combine(place, name))), () => "there is no guest of that name");
+        VmmResult attached = StartHere("exec", "--attach", name, "--", "true").WaitForEnd();
+        Assert.That(attached.ExitCode, Is.EqualTo(125), attached.Summary);
+        Assert.That(attached.Errors, Does.Match($"\\Avmm: --attach: the kernel of the guest called {name} has no vsock[^\n]*\n\\z"));
         process.EndInput();
 
         string sum = $"{Convert.ToHexStringLower(SHA256.HashData(File.ReadAllBytes(input)))}  -\n";

@@ -37,9 +37,11 @@ public partial class ExecTests : LinuxTest
             awk '$2 ~ "^(/|/proc|/sys|/dev|/dev/pts|/dev/shm|/run|/tmp|/sys/fs/cgroup)$" { print $2, $3 }' /proc/mounts | sort
             cat /proc/self/cgroup
             touch /tmp/x && echo hello > /dev/stderr
+            echo "files: $(ulimit -Sn) to $(ulimit -Hn)"
             test -t 0 || echo no terminal
             """);
 
+        Assert.That(result.Output, Does.Contain("files: 1024 to 524288\n"), result.Summary);
         Assert.That(result.Output, Does.StartWith("/usr|b c|nobody:tty|127.0.1.1 vmm\nunknown\n"), result.Summary);
         Assert.That(result.Output, Does.Contain("""
             / overlay
@@ -189,7 +191,7 @@ public partial class ExecTests : LinuxTest
     public void Exec_SignalAsSoonAsSomethingIsThere_LeavesNothing(string sandbox)
     {
         string name = $"test-{Guid.NewGuid():N}"[..20];
-        string directory = Path.Combine(GuestDirectory.Place(), name);
+        string directory = Path.Combine(GuestDirectory.Places()[0], name);
         for (int i = 0; i < 3; i++)
         {
             VmmProcess process = StartHere([.. s_kernel, "--sandbox", sandbox, "--name", name, "--", "true"]);
@@ -216,6 +218,57 @@ public partial class ExecTests : LinuxTest
 
         Assert.That(shell.ExitCode, Is.Zero);
         Assert.That(SHA256.HashData(File.ReadAllBytes(output)), Is.EqualTo(SHA256.HashData(data)));
+    }
+
+    // A confined process, too, reads a socket without waiting.
+    [Test]
+    public void Exec_InputIsASocket_IsTheCommands()
+    {
+        using var server = new TcpListener(IPAddress.Loopback, 0);
+        server.Start();
+        Task serve = Task.Run(() =>
+        {
+            using TcpClient client = server.AcceptTcpClient();
+            client.GetStream().Write("over the network\n"u8);
+        });
+        (int status, string output) = HostCommand.TryRun("bash",
+            ["-c", $"cd /; exec \"$@\" < /dev/tcp/127.0.0.1/{((IPEndPoint)server.LocalEndpoint).Port}", "bash", .. VmmProcess.Command, .. s_kernel, "--", "cat"]);
+
+        Assert.That((status, output), Is.EqualTo((0, "over the network\n")));
+        Assert.That(serve.Wait(VmmProcess.Deadline));
+    }
+
+    [Test]
+    public void Exec_InputIsADirectory_IsAnError() => Assert.That(
+        Shell("\"$@\" -- cat < /"),
+        Is.EqualTo(new VmmResult(125, "", "vmm: cannot read standard input, so that cat did not get all of it: Is a directory\n")));
+
+    // The pipe and the window have all that the command has written. Some time later the guest ends by itself, too.
+    [TestCase(3)]
+    [TestCase(15)]
+    public void Exec_SignalWhileTheReaderIsSlow_HidesNoMissingOutput(int seconds)
+    {
+        VmmResult result = Shell($$"""
+            mkdir {{Scratch}}/shared; mkfifo {{Scratch}}/fifo; exec 3<> {{Scratch}}/fifo
+            "$@" --bind {{Scratch}}/shared:/mnt -- sh -c 'head -c 200000 /dev/zero; touch /mnt/done' < /dev/null >&3 & vmm=$!
+            until test -e {{Scratch}}/shared/done; do sleep 0.1; done
+            sleep {{seconds}}; while kill -TERM $vmm 2> /dev/null; do sleep 3; done; wait $vmm; echo $?
+            """);
+
+        Assert.That(result, Is.EqualTo(new VmmResult(0, "143\n", "")));
+    }
+
+    // The name of a link that leads there, in the guest as well. And none is needed where another one is given.
+    [Test]
+    public void Exec_WorkingDirectoryByALinkAndNone_IsAsInAShell()
+    {
+        VmmResult result = Shell($"""
+            mkdir {Scratch}/real; ln -s real {Scratch}/link; cd {Scratch}/link
+            "$@" --bind {Scratch} -- sh -c 'echo "$PWD"; cd ..; pwd'; "$@" --bind . -- sh -c 'echo "$PWD"'
+            mkdir gone; cd gone; rmdir ../gone; "$@" --workdir /usr -- pwd
+            """);
+
+        Assert.That(result, Is.EqualTo(new VmmResult(0, $"{Scratch}/link\n{Scratch}\n{Scratch}/real\n/usr\n", "")));
     }
 
     [Test]
@@ -370,7 +423,7 @@ public partial class ExecTests : LinuxTest
         VmmResult result = Exec("", ["--timeout", "3s", "--vhost-user", $"type=rng,socket={Scratch}/socket,server=on,timeout=10m"], "true");
 
         Assert.That((result.ExitCode, result.Output), Is.EqualTo((124, "")), result.Summary);
-        Assert.That(result.Errors, Does.Contain("vmm: true took longer than 3 s (--timeout): the guest's devices were not ready\n"));
+        Assert.That(result.Errors, Does.Contain("vmm: the guest's devices were not ready within 3 s (--timeout), and true had not started\n"));
         Assert.That(Environment.TickCount64 - start, Is.LessThan(300_000));
     }
 

@@ -60,7 +60,7 @@ internal static class ExecCommand
         if (options.Attach is not string name)
             return RunInGuest(options, session, jail, phases, output);
         (MachineEnd? left, CommandEnd end) = AttachCommand.Run(name, session, jail);
-        return new ExecReport(command, options.Quiet, timeout, null).Tell(left, end);
+        return new ExecReport(command, options.Quiet, timeout, null) { HasStarted = session.HasStarted }.Tell(left, end);
     }
 
     private static int RunInGuest(ExecOptions options, AgentSession session, JailOptions? jail, ExecPhases? phases, TextWriter output)
@@ -81,6 +81,8 @@ internal static class ExecCommand
         // Before anything is made that a signal could leave behind, and before the first thread, that of the log. Signals are heard until all of that is gone.
         using var process = new MachineProcess(jail, hasDevices: true);
         using GuestDirectory directory = options.Name is string name ? GuestDirectory.Claim(name) : GuestDirectory.Create();
+        if (usesConsole && options.Name is not null)
+            directory.RefuseOthers();
         using MachineSandbox? sandbox = process.Sandbox;    // its spawner removes the directory: it ends before the name is free
         if (sandbox is not null)
             directory.LeaveTo(sandbox.Spawner);     // at once: whoever is killed leaves nothing behind
@@ -108,6 +110,7 @@ internal static class ExecCommand
     {
         { NoConfig: true } or { Attach: not null } => null,
         { Config: string path } => DefaultsFile.Open(path),
+        { WorkDir: not null } when WorkingDirectory.Problem is not null => null,     // the command does not run here
         _ => DefaultsFile.Find(ProcessText.CurrentDirectory()),
     };
 

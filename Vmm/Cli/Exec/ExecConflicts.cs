@@ -13,7 +13,7 @@ internal static class ExecConflicts
         ("--kernel", options => options.Kernel is not null), ("--modules", options => options.Modules is not null), ("--cmdline", options => options.CommandLine is not null),
         ("--root", options => options.Root is not null), ("--rw", options => options.ReadWrite), ("--allow-setuid", options => options.AllowSetuid), ("--overlay", options => options.Overlay is not null),
         (BindOption.Name, options => options.Bind is not null), (BindOption.ReadOnlyName, options => options.BindReadOnly is not null),
-        (ExecNetwork.PortOption, options => options.Port is not null), ("--dmesg", options => options.Dmesg is not null), ("--name", options => options.Name is not null),
+        (ExecNetwork.PortOption, options => options.Port is not null), ("--dmesg", options => options.Dmesg is not null), ("--name", options => options.Name is not null), ("--verbose", options => options.Verbose),
         ("--matrix", options => options.Matrix), ("--only", options => options.Only is not null), ("--report", options => options.Report is not null),
         ($"--{MatrixRun.ParentOption}", options => options.Parent is not null), ("--config", options => options.Config is not null), ("--no-config", options => options.NoConfig), ("--dry-run", options => options.DryRun),
         ("--cpus", options => options.Cpus is not null), ("--memory", options => options.Memory is not null), (NetOption.Name, options => options.Net is not null),

@@ -274,6 +274,19 @@ internal static class ExecOptionsReader
         return string.Join(':', path.Length == 0 ? missing : missing.Prepend(path));
     }
 
+    private static bool IsWorkingDirectory(string path)
+    {
+        try
+        {
+            using FileDescriptor named = FileTree.OpenDirectory(path), here = FileTree.OpenDirectory(".");
+            return FileKind.IsSame(named, here);
+        }
+        catch (ErrnoException)
+        {
+            return false;   // it is not there any more
+        }
+    }
+
     private static List<string> ReadEnvironment(ExecOptions options, bool withShell)
     {
         var variables = new Dictionary<string, string>();
@@ -287,6 +300,9 @@ internal static class ExecOptionsReader
         if (IsOfRoot(options) && variables.TryGetValue("PATH", out string? path))
             Add("PATH", WithSbin(path));
         Add("SUDO_UID", SudoUser(options, FileOwner.User));
+        // The name that the user went to the directory by, of which links may be a part. The agent sets another PWD where it leads elsewhere in the guest.
+        if (options.WorkDir is null && ProcessText.Variable("PWD") is ['/', ..] logical && IsWorkingDirectory(logical))
+            Add("PWD", logical);
         foreach (string text in RepeatableOptions.Values(options.Env))
         {
             (string name, string? value) = EnvironmentOption.Parse(text);

@@ -32,7 +32,7 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
     public int Tell(MachineEnd? machine, CommandEnd end)
     {
         // The agent has told of the end.
-        if (end.Kind is <= CommandEndKind.OutOfMemory or CommandEndKind.OutputLost)
+        if (end.Kind is <= CommandEndKind.OutOfMemory or CommandEndKind.OutputLost or CommandEndKind.InputLost)
             TellOfTheEnd();
         switch (end.Kind)
         {
@@ -55,8 +55,12 @@ internal sealed class ExecReport(GuestCommand command, bool isQuiet, TimeSpan? t
             case CommandEndKind.OutputLost:
                 Say($"cannot write to {end.What}, so that a part of what {Name} wrote is lost: {Errnos.Describe(end.Value)}");
                 return ExitCode.ExecFailure;
+            case CommandEndKind.InputLost:
+                Say($"cannot read {end.What}, so that {Name} did not get all of it: {Errnos.Describe(end.Value)}");
+                return ExitCode.ExecFailure;
             case CommandEndKind.TimedOut:
-                Say($"{Name} took longer than {timeout?.TotalSeconds} s (--timeout){(machine is null && log is not null ? ": the guest's devices were not ready" : "")}");
+                Say(HasStarted ? $"{Name} took longer than {timeout?.TotalSeconds} s (--timeout)"
+                    : $"{(machine is null && log is not null ? "the guest's devices were" : "the guest was")} not ready within {timeout?.TotalSeconds} s (--timeout), and {Name} had not started");
                 ShowLog();
                 if (!isQuiet && machine is not null && log is { Lines: [] })
                     Say("the guest's kernel has said nothing: --dmesg - shows all that it says");

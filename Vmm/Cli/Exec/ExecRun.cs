@@ -19,6 +19,7 @@ internal sealed class ExecRun(MachineConfig config, MachineProcess process, Agen
     private readonly object _machine = new();
     private readonly Terminations _terminations = new();
     private bool _machineHasEnded;
+    private volatile int _leavingSignal;
     private CommandEnd? _end;
     private Exception? _failure;
 
@@ -74,7 +75,10 @@ internal sealed class ExecRun(MachineConfig config, MachineProcess process, Agen
             }
             // With its devices gone, what the guest has sent last has been passed on, and the connection with its agent has ended.
             agent.Join();
-            return _failure is null ? (end, _end!) : throw new VmmException(_failure.Message, _failure);
+            if (_failure is not null)
+                throw new VmmException(_failure.Message, _failure);
+            // The machine may have ended by itself before the signal came.
+            return (_end is { Kind: CommandEndKind.Lost } && _leavingSignal != 0 ? new MachineEnd(MachineEndKind.Signal, _leavingSignal) : end, _end!);
         }
         catch (OperationCanceledException) when (signals.First != 0)
         {
@@ -119,6 +123,7 @@ internal sealed class ExecRun(MachineConfig config, MachineProcess process, Agen
     {
         if (!_terminations.IsSecond(number) && Forwarded.Contains(number) && session.Signal(number))
             return;
+        _leavingSignal = number;
         machine.Stop(new MachineEnd(MachineEndKind.Signal, number));
         session.Leave();
     }

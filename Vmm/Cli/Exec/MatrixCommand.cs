@@ -10,6 +10,7 @@ internal static class MatrixCommand
 {
     internal const ulong Overhead = 64UL << 20;     // of the VMM and its back-ends
     private const int Patience = 10_000;            // milliseconds for guests to end after a signal
+    private const int LastMoment = 2000;            // milliseconds for what is said to be written after a signal
     private const int Failed = 1;
 
     /// <summary>Runs all variants of <paramref name="file"/>.</summary>
@@ -30,19 +31,25 @@ internal static class MatrixCommand
         using var signals = new StopSignals();
         signals.Attach(_ => wake.Signal());
         List<MatrixRun> all = [];
+        var text = new MatrixText(output);
         try
         {
-            RunAll(variants, arguments, all, wake, signals, output);
-            output.Write(Table(all));
+            RunAll(variants, arguments, all, wake, signals, text);
+            text.Write(Table(all));
             report?.Write(all, variants.Skip(all.Count).Select(each => each.Variant));
-            if (signals.First != 0)
-                return ExitCode.Signal(signals.First);
-            return all.TrueForAll(run => run.Status == 0) ? ExitCode.Success : Failed;
         }
         finally
         {
             all.ForEach(run => run.Dispose());
+            EndText(text, signals);
         }
+        if (signals.First != 0)
+            return ExitCode.Signal(signals.First);
+        int status = all.TrueForAll(run => run.Status == 0) ? ExitCode.Success : Failed;
+        if (text.Failure is null)
+            return status;
+        StandardWriter.TryTell($"vmm: --matrix: {OneLine.Of(text.Failure.Message)}: a part of the results was not shown\n");
+        return status == ExitCode.Success ? ExitCode.ExecFailure : status;
     }
 
     /// <summary>Whether one more guest can run beside others. A guest takes its memory only in time, so each counts in full from its start.</summary>
@@ -55,7 +62,7 @@ internal static class MatrixCommand
         running.Count == 0 || (running.Count < processors && running.Append(memory).Aggregate(0UL, (sum, each) => sum + each + Overhead) <= available);
 
     private static void RunAll(
-        (MatrixVariant Variant, ulong Memory)[] variants, string[] arguments, List<MatrixRun> all, EventFd wake, StopSignals signals, TextWriter output)
+        (MatrixVariant Variant, ulong Memory)[] variants, string[] arguments, List<MatrixRun> all, EventFd wake, StopSignals signals, MatrixText text)
     {
         ulong available = HostMemory.Read()?.Available ?? 0;
         List<MatrixRun> running = [];
@@ -82,9 +89,17 @@ internal static class MatrixCommand
             foreach (MatrixRun ended in running.FindAll(run => run.Status is not null))
             {
                 running.Remove(ended);
-                output.Write(Line(ended));
+                text.Write(Line(ended));
             }
         }
+    }
+
+    // As long as the reader likes, unless a signal comes; after that for a moment.
+    private static void EndText(MatrixText text, StopSignals signals)
+    {
+        using var moment = new CancellationTokenSource();
+        using CancellationTokenRegistration ending = signals.Token.Register(() => moment.CancelAfter(LastMoment));
+        text.End(moment.Token);
     }
 
     private static void WaitOnce(List<MatrixRun> running, EventFd wake, long? deadline)

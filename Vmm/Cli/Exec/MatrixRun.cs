@@ -12,6 +12,8 @@ internal sealed class MatrixRun : IDisposable
     public const string ParentOption = "matrix-process";
 
     private const int KeptOutput = 256 << 10;
+    private const int MaxRead = 64 << 10;       // at once, while it runs: it may write faster than it is read, and it is not the only one
+    private const int MaxRest = 1 << 20;        // what the pipe of one that has ended holds at most (pipe-max-size of an ordinary user)
 
     private readonly ByteQueue _output = new(KeptOutput);
     private readonly IStartedProcess _process;
@@ -58,7 +60,7 @@ internal sealed class MatrixRun : IDisposable
         string? end = _process.End;     // first: what it has written before is all there then
         Span<byte> buffer = stackalloc byte[4096];
         int count;
-        while ((count = _process.Output.TryRead(buffer)) > 0)
+        for (int left = end is null ? MaxRead : MaxRest; left > 0 && (count = _process.Output.TryRead(buffer)) > 0; left -= count)
             _output.AddLatest(buffer[..count]);
         if (Status is not null || end is null)
             return;
