@@ -137,9 +137,6 @@ internal sealed class FsBackendOptions : BackendOptions
         + "it is allowed).")]
     public string? RlimitNofile { get; set; }
 
-    [Option("socket-group", MetaValue = "GROUP", HelpText = "The group, by its name or number, whose members may connect to --socket-path, too (default: who may by the umask).")]
-    public string? SocketGroup { get; set; }
-
     [Option("modcaps", MetaValue = "LIST", HelpText = "Capabilities that root's process gives up, such as -mknod:-setfcap.")]
     public string? Modcaps { get; set; }
 
@@ -163,17 +160,6 @@ internal sealed class FsBackendOptions : BackendOptions
         if (value.Text is "log" or "trap")
             throw value.Refuse("is not possible: a system call that is not allowed fails or ends the process (kill), or all are allowed (none)");
         return Choice.Parse(value, ("kill", true), ("none", false));
-    }
-
-    /// <inheritdoc/>
-    public override uint? ReadSocketGroup()
-    {
-        if (SocketGroup is null)
-            return null;
-        if (Fd is not null || Client)
-            throw new UsageException($"--socket-group: cannot stand beside {(Client ? "--client" : "--fd")}: the socket is another's");
-        return GroupDatabase.Find(SocketGroup) ?? (uint.TryParse(SocketGroup, NumberStyles.None, CultureInfo.InvariantCulture, out uint number) && number != uint.MaxValue ? number
-            : throw new OptionValue("--socket-group", null, SocketGroup).Refuse("is no group of this host"));
     }
 
     /// <inheritdoc/>

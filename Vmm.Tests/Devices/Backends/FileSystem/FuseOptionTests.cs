@@ -185,11 +185,15 @@ public class FuseOptionTests : FileSystemTest
         Assert.That(IsForDax(guest, "file"));
     }
 
-    [Test]
-    public void Start_SocketGroup_MayConnect()
+    [TestCase(false)]
+    [TestCase(true)]
+    public void Start_SocketGroup_MayConnect(bool isOfAnotherDevice)
     {
         RequireRoot();
-        Serve("--socket-group", "4242");
+        if (isOfAnotherDevice)
+            StartBackend("rng", "--socket-group", "4242");
+        else
+            Serve("--socket-group", "4242");
         string seen = "";
         Eventually.True(() => (seen = HostCommand.Run("stat", "-c", "%g %a %u", SocketPath).Trim()) == "4242 660 0", () => $"the socket has {seen}");
     }

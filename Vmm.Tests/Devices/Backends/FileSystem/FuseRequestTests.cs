@@ -302,11 +302,16 @@ public class FuseRequestTests : FileSystemTest
         });
     }
 
-    // The socket is made before the umask goes, by which the guest's files get the rights that the guest says.
-    [Test]
-    public void Start_Umask_GivesTheSocketItsRights()
+    // Whatever the umask says: who may connect has the directory, or the disk.
+    [TestCase("fs", "--shared-dir")]
+    [TestCase("blk", "--readonly", "--path")]
+    [TestCase("rng", "--source", "/dev/urandom")]
+    public void Start_WithoutUmask_OnlyTheOwnerMayConnect(string device, params string[] options)
     {
-        Keep(new HostDaemon([SocketPath], "/bin/sh", ["-c", "umask 077; exec \"$@\"", "sh", .. VmmProcess.Command, "backend", "fs", "--socket-path", SocketPath, "--shared-dir", Shared]));
+        string disk = Path.Combine(Scratch, "disk");
+        File.WriteAllBytes(disk, new byte[4096]);
+        string[] last = options[^1] switch { "--shared-dir" => [Shared], "--path" => [disk], _ => [] };
+        Keep(new HostDaemon([SocketPath], "/bin/sh", ["-c", "umask 0; exec \"$@\"", "sh", .. VmmProcess.Command, "backend", device, "--socket-path", SocketPath, .. options, .. last]));
 
         Assert.That(File.GetUnixFileMode(SocketPath), Is.EqualTo(UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute));
     }
