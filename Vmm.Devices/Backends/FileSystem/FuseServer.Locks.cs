@@ -29,11 +29,11 @@ internal sealed partial class FuseServer
     public IReadOnlyList<FuseRequest> GiveUpWaiting(FileSystemRing ring) => _waiters.Remove(ring);
 
     // A guest that may change nothing must not block others by locks either: its kernel keeps its locks to itself then.
-    private bool HasHostLocks => Options.HostLocks && !Options.IsReadOnly;
+    private bool HasHostLocks(bool isFlock) => (isFlock ? Options.FlockLocks : Options.PosixLocks) && !Options.IsReadOnly;
 
     private long GetLock(FuseRequest request, Inode inode)
     {
-        if (!HasHostLocks)
+        if (!HasHostLocks(isFlock: false))
             return -Errnos.Enosys;
         if (!request.TryTake(out FuseLock arguments) || !IsRange(in arguments, out RangeLockRequest range) || range.Type == OpenFileIo.Unlock)
             return -Errnos.Einval;
@@ -60,10 +60,10 @@ internal sealed partial class FuseServer
 
     private long SetLock(FuseRequest request, Inode inode, bool waits)
     {
-        if (!HasHostLocks)
-            return -Errnos.Enosys;
         if (!request.TryTake(out FuseLock arguments))
             return -Errnos.Einval;
+        if (!HasHostLocks((arguments.Flags & FuseLock.IsFlock) != 0))
+            return -Errnos.Enosys;
         waits = waits && request.Ring is not null;
         long result = TakeLock(inode, in arguments, waits);
         if (result != -Errnos.Eagain || !waits)

@@ -198,6 +198,17 @@ public class FuseOptionTests : FileSystemTest
         Eventually.True(() => (seen = HostCommand.Run("stat", "-c", "%g %a %u", SocketPath).Trim()) == "4242 660 0", () => $"the socket has {seen}");
     }
 
+    // virtiofsd needs the first for file handles.
+    [Test]
+    public void Start_CapabilitiesOfNoUse_AreLeftOutWithOneWarning()
+    {
+        VmmProcess process = Serve("--modcaps=+dac_read_search:+sys_admin:-chown", "--inode-file-handles=mandatory");
+        process.WaitForErrors("--modcaps: +dac_read_search, +sys_admin: this process has no use for that, and gives it up");
+        using var guest = new FuseGuest(SocketPath);
+        Assert.That(guest.Create(FuseGuest.Root, "file").Node, Is.Positive);
+        Assert.That(process.Errors.Split("--modcaps"), Has.Length.EqualTo(2));
+    }
+
     // Its directory may be another user's.
     [Test]
     public void ShareWith_LinkInThePlaceOfTheSocket_ChangesNothing()
