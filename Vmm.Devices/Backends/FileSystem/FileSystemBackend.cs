@@ -65,8 +65,7 @@ public sealed class FileSystemBackend : VhostUserDevice, IDisposable
         _pool = new RequestPool(_server, options.PoolSize);
     }
 
-    /// <summary>Changes this process's current directory, its umask and its groups as serving a directory needs it: before the first front-end, and after the socket was made,
-    /// whose rights are those that the umask leaves.</summary>
+    /// <summary>Changes this process's current directory, its umask and its groups as serving a directory needs it: before the first front-end, and after the socket was made.</summary>
     /// <exception cref="Vhost.Native.ErrnoException">The kernel refused that.</exception>
     public void PrepareProcess() => _server.PrepareProcess();
 

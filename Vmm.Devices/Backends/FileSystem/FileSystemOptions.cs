@@ -39,9 +39,12 @@ public sealed record FileSystemOptions
     /// <summary>Whether the guest labels files as it makes them (SELinux, Smack); with <see cref="Xattr"/>.</summary>
     public bool SecurityLabel { get; init; }
 
-    /// <summary>Whether locks of the guest's exclude other programs of the host, and theirs the guest. If not, or with
+    /// <summary>Whether locks of ranges (fcntl(2)) that the guest takes exclude other programs of the host, and theirs the guest. If not, or with
     /// <see cref="IsReadOnly"/>, they hold in the guest only.</summary>
-    public bool HostLocks { get; init; } = true;
+    public bool PosixLocks { get; init; } = true;
+
+    /// <summary>The same for locks of whole files (flock(2)).</summary>
+    public bool FlockLocks { get; init; } = true;
 
     /// <summary>Whether a guest that opens a file with O_DIRECT goes past the host's page cache, too.</summary>
     public bool AllowDirectIo { get; init; }

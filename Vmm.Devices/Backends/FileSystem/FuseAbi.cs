@@ -69,6 +69,8 @@ internal struct FuseEntry
 /// <summary>struct fuse_attr_out.</summary>
 internal struct FuseAttributesReply
 {
+    public const int WireSize = 104;
+
     public ulong Seconds;
     public uint Nanoseconds;
     public uint Padding;
@@ -88,9 +90,11 @@ internal struct FuseInitRequest
 }
 
 /// <summary>struct fuse_init_out.</summary>
-[StructLayout(LayoutKind.Sequential, Size = 64)]
+[StructLayout(LayoutKind.Sequential, Size = WireSize)]
 internal struct FuseInitReply
 {
+    public const int WireSize = 64;
+
     public uint Major;
     public uint Minor;
     public uint MaxReadAhead;
@@ -173,9 +177,11 @@ internal readonly record struct FuseTransfer(ulong Handle, ulong Offset, uint Si
 }
 
 /// <summary>struct fuse_kstatfs.</summary>
-[StructLayout(LayoutKind.Sequential, Size = 80)]
+[StructLayout(LayoutKind.Sequential, Size = WireSize)]
 internal struct FuseStatFs
 {
+    public const int WireSize = 80;
+
     public ulong Blocks;
     public ulong BlocksFree;
     public ulong BlocksAvailable;
@@ -187,11 +193,18 @@ internal struct FuseStatFs
 }
 
 /// <summary>struct fuse_write_out.</summary>
-internal readonly record struct FuseWriteReply(uint Size, uint Padding);
+internal readonly record struct FuseWriteReply(uint Size, uint Padding)
+{
+    public const int WireSize = 8;
+}
 
 internal readonly record struct FuseAccess(uint Mask, uint Padding);
 
-internal readonly record struct FuseForgetBatch(uint Count, uint Padding);
+/// <summary>struct fuse_batch_forget_in, in front of as many <see cref="FuseForgetOne"/>.</summary>
+internal readonly record struct FuseForgetBatch(uint Count, uint Padding)
+{
+    public const int WireSize = 8;
+}
 
 internal readonly record struct FuseFsync(ulong Handle, uint Flags, uint Padding)
 {
@@ -215,7 +228,10 @@ internal readonly record struct FuseLock(ulong Handle, ulong Owner, ulong Start,
 }
 
 /// <summary>struct fuse_file_lock, the reply.</summary>
-internal readonly record struct FuseLockReply(ulong Start, ulong End, uint Type, uint Process);
+internal readonly record struct FuseLockReply(ulong Start, ulong End, uint Type, uint Process)
+{
+    public const int WireSize = 24;
+}
 
 internal readonly record struct FuseIoctl(ulong Handle, uint Flags, uint Command, ulong Argument, uint InSize, uint OutSize);
 
@@ -230,7 +246,10 @@ internal readonly record struct FuseSeek(ulong Handle, ulong Offset, uint Whence
 
 internal readonly record struct FuseCopyRange(ulong Handle, ulong Offset, ulong TargetNode, ulong TargetHandle, ulong TargetOffset, ulong Length, ulong Flags);
 
-internal readonly record struct FuseForgetOne(ulong Node, ulong Lookups);
+internal readonly record struct FuseForgetOne(ulong Node, ulong Lookups)
+{
+    public const int WireSize = 16;
+}
 
 /// <summary>The fixed part of struct fuse_dirent; the name follows, filled up to a multiple of 8.</summary>
 internal readonly record struct FuseDirectoryEntry(ulong Inode, ulong Next, uint NameLength, uint Type)
@@ -261,9 +280,11 @@ internal readonly record struct FuseStatxRequest(uint AttributeFlags, uint Paddi
 internal readonly record struct FuseStatxTime(long Seconds, uint Nanoseconds);
 
 /// <summary>struct fuse_statx_out with its struct fuse_statx.</summary>
-[StructLayout(LayoutKind.Sequential, Size = 288)]
+[StructLayout(LayoutKind.Sequential, Size = WireSize)]
 internal struct FuseStatxReply
 {
+    public const int WireSize = 288;
+
     public ulong Seconds;
     public uint Nanoseconds;
     public uint Flags;

@@ -13,7 +13,8 @@ internal sealed class FuseRequest
     public const int MaxArguments = 128 * 1024;
 
     private const int UsualSize = 1024;
-    private const int UsualPieces = 16;                 // of the guest's memory, that a request and its reply have
+    private const int ShortReply = 24;                  // bytes of the longest reply, with its header, of what waits for a lock or is for the pool, but for a read
+    private const int UsualPieces = ShortReply;         // of the guest's memory, that a request and its reply have: a driver may cut a short reply into bytes
     private const int MaxLeftArguments = 8 * 1024;      // FUSE_REMOVEMAPPING with 256 ranges, and room to spare
     private const int MaxNameLength = InodeTable.MaxName - 1;
 
@@ -74,25 +75,30 @@ internal sealed class FuseRequest
         _arguments = _ownArguments;
         _reply = _usualReply;
         _room = chain.WritableLength;
-        Copy(chain.Writable, ref _writable, out _writableCount);
         Span<byte> header = MemoryMarshal.AsBytes(new Span<FuseRequestHeader>(ref _header));
         ulong length = chain.ReadableLength;
-        if (chain.Read(0, header) != FuseRequestHeader.WireSize || _header.Length < FuseRequestHeader.WireSize || _header.Length > length)
+        bool hasHeader = chain.Read(0, header) == FuseRequestHeader.WireSize && _header.Length >= FuseRequestHeader.WireSize && _header.Length <= length;
+        if (!hasHeader)
         {
             _header.Opcode = 0;
             _header.ExtensionWords = 0;
-            return -Errnos.Einval;
         }
+        // A guest may have as many requests wait as its rings have room for: none of them keeps much memory, but for the few reads and writes that the ring lets wait. Of the room for a short reply
+        // no more is kept than that reply takes.
+        bool mayBeLeft = FuseServer.MayBeLeft(_header.Opcode);
+        if (mayBeLeft && _header.Opcode is not (FuseOpcode.Read or FuseOpcode.Write))
+            CopyShort(chain.Writable, ShortReply, _writable, out _writableCount);
+        else
+            Copy(chain.Writable, ref _writable, out _writableCount);
+        if (!hasHeader)
+            return -Errnos.Einval;
         uint count = _header.Length - FuseRequestHeader.WireSize;
-        if (_header.Opcode == FuseOpcode.Write)
+        if (_header.Opcode is FuseOpcode.Write or FuseOpcode.BatchForget)
         {
             Copy(chain.Readable, ref _readable, out _readableCount);
-            count = Math.Min(count, FuseTransfer.WireSize);
+            count = Math.Min(count, (uint)(_header.Opcode == FuseOpcode.Write ? FuseTransfer.WireSize : FuseForgetBatch.WireSize));
         }
-        // A guest may have as many requests wait as its rings have room for: none of them keeps much memory, but for the few reads and writes that the ring lets wait.
-        bool mayBeLeft = FuseServer.MayBeLeft(_header.Opcode);
-        bool hasManyPieces = _writableCount > UsualPieces && mayBeLeft && _header.Opcode is not (FuseOpcode.Read or FuseOpcode.Write);
-        if (count > (mayBeLeft ? MaxLeftArguments : MaxArguments) || 8 * _header.ExtensionWords > count || hasManyPieces)
+        if (count > (mayBeLeft ? MaxLeftArguments : MaxArguments) || 8 * _header.ExtensionWords > count)
         {
             _header.ExtensionWords = 0;
             return -Errnos.Einval;
@@ -190,6 +196,28 @@ internal sealed class FuseRequest
     /// <summary>Bytes of data behind the arguments of a write.</summary>
     public ulong DataLength => _header.Length - Math.Min(_header.Length, FuseRequestHeader.WireSize + FuseTransfer.WireSize);
 
+    /// <summary>Reads bytes behind the arguments of a FUSE_BATCH_FORGET out of the guest's memory.</summary>
+    /// <param name="offset">Where, from the end of the header of the batch on.</param>
+    /// <param name="bytes">Takes them; there must be as many.</param>
+    public void ReadForgets(ulong offset, Span<byte> bytes)
+    {
+        offset += FuseRequestHeader.WireSize + FuseForgetBatch.WireSize;
+        foreach (GuestBuffer buffer in _readable.AsSpan(0, _readableCount))
+        {
+            if (offset >= buffer.Length)
+            {
+                offset -= buffer.Length;
+                continue;
+            }
+            int count = (int)Math.Min(buffer.Length - offset, (ulong)bytes.Length);
+            buffer.Span.Slice((int)offset, count).CopyTo(bytes);
+            bytes = bytes[count..];
+            offset = 0;
+            if (bytes.IsEmpty)
+                return;
+        }
+    }
+
     /// <summary>Writes the reply to the guest's memory.</summary>
     /// <returns>Bytes written; 0 where the guest has left no room for an answer, or wants none.</returns>
     public uint Finish()
@@ -231,6 +259,21 @@ internal sealed class FuseRequest
         if (to.Length < count)
             to = new GuestBuffer[Math.Max(count, 2 * to.Length)];
         from.CopyTo(to);
+    }
+
+    // Those that make up so many bytes: with none that is empty they are no more than the bytes.
+    private static void CopyShort(ReadOnlySpan<GuestBuffer> from, uint bytes, GuestBuffer[] to, out int count)
+    {
+        count = 0;
+        foreach (GuestBuffer buffer in from)
+        {
+            if (buffer.Length == 0)
+                continue;
+            to[count++] = buffer;
+            if (buffer.Length >= bytes)
+                return;
+            bytes -= buffer.Length;
+        }
     }
 }
 

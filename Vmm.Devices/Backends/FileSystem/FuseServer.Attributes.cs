@@ -95,8 +95,8 @@ internal sealed partial class FuseServer
     {
         if (!request.TryTake(out FuseSetAttributes change))
             return -Errnos.Einval;
-        OpenFile? opened = (change.Valid & FuseSetAttributes.HandleBit) != 0 ? _handles.Find(change.Handle) : null;
-        if (opened is not null && opened.Inode != inode)
+        OpenFile? opened = null;
+        if ((change.Valid & FuseSetAttributes.HandleBit) != 0 && (opened = Opening(request, change.Handle)) is null)
             return -Errnos.Ebadf;
         using HeldDescriptor path = _inodes.Hold(inode, out int error), links = _links.Hold();
         if (error < 0)
@@ -182,9 +182,12 @@ internal sealed partial class FuseServer
     {
         if (!request.TryTake(out FuseAccess arguments))
             return -Errnos.Einval;
-        const uint all = 7;         // R_OK | W_OK | X_OK
+        const uint all = 7, write = 2;      // R_OK | W_OK | X_OK, and W_OK alone
         if ((arguments.Mask & ~all) != 0)
             return -Errnos.Einval;
+        // As on a file system that is mounted so (sb_permission of Linux's fs/namei.c): what is written to a pipe, a socket or a device does not go there.
+        if (Options.IsReadOnly && (arguments.Mask & write) != 0 && (inode.IsRegular || inode.IsDirectory || inode.Type == FileStatus.SymbolicLink))
+            return -Errnos.Erofs;
         using HeldDescriptor path = _inodes.Hold(inode, out int error), links = _links.Hold();
         if (error < 0)
             return error;

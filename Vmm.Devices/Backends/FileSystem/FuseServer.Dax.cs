@@ -57,7 +57,7 @@ internal sealed partial class FuseServer
             return -Errnos.Enosys;
         if (!inode.IsRegular)
             return -Errnos.Einval;
-        if (arguments.Handle != NoHandle && _handles.Find(arguments.Handle) is null)
+        if (arguments.Handle != NoHandle && Opening(request, arguments.Handle) is null)
             return -Errnos.Ebadf;
         using HeldDescriptor path = _inodes.Hold(inode, out int error);
         if (error < 0)
@@ -79,6 +79,16 @@ internal sealed partial class FuseServer
                 return -Errnos.Erofs;
             return _window.Map(frontEnd, arguments.WindowOffset, arguments.Length, inode.Id, file!, arguments.FileOffset, isWritable);
         }
+    }
+
+    // For a part of a mapping that stays.
+    private int OpenMapped(ulong id, bool isWritable, out FileDescriptor? file)
+    {
+        file = null;
+        if (_inodes.Find(id) is not { } inode)
+            return -Errnos.Estale;
+        using HeldDescriptor path = _inodes.Hold(inode, out int error);
+        return error < 0 ? error : Reopen(in path, (isWritable ? FileTree.ReadWrite : 0) | FileTree.NonBlocking, out file);
     }
 
     private long RemoveMapping(FuseRequest request)

@@ -14,7 +14,7 @@ internal sealed partial class FuseServer
 
     private long OpenDirectory(FuseRequest request, Inode inode)
     {
-        if (!request.TryTake(out FuseOpen _) || request.Room < FuseOpenReply.WireSize)
+        if (!request.TryTake(out FuseOpen _))
             return -Errnos.Einval;
         if (!inode.IsDirectory)
             return -Errnos.Enotdir;
@@ -28,11 +28,11 @@ internal sealed partial class FuseServer
         return request.Reply(new FuseOpenReply(opened.Handle, flags, 0));
     }
 
-    private long ReadDirectory(FuseRequest request, Inode inode, bool withAttributes)
+    private long ReadDirectory(FuseRequest request, bool withAttributes)
     {
         if (!request.TryTake(out FuseTransfer arguments) || arguments.Offset > long.MaxValue)
             return -Errnos.Einval;
-        if (_handles.Find(arguments.Handle) is not { Directory: { } stream } opened || opened.Inode != inode)
+        if (Opening(request, arguments.Handle) is not { Directory: { } stream } opened)
             return -Errnos.Ebadf;
         int size = (int)Math.Min(Math.Min(arguments.Size, MaxListing), request.Room);
         Span<byte> reply = request.MakeReply(size);
@@ -49,7 +49,7 @@ internal sealed partial class FuseServer
                     return result;
                 while ((result = stream.Peek(in directory, out DirectoryEntry entry)) > 0)
                 {
-                    int written = WriteEntry(request, reply[length..], inode, in directory, in entry, withAttributes);
+                    int written = WriteEntry(request, reply[length..], opened.Inode, in directory, in entry, withAttributes);
                     if (written == 0)
                         return length > 0 ? length : -Errnos.Einval;    // not even one has room
                     stream.Take(in entry);

@@ -15,7 +15,7 @@ internal sealed partial class FuseServer
 
     private long Open(FuseRequest request, Inode inode, bool mayWait)
     {
-        if (!request.TryTake(out FuseOpen arguments) || request.Room < FuseOpenReply.WireSize)
+        if (!request.TryTake(out FuseOpen arguments))
             return -Errnos.Einval;
         int error = HostFlags(arguments.Flags, out int flags);
         if (error < 0)
@@ -91,7 +91,7 @@ internal sealed partial class FuseServer
 
     private long Create(FuseRequest request, Inode parent)
     {
-        if (!request.TryTake(out FuseCreate arguments) || request.Room < FuseEntry.WireSize + FuseOpenReply.WireSize)
+        if (!request.TryTake(out FuseCreate arguments))
             return -Errnos.Einval;
         int error = request.TakeName(out ReadOnlySpan<byte> name);
         if (error < 0 || (error = HostFlags(arguments.Flags, out int flags)) < 0)
@@ -172,7 +172,7 @@ internal sealed partial class FuseServer
 
     private long MakeTemporaryFile(FuseRequest request, Inode parent)
     {
-        if (!request.TryTake(out FuseCreate arguments) || request.Room < FuseEntry.WireSize + FuseOpenReply.WireSize)
+        if (!request.TryTake(out FuseCreate arguments))
             return -Errnos.Einval;
         int error = HostFlags(arguments.Flags, out int flags);
         if (error < 0)
@@ -298,7 +298,7 @@ internal sealed partial class FuseServer
     private bool Appends(in FuseTransfer arguments) => arguments.Appends && !Has(FuseFlags.WritebackCache);
 
     // A program of the guest's has closed the file: it is told what a write could not say yet (ENOSPC and EDQUOT of NFS).
-    private long Flush(FuseRequest request, Inode inode, bool mayWait)
+    private long Flush(FuseRequest request, bool mayWait)
     {
         if (!request.TryTake(out FuseFlush arguments))
             return -Errnos.Einval;
@@ -306,7 +306,7 @@ internal sealed partial class FuseServer
             return -Errnos.Ebadf;
         if ((opened.Flags & FileTree.AccessMask) == 0 || opened.Directory is not null)
         {
-            ReleaseLocks(inode, arguments.LockOwner);
+            ReleaseLocks(opened.Inode, arguments.LockOwner);
             return 0;
         }
         using HeldDescriptor file = opened.Descriptor.Hold();
@@ -316,7 +316,7 @@ internal sealed partial class FuseServer
         int error = OpenFileIo.CloseCopy(in file);
         if (error is -Errnos.Emfile or -Errnos.Enfile && _inodes.Shrink())
             error = OpenFileIo.CloseCopy(in file);
-        ReleaseLocks(inode, arguments.LockOwner);
+        ReleaseLocks(opened.Inode, arguments.LockOwner);
         return error is -Errnos.Emfile or -Errnos.Enfile ? 0 : error;   // that there is no descriptor for the question says nothing of the file
     }
 
@@ -335,7 +335,7 @@ internal sealed partial class FuseServer
     {
         if (!request.TryTake(out FuseRelease arguments))
             return -Errnos.Einval;
-        if (!_handles.Remove(arguments.Handle))
+        if (Opening(request, arguments.Handle) is null || !_handles.Remove(arguments.Handle))
             return -Errnos.Ebadf;
         _waiters.LookNow();     // its locks are gone
         return 0;

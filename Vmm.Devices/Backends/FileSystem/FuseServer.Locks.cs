@@ -16,7 +16,7 @@ internal sealed partial class FuseServer
         request.Rewind();
         try
         {
-            return request.TryTake(out FuseLock arguments) && _inodes.Find(request.Header.Node) is { } inode ? TakeLock(inode, in arguments, waits: true) : -Errnos.Einval;
+            return FindFile(request) is { } inode && request.TryTake(out FuseLock arguments) ? TakeLock(request, inode, in arguments, waits: true) : -Errnos.Einval;
         }
         catch (ObjectDisposedException)
         {
@@ -29,15 +29,15 @@ internal sealed partial class FuseServer
     public IReadOnlyList<FuseRequest> GiveUpWaiting(FileSystemRing ring) => _waiters.Remove(ring);
 
     // A guest that may change nothing must not block others by locks either: its kernel keeps its locks to itself then.
-    private bool HasHostLocks => Options.HostLocks && !Options.IsReadOnly;
+    private bool HasHostLocks(bool isFlock) => (isFlock ? Options.FlockLocks : Options.PosixLocks) && !Options.IsReadOnly;
 
     private long GetLock(FuseRequest request, Inode inode)
     {
-        if (!HasHostLocks)
+        if (!HasHostLocks(isFlock: false))
             return -Errnos.Enosys;
         if (!request.TryTake(out FuseLock arguments) || !IsRange(in arguments, out RangeLockRequest range) || range.Type == OpenFileIo.Unlock)
             return -Errnos.Einval;
-        if (_handles.Find(arguments.Handle) is not { } opened || opened.Inode != inode)
+        if (Opening(request, arguments.Handle) is null)
             return -Errnos.Ebadf;
         RangeLocks locks = LocksOf(inode);
         int error = BeginLocking(inode, locks, arguments.Owner, out RangeLocks.Owner? owner);
@@ -60,12 +60,12 @@ internal sealed partial class FuseServer
 
     private long SetLock(FuseRequest request, Inode inode, bool waits)
     {
-        if (!HasHostLocks)
-            return -Errnos.Enosys;
         if (!request.TryTake(out FuseLock arguments))
             return -Errnos.Einval;
+        if (!HasHostLocks((arguments.Flags & FuseLock.IsFlock) != 0))
+            return -Errnos.Enosys;
         waits = waits && request.Ring is not null;
-        long result = TakeLock(inode, in arguments, waits);
+        long result = TakeLock(request, inode, in arguments, waits);
         if (result != -Errnos.Eagain || !waits)
         {
             // Somebody may wait for what was just given up.
@@ -81,10 +81,10 @@ internal sealed partial class FuseServer
     }
 
     // If somebody else has the lock, and the request waits for that, the owner's opening stays for the next try.
-    private long TakeLock(Inode inode, in FuseLock arguments, bool waits)
+    private long TakeLock(FuseRequest request, Inode inode, in FuseLock arguments, bool waits)
     {
         // Asked for each time: a request that waits must not get its lock when the file is closed.
-        if (_handles.Find(arguments.Handle) is not { } opened || opened.Inode != inode)
+        if (Opening(request, arguments.Handle) is not { } opened)
             return -Errnos.Ebadf;
         if ((arguments.Flags & FuseLock.IsFlock) != 0)
         {

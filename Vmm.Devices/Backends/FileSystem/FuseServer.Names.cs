@@ -14,6 +14,8 @@ internal sealed partial class FuseServer
 
     private long Lookup(FuseRequest request, Inode parent)
     {
+        if (request.Rest.StartsWith(".\0"u8) || request.Rest.StartsWith("..\0"u8))
+            return LookupAgain(request, parent, isAbove: request.Rest[1] != 0);
         int error = request.TakeName(out ReadOnlySpan<byte> name);
         if (error < 0)
             return error;
@@ -21,11 +23,29 @@ internal sealed partial class FuseServer
         return error < 0 ? error : ReplyEntry(request, parent, in directory, name);
     }
 
+    // The directory itself, or the one above. What is above is not asked of the host: it could lead out.
+    private long LookupAgain(FuseRequest request, Inode directory, bool isAbove)
+    {
+        if (!directory.IsDirectory)
+            return -Errnos.Enotdir;
+        if (_inodes.EnterAgain(directory, isAbove, request.Header.Unique) is not { } inode)
+            return -Errnos.Estale;
+        FileStatus status = default;
+        int error;
+        using (HeldDescriptor path = _inodes.Hold(inode, out error))
+        {
+            if (error == 0)
+                error = FileTree.GetStatus(in path, out status);
+        }
+        if (error == 0)
+            return request.Reply(Entry(inode.Parent ?? inode, inode, in status));
+        _inodes.TakeBack(inode.Id, request.Header.Unique);
+        return error;
+    }
+
     // The guest is told of a file once more: by each reply that really goes out.
     private long ReplyEntry(FuseRequest request, Inode parent, in HeldDescriptor directory, ReadOnlySpan<byte> name)
     {
-        if (request.Room < FuseEntry.WireSize)
-            return -Errnos.Einval;
         int error = FileTree.GetStatus(in directory, name, out FileStatus status);
         return error < 0 ? error : request.Reply(Entry(request, parent, name, in status));
     }

@@ -25,7 +25,8 @@ internal sealed partial class FuseServer
 
     private FuseFlags Offered => FuseFlags.AsyncRead | FuseFlags.AtomicTruncate | FuseFlags.BigWrites | FuseFlags.AsyncDirectIo | FuseFlags.ParallelDirectoryOperations
         | FuseFlags.MaxPages | FuseFlags.InitExtension | FuseFlags.SetXattrExtension | FuseFlags.CreateSupplementaryGroup
-        | (HasHostLocks ? FuseFlags.PosixLocks | FuseFlags.FlockLocks : 0)
+        | (HasHostLocks(isFlock: false) ? FuseFlags.PosixLocks : 0)
+        | (HasHostLocks(isFlock: true) ? FuseFlags.FlockLocks : 0)
         | (Options.Cache == FileSystemCache.Auto ? FuseFlags.AutoInvalidateData : 0)
         | (Options.ReadDirectoryPlus ? FuseFlags.ReadDirectoryPlus | FuseFlags.ReadDirectoryPlusAuto : 0)
         | (Options.AllowMmap ? FuseFlags.DirectIoAllowMmap : 0)

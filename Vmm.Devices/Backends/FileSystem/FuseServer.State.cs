@@ -52,7 +52,8 @@ internal sealed partial class FuseServer
     {
         (FuseFlags Flags, string Options)[] all =
         [
-            (FuseFlags.PosixLocks | FuseFlags.FlockLocks, "locks on the host: not with --no-host-locks or --readonly"),
+            (FuseFlags.PosixLocks, "locks of ranges on the host: not with --no-posix-lock, --no-host-locks or --readonly"),
+            (FuseFlags.FlockLocks, "locks of files on the host: not with --no-flock, --no-host-locks or --readonly"),
             (FuseFlags.AutoInvalidateData, "--cache auto"),
             (FuseFlags.ReadDirectoryPlus | FuseFlags.ReadDirectoryPlusAuto, "READDIRPLUS: not with --no-readdirplus"),
             (FuseFlags.DirectIoAllowMmap, "--allow-mmap"),

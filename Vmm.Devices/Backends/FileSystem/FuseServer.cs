@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
 using Vmm.Vhost.Native.Confinement;
@@ -18,6 +19,7 @@ internal sealed partial class FuseServer : IDisposable
     public const long Waits = long.MinValue + 1;
 
     private const uint ReadAndSearch = 5;       // R_OK | X_OK
+    private const uint MostForgets = 1 << 16;   // of one request: 1 MiB of them
     private const int DescriptorsForOthers = 256;   // besides those of files: rings, memory, connections, what is opened for a moment
 
     private static readonly BoundedLog s_log = new("Vmm.Devices.Backends.FileSystem");
@@ -37,7 +39,7 @@ internal sealed partial class FuseServer : IDisposable
     {
         Options = options;
         _capabilities = new Lazy<ulong>(() => ActsForUsers ? ThreadPrivileges.Permitted : 0);
-        _window = options.DaxWindow > 0 ? new DaxWindow(options.DaxWindow) : null;
+        _window = options.DaxWindow > 0 ? new DaxWindow(options.DaxWindow, OpenMapped) : null;
         _isRoot = ThreadIdentity.CanChange;
         _renamedCapabilities = RenamedCapabilities(Map);
         _links = OpenLinks();
@@ -145,7 +147,8 @@ internal sealed partial class FuseServer : IDisposable
         FuseOpcode opcode = request.Header.Opcode;
         if (!_isReady && opcode is not (FuseOpcode.Init or FuseOpcode.Forget or FuseOpcode.BatchForget or FuseOpcode.Interrupt or FuseOpcode.Destroy))
             return -Errnos.Eio;
-        if (request.Room < 0 && HasReply(opcode))
+        // Before anything is done: what was done could not be told.
+        if (HasReply(opcode) && request.Room < SmallestReply(opcode))
             return -Errnos.Einval;
         if (!mayWait && (MayWait(opcode) || (_isOfServer && AsksServer(opcode) && request.MayBeLeft)))
             return NeedsThread;
@@ -200,6 +203,23 @@ internal sealed partial class FuseServer : IDisposable
         or FuseOpcode.Rename2 or FuseOpcode.Link or FuseOpcode.Access or FuseOpcode.StatFs or FuseOpcode.Open or FuseOpcode.Create or FuseOpcode.TemporaryFile
         or FuseOpcode.Release or FuseOpcode.OpenDirectory or FuseOpcode.ReleaseDirectory or FuseOpcode.Seek;
 
+    // Bytes of a reply without which the guest cannot know what was done. Replies that are as long as there is room, and those that say only that it was done, have none.
+    private static int SmallestReply(FuseOpcode opcode) => opcode switch
+    {
+        FuseOpcode.Init => FuseInitReply.WireSize,
+        FuseOpcode.Lookup or FuseOpcode.MakeNode or FuseOpcode.MakeDirectory or FuseOpcode.SymbolicLink or FuseOpcode.Link => FuseEntry.WireSize,
+        FuseOpcode.Create or FuseOpcode.TemporaryFile => FuseEntry.WireSize + FuseOpenReply.WireSize,
+        FuseOpcode.Open or FuseOpcode.OpenDirectory => FuseOpenReply.WireSize,
+        FuseOpcode.GetAttributes or FuseOpcode.SetAttributes => FuseAttributesReply.WireSize,
+        FuseOpcode.Statx => FuseStatxReply.WireSize,
+        FuseOpcode.StatFs => FuseStatFs.WireSize,
+        FuseOpcode.Write or FuseOpcode.CopyFileRange => FuseWriteReply.WireSize,
+        FuseOpcode.GetLock => FuseLockReply.WireSize,
+        FuseOpcode.Seek => sizeof(long),
+        FuseOpcode.Ioctl => FuseIoctlReply.WireSize,
+        _ => 0,
+    };
+
     // Opening is not among them: that depends on the flags.
     private static bool Changes(FuseOpcode opcode) => opcode is FuseOpcode.SetAttributes or FuseOpcode.SymbolicLink or FuseOpcode.MakeNode or FuseOpcode.MakeDirectory
         or FuseOpcode.Unlink or FuseOpcode.RemoveDirectory or FuseOpcode.Rename or FuseOpcode.Rename2 or FuseOpcode.Link or FuseOpcode.Write or FuseOpcode.SetXattr
@@ -227,8 +247,12 @@ internal sealed partial class FuseServer : IDisposable
             case FuseOpcode.RemoveMapping:
                 return RemoveMapping(request);
         }
-        if (_inodes.Find(request.Header.Node) is not { } inode)
-            return opcode == FuseOpcode.SyncFs ? SynchronizeFileSystem(_inodes.Root) : -Errnos.Estale;   // the guest looks it up again
+        if (FindFile(request) is not { } inode)
+        {
+            return opcode == FuseOpcode.SyncFs ? SynchronizeFileSystem(_inodes.Root)
+                : Enum.IsDefined(opcode) ? -Errnos.Estale   // the guest looks it up again
+                : -Errnos.Enosys;
+        }
         return opcode switch
         {
             FuseOpcode.Lookup => Lookup(request, inode),
@@ -251,7 +275,7 @@ internal sealed partial class FuseServer : IDisposable
             FuseOpcode.TemporaryFile => MakeTemporaryFile(request, inode),
             FuseOpcode.Read => Read(request, mayWait),
             FuseOpcode.Write => Write(request, mayWait),
-            FuseOpcode.Flush => Flush(request, inode, mayWait),
+            FuseOpcode.Flush => Flush(request, mayWait),
             FuseOpcode.Release or FuseOpcode.ReleaseDirectory => Release(request),
             FuseOpcode.Fsync or FuseOpcode.FsyncDirectory => Synchronize(request),
             FuseOpcode.Allocate => Allocate(request),
@@ -259,8 +283,8 @@ internal sealed partial class FuseServer : IDisposable
             FuseOpcode.CopyFileRange => CopyRange(request),
             FuseOpcode.Ioctl => Ioctl(request),
             FuseOpcode.OpenDirectory => OpenDirectory(request, inode),
-            FuseOpcode.ReadDirectory => ReadDirectory(request, inode, withAttributes: false),
-            FuseOpcode.ReadDirectoryPlus => ReadDirectory(request, inode, withAttributes: true),
+            FuseOpcode.ReadDirectory => ReadDirectory(request, withAttributes: false),
+            FuseOpcode.ReadDirectoryPlus => ReadDirectory(request, withAttributes: true),
             FuseOpcode.GetXattr => GetXattr(request, inode),
             FuseOpcode.SetXattr => SetXattr(request, inode),
             FuseOpcode.ListXattr => ListXattr(request, inode),
@@ -271,6 +295,36 @@ internal sealed partial class FuseServer : IDisposable
             FuseOpcode.SetLockWait => SetLock(request, inode, waits: true),
             _ => -Errnos.Enosys,
         };
+    }
+
+    // The file that a request is about. Of one that the guest has forgotten, while it has that open, an opening tells.
+    private Inode? FindFile(FuseRequest request)
+    {
+        if (_inodes.Find(request.Header.Node) is { } inode)
+            return inode;
+        bool hasHandle;
+        ulong handle = 0;
+        switch (request.Header.Opcode)
+        {
+            case FuseOpcode.GetAttributes or FuseOpcode.Statx:
+                hasHandle = request.TryTake(out FuseGetAttributes asked) && (asked.Flags & FuseGetAttributes.HasHandle) != 0;
+                handle = asked.Handle;
+                break;
+            case FuseOpcode.SetAttributes:
+                hasHandle = request.TryTake(out FuseSetAttributes change) && (change.Valid & FuseSetAttributes.HandleBit) != 0;
+                handle = change.Handle;
+                break;
+            // The handle is what their arguments begin with.
+            case FuseOpcode.Read or FuseOpcode.Write or FuseOpcode.Flush or FuseOpcode.Release or FuseOpcode.Fsync or FuseOpcode.Allocate or FuseOpcode.Seek or FuseOpcode.CopyFileRange
+                or FuseOpcode.Ioctl or FuseOpcode.ReadDirectory or FuseOpcode.ReadDirectoryPlus or FuseOpcode.ReleaseDirectory or FuseOpcode.FsyncDirectory
+                or FuseOpcode.GetLock or FuseOpcode.SetLock or FuseOpcode.SetLockWait or FuseOpcode.SetupMapping:
+                hasHandle = request.TryTake(out handle);
+                break;
+            default:
+                return null;
+        }
+        request.Rewind();
+        return hasHandle ? Opening(request, handle)?.Inode : null;
     }
 
     // The guest has unmounted, or mounts anew. The device goes on, so the front-end still has mapped what the guest had mapped: Linux leaves that to this side.
@@ -295,8 +349,21 @@ internal sealed partial class FuseServer : IDisposable
     {
         if (!request.TryTake(out FuseForgetBatch batch))
             return 0;
-        for (uint i = 0; i < batch.Count && request.TryTake(out FuseForgetOne one); i++)
-            _inodes.Forget(one.Node, one.Lookups);
+        uint given = (request.Header.Length - FuseRequestHeader.WireSize - FuseForgetBatch.WireSize) / FuseForgetOne.WireSize;
+        uint count = Math.Min(batch.Count, given);
+        if (count > MostForgets)
+        {
+            s_log.Warn("{Directory}: the guest forgets {Count} files by one request, of which the first {Most} count", Options.Directory, count, MostForgets);
+            count = MostForgets;
+        }
+        Span<FuseForgetOne> some = stackalloc FuseForgetOne[256];
+        for (uint done = 0; done < count; done += (uint)some.Length)
+        {
+            some = some[..(int)Math.Min((uint)some.Length, count - done)];
+            request.ReadForgets((ulong)done * FuseForgetOne.WireSize, MemoryMarshal.AsBytes(some));
+            foreach (FuseForgetOne one in some)
+                _inodes.Forget(one.Node, one.Lookups);
+        }
         return 0;
     }
 

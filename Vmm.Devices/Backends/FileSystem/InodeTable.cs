@@ -100,6 +100,30 @@ internal sealed partial class InodeTable : IDisposable
         }
     }
 
+    /// <summary>The guest is told once more of a directory that it knows, or of the one above it.</summary>
+    /// <param name="directory">The directory.</param>
+    /// <param name="isAbove">Whether the one above is meant; above the root is the root itself.</param>
+    /// <param name="request">The number of the request that tells it.</param>
+    /// <returns>Null where nothing is known to be above: the directory has lost its name.</returns>
+    public Inode? EnterAgain(Inode directory, bool isAbove, ulong request)
+    {
+        lock (_lock)
+        {
+            if ((isAbove && directory != Root ? directory.Parent : directory) is not { } inode)
+                return null;
+            if (inode.Lookups++ == 0)
+                _byId[inode.Id] = inode;
+            if (inode == Root)
+                return inode;
+            if (inode.Slot < 0)
+                Write(inode);
+            else
+                Session?.SetLookups(inode);
+            Session?.Tell(request, inode.Id);
+            return inode;
+        }
+    }
+
     /// <summary>The same for a file without a name.</summary>
     /// <param name="path">The file, open by O_PATH; the table's from now on.</param>
     /// <param name="status">What statx(2) says of it.</param>
@@ -384,7 +408,10 @@ internal sealed partial class InodeTable : IDisposable
         inode.Parent?.LinkedFiles?.Remove(inode);
         if (inode.IsPinned)
             Replace(ref inode.Parent, null);    // no name leads to it, nor to what was below
-        Release(inode, ref released);
+        _open.Remove(inode, ref released);
+        // What the guest has open it can still use by the handle, and its locks hold.
+        if (inode.FirstOpen is null)
+            inode.Locks?.Clear(ref released);
         LeaveToOtherNames(inode);
         Drop(inode);
     }

@@ -8,12 +8,14 @@ namespace Vmm.Devices.Backends.FileSystem;
 internal sealed class LockWaiters(FuseServer server) : IDisposable
 {
     private const int Most = 4096;
+    private const int MostEarly = 64;
     private const int MostSteps = 100_000;  // of the search for a deadlock: locks that are looked at
     private const int ShortestPause = 2, LongestPause = 50;     // milliseconds
 
     private readonly object _lock = new();
     private readonly List<Waiter> _waiting = [];
     private readonly List<Waiter> _tried = [];      // the thread's
+    private readonly List<ulong> _early = new(MostEarly);       // requests that were not here when they were interrupted
     private Thread? _thread;
     private bool _isStopping;
     private bool _hasNews;
@@ -22,13 +24,16 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
     /// <param name="request">The request.</param>
     /// <param name="inode">The file.</param>
     /// <param name="wanted">The lock.</param>
-    /// <returns>0; ENOLCK if too many wait; EDEADLK if the owner of the lock itself waits for the caller, so that neither would ever go on.</returns>
+    /// <returns>0; ENOLCK if too many wait; EDEADLK if the owner of the lock itself waits for the caller, so that neither would ever go on; EINTR if the guest has interrupted the
+    /// request already, by another queue.</returns>
     public int Add(FuseRequest request, Inode inode, in FuseLock wanted)
     {
         lock (_lock)
         {
             if (_waiting.Count >= Most || _isStopping)
                 return -Errnos.Enolck;
+            if (_early.Remove(request.Header.Unique))
+                return -Errnos.Eintr;
             var waiter = new Waiter(request, inode, in wanted);
             if (IsDeadlock(waiter))
                 return -Errnos.Edeadlk;
@@ -63,7 +68,8 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
         }
     }
 
-    /// <summary>The guest does not want the answer to a request any more: it ends with EINTR, if it waits here.</summary>
+    /// <summary>The guest does not want the answer to a request any more: it ends with EINTR, if it waits here, or comes here later. FUSE lets a server answer EAGAIN where it does not know the request, so
+    /// that the guest asks again. A virtio-fs device has no room for that answer.</summary>
     public void Interrupt(ulong unique)
     {
         Waiter found;
@@ -71,7 +77,13 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
         {
             int index = _waiting.FindIndex(waiter => waiter.Request.Header.Unique == unique);
             if (index < 0)
+            {
+                _early.Remove(unique);
+                if (_early.Count == MostEarly)
+                    _early.RemoveAt(0);
+                _early.Add(unique);
                 return;
+            }
             if (!TryTakeAway(_waiting[index], -Errnos.Eintr))
                 return;
             found = _waiting[index];
@@ -98,7 +110,10 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
     {
         List<Waiter> all;
         lock (_lock)
+        {
             all = TakeAway(_ => true, -Errnos.Enolck);
+            _early.Clear();
+        }
         foreach (Waiter waiter in all)
         {
             waiter.LetGo();

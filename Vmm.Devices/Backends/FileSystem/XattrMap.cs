@@ -75,7 +75,7 @@ public sealed class XattrMap
     /// <summary>What the host is asked for when the guest says <paramref name="name"/>.</summary>
     /// <param name="name">The name without a null byte.</param>
     /// <param name="target">Takes the host's name and a null byte.</param>
-    /// <returns>0, or a negated error number.</returns>
+    /// <returns>0, or a negated error number: EPERM for a name that a rule forbids, or that none has.</returns>
     internal int ToHost(ReadOnlySpan<byte> name, Span<byte> target)
     {
         foreach (XattrRule rule in _rules)
@@ -94,7 +94,7 @@ public sealed class XattrMap
             target[prefix.Length + name.Length] = 0;
             return 0;
         }
-        return -Errnos.Eopnotsupp;
+        return -Errnos.Eperm;   // as QEMU's virtiofsd; what has no rule may not be used
     }
 
     /// <summary>What the guest sees of an attribute that the host has.</summary>

@@ -11,7 +11,7 @@ public class FsCommandLineTests
     private static readonly string[] s_switches =
     [
         "--readonly", "--xattr", "--no-xattr", "--posix-acl", "--no-posix-acl", "--security-label", "--killpriv-v2", "--no-killpriv-v2", "--writeback", "--allow-direct-io",
-        "--no-readdirplus", "--announce-submounts", "--no-announce-submounts", "--no-host-locks",
+        "--no-readdirplus", "--announce-submounts", "--no-announce-submounts", "--no-host-locks", "--no-posix-lock", "--no-flock",
     ];
 
     [TestCase("-f", "")]
@@ -49,11 +49,13 @@ public class FsCommandLineTests
     [TestCase("-o loglevel=info,debug", "--log-level debug")]
     [TestCase("-o modcaps=+chown:-mknod,xattrmap=:map::user.virtiofs.:,max_idle_threads=5", "--modcaps +chown:-mknod --xattrmap :map::user.virtiofs.:")]
     [TestCase("-o flock,posix_lock", "")]
-    [TestCase("-o no_flock,no_posix_lock", "--no-host-locks")]
-    [TestCase("-o no_posix_lock", "--no-host-locks")]
-    [TestCase("--no-host-locks -o flock", "")]
-    [TestCase("-o flock,posix_lock --no-host-locks", "--no-host-locks")]
-    [TestCase("-o no_flock --no-host-locks -o posix_lock", "")]
+    [TestCase("-o no_flock,no_posix_lock", "--no-flock --no-posix-lock")]
+    [TestCase("-o no_posix_lock", "--no-posix-lock")]
+    [TestCase("-o source=/d,xattr,no_posix_lock,flock", "--shared-dir /d --xattr --no-posix-lock")]
+    [TestCase("--no-host-locks", "--no-posix-lock --no-flock")]
+    [TestCase("--no-host-locks -o flock", "--no-posix-lock")]
+    [TestCase("-o flock,posix_lock --no-host-locks", "--no-posix-lock --no-flock")]
+    [TestCase("-o no_flock --no-host-locks -o posix_lock", "--no-flock")]
     public void Expand_OtherWords_AreOurOptions(string given, string expected) =>
         Assert.That(string.Join(' ', FsCommandLine.Expand(["fs", .. given.Split(' ')], s_switches)), Is.EqualTo($"fs {expected}".TrimEnd()));
 
@@ -61,7 +63,6 @@ public class FsCommandLineTests
     [TestCase("-o sauce=/d", "-o: 'sauce=/d' is no option (see vmm backend fs --help)")]
     [TestCase("--daemonize -f", "--daemonize: is not possible: it runs in the foreground; leave it out, and have a service manager start it, or a shell with & behind it")]
     [TestCase("-o xattr,no_source", "-o: 'no_source' is no option (see vmm backend fs --help)")]
-    [TestCase("-o flock,no_posix_lock", "-o: flock and posix_lock are both on or both off here: the host has both kinds of lock, or neither (--no-host-locks)")]
     [TestCase("--posix-acl=maybe", "--posix-acl: 'maybe' is not allowed: choose one of auto, always, never")]
     [TestCase("--security-label=auto", "--security-label: 'auto' is not allowed: choose one of always, never")]
     public void Expand_Wrong_IsRefused(string given, string expected) =>
@@ -75,6 +76,9 @@ public class FsCommandLineTests
     [TestCase("--socket-path=/s -o source=/d,allow_root,timeout=86400.0 --debug")]
     [TestCase("--socket-path=/s --socket-group=0 --shared-dir /d --seccomp none --modcaps=-mknod:+chown --thread-pool-size 1000")]
     [TestCase("--socket-path=/s --shared-dir /d --inode-file-handles=fallback --migration-mode find-paths --migration-on-error guest-error --allow-mmap --timeout 5")]
+    [TestCase("--fd=3 -o source=/d,cache=auto,xattr,posix_acl,allow_root,no_posix_lock,flock")]
+    [TestCase("--fd=3 --shared-dir=/d --inode-file-handles=mandatory --modcaps=+dac_read_search")]
+    [TestCase("--fd=3 -o source=/d,modcaps=+sys_admin:-chown")]
     public void Read_CommandLineOfOthers_IsTaken(string given)
     {
         FsBackendOptions options = Parse(given);
@@ -86,7 +90,7 @@ public class FsCommandLineTests
         });
     }
 
-    [TestCase("--inode-file-handles=mandatory", "--inode-file-handles: 'mandatory' is not possible: there are no file handles here")]
+    [TestCase("--inode-file-handles=always", "--inode-file-handles: 'always' is not allowed: choose one of never, prefer, fallback, mandatory")]
     [TestCase("--migration-mode=file-handles", "--migration-mode: 'file-handles' is not possible: there are no file handles here")]
     [TestCase("--migration-on-error=abort", "--migration-on-error: 'abort' is not possible")]
     [TestCase("--migration-verify-handles", "--migration-verify-handles: is not possible")]
@@ -95,7 +99,13 @@ public class FsCommandLineTests
     [TestCase("--timeout=-1", "--timeout: '-1' is not a number of seconds from 0 to 4294967295, such as 1 or 0.5")]
     [TestCase("--timeout=4294967296", "--timeout: '4294967296' is not a number of seconds")]
     [TestCase("--timeout=1s", "--timeout: '1s' is not a number of seconds")]
-    [TestCase("--modcaps=+sys_admin", "--modcaps: '+sys_admin' cannot add sys_admin: this back-end has no use for it")]
+    [TestCase("--modcaps=+sys_admim", "--modcaps: '+sys_admim' has '+sys_admim' in it: write + or -")]
+    [TestCase("--translate-uid map:0:1000:10 --translate-uid guest:9:1:1",
+        "--translate-uid: 'map:0:1000:10' and 'guest:9:1:1' overlap: a number of the guest's can have one rule only")]
+    [TestCase("--translate-gid map:0:1000:10 --translate-gid map:10:2000:1 --translate-gid squash-host:1005:7:4294966291",
+        "--translate-gid: 'map:0:1000:10' and 'squash-host:1005:7:4294966291' overlap: a number of the host's can have one rule only")]
+    [TestCase("--translate-uid forbid-guest:5:4294967291 --translate-uid squash-guest:4294967295:0:1",
+        "--translate-uid: 'forbid-guest:5:4294967291' and 'squash-guest:4294967295:0:1' overlap: a number of the guest's")]
     [TestCase("--modcaps=-chown:mknod", "--modcaps: '-chown:mknod' has 'mknod' in it: write + or -")]
     [TestCase("--uid-map=:0:7:65536:", "--uid-map: ':0:7:65536:' needs a user namespace")]
     [TestCase("--gid-map=0:7", "--gid-map: '0:7' is no map: write :GUEST:HOST:COUNT:")]
@@ -124,7 +134,33 @@ public class FsCommandLineTests
     [TestCase("-chown:-MKNOD", 0x0800_0001UL)]
     [TestCase("-setfcap:+setfcap:-sys_admin", 0x20_0000UL)]
     public void ParseGivenUp_List_IsWhatWasTakenLast(string text, ulong expected) =>
-        Assert.That(CapabilityListOption.ParseGivenUp(new OptionValue("--modcaps", null, text)), Is.EqualTo(expected));
+        Assert.That(CapabilityListOption.ParseGivenUp(new OptionValue("--modcaps", null, text), out _), Is.EqualTo(expected));
+
+    [Test]
+    public void ParseGivenUp_CapabilitiesOfNoUse_AreLeftOut()
+    {
+        ulong givenUp = CapabilityListOption.ParseGivenUp(new OptionValue("--modcaps", null, "+SYS_ADMIN:-chown:+dac_read_search:+mknod"), out IReadOnlyList<string> useless);
+        Assert.That((givenUp, string.Join(' ', useless)), Is.EqualTo((1UL, "+SYS_ADMIN +dac_read_search")));
+    }
+
+    // The two directions are apart.
+    [Test]
+    public void IdMap_RulesSideBySide_AreTaken() => Assert.That(
+        () => Parse("--shared-dir /d --translate-uid map:0:1000:10 --translate-uid guest:10:1000:1 --translate-uid host:1010:0:1 --translate-uid forbid-guest:11:5").Read(), Throws.Nothing);
+
+    // devpts has none. It has no files either, but it is everywhere.
+    [Test]
+    public void Read_MandatoryFileHandlesWhereThereAreNone_SaysSo() => Assert.That(
+        () => Parse("--shared-dir /dev/pts --inode-file-handles mandatory").Read()(), Throws.TypeOf<UsageException>().With.Message.EqualTo(
+            "--inode-file-handles: 'mandatory' is not possible: devpts, the file system of /dev/pts, has no file handles; write prefer"));
+
+    [Test]
+    public void Read_MandatoryFileHandlesWhereThereAreSome_Serves()
+    {
+        string shared = Directory.CreateTempSubdirectory("vmm-test-").FullName;
+        using var device = (IDisposable)Parse($"--shared-dir {shared} --inode-file-handles mandatory").Read()().Device;
+        Directory.Delete(shared);
+    }
 
     [Test]
     public void NamespaceMap_OwnNumber_IsARule()

@@ -30,7 +30,7 @@ internal static class BackendCommand
         SignalDisposition.Ignore(RefreshNumber);
         ServedDevice served = open();
         using var device = (IDisposable)served.Device;
-        using VhostUserServer server = group is uint number ? ServeGroup(endpoint, served.Device, options.Once, number) : Serve(endpoint, served.Device, options.Once);
+        using VhostUserServer server = Serve(endpoint, served.Device, options.Once, group);
         served.Prepare?.Invoke();
         // Before the thread for signals starts, which inherits this.
         Confinement confinement = endpoint.Role == VhostUserSocketRole.Client
@@ -53,30 +53,35 @@ internal static class BackendCommand
         return signals.First == 0 ? ExitCode.Success : ExitCode.Signal(signals.First);
     }
 
-    private static VhostUserServer Serve(VhostUserEndpoint endpoint, VhostUserDevice device, bool once)
+    // Whoever may connect has the device: a disk, a directory. That is the socket's owner, whatever the umask says, and the group that is named.
+    private static VhostUserServer Serve(VhostUserEndpoint endpoint, VhostUserDevice device, bool once, uint? group)
     {
+        const uint ownerOnly = 0x3F;    // 077
+        uint mask = FileTree.SetMask(ownerOnly);
         try
         {
-            return new VhostUserServer(endpoint, device, new VhostUserServerOptions { ServesOnce = once });
+            var server = new VhostUserServer(endpoint, device, new VhostUserServerOptions { ServesOnce = once });
+            if (group is uint number)
+                Share(server, endpoint.Path!, number);
+            return server;
         }
         catch (ErrnoException e)
         {
             throw new VmmException($"{(endpoint.Path is null ? "--fd" : "--socket-path")}: {e.Message}", e);
         }
+        finally
+        {
+            FileTree.SetMask(mask);
+        }
     }
 
-    // Nobody else can connect before the socket is the group's.
-    private static VhostUserServer ServeGroup(VhostUserEndpoint endpoint, VhostUserDevice device, bool once, uint group)
+    private static void Share(VhostUserServer server, string path, uint group)
     {
-        const uint ownerOnly = 0x7F;    // 0177
-        uint mask = FileTree.SetMask(ownerOnly);
-        VhostUserServer? server = null;
+        VhostUserServer? unshared = server;
         try
         {
-            server = Serve(endpoint, device, once);
-            SocketFile.ShareWith(endpoint.Path!, group);
-            (VhostUserServer result, server) = (server, null);
-            return result;
+            SocketFile.ShareWith(path, group);
+            unshared = null;
         }
         catch (ErrnoException e)
         {
@@ -88,8 +93,7 @@ internal static class BackendCommand
         }
         finally
         {
-            server?.Dispose();
-            FileTree.SetMask(mask);
+            unshared?.Dispose();
         }
     }
 

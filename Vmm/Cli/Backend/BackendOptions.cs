@@ -1,3 +1,4 @@
+using System.Globalization;
 using CommandLine;
 using Vmm.Vhost;
 using Vmm.Vhost.Native;
@@ -15,6 +16,9 @@ internal abstract class BackendOptions : IVerbOptions
 
     [Option("client", HelpText = "Connect to --socket-path, where a front-end listens, again and again until it is there.")]
     public bool Client { get; set; }
+
+    [Option("socket-group", MetaValue = "GROUP", HelpText = "The group, by its name or number, whose members may connect to --socket-path, too (default: its owner alone).")]
+    public string? SocketGroup { get; set; }
 
     [Option("once", HelpText = "End when the first front-end leaves, with status 0.")]
     public bool Once { get; set; }
@@ -42,9 +46,17 @@ internal abstract class BackendOptions : IVerbOptions
     /// <exception cref="UsageException">The option is wrong.</exception>
     public virtual bool ReadSystemCalls() => true;
 
-    /// <summary>The number of the group whose members may connect to the socket; null for who may by the umask.</summary>
+    /// <summary>The number of the group whose members may connect to the socket; null for its owner alone.</summary>
     /// <exception cref="UsageException">The option is wrong.</exception>
-    public virtual uint? ReadSocketGroup() => null;
+    public uint? ReadSocketGroup()
+    {
+        if (SocketGroup is null)
+            return null;
+        if (Fd is not null || Client)
+            throw new UsageException($"--socket-group: cannot stand beside {(Client ? "--client" : "--fd")}: the socket is another's");
+        return GroupDatabase.Find(SocketGroup) ?? (uint.TryParse(SocketGroup, NumberStyles.None, CultureInfo.InvariantCulture, out uint number) && number != uint.MaxValue ? number
+            : throw new OptionValue("--socket-group", null, SocketGroup).Refuse("is no group of this host"));
+    }
 
     /// <summary>The host's log, if that is where lines go; null for standard error.</summary>
     public virtual SystemLog? OpenLog() => null;

@@ -2,7 +2,8 @@ using Vmm.Vhost.Native.Confinement;
 
 namespace Vmm.Cli.Backend;
 
-/// <summary>The value of <c>--modcaps</c>, in virtiofsd's words: <c>-chown:-mknod</c> gives capabilities up, <c>+chown</c> keeps what is kept anyway.</summary>
+/// <summary>The value of <c>--modcaps</c>, in virtiofsd's words: <c>-chown:-mknod</c> gives capabilities up, <c>+chown</c> keeps what is kept anyway.
+/// Others are not kept, whatever it says: virtiofsd needs <c>+dac_read_search</c> for its file handles.</summary>
 internal static class CapabilityListOption
 {
     private const ulong Useful = ThreadPrivileges.Chown | ThreadPrivileges.DacOverride | ThreadPrivileges.Fowner | ThreadPrivileges.Fsetid | ThreadPrivileges.SetGid
@@ -18,10 +19,14 @@ internal static class CapabilityListOption
     ];
 
     /// <summary>The capabilities that are given up, as bits of <see cref="ThreadPrivileges"/>.</summary>
-    /// <exception cref="UsageException">The value is no such list, or wants a capability that the back-end never keeps.</exception>
-    public static ulong ParseGivenUp(OptionValue value)
+    /// <param name="value">The value.</param>
+    /// <param name="useless">What it wants to be kept although the back-end never needs it, as the value writes it.</param>
+    /// <exception cref="UsageException">The value is no such list.</exception>
+    public static ulong ParseGivenUp(OptionValue value, out IReadOnlyList<string> useless)
     {
         ulong givenUp = 0;
+        var others = new List<string>();
+        useless = others;
         foreach (string part in value.Text.Split(':'))
         {
             int number = part is ['+' or '-', ..] ? Array.IndexOf(s_names, part[1..].ToLowerInvariant()) : -1;
@@ -31,7 +36,7 @@ internal static class CapabilityListOption
             if (part[0] == '-')
                 givenUp |= bit;
             else if ((Useful & bit) == 0)
-                throw value.Refuse($"cannot add {s_names[number]}: this back-end has no use for it; leave it out");
+                others.Add(part);
             else
                 givenUp &= ~bit;
         }

@@ -15,8 +15,16 @@ internal sealed class FsBackendOptions : BackendOptions
     /// <summary>The options that may be given more than once.</summary>
     public const string TranslateUidName = "--translate-uid", TranslateGidName = "--translate-gid", UidMapName = "--uid-map", GidMapName = "--gid-map";
 
+    /// <summary>The option for both of <see cref="NoLocksNames"/>: <see cref="FsCommandLine"/> writes these in its place.</summary>
+    public const string NoHostLocksName = "--no-host-locks";
+
+    /// <summary>The options for one kind of lock each.</summary>
+    public static readonly string[] NoLocksNames = ["--no-posix-lock", "--no-flock"];
+
     // Descriptors of the process itself, and of rings and memory: with fewer than this nothing is left for files.
     private const ulong FewestDescriptors = 256;
+
+    private const string MandatoryHandles = "mandatory";
 
     private static readonly BoundedLog s_log = new("Vmm.Cli.Backend");
 
@@ -63,8 +71,14 @@ internal sealed class FsBackendOptions : BackendOptions
     [Option("security-label", HelpText = "The guest labels files as it makes them (SELinux, Smack); --xattrmap says how the host keeps the labels.")]
     public bool SecurityLabel { get; set; }
 
-    [Option("no-host-locks", HelpText = "Locks of the guest's do not hold against programs of the host, nor theirs against the guest.")]
+    [Option("no-host-locks", HelpText = "Locks of the guest's do not hold against programs of the host, nor theirs against the guest: --no-posix-lock and --no-flock.")]
     public bool NoHostLocks { get; set; }
+
+    [Option("no-posix-lock", HelpText = "The same for locks of ranges (fcntl) only.")]
+    public bool NoPosixLock { get; set; }
+
+    [Option("no-flock", HelpText = "The same for locks of whole files (flock) only.")]
+    public bool NoFlock { get; set; }
 
     [Option("allow-direct-io", HelpText = "What the guest opens with O_DIRECT goes past the host's page cache, too.")]
     public bool AllowDirectIo { get; set; }
@@ -78,8 +92,8 @@ internal sealed class FsBackendOptions : BackendOptions
     [Option("no-announce-submounts", HelpText = "They are parts of the one that is shared; for overlayfs in the guest, which refuses the others.")]
     public bool NoAnnounceSubmounts { get; set; }
 
-    [Option("inode-file-handles", MetaValue = "WHEN", HelpText = "never, prefer or fallback, which mean the same here: a file that was found needs no descriptor, and is "
-        + "found again by its path.")]
+    [Option("inode-file-handles", MetaValue = "WHEN", HelpText = "never, prefer, fallback or mandatory, which mean the same here: a file that was found needs no descriptor, and is "
+        + "found again by its path. mandatory is refused where the file system has no file handles.")]
     public string? InodeFileHandles { get; set; }
 
     [Option("preserve-noatime", HelpText = "O_NOATIME of the guest's is kept.")]
@@ -136,9 +150,6 @@ internal sealed class FsBackendOptions : BackendOptions
         + "it is allowed).")]
     public string? RlimitNofile { get; set; }
 
-    [Option("socket-group", MetaValue = "GROUP", HelpText = "The group, by its name or number, whose members may connect to --socket-path, too (default: who may by the umask).")]
-    public string? SocketGroup { get; set; }
-
     [Option("modcaps", MetaValue = "LIST", HelpText = "Capabilities that root's process gives up, such as -mknod:-setfcap.")]
     public string? Modcaps { get; set; }
 
@@ -165,17 +176,6 @@ internal sealed class FsBackendOptions : BackendOptions
     }
 
     /// <inheritdoc/>
-    public override uint? ReadSocketGroup()
-    {
-        if (SocketGroup is null)
-            return null;
-        if (Fd is not null || Client)
-            throw new UsageException($"--socket-group: cannot stand beside {(Client ? "--client" : "--fd")}: the socket is another's");
-        return GroupDatabase.Find(SocketGroup) ?? (uint.TryParse(SocketGroup, NumberStyles.None, CultureInfo.InvariantCulture, out uint number) && number != uint.MaxValue ? number
-            : throw new OptionValue("--socket-group", null, SocketGroup).Refuse("is no group of this host"));
-    }
-
-    /// <inheritdoc/>
     public override SystemLog? OpenLog()
     {
         SystemLog? log = Syslog ? SystemLog.TryConnect("vmm") : null;
@@ -198,8 +198,18 @@ internal sealed class FsBackendOptions : BackendOptions
             if (RlimitNofile is not null && !ResourceLimit.OpenFiles.TrySet(most > 0 ? most : ResourceLimit.OpenFiles.Inherited ?? FewestDescriptors, raisesMaximum: most > 0))
                 throw limit.Refuse($"is more than this process may have: {ResourceLimit.OpenFiles.Maximum}; only root with CAP_SYS_RESOURCE can raise that, to fs.nr_open at most");
             var device = new FileSystemBackend(options);
+            CheckHandles(device, options.Directory);
             return new ServedDevice(device, device.Confinement, Prepare: device.PrepareProcess);
         });
+    }
+
+    // Files are found by their names all the same. But who says "mandatory" is told where virtiofsd would not start.
+    private void CheckHandles(FileSystemBackend device, string directory)
+    {
+        if (InodeFileHandles != MandatoryHandles || FileHandles.AreOn(directory, out string fileSystem))
+            return;
+        device.Dispose();
+        throw new OptionValue("--inode-file-handles", null, InodeFileHandles).Refuse($"is not possible: {fileSystem}, the file system of {directory}, has no file handles; write prefer");
     }
 
     private FileSystemOptions ReadOptions()
@@ -235,13 +245,14 @@ internal sealed class FsBackendOptions : BackendOptions
             XattrMap = map,
             PosixAcl = !NoXattr && !NoPosixAcl && !isTranslated,
             SecurityLabel = SecurityLabel,
-            HostLocks = !NoHostLocks,
+            PosixLocks = !NoHostLocks && !NoPosixLock,
+            FlockLocks = !NoHostLocks && !NoFlock,
             AllowDirectIo = AllowDirectIo,
             ReadDirectoryPlus = !NoReaddirplus,
             AnnounceSubmounts = !NoAnnounceSubmounts,
             AllowMmap = AllowMmap,
             KeepTime = Timeout is string seconds ? ParseTimeout(new OptionValue("--timeout", null, seconds)) : null,
-            GivenUpCapabilities = Modcaps is string list ? CapabilityListOption.ParseGivenUp(new OptionValue("--modcaps", null, list)) : 0,
+            GivenUpCapabilities = Modcaps is string list ? ParseGivenUp(new OptionValue("--modcaps", null, list)) : 0,
             PreserveNoAccessTime = PreserveNoatime,
             KillPrivileges = !NoKillprivV2,
             PrivilegedFiles = !NoPrivilegedFiles,
@@ -261,10 +272,7 @@ internal sealed class FsBackendOptions : BackendOptions
     {
         if (InodeFileHandles is string handles)
         {
-            var value = new OptionValue("--inode-file-handles", null, handles);
-            if (handles == "mandatory")
-                throw value.Refuse("is not possible: there are no file handles here, and none are needed to have fewer descriptors than files; write never or prefer");
-            _ = Choice.Parse(value, ("never", false), ("prefer", true), ("fallback", true));
+            _ = Choice.Parse(new OptionValue("--inode-file-handles", null, handles), ("never", false), ("prefer", true), ("fallback", true), (MandatoryHandles, true));
         }
         if (MigrationMode is string mode)
         {
@@ -310,6 +318,14 @@ internal sealed class FsBackendOptions : BackendOptions
         decimal.TryParse(value.Text, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out decimal seconds) && seconds <= uint.MaxValue
             ? TimeSpan.FromTicks((long)(seconds * TimeSpan.TicksPerSecond))
             : throw value.Refuse($"is not a number of seconds from 0 to {uint.MaxValue}, such as 1 or 0.5");
+
+    private static ulong ParseGivenUp(OptionValue value)
+    {
+        ulong givenUp = CapabilityListOption.ParseGivenUp(value, out IReadOnlyList<string> useless);
+        if (useless.Count > 0)
+            s_log.Warn("--modcaps: {Capabilities}: this process has no use for that, and gives it up", string.Join(", ", useless));
+        return givenUp;
+    }
 
     private static XattrMap ParseXattrMap(OptionValue value)
     {

@@ -10,7 +10,7 @@ internal sealed class FsCommandLine
 
     // Switches of QEMU's virtiofsd, each also with no_ before it.
     private static readonly string[] s_oldSwitches =
-        ["xattr", "posix_acl", "security_label", "killpriv_v2", "writeback", "allow_direct_io", "readdirplus", "announce_submounts"];
+        ["xattr", "posix_acl", "security_label", "killpriv_v2", "writeback", "allow_direct_io", "readdirplus", "announce_submounts", "posix_lock", "flock"];
 
     // Switches that newer ones of virtiofsd take a word for.
     private static readonly string[] s_switchesWithWord = ["--xattr", "--posix-acl", "--security-label", "--killpriv-v2", "--announce-submounts"];
@@ -22,8 +22,6 @@ internal sealed class FsCommandLine
 
     // Each with the name under which a later one replaces it; empty for what nothing replaces.
     private readonly List<(string Slot, string[] Arguments)> _options = [];
-
-    private bool? _flock, _posixLock;
 
     private FsCommandLine(string[] switches) => _switches = switches;
 
@@ -75,9 +73,8 @@ internal sealed class FsCommandLine
         string name = equals < 0 ? argument : argument[..equals];
         if (equals < 0 && _switches.Contains(name))
         {
-            if (name is "--no-host-locks")
-                (_flock, _posixLock) = (null, null);    // what -o said of them before counts no more
-            SetSwitch(name["--".Length..]);
+            foreach (string each in name is FsBackendOptions.NoHostLocksName ? FsBackendOptions.NoLocksNames : [name])
+                SetSwitch(each["--".Length..]);
         }
         else if (equals >= 0 && s_switchesWithWord.Contains(name))
             SetSwitch(name, argument[(equals + 1)..]);
@@ -105,18 +102,13 @@ internal sealed class FsCommandLine
             else
                 ReadOldValue(option[..equals], option[(equals + 1)..], option);
         }
-        SetLocks();
     }
 
     private void ReadOldSwitch(string option)
     {
         bool isOn = !option.StartsWith("no_", StringComparison.Ordinal);
         string word = isOn ? option : option["no_".Length..];
-        if (word == "flock")
-            _flock = isOn;
-        else if (word == "posix_lock")
-            _posixLock = isOn;
-        else if (option == "allow_root")
+        if (option == "allow_root")
             return;                     // of FUSE mounts of the host's own: virtiofsd makes none
         else if (option == "debug")
             SetValue("--log-level", "debug");
@@ -144,16 +136,6 @@ internal sealed class FsCommandLine
             default:
                 throw new UsageException($"-o: '{option}' is no option {Hint}");
         }
-    }
-
-    // There is one option for both kinds of lock. What is not said is as the other one.
-    private void SetLocks()
-    {
-        if (_flock is null && _posixLock is null)
-            return;
-        if (_flock is bool flock && _posixLock is bool posixLock && flock != posixLock)
-            throw new UsageException("-o: flock and posix_lock are both on or both off here: the host has both kinds of lock, or neither (--no-host-locks)");
-        SetSwitch((_flock ?? _posixLock)!.Value ? "host-locks" : "no-host-locks");
     }
 
     private void SetSwitch(string name, string word)

@@ -8,8 +8,43 @@ internal static class IdMapOption
 {
     /// <summary>The map that <paramref name="joined"/> values (<see cref="RepeatableOptions"/>) describe.</summary>
     /// <exception cref="UsageException">One of them is wrong.</exception>
-    public static IdMap Parse(string option, string? joined) =>
-        new([.. RepeatableOptions.Values(joined).Select(text => ParseRule(new OptionValue(option, null, text)))]);
+    public static IdMap Parse(string option, string? joined)
+    {
+        string[] texts = [.. RepeatableOptions.Values(joined)];
+        IdRule[] rules = [.. texts.Select(text => ParseRule(new OptionValue(option, null, text)))];
+        CheckOverlaps(option, texts, rules);
+        return new IdMap(rules);
+    }
+
+    /// <summary>Makes sure that no number has two rules for the same direction.</summary>
+    /// <param name="option">The option.</param>
+    /// <param name="texts">Its values.</param>
+    /// <param name="rules">The rules that they are.</param>
+    /// <exception cref="UsageException">One has; the message names both rules.</exception>
+    public static void CheckOverlaps(string option, IReadOnlyList<string> texts, IReadOnlyList<IdRule> rules)
+    {
+        for (int i = 1; i < rules.Count; i++)
+        {
+            for (int j = 0; j < i; j++)
+            {
+                string? whose = OverlapInGuest(rules[j], rules[i]) ? "guest" : OverlapOnHost(rules[j], rules[i]) ? "host" : null;
+                if (whose is not null)
+                    throw new UsageException($"{option}: '{texts[j]}' and '{texts[i]}' overlap: a number of the {whose}'s can have one rule only; change one of them, or leave it out");
+            }
+        }
+    }
+
+    private static bool OverlapInGuest(IdRule one, IdRule other) => IsOfGuest(one) && IsOfGuest(other) && Overlap(one.Guest, one.Count, other.Guest, other.Count);
+
+    private static bool OverlapOnHost(IdRule one, IdRule other) => IsOfHost(one) && IsOfHost(other) && Overlap(one.Host, one.Count, other.Host, other.Count);
+
+    // Whether it says what the guest's numbers are on the host, and the other way round.
+    private static bool IsOfGuest(IdRule rule) => rule.Kind is not (IdRuleKind.HostToGuest or IdRuleKind.SquashHost);
+
+    private static bool IsOfHost(IdRule rule) => rule.Kind is IdRuleKind.Both or IdRuleKind.HostToGuest or IdRuleKind.SquashHost;
+
+    private static bool Overlap(uint start, uint count, uint otherStart, uint otherCount) =>
+        start <= otherStart + (ulong)otherCount - 1 && otherStart <= start + (ulong)count - 1;
 
     private static IdRule ParseRule(OptionValue value)
     {

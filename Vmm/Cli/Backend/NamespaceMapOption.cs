@@ -13,9 +13,11 @@ internal static class NamespaceMapOption
     /// <param name="joined">The values.</param>
     /// <param name="own">The number of this process's user or group; null for root, who would act for others.</param>
     /// <exception cref="UsageException">A value is none, or needs a user namespace.</exception>
-    public static IEnumerable<IdRule> Parse(string option, string other, string? joined, uint? own)
+    public static IReadOnlyList<IdRule> Parse(string option, string other, string? joined, uint? own)
     {
-        foreach (string text in RepeatableOptions.Values(joined))
+        string[] texts = [.. RepeatableOptions.Values(joined)];
+        var rules = new List<IdRule>();
+        foreach (string text in texts)
         {
             var value = new OptionValue(option, null, text);
             string[] parts = text.Length == 0 ? [] : text[1..].Split(text[0]);
@@ -23,8 +25,10 @@ internal static class NamespaceMapOption
                 throw value.Refuse("is no map: write :GUEST:HOST:COUNT: with numbers");
             if (count != 1 || host != own)
                 throw value.Refuse($"needs a user namespace, which is not used here: write {other} map:{guest}:{host}:{count}");
-            yield return new IdRule(IdRuleKind.Both, guest, host, count);
+            rules.Add(new IdRule(IdRuleKind.Both, guest, host, count));
         }
+        IdMapOption.CheckOverlaps(option, texts, rules);
+        return rules;
     }
 
     private static bool TryRead(string text, out uint number) => uint.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out number);

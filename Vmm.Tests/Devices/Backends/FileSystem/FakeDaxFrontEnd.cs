@@ -20,6 +20,7 @@ internal sealed class FakeDaxFrontEnd : IVhostUserBackendRequests, IDisposable
     private readonly Thread _thread;
     private readonly Lock _lock = new();
     private readonly Dictionary<ulong, ulong> _mapped = [];
+    private readonly Dictionary<ulong, ulong> _fileOffsets = [];
     private readonly List<string> _refused = [];
 
     /// <summary>One with a window of <paramref name="length"/> bytes.</summary>
@@ -45,6 +46,16 @@ internal sealed class FakeDaxFrontEnd : IVhostUserBackendRequests, IDisposable
         {
             lock (_lock)
                 return [.. _mapped.Select(mapping => (mapping.Key, mapping.Value)).Order()];
+        }
+    }
+
+    /// <summary>The same with what is mapped there: where in its file it begins.</summary>
+    public (ulong Offset, ulong Length, ulong FileOffset)[] MappedParts
+    {
+        get
+        {
+            lock (_lock)
+                return [.. _mapped.Select(mapping => (mapping.Key, mapping.Value, _fileOffsets[mapping.Key])).Order()];
         }
     }
 
@@ -77,6 +88,7 @@ internal sealed class FakeDaxFrontEnd : IVhostUserBackendRequests, IDisposable
                 return false;
             }
             _mapped.Add(offset, length);
+            _fileOffsets[offset] = fileOffset;
             return true;
         }
     }

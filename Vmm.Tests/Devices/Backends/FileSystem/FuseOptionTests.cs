@@ -185,13 +185,28 @@ public class FuseOptionTests : FileSystemTest
         Assert.That(IsForDax(guest, "file"));
     }
 
-    [Test]
-    public void Start_SocketGroup_MayConnect()
+    [TestCase(false)]
+    [TestCase(true)]
+    public void Start_SocketGroup_MayConnect(bool isOfAnotherDevice)
     {
         RequireRoot();
-        Serve("--socket-group", "4242");
+        if (isOfAnotherDevice)
+            StartBackend("rng", "--socket-group", "4242");
+        else
+            Serve("--socket-group", "4242");
         string seen = "";
         Eventually.True(() => (seen = HostCommand.Run("stat", "-c", "%g %a %u", SocketPath).Trim()) == "4242 660 0", () => $"the socket has {seen}");
+    }
+
+    // virtiofsd needs the first for file handles.
+    [Test]
+    public void Start_CapabilitiesOfNoUse_AreLeftOutWithOneWarning()
+    {
+        VmmProcess process = Serve("--modcaps=+dac_read_search:+sys_admin:-chown", "--inode-file-handles=mandatory");
+        process.WaitForErrors("--modcaps: +dac_read_search, +sys_admin: this process has no use for that, and gives it up");
+        using var guest = new FuseGuest(SocketPath);
+        Assert.That(guest.Create(FuseGuest.Root, "file").Node, Is.Positive);
+        Assert.That(process.Errors.Split("--modcaps"), Has.Length.EqualTo(2));
     }
 
     // Its directory may be another user's.

@@ -44,19 +44,19 @@ public class FuseRequestTests : FileSystemTest
     }
 
     [TestCase("", -22)]
-    [TestCase(".", -22)]
-    [TestCase("..", -22)]
+    [TestCase(".", -22, 0)]
+    [TestCase("..", -22, 0)]
     [TestCase("a/b", -22)]
     [TestCase("../outside", -22)]
     [TestCase("/etc/passwd", -22)]
-    public void Names_ThatAreNoName_AreRefused(string name, int expected)
+    public void Names_ThatAreNoName_AreRefused(string name, int expected, int? lookup = null)
     {
         File.WriteAllText(Path.Combine(Scratch, "outside"), "secret");
         FuseGuest guest = Begin();
         ulong file = guest.Create(FuseGuest.Root, "file").Node;
         Assert.Multiple(() =>
         {
-            Assert.That(guest.Try(1, FuseGuest.Root, Name(name), 128), Is.EqualTo(expected), "lookup");
+            Assert.That(guest.Try(1, FuseGuest.Root, Name(name), 128), Is.EqualTo(lookup ?? expected), "lookup");
             Assert.That(guest.Try(9, FuseGuest.Root, [.. Bytes(0x1EDU, 0U), .. Name(name)], 128), Is.EqualTo(expected), "mkdir");
             Assert.That(guest.Try(8, FuseGuest.Root, [.. Bytes(0x81A4U, 0U, 0U, 0U), .. Name(name)], 128), Is.EqualTo(expected), "mknod");
             Assert.That(guest.Try(6, FuseGuest.Root, [.. Name(name), .. Name("target")], 128), Is.EqualTo(expected), "symlink");
@@ -302,11 +302,16 @@ public class FuseRequestTests : FileSystemTest
         });
     }
 
-    // The socket is made before the umask goes, by which the guest's files get the rights that the guest says.
-    [Test]
-    public void Start_Umask_GivesTheSocketItsRights()
+    // Whatever the umask says: who may connect has the directory, or the disk.
+    [TestCase("fs", "--shared-dir")]
+    [TestCase("blk", "--readonly", "--path")]
+    [TestCase("rng", "--source", "/dev/urandom")]
+    public void Start_WithoutUmask_OnlyTheOwnerMayConnect(string device, params string[] options)
     {
-        Keep(new HostDaemon([SocketPath], "/bin/sh", ["-c", "umask 077; exec \"$@\"", "sh", .. VmmProcess.Command, "backend", "fs", "--socket-path", SocketPath, "--shared-dir", Shared]));
+        string disk = Path.Combine(Scratch, "disk");
+        File.WriteAllBytes(disk, new byte[4096]);
+        string[] last = options[^1] switch { "--shared-dir" => [Shared], "--path" => [disk], _ => [] };
+        Keep(new HostDaemon([SocketPath], "/bin/sh", ["-c", "umask 0; exec \"$@\"", "sh", .. VmmProcess.Command, "backend", device, "--socket-path", SocketPath, .. options, .. last]));
 
         Assert.That(File.GetUnixFileMode(SocketPath), Is.EqualTo(UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute));
     }
