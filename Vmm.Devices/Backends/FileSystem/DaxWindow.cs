@@ -88,7 +88,7 @@ internal sealed class DaxWindow(ulong length, DaxWindow.FileOpener open)
     }
 
     /// <summary>Takes away what is mapped in a range. What is mapped beside it stays, though it is away for a moment where it is a part of the same mapping.</summary>
-    /// <returns>0, or a negated error number.</returns>
+    /// <returns>0, or a negated error number; EIO where the file of such a part cannot be opened, and nothing changes.</returns>
     /// <exception cref="VhostException">The front-end refused, or is gone.</exception>
     public int Unmap(BackendRequestSender frontEnd, ulong offset, ulong bytes)
     {
@@ -115,7 +115,8 @@ internal sealed class DaxWindow(ulong length, DaxWindow.FileOpener open)
         _mappings.Add(offset, mapping);
     }
 
-    // A front-end takes a mapping away as a whole (vhost-user.rst, "VHOST_USER_BACKEND_SHMEM_UNMAP"). So what stays of it is mapped anew. Nothing changes where that cannot be opened.
+    // A front-end takes a mapping away as a whole (vhost-user.rst, "VHOST_USER_BACKEND_SHMEM_UNMAP"). So what stays of it is mapped anew. Nothing changes where that cannot be opened. A front-end that has as many
+    // mappings as it may have can refuse to map it: then the guest has lost it.
     private int Remove(BackendRequestSender frontEnd, ulong offset, ulong bytes, int added)
     {
         ulong end = offset + bytes;
@@ -149,18 +150,25 @@ internal sealed class DaxWindow(ulong length, DaxWindow.FileOpener open)
                 tail = tail with { Length = tail.Length - cut, FileOffset = tail.FileOffset + cut };
                 error = open(tail.Inode, tail.IsWritable, out tailFile);
             }
+            // Not the error itself: the request may be about another file.
             if (error < 0)
-                return error;
+                return -Errnos.Eio;
             for (int i = behind - 1; i >= first; i--)
             {
                 (ulong start, ulong length) = (_mappings.GetKeyAtIndex(i), _mappings.GetValueAtIndex(i).Length);
-                _mappings.RemoveAt(i);
                 frontEnd.UnmapSharedMemory(Region, start, length);
+                _mappings.RemoveAt(i);
             }
-            if (hasHead)
-                Add(frontEnd, headStart, in head, headFile!);
-            if (hasTail)
-                Add(frontEnd, end, in tail, tailFile!);
+            try
+            {
+                if (hasHead)
+                    Add(frontEnd, headStart, in head, headFile!);
+            }
+            finally
+            {
+                if (hasTail)
+                    Add(frontEnd, end, in tail, tailFile!);
+            }
             return 0;
         }
         finally

@@ -73,8 +73,8 @@ internal sealed partial class FuseServer
         if (length > reply.Length)
             return 0;
         reply[..length].Clear();
-        // An entry without a number is one whose attributes are not known: the guest asks for them.
-        if (withAttributes && !entry.IsDot && FileTree.GetStatus(in directory, entry.Name, out FileStatus status) == 0)
+        // An entry without a number is one whose attributes are not known: the guest asks for them. No file can be found by way of a directory that the guest has forgotten.
+        if (withAttributes && !entry.IsDot && _inodes.Find(parent.Id) == parent && FileTree.GetStatus(in directory, entry.Name, out FileStatus status) == 0)
             MemoryMarshal.Write(reply, Entry(request, parent, entry.Name, in status));
         // The root's own number stands for its parent, too: the guest learns nothing of the directory above the root.
         ulong number = parent == _inodes.Root && entry.IsDot ? parent.Identity.Number : entry.Inode;

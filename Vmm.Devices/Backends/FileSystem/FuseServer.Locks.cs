@@ -16,7 +16,9 @@ internal sealed partial class FuseServer
         request.Rewind();
         try
         {
-            return FindFile(request) is { } inode && request.TryTake(out FuseLock arguments) ? TakeLock(request, inode, in arguments, waits: true) : -Errnos.Einval;
+            if (FindFile(request) is not { } inode)
+                return -Errnos.Ebadf;
+            return request.TryTake(out FuseLock arguments) ? TakeLock(request, inode, in arguments, waits: true) : -Errnos.Einval;
         }
         catch (ObjectDisposedException)
         {
@@ -116,12 +118,18 @@ internal sealed partial class FuseServer
         {
             error = locks.Set(owner, arguments.Process, in range);
             isKept = waits && error == -Errnos.Eagain;
-            return error;
         }
         finally
         {
             locks.End(owner, isKept);
         }
+        // Another queue may have ended the file's last opening meanwhile, and given up the locks that there were then.
+        if (error == 0 && range.Type != OpenFileIo.Unlock && Opening(request, arguments.Handle) is null)
+        {
+            ReleaseLocks(inode, arguments.Owner);
+            return -Errnos.Ebadf;
+        }
+        return error;
     }
 
     private RangeLocks LocksOf(Inode inode)

@@ -104,12 +104,12 @@ internal sealed partial class InodeTable : IDisposable
     /// <param name="directory">The directory.</param>
     /// <param name="isAbove">Whether the one above is meant; above the root is the root itself.</param>
     /// <param name="request">The number of the request that tells it.</param>
-    /// <returns>Null where nothing is known to be above: the directory has lost its name.</returns>
+    /// <returns>Null where nothing is known to be above, because the directory has lost its name, and where another queue has made the guest forget the directory meanwhile.</returns>
     public Inode? EnterAgain(Inode directory, bool isAbove, ulong request)
     {
         lock (_lock)
         {
-            if ((isAbove && directory != Root ? directory.Parent : directory) is not { } inode)
+            if (_byId.GetValueOrDefault(directory.Id) != directory || (isAbove && directory != Root ? directory.Parent : directory) is not { } inode)
                 return null;
             if (inode.Lookups++ == 0)
                 _byId[inode.Id] = inode;

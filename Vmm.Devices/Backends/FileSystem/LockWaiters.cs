@@ -9,13 +9,14 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
 {
     private const int Most = 4096;
     private const int MostEarly = 64;
+    private const int EarlyMilliseconds = 2000;     // between an interrupt and its request, which another queue brings
     private const int MostSteps = 100_000;  // of the search for a deadlock: locks that are looked at
     private const int ShortestPause = 2, LongestPause = 50;     // milliseconds
 
     private readonly object _lock = new();
     private readonly List<Waiter> _waiting = [];
     private readonly List<Waiter> _tried = [];      // the thread's
-    private readonly List<ulong> _early = new(MostEarly);       // requests that were not here when they were interrupted
+    private readonly List<(ulong Unique, long Time)> _early = new(MostEarly);   // requests that were not here when they were interrupted
     private Thread? _thread;
     private bool _isStopping;
     private bool _hasNews;
@@ -32,7 +33,7 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
         {
             if (_waiting.Count >= Most || _isStopping)
                 return -Errnos.Enolck;
-            if (_early.Remove(request.Header.Unique))
+            if (WasInterrupted(request.Header.Unique))
                 return -Errnos.Eintr;
             var waiter = new Waiter(request, inode, in wanted);
             if (IsDeadlock(waiter))
@@ -78,10 +79,9 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
             int index = _waiting.FindIndex(waiter => waiter.Request.Header.Unique == unique);
             if (index < 0)
             {
-                _early.Remove(unique);
                 if (_early.Count == MostEarly)
                     _early.RemoveAt(0);
-                _early.Add(unique);
+                _early.Add((unique, Environment.TickCount64));
                 return;
             }
             if (!TryTakeAway(_waiting[index], -Errnos.Eintr))
@@ -188,6 +188,13 @@ internal sealed class LockWaiters(FuseServer server) : IDisposable
         }
         _tried.Clear();
         return isAnyDone;
+    }
+
+    // Under the lock. An interrupt of a request that was answered is remembered, too: it must not end a later request that has the same number.
+    private bool WasInterrupted(ulong unique)
+    {
+        long oldest = Environment.TickCount64 - EarlyMilliseconds;
+        return _early.RemoveAll(early => early.Unique == unique && early.Time >= oldest) > 0;
     }
 
     // Under the lock. False where the thread is trying at this moment: it notes how the request ends if it does not get its lock.

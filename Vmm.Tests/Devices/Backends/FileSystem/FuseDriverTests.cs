@@ -14,7 +14,7 @@ public sealed class FuseDriverTests
     private const uint LookupCode = 1, ForgetCode = 2, GetAttributesCode = 3, SetAttributesCode = 4, SymbolicLinkCode = 6, MakeNodeCode = 8, MakeDirectoryCode = 9, UnlinkCode = 10,
         RemoveDirectoryCode = 11, RenameCode = 12, LinkCode = 13, OpenCode = 14, ReadCode = 15, WriteCode = 16, ReleaseCode = 18, FsyncCode = 20, SetXattrCode = 21, GetXattrCode = 22,
         RemoveXattrCode = 24, FlushCode = 25, OpenDirectoryCode = 27, ReadDirectoryCode = 28, ReleaseDirectoryCode = 29, GetLockCode = 31, SetLockCode = 32, SetLockWaitCode = 33, AccessCode = 34,
-        CreateCode = 35, InterruptCode = 36, IoctlCode = 39, BatchForgetCode = 42, AllocateCode = 43, Rename2Code = 45, SeekCode = 46, CopyCode = 47, SetupMappingCode = 48, SyncFsCode = 50,
+        CreateCode = 35, InterruptCode = 36, IoctlCode = 39, BatchForgetCode = 42, AllocateCode = 43, Rename2Code = 45, SeekCode = 46, ReadDirectoryPlusCode = 44, CopyCode = 47, SetupMappingCode = 48, SyncFsCode = 50,
         TemporaryFileCode = 51;
 
     private const uint SetFlags = 0x40086602;       // FS_IOC_SETFLAGS
@@ -108,6 +108,7 @@ public sealed class FuseDriverTests
         ulong node = Node("directory"), handle = U64(Demand(OpenDirectoryCode, node, Bytes(0U, 0U), 16), 0);
         Tell(ForgetCode, node, Bytes(1UL));
         Assert.That(Demand(ReadDirectoryCode, node, Transfer(handle, 4096), 4096), Is.Not.Empty);
+        Assert.That(U64(Demand(ReadDirectoryPlusCode, node, Transfer(handle, 4096), 4096), 0), Is.Zero, "no file is told of that could not be found");
         Assert.That(Try(ReleaseDirectoryCode, node, Release(handle)), Is.Zero);
         Assert.That((_server.Count, _server.CountKept()), Is.EqualTo(((1, 0, 0), 0)), "nothing is left");
     }
@@ -242,7 +243,10 @@ public sealed class FuseDriverTests
             Interrupt(5000 + i);
         _ring.Add(waits, [40], 16);
         Assert.That(MemoryMarshal.Read<int>(_ring.Await().AsSpan(4)), Is.EqualTo(-Interrupted));
-        // It counts once, and for one session; and so many are remembered.
+        // It counts once, and for one session; and so many are remembered, for a short time.
+        Waits(waits);
+        Interrupt(number);
+        Thread.Sleep(2100);
         Waits(waits);
         Interrupt(number);
         for (ulong i = 0; i < 64; i++)
