@@ -73,6 +73,27 @@ public sealed class HostStreamsTests
         static string Flags(FileDescriptor descriptor) => File.ReadLines($"/proc/self/fdinfo/{descriptor.Number}").First(line => line.StartsWith("flags:", StringComparison.Ordinal));
     }
 
+    // Who opens a master by its path once more gets another terminal.
+    [Test]
+    public void Streams_MasterOfATerminal_AreThatTerminals()
+    {
+        using TerminalMaster master = TerminalMaster.Open();
+        using FileDescriptor user = FileDescriptor.Open(master.Path, OpenMode.ReadWrite);
+        (UnixSocket connection, UnixSocket peer) = UnixSocket.Pair();
+        using (peer)
+        {
+            using var agent = new AgentConnection(connection);
+            using var streams = new HostStreams(master, null, null, hasTerminal: false, closesOutput: false);
+            streams.Input.Begin(agent);
+            user.WriteAll("typed"u8, "the terminal");
+            Assert.That(streams.Input.Read(agent));
+            Assert.That(Poll.Wait([new PollEntry(peer, PollEvents.Readable)], 2000), Is.EqualTo(1), "nothing is passed on");
+            byte[] frame = new byte[100];
+            Assert.That(frame[8..peer.TryRead(frame)], Is.EqualTo("typed"u8.ToArray()));
+            Assert.That((TerminalMaster.Is(master), TerminalMaster.Is(user)), Is.EqualTo((true, false)));
+        }
+    }
+
     [Test]
     public void TerminalSize_OnlyTheOutputIsATerminal_IsThatOnes()
     {

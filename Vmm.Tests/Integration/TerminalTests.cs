@@ -76,9 +76,8 @@ public class TerminalTests : KvmTest
     }
 
     // The end of a device waits up to 5 s for its back-end.
-    [TestCase(1, 4)]
-    [TestCase(2, 3, Description = "who types it again does not wait at all")]
-    public void Ends_ByCtrlAXWhileABackendDoesNotStop_TakesAMoment(int times, int seconds)
+    [Test]
+    public void Ends_ByCtrlAXWhileABackendDoesNotStop_TakesAMoment()
     {
         string path = Path.Combine(Scratch, "rng");
         using FakeBackend backend = new FakeBackend(path)
@@ -92,10 +91,8 @@ public class TerminalTests : KvmTest
         vmm.Type(CtrlA, (byte)'x');
         long start = Stopwatch.GetTimestamp();
         Eventually.True(() => backend.All(1, VhostUserRequest.GetVringBase).Length > 0, () => vmm.Screen);
-        for (int i = 1; i < times; i++)
-            vmm.Type(CtrlA, (byte)'x');
         vmm.WaitForEnd(0);
-        Assert.That(Stopwatch.GetElapsedTime(start), Is.LessThan(TimeSpan.FromSeconds(seconds)));
+        Assert.That(Stopwatch.GetElapsedTime(start), Is.LessThan(TimeSpan.FromSeconds(4)));
     }
 
     [Test]

@@ -54,6 +54,14 @@ public sealed unsafe partial class TerminalMaster : FileDescriptor
         }
     }
 
+    /// <summary>Whether <paramref name="descriptor"/> is a pseudo-terminal's master, also one that somebody else has made.</summary>
+    public static bool Is(FileDescriptor descriptor)
+    {
+        int number = 0;
+        // SAFETY: TIOCGPTN fills one int, on the stack.
+        return Ioctl.TryCall(descriptor, s_number, (nuint)(&number)) >= 0;
+    }
+
     /// <summary>The size that its user has given it, in characters; zeros where it was given none.</summary>
     public (ushort Columns, ushort Rows) Size
     {

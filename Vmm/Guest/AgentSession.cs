@@ -51,7 +51,7 @@ internal sealed class AgentSession : IDisposable
     /// <summary>Whether the agent shows the last lines of the kernel's log when the time is over. A kernel that was booted with <c>quiet</c> has not shown most of them.</summary>
     public bool AsksForKernelLog { get; init; }
 
-    /// <summary>Whether this process's standard input is a terminal.</summary>
+    /// <summary>Whether this process's standard input is a terminal, or its output is one and the command has a terminal.</summary>
     public bool HasTerminal => _streams.HasTerminal;
 
     /// <summary>The release of the guest's kernel, as the agent tells it; empty before that.</summary>
@@ -148,7 +148,7 @@ internal sealed class AgentSession : IDisposable
             WriteTheRest(_end.Kind <= CommandEndKind.OutOfMemory ? limit : Environment.TickCount64 + LastMoment);
             if (_end.Kind <= CommandEndKind.OutOfMemory && limit <= Environment.TickCount64 && _streams.HasWork)
                 return new CommandEnd(CommandEndKind.TimedOut);
-            if (_leaveDeadline is not null && _streams.HasWork)
+            if (_end.Kind <= CommandEndKind.OutOfMemory && _leaveDeadline is not null && _streams.HasWork)
                 return new CommandEnd(CommandEndKind.Lost);     // the output is not whole: the command's status would hide that
             return _end.Kind is CommandEndKind.Exited or CommandEndKind.Killed ? _streams.Failure ?? _end : _end;
         }

@@ -119,10 +119,10 @@ internal sealed class HostStreams : IDisposable
 
     // A terminal that has room for one byte counts as writable, and holds up whoever writes more. So does a pipe into which somebody else has written meanwhile, and a terminal or a
     // pipe that somebody else has read. By an opening of its own that never waits this process goes on, and the others that have the terminal or the pipe are not concerned. Null if it is
-    // neither, or may not be opened, as after su: then it is used as it is.
+    // neither, or may not be opened, as after su: then it is used as it is. So is the master of a pseudo-terminal: who opens that once more gets another terminal.
     private static FileDescriptor? OpenOwn(FileDescriptor? stream, OpenMode mode)
     {
-        if (stream is null || (Terminal.TryOpen(stream) is null && !FileKind.IsPipe(stream)))
+        if (stream is null || (Terminal.TryOpen(stream) is null && !FileKind.IsPipe(stream)) || TerminalMaster.Is(stream))
             return null;
         try
         {

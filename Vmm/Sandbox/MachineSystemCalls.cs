@@ -51,6 +51,6 @@ internal static class MachineSystemCalls
         new(Dup2, "newfd is 1", IsOneOf(1, 1)),     // whoever reads the output is told of its end: StandardStream.Replace
     ];
 
-    /// <summary>What <c>vmm exec</c> does besides, for a command whose input is this process's terminal, or is not.</summary>
+    /// <summary>What <c>vmm exec</c> does besides, for a command whose input or output is this process's terminal, or for one without.</summary>
     public static IReadOnlyList<SystemCallRule> OfCommand(bool hasTerminal) => hasTerminal ? [.. Streams, .. OwnTerminal] : Streams;
 }

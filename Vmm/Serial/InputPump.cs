@@ -13,7 +13,8 @@ internal sealed class InputPump : IDisposable
 {
     private const int StackSize = 256 * 1024;
     private const int BackgroundPollMilliseconds = 1000;
-    private const int StuckMilliseconds = 1000;
+    private const int StuckMilliseconds = 500;
+    private const int MostVainWaits = 2;        // one is over at once where this process was stopped meanwhile, and the guest with it
     private const int ScratchSize = 256;
 
     private static readonly BoundedLog s_log = new("Vmm.Serial");
@@ -26,7 +27,7 @@ internal sealed class InputPump : IDisposable
     private readonly PendingInput _pending = new();
     private Thread? _thread;
     private Uart16550? _uart;
-    private long _fullSince;        // milliseconds of Environment.TickCount64; 0 while _pending has room
+    private int _vainWaits;     // for room, since there was some
     private bool _hasDropped;
     private bool _foreground;
     private int _takesTerminal;     // 1: the terminal is made raw again
@@ -101,8 +102,10 @@ internal sealed class InputPump : IDisposable
         if ((reads || Volatile.Read(ref _takesTerminal) != 0) && !HoldsTerminal())
             (reads, timeout) = (false, BackgroundPollMilliseconds);
         Span<PollEntry> entries = [new(reads ? _input : null, PollEvents.Readable), new(_wakeUp.Descriptor, PollEvents.Readable)];
-        Poll.Wait(entries, timeout);
+        int happened = Poll.Wait(entries, timeout);
         Wakes++;
+        if (happened == 0 && !_pending.HasRoom)
+            _vainWaits++;
         if (entries[1].Happened != PollEvents.None)
             _wakeUp.Drain();
         if (entries[0].Happened != PollEvents.None && HoldsTerminal())
@@ -115,15 +118,12 @@ internal sealed class InputPump : IDisposable
     {
         if (_pending.HasRoom)
         {
-            _fullSince = 0;
+            _vainWaits = 0;
             return 0;
         }
         if (_escapes is null)
             return -1;
-        long now = Environment.TickCount64;
-        if (_fullSince == 0)
-            _fullSince = now;
-        return (int)Math.Max(0, _fullSince + StuckMilliseconds - now);
+        return _vainWaits < MostVainWaits ? StuckMilliseconds : 0;
     }
 
     private void ReadInput()

@@ -107,7 +107,7 @@ public sealed class ExecOptionsTests
         {
             Assert.That(PwdWith(link), Is.EqualTo(new[] { $"PWD={link}" }));
             Assert.That(PwdWith(link, "--workdir", "/"), Is.Empty);
-            Assert.That(PwdWith("/"), Is.Empty);
+            Assert.That(PwdWith(Path.GetTempPath()), Is.Empty, "another directory");
             Assert.That(PwdWith("/no/such"), Is.Empty);
             Assert.That(PwdWith("."), Is.Empty);
             Assert.That(PwdWith(null), Is.Empty);

@@ -77,8 +77,9 @@ internal sealed class ExecRun(MachineConfig config, MachineProcess process, Agen
             agent.Join();
             if (_failure is not null)
                 throw new VmmException(_failure.Message, _failure);
-            // The machine may have ended by itself before the signal came.
-            return (_end is { Kind: CommandEndKind.Lost } && _leavingSignal != 0 ? new MachineEnd(MachineEndKind.Signal, _leavingSignal) : end, _end!);
+            // A guest whose command has ended powers itself off, perhaps before the signal comes. A panic is told all the same.
+            bool isLeft = _end is { Kind: CommandEndKind.Lost } && _leavingSignal != 0 && end is { Kind: MachineEndKind.PowerOff or MachineEndKind.Quit };
+            return (isLeft ? new MachineEnd(MachineEndKind.Signal, _leavingSignal) : end, _end!);
         }
         catch (OperationCanceledException) when (signals.First != 0)
         {
