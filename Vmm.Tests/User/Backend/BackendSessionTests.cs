@@ -275,7 +275,7 @@ public sealed class BackendSessionTests : IDisposable
             ResourceLimit.OpenFiles.TrySet(limit);
         }
         pipe.Writer.Dispose();
-        Assert.That(Poll.Wait([new PollEntry(pipe.Reader, PollEvents.Readable)], 0), Is.EqualTo(1), "nobody else has the other end");
+        Assert.That(Poll.Wait([new PollEntry(pipe.Reader, PollEvents.Readable)], 10_000), Is.EqualTo(1), "nobody else has the other end, once the closer has closed it");
         Assert.That(pipe.Reader.TryRead(new byte[1]), Is.Zero);
         Assert.That(_frontEnd.Get(Request.CheckDeviceState), Is.Not.Zero);
         Assert.That(_frontEnd.Get(Request.GetFeatures), Is.Not.Zero, "it serves on");
