@@ -279,6 +279,17 @@ public sealed class HostileAgentTests
         Assert.That(session.Run(ours, () => throw new InvalidOperationException()), Is.EqualTo(new CommandEnd(CommandEndKind.Lost)));
     }
 
+    private static AgentSession SessionThatWrites(Pipe pipe) =>
+        new(new GuestCommand { Arguments = ["x"] }, new HostStreams(null, pipe.Writer, null, false, false), null);
+
+    // The command has written 120,000 bytes, which is more than a pipe holds, and has ended.
+    private static Task<CommandEnd> RunToItsEnd(AgentSession session, UnixSocket ours, UnixSocket theirs, uint status)
+    {
+        byte[] block = Frame(AgentFrameType.Data, AgentStream.Output, new byte[60_000]);
+        Assert.That(theirs.TrySend(Started([.. block, .. block, .. Exit(status)]), []), Is.GreaterThan(120_000));
+        return Task.Run(() => session.Run(ours));
+    }
+
     // The reader begins after the time that is left for what is on its way from the guest.
     [Test]
     public void GuestHasEnded_SlowReader_GetsAllOutput()
@@ -287,10 +298,8 @@ public sealed class HostileAgentTests
         (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
         using (theirs)
         {
-            using var session = new AgentSession(new GuestCommand { Arguments = ["x"] }, new HostStreams(null, pipe.Writer, null, false, false), null);
-            byte[] block = Frame(AgentFrameType.Data, AgentStream.Output, new byte[60_000]);
-            Assert.That(theirs.TrySend(Started([.. block, .. block, .. Exit(0)]), []), Is.GreaterThan(120_000));
-            Task<CommandEnd> end = Task.Run(() => session.Run(ours));
+            using AgentSession session = SessionThatWrites(pipe);
+            Task<CommandEnd> end = RunToItsEnd(session, ours, theirs, 0);
             Assert.That(Poll.Wait([new PollEntry(theirs, PollEvents.Readable)], 10_000), Is.EqualTo(1));
             session.GuestHasEnded();
             Thread.Sleep(3000);
@@ -312,10 +321,8 @@ public sealed class HostileAgentTests
         (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
         using (theirs)
         {
-            using var session = new AgentSession(new GuestCommand { Arguments = ["x"] }, new HostStreams(null, pipe.Writer, null, false, false), null);
-            byte[] block = Frame(AgentFrameType.Data, AgentStream.Output, new byte[60_000]);
-            Assert.That(theirs.TrySend(Started([.. block, .. block, .. Exit(0)]), []), Is.GreaterThan(120_000));
-            Task<CommandEnd> end = Task.Run(() => session.Run(ours));
+            using AgentSession session = SessionThatWrites(pipe);
+            Task<CommandEnd> end = RunToItsEnd(session, ours, theirs, 0);
             Assert.That(end.Wait(500), Is.False, "nobody has read the output");
             session.Leave();
 
@@ -332,10 +339,8 @@ public sealed class HostileAgentTests
         (UnixSocket ours, UnixSocket theirs) = UnixSocket.Pair();
         using (theirs)
         {
-            using var session = new AgentSession(new GuestCommand { Arguments = ["x"] }, new HostStreams(null, pipe.Writer, null, false, false), null);
-            byte[] block = Frame(AgentFrameType.Data, AgentStream.Output, new byte[60_000]);
-            Assert.That(theirs.TrySend(Started([.. block, .. block, .. Exit(7)]), []), Is.GreaterThan(120_000));
-            Task<CommandEnd> end = Task.Run(() => session.Run(ours));
+            using AgentSession session = SessionThatWrites(pipe);
+            Task<CommandEnd> end = RunToItsEnd(session, ours, theirs, 7);
             Assert.That(end.Wait(500), Is.False, "nobody has read the output");
             session.Leave();
             byte[] all = new byte[120_000];

@@ -201,20 +201,10 @@ internal sealed class FuseRequest
     /// <param name="bytes">Takes them; there must be as many.</param>
     public void ReadForgets(ulong offset, Span<byte> bytes)
     {
-        offset += FuseRequestHeader.WireSize + FuseForgetBatch.WireSize;
-        foreach (GuestBuffer buffer in _readable.AsSpan(0, _readableCount))
+        foreach (GuestBuffer piece in new GuestBufferRange(_readable.AsSpan(0, _readableCount), FuseRequestHeader.WireSize + FuseForgetBatch.WireSize + offset, (ulong)bytes.Length))
         {
-            if (offset >= buffer.Length)
-            {
-                offset -= buffer.Length;
-                continue;
-            }
-            int count = (int)Math.Min(buffer.Length - offset, (ulong)bytes.Length);
-            buffer.Span.Slice((int)offset, count).CopyTo(bytes);
-            bytes = bytes[count..];
-            offset = 0;
-            if (bytes.IsEmpty)
-                return;
+            piece.Span.CopyTo(bytes);
+            bytes = bytes[(int)piece.Length..];
         }
     }
 
